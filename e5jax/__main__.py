@@ -1,0 +1,124 @@
+"""`e5jax STAGE`: one command a stage. Exit codes: 0 done, 1 error, 2 unknown command or option, 3 configuration or data."""
+
+import argparse
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from e5jax.config import Config
+from e5jax.errors import ConfigError, RunError
+from e5jax.loading import load
+from e5jax.workdir import Workdir, read_config
+
+DONE, ERROR, CONFIG = 0, 1, 3
+DEFAULT_RUNS = Path("runs")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Parses the command line and runs the stage; a wrong configuration is one line, never a traceback."""
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    overrides = [word for word in arguments if word.startswith(("--config.", "--noconfig."))]
+    args = parser().parse_args([word for word in arguments if word not in overrides])
+    try:
+        if overrides and "config" not in args:
+            raise ConfigError(f"{overrides[0]}: `e5jax {args.stage}` takes no --config")
+        return args.go(args, overrides) or DONE
+    except ConfigError as error:
+        print(f"e5jax: {error}", file=sys.stderr)
+        return CONFIG
+    except RunError as error:
+        print(f"e5jax: {error}", file=sys.stderr)
+        return ERROR
+    except KeyboardInterrupt:
+        print("e5jax: interrupted; the same command goes on from the last checkpoint", file=sys.stderr)
+        return ERROR
+
+
+def parser() -> argparse.ArgumentParser:
+    """All stages and their options."""
+    top = argparse.ArgumentParser(prog="e5jax", description="Turns an open decoder language model into a text embedder.")
+    top.add_argument("--version", action="version", version=_version())
+    stages = top.add_subparsers(dest="stage", metavar="STAGE", required=True)
+
+    def add(name: str, go: Callable[[argparse.Namespace, list[str]], int | None], text: str) -> argparse.ArgumentParser:
+        stage = stages.add_parser(name, help=text, description=text, allow_abbrev=False)
+        stage.set_defaults(go=go)
+        return stage
+
+    for name, go, text in [
+        ("run", _run, "all stages of a config, one after the other; finished ones are skipped"),
+        ("data", _data, "builds the training data of a config"),
+        ("train", _train, "trains; the same command resumes"),
+    ]:
+        _add_config(add(name, go, text))
+    exporter = add("export", _export, "writes the newest checkpoint of a run as a Hugging Face folder")
+    exporter.add_argument("--workdir", type=Path, required=True, metavar="DIR", help="directory of the run")
+    exporter.add_argument("--output", type=Path, required=True, metavar="DIR", help="folder to write; replaced if it is there")
+    exporter.add_argument("--format", choices=("merged",), default="merged", help="merged: adapters folded into the base")
+    evaluator = add("eval", _eval, "runs MTEB tasks on a model folder")
+    evaluator.add_argument("--model", type=Path, required=True, metavar="DIR", help="Hugging Face folder of the model")
+    evaluator.add_argument("--tasks", required=True, metavar="A,B", help="MTEB tasks, folders in BEIR layout, or both")
+    evaluator.add_argument("--output", type=Path, required=True, metavar="DIR", help="where results.json and mteb's own results go")
+    evaluator.add_argument(
+        "--backend", choices=("torch", "jax"), default="torch", help="what runs the model (default: %(default)s)"
+    )
+    evaluator.add_argument("--instruction", help="instead of each task's own instruction; empty for none")
+    return top
+
+
+def _add_config(stage: argparse.ArgumentParser) -> None:
+    stage.add_argument("--config", required=True, metavar="FILE", help="Python config file; --config.field=value overrides it")
+    stage.add_argument("--workdir", type=Path, metavar="DIR", help="directory of the run (default: runs/ and the config's name)")
+
+
+def _open(args: argparse.Namespace, overrides: list[str]) -> tuple[Config, Workdir]:
+    config = load(args.config, overrides)
+    return config, Workdir(args.workdir or DEFAULT_RUNS / Path(args.config).stem)
+
+
+# Each stage imports what it needs when it runs: `e5jax --help` must not wait for JAX, nor training load PyTorch.
+
+
+def _run(args: argparse.Namespace, overrides: list[str]) -> None:
+    config, workdir = _open(args, overrides)
+    from e5jax.run import run
+
+    run(config, workdir)
+
+
+def _data(args: argparse.Namespace, overrides: list[str]) -> None:
+    config, workdir = _open(args, overrides)
+    from e5jax.run import run
+
+    run(config, workdir, only="data")
+
+
+def _train(args: argparse.Namespace, overrides: list[str]) -> None:
+    config, workdir = _open(args, overrides)
+    from e5jax.run import run
+
+    run(config, workdir, only="train")
+
+
+def _export(args: argparse.Namespace, _: list[str]) -> None:
+    workdir = Workdir(args.workdir)
+    config = read_config(workdir)
+    from e5jax.run import export_to
+
+    export_to(config, workdir, args.output)
+
+
+def _eval(args: argparse.Namespace, _: list[str]) -> int:
+    from e5jax.eval.main import main as evaluate
+
+    return evaluate(args)
+
+
+def _version() -> str:
+    from importlib.metadata import version
+
+    return f"e5jax {version('e5jax')}"
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,233 @@
+"""The typed configuration tree, and its JSON. Files and overrides are read by `loading`, values checked by `validate`."""
+
+import dataclasses
+import json
+import types
+import typing
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Literal
+
+from e5jax.errors import ConfigError
+
+Pooling = Literal["last", "mean"]
+Dtype = Literal["float32", "bfloat16"]
+Remat = Literal["nothing", "projections", "everything"]
+Kernel = Literal["xla", "cudnn"]
+Target = Literal["q", "k", "v", "o", "gate", "up", "down"]
+StageName = Literal["data", "pretrain", "train", "export", "eval"]
+TARGETS: tuple[Target, ...] = typing.get_args(Target)
+
+
+@dataclass(slots=True)
+class Harvest:
+    """Docstring -> function pairs from the Python sources installed on this machine."""
+
+    train_pairs: int = 24_000
+    heldout_pairs: int = 1_200
+    heldout_pairs_per_package: int = 60
+    train_pairs_per_package: int = 1_500
+    task: str = "Given a description of a Python function, retrieve the code of that function"
+
+
+@dataclass(slots=True)
+class Data:
+    """Where training examples come from: `harvest` builds them, or `files` names JSONL of `records.Example`."""
+
+    harvest: Harvest | None = None
+    files: tuple[str, ...] = ()
+    instructions: bool = True  # False drops the task instruction from every query
+
+
+@dataclass(slots=True)
+class Tokens:
+    """How text becomes ids. `tokenizer` empty: the base's own, or a new one of `vocabulary` pieces when from scratch."""
+
+    tokenizer: str = ""
+    vocabulary: int = 8_192
+    limit: int = 512  # tokens a text, BOS and EOS included
+
+
+@dataclass(slots=True)
+class Scratch:
+    """Sizes of a decoder that starts from random weights."""
+
+    family: Literal["mistral"] = "mistral"
+    hidden: int = 256
+    ff: int = 704
+    layers: int = 2
+    heads: int = 4
+    kv_heads: int = 2
+    head_size: int = 64
+    theta: float = 10_000.0
+    window: int | None = None
+
+
+@dataclass(slots=True)
+class Model:
+    """The decoder: `base` is a Hugging Face folder or hub id, or empty with `scratch` sizes."""
+
+    base: str = ""
+    scratch: Scratch | None = None
+    pooling: Pooling = "last"
+    dtype: Dtype = "bfloat16"  # of compute and of frozen weights; trained parameters are always float32
+    remat: Remat = "projections"
+    attention: Kernel = "xla"
+
+
+@dataclass(slots=True)
+class Lora:
+    """Low-rank adapters (arXiv 2106.09685): `y = x W + alpha / rank · dropout(x) A B`."""
+
+    rank: int = 16
+    alpha: float = 32.0
+    dropout: float = 0.1
+    targets: tuple[str, ...] = TARGETS
+
+
+@dataclass(slots=True)
+class Batch:
+    """The global batch. Texts = queries × (2 + negatives), encoded in `chunks` equal parts (GradCache)."""
+
+    queries: int = 2_048
+    negatives: int = 1
+    chunks: int = 48
+
+
+@dataclass(slots=True)
+class Optim:
+    """AdamW with linear warm-up and linear decay to zero at `steps`."""
+
+    learning_rate: float = 1e-4
+    steps: int = 879
+    warmup_steps: int = 100
+    weight_decay: float = 0.1
+    clip_norm: float = 1.0
+    beta1: float = 0.9
+    beta2: float = 0.999
+    epsilon: float = 1e-8
+
+
+@dataclass(slots=True)
+class Loss:
+    """InfoNCE over cosine / temperature (arXiv 2401.00368, eq. 2)."""
+
+    temperature: float = 0.02
+
+
+@dataclass(slots=True)
+class Mesh:
+    """Devices along each mesh axis; their product is the number of devices. -1 on one axis: all that are left."""
+
+    data: int = 1
+    fsdp: int = -1
+    tensor: int = 1
+
+
+@dataclass(slots=True)
+class Checkpoint:
+    """Saved every `every` steps and at the end; the newest `keep` stay."""
+
+    every: int = 100
+    keep: int = 3
+
+
+@dataclass(slots=True)
+class Log:
+    """Metrics go to `metrics.jsonl` always."""
+
+    tensorboard: bool = True
+    wandb_project: str = ""  # empty: Weights & Biases stays off
+
+
+@dataclass(slots=True)
+class Export:
+    """The Hugging Face folder."""
+
+    dtype: Dtype = "bfloat16"
+    task: str = ""  # bare instruction of the folder's `query` prompt; empty: none
+
+
+@dataclass(slots=True)
+class Eval:
+    """MTEB tasks by name, or `heldout` for the pairs that the harvest set aside."""
+
+    tasks: tuple[str, ...] = ("heldout",)
+    backend: Literal["jax", "torch"] = "torch"
+
+
+@dataclass(slots=True)
+class Training:
+    """All that one training run is made of."""
+
+    seed: int = 0
+    data: Data = field(default_factory=Data)
+    tokens: Tokens = field(default_factory=Tokens)
+    model: Model = field(default_factory=Model)
+    lora: Lora | None = None  # None: every parameter is trained
+    batch: Batch = field(default_factory=Batch)
+    loss: Loss = field(default_factory=Loss)
+    optim: Optim = field(default_factory=Optim)
+    mesh: Mesh = field(default_factory=Mesh)
+    checkpoint: Checkpoint = field(default_factory=Checkpoint)
+    log: Log = field(default_factory=Log)
+    export: Export = field(default_factory=Export)
+
+
+@dataclass(slots=True)
+class Config(Training):
+    """A run: its stages in order. `pretrain` is a run of its own whose export becomes the base of this one."""
+
+    stages: tuple[str, ...] = ("train", "export", "eval")
+    pretrain: Training | None = None
+    eval: Eval = field(default_factory=Eval)
+
+
+# --- JSON ------------------------------------------------------------------------------------------------------
+
+
+def to_json(config: Training) -> str:
+    """The whole tree as JSON, readable by `from_json`."""
+    return json.dumps(dataclasses.asdict(config), indent=2) + "\n"
+
+
+def from_json(text: str) -> Config:
+    """Inverse of `to_json` for a `Config`; raises ConfigError for a field that this version does not know."""
+    return _build(Config, json.loads(text), "config")
+
+
+def _build(cls: type, values: dict, where: str) -> typing.Any:
+    hints = typing.get_type_hints(cls)
+    if unknown := sorted(set(values) - set(hints)):
+        raise ConfigError(f"{where} has fields this version of e5jax does not know: {', '.join(unknown)}")
+    made = {}
+    for name, value in values.items():
+        made[name] = _value(without_none(hints[name]), value, f"{where}.{name}")
+    return cls(**made)
+
+
+def _value(hint: object, value: typing.Any, where: str) -> typing.Any:
+    if value is not None and dataclasses.is_dataclass(hint):
+        return _build(typing.cast(type, hint), value, where)
+    return tuple(value) if isinstance(value, list) else value
+
+
+def differences(old: Training, new: Training) -> list[str]:
+    """Names the fields that differ, as `field: old -> new`."""
+    a, b = (dict(_leaves(dataclasses.asdict(c))) for c in (old, new))
+    return [f"{key}: {a.get(key)!r} -> {b.get(key)!r}" for key in sorted(a | b) if a.get(key) != b.get(key)]
+
+
+def _leaves(tree: object, path: str = "config") -> Iterator[tuple[str, object]]:
+    if isinstance(tree, dict):
+        for key, value in tree.items():
+            yield from _leaves(value, f"{path}.{key}")
+    else:
+        yield path, tree
+
+
+def without_none(hint: object) -> object:
+    """`X | None` -> `X`."""
+    if isinstance(hint, types.UnionType):
+        return next(arg for arg in typing.get_args(hint) if arg is not types.NoneType)
+    return hint

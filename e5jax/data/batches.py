@@ -1,0 +1,34 @@
+"""A batch is a pure function of its number: seed and step decide every example, negative and token, on every host."""
+
+from collections.abc import Sequence
+
+import grain
+import numpy as np
+
+from e5jax.config import Training
+from e5jax.data.source import ExampleSource
+from e5jax.errors import ConfigError
+from e5jax.records import Batch, Example
+from e5jax.tokens import TextTokenizer, one_text_a_row, query_text
+
+
+def make_batches(source: ExampleSource, tokenizer: TextTokenizer, run: Training) -> grain.MapDataset[Batch]:
+    """`batches[step]`, endless: each epoch is a new order of all examples, without replacement."""
+    if len(source) < run.batch.queries:
+        raise ConfigError(
+            f"config.batch.queries={run.batch.queries}: there are only {len(source)} examples; "
+            "a batch must not hold one twice, so lower queries or bring more data"
+        )
+
+    def choose(example: Example, random: np.random.Generator) -> Example:
+        chosen = random.choice(len(example.negatives), run.batch.negatives, replace=False) if run.batch.negatives else []
+        return example._replace(negatives=tuple(example.negatives[i] for i in chosen))
+
+    def assemble(examples: Sequence[Example]) -> Batch:
+        queries = tokenizer([query_text(e.query, e.instruction if run.data.instructions else None) for e in examples])
+        positives = [e.positive for e in examples]
+        negatives = [text for e in examples for text in e.negatives]
+        return one_text_a_row(queries, tokenizer(positives + negatives), run.batch.chunks, run.tokens.limit)
+
+    examples = grain.MapDataset.source(source).seed(run.seed).shuffle().repeat()
+    return examples.random_map(choose).batch(run.batch.queries, batch_fn=list).map(assemble)

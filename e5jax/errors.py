@@ -1,0 +1,9 @@
+"""What stops a run, each with its exit code."""
+
+
+class ConfigError(ValueError):
+    """A configuration field, value, option or data file is wrong. Says which, and the fix; exit code 3."""
+
+
+class RunError(RuntimeError):
+    """A run cannot go on. Says where and why; exit code 1."""

@@ -1,0 +1,1 @@
+"""The evaluation stage: MTEB tasks, baselines, results and the report page."""

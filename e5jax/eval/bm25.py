@@ -1,0 +1,81 @@
+"""BM25 over the same tasks and metrics as the embedders: an mteb search system, in memory."""
+
+import re
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import numpy as np
+from datasets import Dataset
+from jaxtyping import Float
+from mteb.models import ModelMeta
+
+K1, B = 1.5, 0.75  # the defaults of bm25s and of mteb's own BM25
+_WORD = re.compile(r"\w+")
+_PART = re.compile(r"[A-Z]+(?![^\W\d_A-Z])|[A-Z]?[^\W\d_A-Z]+|\d+")
+# Lucene's classic English list.
+_STOP = frozenset(
+    re.findall(
+        r"\w+",
+        "a an and are as at be but by for if in into is it no not of on or such "
+        "that the their then there these they this to was will with",
+    )
+)
+
+
+def words(text: str) -> list[str]:
+    """Lower-case terms: the parts of every identifier (snake_case, camelCase), and the identifier itself if it has several."""
+    return list(_words(text))
+
+
+def _words(text: str) -> Iterator[str]:
+    for word in _WORD.findall(text):
+        parts = _PART.findall(word)
+        yield from (_singular(part.lower()) for part in parts if part.lower() not in _STOP)
+        if len(parts) > 1:
+            yield word.lower()
+
+
+def _singular(term: str) -> str:
+    """Harman's S stemmer: prose says `returns keys` where code says `return key`."""
+    if term.endswith("ies") and len(term) > 4:
+        return term[:-3] + "y"
+    if term.endswith("s") and len(term) > 3 and not term.endswith(("ss", "us")):
+        return term[:-1]
+    return term
+
+
+class Index:
+    """BM25 scores of a fixed list of documents (Lucene's variant: no negative weights)."""
+
+    def __init__(self, documents: Sequence[str]) -> None:
+        # Importing bm25s starts JAX's backend; at the top of the file, importing this module would take the accelerator.
+        import bm25s  # noqa: PLC0415
+
+        self._model = bm25s.BM25(method="lucene", k1=K1, b=B)
+        self._model.index([words(text) for text in documents], show_progress=False)
+        self._size = len(documents)
+
+    def scores(self, query: str) -> Float[np.ndarray, " p"]:
+        """The score of every document, 0 for one that shares no term with the query."""
+        ids = self._model.get_tokens_ids(words(query))
+        return self._model.get_scores_from_ids(ids) if ids else np.zeros(self._size, np.float32)
+
+
+class BM25:
+    """The mteb SearchProtocol."""
+
+    mteb_model_meta = ModelMeta.create_empty({"name": "e5jax/bm25", "revision": f"lucene-k1={K1}-b={B}"})
+
+    def index(self, corpus: Dataset, **_: Any) -> None:
+        """Indexes title and text of every document."""
+        self._ids: list[str] = list(corpus["id"])
+        self._index = Index([f"{row.get('title') or ''} {row['text']}" for row in corpus])  # pyright: ignore
+
+    def search(self, queries: Dataset, *, top_k: int, **_: Any) -> dict[str, dict[str, float]]:
+        """The best `top_k` documents of every query that share a term with it."""
+        return {query["id"]: self._best(query["text"], top_k) for query in queries}  # pyright: ignore
+
+    def _best(self, query: str, top_k: int) -> dict[str, float]:
+        scores = self._index.scores(query)
+        best = np.argsort(-scores, kind="stable")[:top_k]
+        return {self._ids[i]: float(scores[i]) for i in best if scores[i] > 0}

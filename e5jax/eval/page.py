@@ -1,0 +1,130 @@
+"""The parts of a self-contained HTML page: escaped text in, markup out. No script, no network."""
+
+from collections.abc import Iterable, Sequence
+from html import escape
+from typing import NewType
+
+Html = NewType("Html", str)  # markup whose texts are already escaped
+
+_STYLE = """
+:root {
+  color-scheme: light dark;
+  --paper: #fdfdfb; --ink: #1d1f21; --muted: #63676b; --rule: #e3e3de; --code: #f4f4f0;
+  --series-1: #2b5f93; --series-2: #b4541f; --right: #1d7a46;
+}
+@media (prefers-color-scheme: dark) {
+  :root {
+    --paper: #151719; --ink: #e4e5e3; --muted: #9b9fa3; --rule: #303438; --code: #1d2023;
+    --series-1: #79aede; --series-2: #e59a6c; --right: #6cc796;
+  }
+}
+* { box-sizing: border-box; }
+body {
+  margin: 0 auto; padding: 2.5rem 1.25rem 4rem; max-width: 58rem; background: var(--paper); color: var(--ink);
+  font: 1rem/1.55 system-ui, -apple-system, "Segoe UI", Roboto, "Noto Sans", sans-serif;
+}
+h1 { font-size: 1.7rem; line-height: 1.2; letter-spacing: -0.01em; margin: 0 0 0.4rem; }
+h2 { font-size: 1.1rem; margin: 3rem 0 0.75rem; padding-top: 0.9rem; border-top: 1px solid var(--rule); }
+p { margin: 0 0 1rem; max-width: 44rem; }
+.lead, figcaption, .note { color: var(--muted); }
+.scroll { overflow-x: auto; margin-bottom: 1.25rem; }
+table { border-collapse: collapse; width: 100%; font-variant-numeric: tabular-nums; }
+th, td { padding: 0.45rem 0 0.45rem 1.25rem; text-align: right; border-bottom: 1px solid var(--rule); white-space: nowrap; }
+th:first-child, td:first-child { text-align: left; padding-left: 0; }
+thead th { color: var(--muted); font-weight: 500; font-size: 0.85rem; white-space: normal; vertical-align: bottom; }
+tbody th { font-weight: 500; }
+td.best { font-weight: 700; }
+.plots {
+  display: grid; grid-template-columns: repeat(auto-fit, minmax(min(100%, 20rem), 1fr)); gap: 1.5rem 2rem; margin-top: 1.5rem;
+}
+figure { margin: 0; min-width: 0; }
+figcaption { font-size: 0.9rem; margin-bottom: 0.35rem; }
+svg { display: block; width: 100%; height: auto; }
+svg text { font-family: inherit; }
+pre {
+  margin: 0.5rem 0 0; padding: 0.8rem 1rem; overflow: auto; max-height: 15rem; background: var(--code); border-radius: 6px;
+  font: 0.82rem/1.5 ui-monospace, SFMono-Regular, Menlo, Consolas, "DejaVu Sans Mono", monospace;
+}
+article { margin: 1.75rem 0 2.25rem; }
+blockquote {
+  margin: 0 0 0.75rem; padding-left: 0.9rem; border-left: 3px solid var(--series-1); white-space: pre-wrap; overflow-wrap: anywhere;
+}
+details { padding: 0.45rem 0; border-bottom: 1px solid var(--rule); }
+summary { cursor: pointer; display: flex; gap: 0.75rem; align-items: baseline; font-variant-numeric: tabular-nums; }
+summary::before { content: "▸"; color: var(--muted); width: 0.7rem; }
+details[open] > summary::before { content: "▾"; }
+summary::-webkit-details-marker { display: none; }
+summary code { overflow: hidden; text-overflow: ellipsis; white-space: nowrap; font-size: 0.85rem; min-width: 0; flex: 1; }
+summary .note { font-size: 0.85rem; }
+.right { color: var(--right); font-weight: 600; font-size: 0.85rem; white-space: nowrap; }
+@media (max-width: 32rem) {
+  body { padding-top: 1.5rem; }
+  th, td { padding-left: 0.6rem; font-size: 0.82rem; }
+  thead th { font-size: 0.75rem; }
+  th { white-space: normal; }
+}
+@media print { pre { max-height: none; } }
+"""
+
+
+def document(title: str, lead: str, sections: Iterable[Html]) -> Html:
+    """The whole page."""
+    return Html(
+        f'<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
+        f'<meta name="viewport" content="width=device-width, initial-scale=1">\n'
+        f"<title>{escape(title)}</title>\n<style>{_STYLE}</style>\n</head>\n<body>\n"
+        f'<header>\n<h1>{escape(title)}</h1>\n<p class="lead">{escape(lead)}</p>\n</header>\n'
+        + "\n".join(sections)
+        + "\n</body>\n</html>\n"
+    )
+
+
+def section(heading: str, *parts: Html) -> Html:
+    """A heading and what follows it."""
+    return Html(f"<section>\n<h2>{escape(heading)}</h2>\n" + "\n".join(parts) + "\n</section>")
+
+
+def paragraph(text: str) -> Html:
+    """Prose."""
+    return Html(f"<p>{escape(text)}</p>")
+
+
+def table(header: Sequence[str], rows: Iterable[Sequence[str]], best: frozenset[tuple[int, int]] = frozenset()) -> Html:
+    """A table whose first column names the row; `best` are the (row, column) cells to stress, counted from 0."""
+    head = "".join(f'<th scope="col">{escape(text)}</th>' for text in header)
+    body = "".join(f"<tr>{_cells(row, {j for i, j in best if i == number})}</tr>\n" for number, row in enumerate(rows))
+    return Html(f'<div class="scroll"><table>\n<thead><tr>{head}</tr></thead>\n<tbody>\n{body}</tbody>\n</table></div>')
+
+
+def _cells(row: Sequence[str], best: set[int]) -> str:
+    cells = [f"<td{' class=best' * (j in best)}>{escape(text)}</td>" for j, text in enumerate(row)]
+    return f'<th scope="row">{escape(row[0])}</th>' + "".join(cells[1:])
+
+
+def plots(captioned: Iterable[tuple[str, str]]) -> Html:
+    """A grid of (caption, SVG)."""
+    figures = (
+        f'<figure role="img" aria-label="{escape(caption)}"><figcaption>{escape(caption)}</figcaption>{svg}</figure>'
+        for caption, svg in captioned
+    )
+    return Html('<div class="plots">\n' + "\n".join(figures) + "\n</div>")
+
+
+def code(text: str) -> Html:
+    """A block of code or a command."""
+    return Html(f"<pre><code>{escape(text)}</code></pre>")
+
+
+def quote(text: str, note: str, *answers: Html) -> Html:
+    """A question with its answers below."""
+    head = f'<blockquote>{escape(text)}</blockquote>\n<p class="note">{escape(note)}</p>'
+    return Html("\n".join(["<article>", head, *answers, "</article>"]))
+
+
+def answer(number: int, name: str, note: str, text: str, right: bool) -> Html:
+    """One answer; the first is unfolded."""
+    mark = '<span class="right">✓ right</span>' if right else ""
+    return Html(
+        f'<details{" open" * (number == 1)}>\n<summary><span class="note">{number}</span><code>{escape(name)}</code>{mark}'
+        f'<span class="note">{escape(note)}</span></summary>\n{code(text)}\n</details>'
+    )

@@ -1,0 +1,1 @@
+"""The export stage: from a checkpoint to a Hugging Face folder."""

@@ -1,0 +1,1 @@
+"""The training step as a library: loss, optimiser, state, step."""

@@ -1,0 +1,64 @@
+"""From a configuration to the compiled step: everything a training run needs besides data and devices' contents."""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+from jax.sharding import NamedSharding, PartitionSpec
+
+from e5jax.config import Training
+from e5jax.learner import state
+from e5jax.learner.optim import optimiser, schedule
+from e5jax.learner.state import State
+from e5jax.learner.step import Objective, make_step
+from e5jax.mesh import BATCH
+from e5jax.model.blueprint import Abstract, Blueprint, blueprint
+from e5jax.model.spec import Spec
+from e5jax.records import Batch
+
+
+class Learner(NamedTuple):
+    """The step and what it is made of."""
+
+    blueprint: Blueprint
+    objective: Objective
+    optimiser: optax.GradientTransformation
+    step: jax.stages.Wrapped
+
+
+def assemble(run: Training, spec: Spec) -> Learner:
+    """The learner of a training run on a decoder of this shape."""
+    made = blueprint(spec, run.lora, dtype=run.model.dtype, remat=run.model.remat, kernel=run.model.attention)
+    objective = Objective(made, run.model.pooling, run.loss.temperature, run.seed)
+    update = optimiser(run.optim)
+    return Learner(made, objective, update, make_step(objective, update, schedule(run.optim)))
+
+
+def batch_shardings(mesh: jax.sharding.Mesh) -> Batch:
+    """Rows of every chunk are spread over the devices; the two index vectors are everywhere."""
+    rows, whole = NamedSharding(mesh, PartitionSpec(None, BATCH)), NamedSharding(mesh, PartitionSpec())
+    return Batch._make([rows, rows, rows, rows, whole, whole])
+
+
+def place(batch: Batch, mesh: jax.sharding.Mesh) -> Batch:
+    """A batch from the host to the devices; each process hands over only the rows of its own devices."""
+
+    def put(part: jax.Array, where: NamedSharding) -> jax.Array:
+        return jax.make_array_from_callback(part.shape, where, lambda index: part[index])
+
+    with jax.transfer_guard_host_to_device("allow"):  # the one place where data is meant to move
+        return jax.tree.map(put, batch, batch_shardings(mesh))
+
+
+def abstract_arguments(run: Training, learner: Learner, mesh: jax.sharding.Mesh) -> tuple[State, Abstract, Batch]:
+    """Shapes and placement of the step's arguments: all that compiling for a machine one does not have needs."""
+    made = learner.blueprint
+    trained = made.abstract(made.trained, mesh, "float32")
+    frozen = made.abstract(made.frozen, mesh, run.model.dtype)
+    texts, chunks = run.batch.queries * (2 + run.batch.negatives), run.batch.chunks
+    rows, wide = (chunks, texts // chunks), (chunks, texts // chunks, run.tokens.limit)
+    shapes = [wide, wide, wide, (*rows, 1), (run.batch.queries,), (texts - run.batch.queries,)]
+    places = batch_shardings(mesh)
+    batch = Batch._make(jax.ShapeDtypeStruct(s, jnp.int32, sharding=p) for s, p in zip(shapes, places, strict=True))
+    return state.abstract(trained, learner.optimiser, mesh), frozen, batch

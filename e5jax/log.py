@@ -1,0 +1,78 @@
+"""Metrics: JSON lines always, TensorBoard and Weights & Biases when asked, a progress bar on a terminal. Only process 0 writes."""
+
+import importlib
+import json
+import sys
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+from tensorboardX import SummaryWriter
+from tqdm import tqdm
+
+from e5jax.config import Log
+from e5jax.errors import ConfigError
+
+LINES = 20  # plain progress lines in a run whose output is not a terminal
+
+
+class MetricLog:
+    """One line of scalars a step. On resume, lines after the checkpoint are dropped: those steps are run again."""
+
+    def __init__(self, path: Path, config: Log, *, name: str, start: int, steps: int, writes: bool):
+        self._wandb: Any = _wandb(config, name) if writes and config.wandb_project else None
+        self._bar = tqdm(total=steps, initial=start, desc=name, unit="step", disable=None if writes else True)
+        self._steps, self._every, self._name = steps, max(1, steps // LINES), name
+        self._file = self._board = None
+        if writes:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            kept = [line for line in _lines(path) if json.loads(line)["step"] <= start]
+            path.write_text("".join(kept), encoding="utf-8")
+            self._file = path.open("a", encoding="utf-8", buffering=1)
+            self._board = SummaryWriter(str(path.parent / "tensorboard"), purge_step=start + 1) if config.tensorboard else None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self._bar.close()
+        if self._file is not None:
+            self._file.close()
+        if self._board is not None:
+            self._board.close()
+        if self._wandb is not None:
+            self._wandb.finish()
+
+    def write(self, step: int, scalars: dict[str, float]) -> None:
+        """Writes the scalars of one step; `step` counts from 1."""
+        if self._file is None:
+            return
+        self._file.write(json.dumps({"step": step, **scalars}) + "\n")
+        if self._board is not None:
+            for name, value in scalars.items():
+                self._board.add_scalar(name, value, step)
+        if self._wandb is not None:
+            self._wandb.log(scalars, step=step)
+        rate = f"{scalars['train/pairs_per_second']:.1f} pairs/s"
+        shown = f"loss {scalars['train/loss']:.4f}  accuracy {scalars['train/accuracy']:.3f}  {rate}"
+        self._bar.set_postfix_str(shown, refresh=False)
+        self._bar.update(step - self._bar.n)
+        if self._bar.disable and (step % self._every == 0 or step == self._steps):
+            print(f"{self._name}: step {step}/{self._steps}  {shown}", file=sys.stderr, flush=True)
+
+
+def _lines(path: Path) -> list[str]:
+    """Complete lines only: a killed run may have left half of one."""
+    if not path.exists():
+        return []
+    return [line for line in path.read_text(encoding="utf-8").splitlines(keepends=True) if line.endswith("\n")]
+
+
+def _wandb(config: Log, name: str) -> Any:
+    try:
+        wandb = importlib.import_module("wandb")
+    except ImportError as error:
+        raise ConfigError(
+            f"config.log.wandb_project={config.wandb_project!r} needs the package wandb: pip install wandb"
+        ) from error
+    return wandb.init(project=config.wandb_project, name=name)

@@ -1,0 +1,1 @@
+"""The decoder, its weights on disk and in memory."""

@@ -1,0 +1,98 @@
+"""A decoder without its numbers: the names, shapes and axes of its parameters, and how to put numbers in.
+
+Parameters travel as flat dictionaries `{"layers/attention/q/kernel": array}`: plain pytrees for jit, optax and
+checkpoints. NNX defines the modules and nothing else.
+"""
+
+from collections.abc import Iterable, Iterator, Mapping
+from typing import NamedTuple
+
+import jax
+from flax import nnx
+
+from e5jax.config import TARGETS, Kernel, Remat
+from e5jax.config import Lora as LoraConfig
+from e5jax.mesh import sharding
+from e5jax.model.decoder import Decoder
+from e5jax.model.dense import Lora
+from e5jax.model.spec import Spec
+from e5jax.model.variables import Adapter, Axes
+
+Parameters = dict[str, jax.Array]
+Abstract = dict[str, jax.ShapeDtypeStruct]  # their shapes, dtypes and placement
+
+
+class Leaf(NamedTuple):
+    """One parameter."""
+
+    shape: tuple[int, ...]
+    axes: Axes
+    is_adapter: bool
+
+
+class Blueprint(NamedTuple):
+    """The graph of a decoder with its abstract state."""
+
+    spec: Spec
+    lora: dict[str, Lora]
+    graph: nnx.GraphDef
+    state: nnx.State
+
+    @property
+    def leaves(self) -> dict[str, Leaf]:
+        """Every parameter by name."""
+        return {
+            name: Leaf(tuple(leaf.shape), leaf.get_metadata()["axes"], isinstance(leaf, Adapter))
+            for name, leaf in _named(self.state)
+        }
+
+    @property
+    def trained(self) -> list[str]:
+        """Names of the parameters that training changes: the adapters, or everything when there are none."""
+        return [name for name, leaf in self.leaves.items() if leaf.is_adapter or not self.lora]
+
+    @property
+    def frozen(self) -> list[str]:
+        """Names of the parameters that training leaves alone."""
+        return [name for name in self.leaves if name not in set(self.trained)]
+
+    def abstract(self, names: Iterable[str], mesh: jax.sharding.Mesh, dtype: str) -> Abstract:
+        """Shapes with dtype and placement."""
+        leaves = self.leaves
+        return {n: jax.ShapeDtypeStruct(leaves[n].shape, dtype, sharding=sharding(mesh, leaves[n].axes)) for n in names}
+
+    def decoder(self, parameters: Mapping[str, jax.Array]) -> Decoder:
+        """The decoder with these numbers in it."""
+        filled = [(tuple(name.split("/")), leaf.replace(parameters[name])) for name, leaf in _named(self.state)]
+        return nnx.merge(self.graph, nnx.from_flat_state(filled))
+
+    def initialise(self, names: Iterable[str], mesh: jax.sharding.Mesh, seed: int) -> Parameters:
+        """Fresh float32 numbers for these parameters, made where they will live."""
+        wanted = self.abstract(names, mesh, "float32")
+
+        def make(key: jax.Array) -> Parameters:
+            made = {name: leaf.get_value() for name, leaf in _named(nnx.state(self._build(key)))}
+            return {name: jax.sharding.reshard(made[name], leaf.sharding) for name, leaf in wanted.items()}
+
+        # What is not returned is never computed: fresh adapters do not cost a fresh base.
+        with jax.set_mesh(mesh):
+            return jax.jit(make)(jax.random.key(seed))
+
+    def _build(self, key: jax.Array) -> Decoder:
+        like = nnx.merge(self.graph, self.state)
+        return Decoder(
+            self.spec, self.lora, dtype=like.dtype, remat=like.remat, kernel=like.layers.attention.kernel, rngs=nnx.Rngs(key)
+        )
+
+
+def blueprint(spec: Spec, lora: LoraConfig | None, *, dtype: str, remat: Remat, kernel: Kernel) -> Blueprint:
+    """The blueprint of a decoder; `lora` None means no adapters."""
+    targets = {} if lora is None else {t: Lora(lora.rank, lora.alpha, lora.dropout) for t in TARGETS if t in lora.targets}
+    made = nnx.eval_shape(lambda: Decoder(spec, targets, dtype=dtype, remat=remat, kernel=kernel, rngs=nnx.Rngs(0)))
+    graph, state = nnx.split(made)
+    return Blueprint(spec, targets, graph, state)
+
+
+def _named(state: nnx.State) -> Iterator[tuple[str, nnx.Variable]]:
+    for path, leaf in nnx.to_flat_state(state):
+        yield "/".join(map(str, path)), leaf

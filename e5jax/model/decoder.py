@@ -1,0 +1,96 @@
+"""The decoder: embedding table, stacked layers under `scan` + `checkpoint`, final norm. It knows no family."""
+
+import jax
+from flax import nnx
+from jax.ad_checkpoint import checkpoint_name
+from jax.sharding import PartitionSpec, reshard
+from jaxtyping import Array, Float, Int, UInt32
+
+from e5jax.config import Kernel, Remat
+from e5jax.mesh import BATCH
+from e5jax.model.attention import Attention
+from e5jax.model.dense import Dense, Lora
+from e5jax.model.norm import RMSNorm, rotary
+from e5jax.model.spec import Spec
+from e5jax.model.variables import weight
+
+# What a layer keeps for its backward pass. Names rather than jax's `dots_*` policies: with LoRA those would keep
+# the base product and the low-rank product of every map; and without any policy the gathered weights stay alive.
+REMAT = {
+    "nothing": jax.checkpoint_policies.nothing_saveable,
+    "projections": jax.checkpoint_policies.save_only_these_names("q", "k", "v", "wo", "gate", "up"),
+    "everything": jax.checkpoint_policies.everything_saveable,
+}
+
+
+class FeedForward(nnx.Module):
+    """SwiGLU (arXiv 2002.05202): `(silu(x G) * x U) D`."""
+
+    def __init__(self, spec: Spec, lora: dict[str, Lora], *, rngs: nnx.Rngs):
+        self.gate = Dense("gate", spec.layers, ("embed", "ff"), (spec.hidden, spec.ff), lora.get("gate"), rngs=rngs)
+        self.up = Dense("up", spec.layers, ("embed", "ff"), (spec.hidden, spec.ff), lora.get("up"), rngs=rngs)
+        self.down = Dense("down", spec.layers, ("ff", "embed"), (spec.ff, spec.hidden), lora.get("down"), rngs=rngs)
+
+    def __call__(self, x: Float[Array, "n t d"], seed: UInt32[Array, ""] | None) -> Float[Array, "n t d"]:
+        gate = checkpoint_name(self.gate(x, seed), "gate")
+        up = checkpoint_name(self.up(x, seed), "up")
+        return self.down(jax.nn.silu(gate) * up, seed)
+
+
+class Layer(nnx.Module):
+    """Pre-norm attention and feed-forward; holds the weights of all layers, runs as one of them inside the scan."""
+
+    def __init__(self, spec: Spec, lora: dict[str, Lora], kernel: Kernel, *, rngs: nnx.Rngs):
+        shape = (spec.layers, spec.hidden)
+        self.attention_norm = RMSNorm(("layers", "embed"), shape, spec.epsilon)
+        self.attention = Attention(spec, lora, kernel, rngs=rngs)
+        self.ff_norm = RMSNorm(("layers", "embed"), shape, spec.epsilon)
+        self.ff = FeedForward(spec, lora, rngs=rngs)
+
+    def __call__(
+        self,
+        x: Float[Array, "n t d"],
+        segments: Int[Array, "n t"],
+        turn: tuple[Float[Array, "n t half"], Float[Array, "n t half"]],
+        seed: UInt32[Array, ""] | None,
+    ) -> Float[Array, "n t d"]:
+        with jax.named_scope("attention"):
+            x = x + self.attention(self.attention_norm(x), segments, turn, seed)
+        with jax.named_scope("ff"):
+            return x + self.ff(self.ff_norm(x), seed)
+
+
+class Decoder(nnx.Module):
+    """Hidden states of packed rows.
+
+    `lora` names an adapter for each map that has one; no entry, no adapter. The reference for the numbers is
+    `transformers.MistralModel`.
+    """
+
+    def __init__(self, spec: Spec, lora: dict[str, Lora], *, dtype: str, remat: Remat, kernel: Kernel, rngs: nnx.Rngs):
+        self.embedding = weight(0.02 * jax.random.normal(rngs(), (spec.vocab, spec.hidden)), ("vocab", "embed"))
+        self.layers = Layer(spec, lora, kernel, rngs=rngs)
+        self.norm = RMSNorm(("embed",), (spec.hidden,), spec.epsilon)
+        self.spec = spec
+        self.dtype = dtype
+        self.remat: Remat = remat
+
+    def __call__(
+        self,
+        tokens: Int[Array, "n t"],
+        segments: Int[Array, "n t"],
+        positions: Int[Array, "n t"],
+        seeds: UInt32[Array, " l"] | None = None,
+    ) -> Float[Array, "n t d"]:
+        """Final hidden states after the last norm. `seeds`, one a layer, switch LoRA dropout on."""
+        table = reshard(self.embedding[...], PartitionSpec(None, None))
+        x = table.at[tokens].get(out_sharding=PartitionSpec(BATCH, None, None)).astype(self.dtype)
+        turn = rotary(positions, self.spec.head_size, self.spec.theta)
+        graph, stacked = nnx.split(self.layers)
+
+        def one_layer(x: Array, layer: tuple[nnx.State, Array | None]) -> tuple[Array, None]:
+            state, seed = layer
+            return nnx.merge(graph, state)(x, segments, turn, seed), None
+
+        x, _ = jax.lax.scan(jax.checkpoint(one_layer, policy=REMAT[self.remat]), x, (stacked, seeds))
+        return self.norm(x)

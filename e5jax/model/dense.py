@@ -1,0 +1,68 @@
+"""The linear map, with or without a low-rank adapter beside it (LoRA, arXiv 2106.09685)."""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+from jax.sharding import PartitionSpec
+from jaxtyping import Array, Float, UInt32
+
+from e5jax.config import TARGETS, Target
+from e5jax.mesh import BATCH, RULES, gather_fsdp
+from e5jax.model.dropout import dropout
+from e5jax.model.variables import adapter, weight
+
+
+class Lora(NamedTuple):
+    """Shape and strength of an adapter."""
+
+    rank: int
+    alpha: float
+    dropout: float
+
+    @property
+    def scale(self) -> float:
+        return self.alpha / self.rank
+
+
+class Dense(nnx.Module):
+    """`y = x W + (alpha / rank) dropout(x) A B`, `layers` maps of it stacked along the first dimension.
+
+    `A` starts Kaiming-uniform and `B` at zero, as in PEFT, so a new adapter changes nothing.
+    """
+
+    def __init__(
+        self, name: Target, layers: int, axes: tuple[str, str], sizes: tuple[int, int], lora: Lora | None, *, rngs: nnx.Rngs
+    ):
+        self.kernel = weight(0.02 * jax.random.normal(rngs(), (layers, *sizes)), ("layers", *axes))
+        self.lora = lora
+        self.number = TARGETS.index(name)  # tells the dropout masks of a layer apart
+        self.out_axis = RULES[axes[1]] if RULES[axes[1]] != "fsdp" else None
+        if lora is not None:
+            bound = sizes[0] ** -0.5  # kaiming_uniform(a=sqrt(5)) of torch
+            factor = jax.random.uniform(rngs(), (layers, sizes[0], lora.rank), minval=-bound, maxval=bound)
+            self.lora_a = adapter(factor, ("layers", axes[0], "rank"))
+            self.lora_b = adapter(jnp.zeros((layers, lora.rank, sizes[1])), ("layers", "rank", axes[1]))
+
+    def __call__(self, x: Float[Array, "n t i"], seed: UInt32[Array, ""] | None) -> Float[Array, "n t o"]:
+        y = self._product(x, self.kernel[...], self.out_axis)
+        if self.lora is None:
+            return y
+        if seed is not None and self.lora.dropout > 0:
+            x = dropout(x, self.lora.dropout, seed, self.number)
+        low = self._product(x, self.lora_a[...], None)
+        return y + self._product(low, self.lora_b[...], self.out_axis) * jnp.asarray(self.lora.scale, y.dtype)
+
+    def _product(self, x: Array, kernel: Array, out_axis: str | None) -> Array:
+        # Cast before the gather: half the traffic when float32 parameters compute in bfloat16.
+        kernel = gather_fsdp(kernel.astype(x.dtype))
+        return jnp.einsum("nti,io->nto", x, kernel, out_sharding=PartitionSpec(BATCH, None, out_axis))
+
+
+def fold(
+    kernel: Float[np.ndarray, "i o"], a: Float[np.ndarray, "i r"], b: Float[np.ndarray, "r o"], scale: float
+) -> Float[np.ndarray, "i o"]:
+    """The kernel with its adapter merged into it: `W + scale · A B`, in float32."""
+    return kernel + np.float32(scale) * (a @ b)

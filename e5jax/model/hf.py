@@ -1,0 +1,185 @@
+"""Hugging Face safetensors folders: read straight into sharded arrays, and written back, through a family's name table."""
+
+import json
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import ml_dtypes
+import numpy as np
+from huggingface_hub import snapshot_download
+from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError, OfflineModeIsEnabled, RepositoryNotFoundError
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import save_file
+
+from e5jax.errors import ConfigError
+from e5jax.model.families import FAMILIES
+from e5jax.model.spec import Spec
+from e5jax.validate import is_hub_id
+
+FLOATS = {"F32": np.dtype(np.float32), "BF16": np.dtype(ml_dtypes.bfloat16), "F16": np.dtype(np.float16)}
+SHARD_BYTES = 5_000_000_000
+WANTED = ["*.json", "*.safetensors", "1_Pooling/*", "2_Normalize/*"]
+
+
+def locate(name: str) -> Path:
+    """A folder as it is, a hub id downloaded (weights as safetensors only). Raises ConfigError when there is neither."""
+    if Path(name).is_dir():
+        return Path(name)
+    if not is_hub_id(name):
+        raise ConfigError(f"{name!r}: there is no such folder; give a Hugging Face folder or a hub id like org/name")
+    try:
+        return Path(snapshot_download(name, allow_patterns=WANTED))
+    except (HfHubHTTPError, LocalEntryNotFoundError, OfflineModeIsEnabled, RepositoryNotFoundError, OSError) as error:
+        reason = str(error).splitlines()[0]
+        raise ConfigError(f"{name!r}: no such folder here, and not to be had from the hub ({reason})") from error
+
+
+class Tensor(NamedTuple):
+    """Where a tensor lies, as its file's header says."""
+
+    file: Path
+    name: str
+    shape: tuple[int, ...]
+    dtype: str
+
+
+def headers(folder: Path) -> dict[str, Tensor]:
+    """All tensors of a folder (single file or index) by their name without the `model.` prefix of causal models."""
+    found = {}
+    for file in files(folder):
+        try:
+            with safe_open(file, framework="np") as opened:
+                for name in opened.keys():  # noqa: SIM118 (not a dict)
+                    view = opened.get_slice(name)
+                    found[name.removeprefix("model.")] = Tensor(file, name, tuple(view.get_shape()), view.get_dtype())
+        except SafetensorError as error:
+            raise ConfigError(f"{file}: not a safetensors file ({error})") from error
+    return found
+
+
+def files(folder: Path) -> list[Path]:
+    """The safetensors files of a folder; raises ConfigError when some are not there."""
+    index, single = folder / "model.safetensors.index.json", folder / "model.safetensors"
+    if index.is_file():
+        names = sorted(set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()))
+        if missing := [name for name in names if Path(name).name != name or not (folder / name).is_file()]:
+            raise ConfigError(f"{index} names files that are not there: {', '.join(missing)}")
+        return [folder / name for name in names]
+    if not single.is_file():
+        raise ConfigError(f"{folder}: neither model.safetensors nor model.safetensors.index.json is there")
+    return [single]
+
+
+def check(folder: Path, spec: Spec, wanted: Mapping[str, jax.ShapeDtypeStruct]) -> dict[str, Tensor]:
+    """Compares the folder's headers with the model; raises one ConfigError that names every tensor that is wrong."""
+    found = headers(folder)
+    family = FAMILIES[spec.family]
+    expected: dict[str, tuple[int, ...]] = {}
+    for path, leaf in wanted.items():
+        expected |= {name: stored_shape(path, leaf.shape) for name in names_of(spec, path)}
+    extra = {name for name in set(found) - set(expected) if not name.endswith(family.IGNORED)}
+    problems = [f"missing {name}" for name in sorted(set(expected) - set(found))]
+    problems += [f"unexpected {name}" for name in sorted(extra)]
+    for name in sorted(set(expected) & set(found)):
+        if found[name].shape != expected[name]:
+            problems.append(f"{name} has shape {list(found[name].shape)}, the config needs {list(expected[name])}")
+        elif found[name].dtype not in FLOATS:
+            problems.append(f"{name} is {found[name].dtype}, supported are {', '.join(FLOATS)}")
+    if problems:
+        raise ConfigError(f"{folder}: weights do not fit config.json: {'; '.join(problems)}")
+    return found
+
+
+def names_of(spec: Spec, path: str) -> list[str]:
+    """The tensors that one of our variables is made of, one per layer for stacked ones."""
+    template = FAMILIES[spec.family].NAMES[path]
+    return [template.format(layer) for layer in range(spec.layers)] if path.startswith("layers/") else [template]
+
+
+def stored_shape(path: str, shape: tuple[int, ...]) -> tuple[int, ...]:
+    """The shape of each Hugging Face tensor of a variable of this shape."""
+    shape = shape[1:] if path.startswith("layers/") else shape
+    return shape[::-1] if path.endswith("/kernel") else shape
+
+
+def load(folder: Path, spec: Spec, wanted: Mapping[str, jax.ShapeDtypeStruct]) -> dict[str, jax.Array]:
+    """Reads every variable into its sharding and dtype; each device's slice is all that is read for it.
+
+    Raises ConfigError naming all tensors that are missing, extra, wrongly shaped or not finite.
+    """
+    found = check(folder, spec, wanted)
+    broken: set[str] = set()
+    arrays = {}
+    for path, leaf in wanted.items():
+        names = names_of(spec, path)
+
+        def read_slice(index: Any, path: str = path, names: list[str] = names, dtype: np.dtype = leaf.dtype) -> np.ndarray:
+            return _read_slice(found, path, names, index, dtype, broken)
+
+        arrays[path] = jax.make_array_from_callback(leaf.shape, leaf.sharding, read_slice)
+    if broken:
+        raise ConfigError(f"{folder}: NaN or infinity in {', '.join(sorted(broken))}; the file is damaged")
+    return arrays
+
+
+def _read_slice(
+    found: Mapping[str, Tensor], path: str, names: list[str], index: tuple[slice, ...], dtype: np.dtype, broken: set[str]
+) -> np.ndarray:
+    stacked = path.startswith("layers/")
+    inner = index[1:] if stacked else index
+    parts = []
+    for name in names[index[0]] if stacked else names:
+        tensor = found[name]
+        with safe_open(tensor.file, framework="np") as opened:
+            part = opened.get_slice(tensor.name)[inner[::-1] if path.endswith("/kernel") else inner]
+        if not np.isfinite(part).all():
+            broken.add(name)
+        parts.append((part.T if path.endswith("/kernel") else part).astype(dtype))
+    return np.stack(parts) if stacked else parts[0]
+
+
+def save(folder: Path, tensors: Iterable[tuple[str, tuple[int, ...], Callable[[], np.ndarray]]], dtype: str) -> None:
+    """Writes tensors, given as (name, shape, how to get it): files of at most `SHARD_BYTES`, an index when there are several."""
+    width = np.dtype(ml_dtypes.bfloat16 if dtype == "bfloat16" else dtype)
+    shards = list(_shards(tensors, width.itemsize))
+    where = {}
+    for number, shard in enumerate(shards, 1):
+        file = "model.safetensors" if len(shards) == 1 else f"model-{number:05}-of-{len(shards):05}.safetensors"
+        # ascontiguousarray: the writer stores memory as it lies, also that of a transposed view.
+        save_file(
+            {name: np.ascontiguousarray(get().astype(width)) for name, get in shard}, folder / file, metadata={"format": "pt"}
+        )
+        where |= {name: file for name, _ in shard}
+    if len(shards) > 1:
+        index = {"metadata": {}, "weight_map": where}
+        (folder / "model.safetensors.index.json").write_text(json.dumps(index, indent=2), encoding="utf-8")
+
+
+def _shards(
+    tensors: Iterable[tuple[str, tuple[int, ...], Callable[[], np.ndarray]]], itemsize: int
+) -> Iterator[list[tuple[str, Callable[[], np.ndarray]]]]:
+    shard: list[tuple[str, Callable[[], np.ndarray]]] = []
+    size = 0
+    for name, shape, get in tensors:
+        nbytes = int(np.prod(shape)) * itemsize
+        if shard and size + nbytes > SHARD_BYTES:
+            yield shard
+            shard, size = [], 0
+        shard.append((name, get))
+        size += nbytes
+    if shard:
+        yield shard
+
+
+def read(tensor: Tensor) -> np.ndarray:
+    """One whole tensor, as it is stored."""
+    with safe_open(tensor.file, framework="np") as opened:
+        return opened.get_tensor(tensor.name)
+
+
+def to_stored(path: str, array: jax.Array, layer: int) -> np.ndarray:
+    """One layer of a variable (or the whole of one that is not stacked) in Hugging Face's layout."""
+    part = np.asarray(array[layer] if path.startswith("layers/") else array)
+    return part.T if path.endswith("/kernel") else part

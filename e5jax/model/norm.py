@@ -1,0 +1,37 @@
+"""RMSNorm (arXiv 1910.07467) and rotary position embedding (arXiv 2104.09864)."""
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+from jaxtyping import Array, Float, Int
+
+from e5jax.mesh import gather_fsdp
+from e5jax.model.variables import Axes, weight
+
+
+class RMSNorm(nnx.Module):
+    """`x / rms(x) · scale`, statistics in float32."""
+
+    def __init__(self, axes: Axes, shape: tuple[int, ...], epsilon: float):
+        self.scale = weight(jnp.ones(shape), axes)
+        self.epsilon = epsilon
+
+    def __call__(self, x: Float[Array, "n t d"]) -> Float[Array, "n t d"]:
+        wide = x.astype(jnp.float32)
+        wide = wide * jax.lax.rsqrt(jnp.mean(jnp.square(wide), axis=-1, keepdims=True) + self.epsilon)
+        scale = gather_fsdp(self.scale[...]).astype(x.dtype)
+        return scale[None, None] * wide.astype(x.dtype)
+
+
+def rotary(positions: Int[Array, "n t"], size: int, theta: float) -> tuple[Float[Array, "n t half"], Float[Array, "n t half"]]:
+    """Cosine and sine of position × theta^(-2i/size), float32."""
+    frequency = theta ** (-jnp.arange(0, size, 2, dtype=jnp.float32) / size)
+    angle = positions[..., None].astype(jnp.float32) * frequency[None, None]
+    return jnp.cos(angle), jnp.sin(angle)
+
+
+def rotate(x: Float[Array, "n t heads e"], cosine: Float[Array, "n t half"], sine: Float[Array, "n t half"]) -> Array:
+    """Rotates dimension pairs (i, i + e/2), the pairing of Hugging Face weights."""
+    first, second = jnp.split(x, 2, axis=-1)
+    cosine, sine = (part[:, :, None, :].astype(x.dtype) for part in (cosine, sine))
+    return jnp.concatenate([first * cosine - second * sine, second * cosine + first * sine], axis=-1)

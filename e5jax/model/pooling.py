@@ -1,0 +1,27 @@
+"""From hidden states to one unit vector a text, in float32."""
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, Int
+
+from e5jax.config import Pooling
+
+
+def pool(
+    hidden: Float[Array, "n t d"], segments: Int[Array, "n t"], ends: Int[Array, "n s"], pooling: Pooling
+) -> Float[Array, "n s d"]:
+    """`last`: the state at each text's last token (EOS). `mean`: the average over its tokens. Absent texts give zero."""
+    hidden = hidden.astype(jnp.float32)
+    if pooling == "last":
+        place = jnp.arange(hidden.shape[1])[None, None] == ends[:, :, None]
+        share = place.astype(jnp.float32)
+    else:
+        place = segments[:, None, :] == jnp.arange(1, ends.shape[1] + 1)[None, :, None]
+        share = place / jnp.maximum(jnp.sum(place, axis=-1, keepdims=True), 1)
+    return unit(jnp.einsum("nst,ntd->nsd", share, hidden))
+
+
+def unit(vectors: Float[Array, "*batch d"]) -> Float[Array, "*batch d"]:
+    """Divides by the Euclidean length; the zero vector stays zero and its gradient finite."""
+    squared = jnp.sum(jnp.square(vectors), axis=-1, keepdims=True)
+    return vectors * jax.lax.rsqrt(jnp.maximum(squared, 1e-24))

@@ -1,0 +1,38 @@
+"""What a decoder is made of, whichever family it comes from."""
+
+from typing import NamedTuple
+
+from e5jax.config import Mesh
+from e5jax.errors import ConfigError
+
+
+class Spec(NamedTuple):
+    """Sizes and constants of a decoder (dimension letters as in `records`)."""
+
+    family: str
+    vocab: int
+    hidden: int
+    ff: int
+    layers: int
+    heads: int
+    kv_heads: int
+    head_size: int
+    theta: float  # base of the rotary embedding
+    window: int | None  # a token sees itself and the window - 1 tokens before it
+    epsilon: float  # of RMSNorm
+    bos: int
+    eos: int
+
+    @property
+    def matrix_parameters(self) -> int:
+        """Parameters of all linear maps, the embedding table left out (it is looked up, not multiplied)."""
+        attention = 2 * self.hidden * self.head_size * (self.heads + self.kv_heads)
+        return self.layers * (attention + 3 * self.hidden * self.ff)
+
+
+def check_divisible(spec: Spec, mesh: Mesh, at: str = "config") -> None:
+    """Sharded dimensions must divide over their mesh axes; -1 counts as 1 until devices are known."""
+    for axis, size, names in [("fsdp", mesh.fsdp, ("hidden",)), ("tensor", mesh.tensor, ("heads", "kv_heads", "ff"))]:
+        for name in names:
+            if getattr(spec, name) % max(size, 1):
+                raise ConfigError(f"{at}.mesh.{axis}={size}: the model's {name}={getattr(spec, name)} does not divide over it")

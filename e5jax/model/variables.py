@@ -1,0 +1,24 @@
+"""Model variables: each carries its logical axes, and its type says whether it belongs to the base or to an adapter."""
+
+import jax
+from flax import nnx
+
+Axes = tuple[str | None, ...]
+
+
+class Weight(nnx.Variable):
+    """A parameter of the base decoder: frozen under LoRA, trained without it."""
+
+
+class Adapter(nnx.Variable):
+    """A LoRA factor."""
+
+
+def weight(value: jax.Array, axes: Axes) -> Weight:
+    """A base parameter with the logical axes of its dimensions."""
+    return Weight(value, axes=axes)
+
+
+def adapter(value: jax.Array, axes: Axes) -> Adapter:
+    """A LoRA factor with the logical axes of its dimensions."""
+    return Adapter(value, axes=axes)

@@ -1,0 +1,181 @@
+"""`e5jax run`: a config's stages one after the other, each skipped when its artifact is complete."""
+
+import json
+import platform
+from collections.abc import Callable, Iterator
+from importlib import metadata
+from pathlib import Path
+from typing import NamedTuple
+
+from e5jax.config import Config, Training
+from e5jax.data.harvest import harvest
+from e5jax.data.source import ExampleSource
+from e5jax.data.vocabulary import train_tokenizer
+from e5jax.export.folder import export, export_untrained
+from e5jax.learner.assemble import assemble
+from e5jax.learner.flops import parameters
+from e5jax.train.inputs import Inputs, read_inputs
+from e5jax.train.loop import train
+from e5jax.workdir import Workdir, claim, complete, write_text
+
+PACKAGES = ("e5jax", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain", "tokenizers", "safetensors", "numpy")
+
+
+class Stage(NamedTuple):
+    """One step of a run; `run` is called unless `done`."""
+
+    name: str
+    artifact: Path
+    run: Callable[[], None]
+    done: bool
+
+
+def run(config: Config, workdir: Workdir, only: str | None = None) -> None:
+    """Takes a run from where it is to its end; `only` names the one stage to do."""
+    claim(workdir, config)
+    write_versions(workdir)
+    names = (only,) if only else config.stages
+    for number, name in enumerate(names, 1):
+        stage = STAGES[name](config, workdir)
+        head = f"[{number}/{len(names)}] {name}:"
+        if stage.done:
+            print(f"{head} complete, nothing to do ({stage.artifact})", flush=True)
+            continue
+        print(f"{head} {stage.artifact}", flush=True)
+        stage.run()
+
+
+# --- data ------------------------------------------------------------------------------------------------------
+
+
+def data_stage(config: Config, workdir: Workdir) -> Stage:
+    """Harvests pairs, and trains a tokenizer on them when the model starts from scratch."""
+    return Stage("data", workdir.data, lambda: build_data(config, workdir), workdir.data.is_dir())
+
+
+def build_data(config: Config, workdir: Workdir) -> None:
+    """Writes the data folder whole or not at all."""
+    spec = config.data.harvest
+    assert spec is not None, "validate: the data stage has something to build"
+    with complete(workdir.data) as folder:
+        summary = harvest(spec, folder)
+        tokens = first_training(config).tokens
+        if not tokens.tokenizer and first_training(config).model.scratch:
+            source = ExampleSource([folder / "train.jsonl"], 0)
+            texts = (text for i in range(len(source)) for text in (source[i].query, source[i].positive))
+            train_tokenizer(texts, tokens.vocabulary).save(str(folder / "tokenizer.json"))
+    print(
+        f"data: {summary['train_pairs']:,} training pairs of {len(summary['train_packages'])} packages, {_held(summary)}",
+        flush=True,
+    )
+
+
+def _held(summary: dict) -> str:
+    return f"{summary['heldout_pairs']:,} held-out pairs of {len(summary['heldout_packages'])} others"
+
+
+def first_training(config: Config) -> Training:
+    """The training run that starts the chain."""
+    return config.pretrain or config
+
+
+# --- training and export ---------------------------------------------------------------------------------------
+
+
+def pretrain_stage(config: Config, workdir: Workdir) -> Stage:
+    """A training run of its own with its export: the base of the main one."""
+    made = config.pretrain
+    assert made is not None, "validate: the pretrain stage has a configuration"
+    place = workdir.pretrain
+
+    def go() -> None:
+        inputs = _inputs(made, workdir, made.model.base)
+        if inputs.base is None and not untrained(workdir).is_dir():
+            export_untrained(made, inputs.spec, inputs.tokenizer, untrained(workdir))
+        train_to_end(made, inputs, place, "pretrain")
+        export(made, inputs.base, inputs.spec, inputs.tokenizer, place, place.export)
+
+    return Stage("pretrain", place.export, go, place.export.is_dir())
+
+
+def train_stage(config: Config, workdir: Workdir) -> Stage:
+    """The main training run."""
+
+    def go() -> None:
+        train_to_end(config, inputs_of(config, workdir), workdir, "train")
+
+    return Stage("train", workdir.trained, go, workdir.trained.is_file())
+
+
+def export_stage(config: Config, workdir: Workdir) -> Stage:
+    """The merged Hugging Face folder of the main run."""
+
+    def go() -> None:
+        export_to(config, workdir, workdir.export)
+
+    return Stage("export", workdir.export, go, workdir.export.is_dir())
+
+
+def export_to(config: Config, workdir: Workdir, output: Path) -> None:
+    """The newest checkpoint of the main run, merged, as a folder."""
+    inputs = inputs_of(config, workdir)
+    step = export(config, inputs.base, inputs.spec, inputs.tokenizer, workdir, output)
+    print(f"export: step {step} -> {output}", flush=True)
+
+
+def train_to_end(run: Training, inputs: Inputs, workdir: Workdir, name: str) -> None:
+    """Trains, and leaves a note of what was trained."""
+    train(run, inputs, workdir, name)
+    made = assemble(run, inputs.spec).blueprint
+    note = {"steps": run.optim.steps, "trained_parameters": parameters(made, made.trained), "identity": dict(inputs.identity)}
+    write_text(workdir.trained, json.dumps(note, indent=2) + "\n")
+
+
+def inputs_of(config: Config, workdir: Workdir) -> Inputs:
+    """What the main training run reads: its base is the pretrain stage's export, if there is that stage."""
+    return _inputs(config, workdir, str(workdir.pretrain.export) if config.pretrain else config.model.base)
+
+
+def _inputs(run: Training, workdir: Workdir, base: str) -> Inputs:
+    files = run.data.files or (str(workdir.data / "train.jsonl"),)
+    tokenizer = run.tokens.tokenizer or (str(workdir.data / "tokenizer.json") if run.model.scratch else "")
+    return read_inputs(run, files, Path(tokenizer) if tokenizer else None, base)
+
+
+def untrained(workdir: Workdir) -> Path:
+    """The random weights that a run from scratch started from, as a folder."""
+    return workdir.pretrain.root / "untrained"
+
+
+# --- evaluation ------------------------------------------------------------------------------------------------
+
+
+def eval_stage(config: Config, workdir: Workdir) -> Stage:
+    """Scores of the export and of what it is compared with, and the report page."""
+
+    def go() -> None:
+        from e5jax.eval.summary import summarise  # noqa: PLC0415  PyTorch and mteb are loaded for this stage only
+
+        summarise(config, workdir, untrained(workdir))
+
+    return Stage("eval", workdir.results, go, workdir.results.is_file() and workdir.report.is_file())
+
+
+STAGES: dict[str, Callable[[Config, Workdir], Stage]] = {
+    "data": data_stage,
+    "pretrain": pretrain_stage,
+    "train": train_stage,
+    "export": export_stage,
+    "eval": eval_stage,
+}
+
+
+def write_versions(workdir: Workdir) -> None:
+    """Python and packages, beside the run they made."""
+    versions = {"python": platform.python_version(), **dict(_versions())}
+    write_text(workdir.versions, json.dumps(versions, indent=2) + "\n")
+
+
+def _versions() -> Iterator[tuple[str, str]]:
+    for name in PACKAGES:
+        yield name, metadata.version(name)

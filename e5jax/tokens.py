@@ -1,0 +1,93 @@
+"""From text to ids: the instruction template, BOS and EOS, truncation, and rows of a batch.
+
+Ids are built here and not by the tokenizer's own post-processor, whose BOS/EOS settings differ between versions of
+transformers and have silently cost others their EOS.
+"""
+
+import hashlib
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from tokenizers import Tokenizer
+
+from e5jax.errors import ConfigError
+from e5jax.records import Batch
+
+# The E5-Mistral query template (arXiv 2401.00368, section 3.2); documents stay bare.
+TEMPLATE = "Instruct: {task}\nQuery: {text}"
+QUERY_PREFIX = "Instruct: {task}\nQuery: "
+
+
+def query_text(text: str, task: str | None) -> str:
+    """A query with its task; no task, no template."""
+    return QUERY_PREFIX.replace("{task}", task) + text if task else text
+
+
+class TextTokenizer:
+    """Text -> `[BOS, text truncated, EOS]`, never more than `limit` ids, whatever the tokenizer's own settings."""
+
+    def __init__(self, tokenizer: Tokenizer, bos: int, eos: int, limit: int, where: str = "tokenizer"):
+        if limit < 3:
+            raise ConfigError(f"tokens.limit={limit}: must be at least 3 to hold BOS, a token and EOS")
+        self.tokenizer = Tokenizer.from_str(tokenizer.to_str())  # a copy: the settings below are ours alone
+        self.tokenizer.no_padding()
+        self.tokenizer.no_truncation()
+        self.tokenizer.encode_special_tokens = True  # "</s>" inside a text is text
+        self.bos, self.eos, self.limit = bos, eos, limit
+        for name, token in [("BOS", bos), ("EOS", eos)]:
+            piece = self.tokenizer.id_to_token(token)
+            if piece is None:
+                raise ConfigError(
+                    f"{where}: the model's {name} id {token} is not in the vocabulary of {self.tokenizer.get_vocab_size()}"
+                )
+            if {bos, eos} & set(self._bare([piece])[0]):
+                raise ConfigError(f"{where}: the text {piece!r} becomes the {name} id itself; the tokenizer cannot be used safely")
+
+    @classmethod
+    def from_file(cls, path: Path, bos: int, eos: int, limit: int) -> "TextTokenizer":
+        """Reads a tokenizer.json."""
+        if not path.is_file():
+            raise ConfigError(f"{path}: no such file; convert the tokenizer to tokenizer.json with transformers' save_pretrained")
+        return cls(Tokenizer.from_str(path.read_text(encoding="utf-8")), bos, eos, limit, str(path))
+
+    def __call__(self, texts: Sequence[str]) -> list[list[int]]:
+        """The ids of each text."""
+        return [[self.bos, *ids[: self.limit - 2], self.eos] for ids in self._bare(texts)]
+
+    def count(self, texts: Sequence[str]) -> list[int]:
+        """Length of each text in ids, BOS and EOS included, before truncation."""
+        return [len(ids) + 2 for ids in self._bare(texts)]
+
+    def _bare(self, texts: Sequence[str]) -> list[list[int]]:
+        return [encoding.ids for encoding in self.tokenizer.encode_batch(list(texts), add_special_tokens=False)]
+
+    @property
+    def fingerprint(self) -> str:
+        """SHA-256 of the tokenizer with its special ids and limit."""
+        text = f"{self.bos} {self.eos} {self.limit} {self.tokenizer.to_str()}"
+        return hashlib.sha256(text.encode()).hexdigest()
+
+
+def one_text_a_row(queries: Sequence[list[int]], passages: Sequence[list[int]], chunks: int, width: int) -> Batch:
+    """Lays texts out in `[chunks, rows, width]`, one text a row in the order given: all queries, then all passages."""
+    texts = [*queries, *passages]
+    rows = len(texts) // chunks
+    assert rows * chunks == len(texts), "validate checks that texts divide into chunks"
+    tokens = np.zeros((len(texts), width), np.int32)
+    real = np.zeros((len(texts), width), bool)
+    for row, ids in enumerate(texts):
+        tokens[row, : len(ids)] = ids
+        real[row, : len(ids)] = True
+    positions = np.where(real, np.arange(width, dtype=np.int32), 0)
+    ends = np.array([len(ids) - 1 for ids in texts], np.int32)
+    order = np.arange(len(texts), dtype=np.int32)
+    shape = (chunks, rows, width)
+    return Batch(
+        tokens=tokens.reshape(shape),
+        segments=real.astype(np.int32).reshape(shape),
+        positions=positions.astype(np.int32).reshape(shape),
+        ends=ends.reshape(chunks, rows, 1),
+        queries=order[: len(queries)],
+        passages=order[len(queries) :],
+    )

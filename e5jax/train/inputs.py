@@ -1,0 +1,85 @@
+"""What a run reads: base folder, tokenizer, examples, and the fingerprints by which a resumed run knows them again."""
+
+import hashlib
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import grain
+
+from e5jax.checkpoint import Identity
+from e5jax.config import Training
+from e5jax.data.batches import make_batches
+from e5jax.data.source import ExampleSource
+from e5jax.errors import ConfigError
+from e5jax.model import hf
+from e5jax.model.families import read_spec
+from e5jax.model.spec import Spec, check_divisible
+from e5jax.records import Batch
+from e5jax.tokens import TextTokenizer
+from e5jax.validate import check_window
+
+BOS, EOS = 1, 2  # of a tokenizer made here, as in Mistral's
+
+
+class Inputs(NamedTuple):
+    """Everything read before a device is touched."""
+
+    base: Path | None
+    spec: Spec
+    tokenizer: TextTokenizer
+    batches: grain.MapDataset[Batch]
+    identity: Identity
+
+
+def read_inputs(run: Training, files: Sequence[str | Path], tokenizer_file: Path | None, base: str) -> Inputs:
+    """Opens and checks all inputs. Raises ConfigError for whatever is wrong with them."""
+    folder = hf.locate(base) if base else None
+    file = tokenizer_file or (folder / "tokenizer.json" if folder else Path("tokenizer.json"))
+    spec = read_spec(folder) if folder else scratch_spec(run, file)
+    check_divisible(spec, run.mesh)
+    check_window(run, spec.window)
+    tokenizer = TextTokenizer.from_file(file, spec.bos, spec.eos, run.tokens.limit)
+    if tokenizer.tokenizer.get_vocab_size() > spec.vocab:
+        raise ConfigError(f"{file}: {tokenizer.tokenizer.get_vocab_size()} pieces, but the model embeds only {spec.vocab}")
+    source = ExampleSource(files, run.batch.negatives)
+    identity = {
+        "data": source.fingerprint,
+        "tokenizer": tokenizer.fingerprint,
+        "base": fingerprint(folder) if folder else f"scratch {spec} seed {run.seed}",
+    }
+    return Inputs(folder, spec, tokenizer, make_batches(source, tokenizer, run), identity)
+
+
+def scratch_spec(run: Training, tokenizer_file: Path) -> Spec:
+    """The shape of a decoder from scratch: sizes from the configuration, vocabulary from the tokenizer."""
+    sizes = run.model.scratch
+    assert sizes is not None, "validate checks that there is a base or scratch sizes"
+    if not tokenizer_file.is_file():
+        raise ConfigError(f"{tokenizer_file}: no such file; run the data stage first, or set config.tokens.tokenizer")
+    vocab = len(json.loads(tokenizer_file.read_text(encoding="utf-8"))["model"]["vocab"])
+    return Spec(
+        family=sizes.family,
+        vocab=vocab,
+        hidden=sizes.hidden,
+        ff=sizes.ff,
+        layers=sizes.layers,
+        heads=sizes.heads,
+        kv_heads=sizes.kv_heads,
+        head_size=sizes.head_size,
+        theta=sizes.theta,
+        window=sizes.window,
+        epsilon=1e-5,
+        bos=BOS,
+        eos=EOS,
+    )
+
+
+def fingerprint(folder: Path) -> str:
+    """SHA-256 over config.json and every byte of the weights."""
+    digest = hashlib.sha256((folder / "config.json").read_bytes())
+    for file in hf.files(folder):
+        with file.open("rb") as opened:
+            digest.update(hashlib.file_digest(opened, "sha256").digest())
+    return digest.hexdigest()

@@ -1,0 +1,137 @@
+"""The training loop: open what is needed, say what is trained, then one short loop."""
+
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import grain
+import jax
+
+from e5jax.checkpoint import Checkpoints, Identity
+from e5jax.chips import peak_flops
+from e5jax.config import Training
+from e5jax.errors import RunError
+from e5jax.learner import state as states
+from e5jax.learner.assemble import Learner, abstract_arguments, assemble, place
+from e5jax.learner.flops import parameters
+from e5jax.learner.state import State
+from e5jax.log import MetricLog
+from e5jax.mesh import make_mesh
+from e5jax.model import hf
+from e5jax.model.blueprint import Parameters
+from e5jax.records import Batch, Metrics
+from e5jax.train.inputs import Inputs
+from e5jax.train.measures import Measures
+from e5jax.workdir import Workdir
+
+
+class Ready(NamedTuple):
+    """All that the loop works with."""
+
+    mesh: jax.sharding.Mesh
+    learner: Learner
+    frozen: Parameters
+    state: State
+    start: int
+
+
+def train(run: Training, inputs: Inputs, workdir: Workdir, name: str) -> int:
+    """Trains to `run.optim.steps`, from the newest checkpoint if there is one. Returns the number of steps taken now."""
+    mesh = make_mesh(run.mesh)
+    with jax.set_mesh(mesh), Checkpoints(workdir.checkpoints, run.checkpoint.keep) as checkpoints:
+        ready = _prepare(run, inputs, mesh, checkpoints)
+        if ready.start >= run.optim.steps:
+            return 0
+        step = ready.learner.step.lower(*abstract_arguments(run, ready.learner, mesh)).compile()
+        _say(name, run, ready)
+        writes = jax.process_index() == 0
+        with MetricLog(workdir.metrics, run.log, name=name, start=ready.start, steps=run.optim.steps, writes=writes) as log:
+            _loop(run, inputs, ready, step, checkpoints, log)
+    return run.optim.steps - ready.start
+
+
+def _loop(run: Training, inputs: Inputs, ready: Ready, step: jax.stages.Compiled, checkpoints: Checkpoints, log: MetricLog) -> None:
+    measures = Measures(ready.learner.blueprint, run.batch.queries, *peak_flops(jax.local_devices()[0]))
+    state, pending = ready.state, None
+    with jax.transfer_guard("disallow"):
+        for number, batch in enumerate(_batches(inputs.batches, ready.start, run.optim.steps), ready.start + 1):
+            state, metrics = step(state, ready.frozen, place(batch, ready.mesh))  # returns at once
+            # The metrics of the step before: fetching them now never makes the device wait.
+            _log(pending, measures, log)
+            pending = (number, metrics)
+            if number % run.checkpoint.every == 0 or number == run.optim.steps:
+                # A checkpoint must not outrun the check of its own step.
+                _log(pending, measures, log)
+                pending = None
+                save(checkpoints, number, state, inputs.identity)
+                measures.restart()
+
+
+def _log(pending: tuple[int, Metrics] | None, measures: Measures, log: MetricLog) -> None:
+    """Waits for a step, writes its metrics and stops the run when they are not finite."""
+    if pending is None:
+        return
+    number, metrics = pending
+    found = jax.device_get(metrics)
+    log.write(number, measures.scalars(found))
+    if not found.finite:
+        raise RunError(
+            f"step {number}: loss={found.loss} gradient norm={found.gradient_norm}; the state was left as it was before this step. "
+            "The last checkpoint is sound: look at the data of this step, or lower config.optim.learning_rate"
+        )
+
+
+def _batches(batches: grain.MapDataset[Batch], start: int, stop: int) -> Iterator[Batch]:
+    """Batches start … stop - 1, prepared on a thread while the device works."""
+    ahead = grain.ReadOptions(num_threads=1, prefetch_buffer_size=2)
+    return iter(batches.slice(slice(start, stop)).to_iter_dataset(ahead))
+
+
+def _prepare(run: Training, inputs: Inputs, mesh: jax.sharding.Mesh, checkpoints: Checkpoints) -> Ready:
+    """Reads the base, and the newest checkpoint or fresh numbers for what is trained."""
+    learner = assemble(run, inputs.spec)
+    made = learner.blueprint
+    frozen, trained = _base(run, inputs, learner, mesh)
+    start = checkpoints.latest()
+    if start is None:
+        fresh = [name for name in made.trained if name not in trained]
+        trained |= made.initialise(fresh, mesh, run.seed) if fresh else {}
+        return Ready(mesh, learner, frozen, states.fresh(trained, learner.optimiser, mesh), 0)
+    checkpoints.check_identity(start, inputs.identity)
+    wanted, _, _ = abstract_arguments(run, learner, mesh)
+    return Ready(mesh, learner, frozen, restore(checkpoints, start, wanted), start)
+
+
+def _base(run: Training, inputs: Inputs, learner: Learner, mesh: jax.sharding.Mesh) -> tuple[Parameters, Parameters]:
+    """(frozen, trained) weights of the base folder; nothing when training starts from scratch."""
+    if inputs.base is None:
+        return {}, {}
+    made = learner.blueprint
+    in_base = {name for name, leaf in made.leaves.items() if not leaf.is_adapter}
+    frozen = made.abstract(made.frozen, mesh, run.model.dtype)
+    trained = made.abstract([name for name in made.trained if name in in_base], mesh, "float32")
+    found = hf.load(inputs.base, inputs.spec, frozen | trained)
+    return {name: found[name] for name in frozen}, {name: found[name] for name in trained}
+
+
+def save(checkpoints: Checkpoints, number: int, state: State, identity: Identity) -> None:
+    """Writes checkpoint `number`."""
+    checkpoints.save(number, state.parameters, {"step": state.step, "moments": state.moments}, identity)
+
+
+def restore(checkpoints: Checkpoints, number: int, wanted: State) -> State:
+    """Reads checkpoint `number` into the placement of `wanted`."""
+    parameters, rest = checkpoints.restore(number, wanted.parameters, {"step": wanted.step, "moments": wanted.moments})
+    return State(rest["step"], parameters, rest["moments"])
+
+
+def _say(name: str, run: Training, ready: Ready) -> None:
+    if jax.process_index():
+        return
+    made, devices = ready.learner.blueprint, ready.mesh.devices
+    begin = f"resumes at step {ready.start}" if ready.start else "starts"
+    print(
+        f"{name}: {begin} of {run.optim.steps}; trains {parameters(made, made.trained):,} parameters, "
+        f"{parameters(made, made.frozen):,} frozen, {run.model.dtype} on {devices.size} × {devices.flat[0].device_kind} "
+        f"(mesh {dict(ready.mesh.shape)}), attention {run.model.attention}, remat {run.model.remat}",
+        flush=True,
+    )

@@ -1,0 +1,181 @@
+"""Checks a configuration: types, ranges, and values that do not go together. Touches no device and no network.
+
+Every finding is a `ConfigError` that names field, value and fix.
+"""
+
+import dataclasses
+import math
+import os
+import types
+import typing
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Literal
+
+from e5jax.config import TARGETS, Batch, Config, Lora, StageName, Training, without_none
+from e5jax.errors import ConfigError
+
+
+def validate(config: Config) -> None:
+    """Checks types, ranges and combinations. Touches no device and no network. Raises ConfigError."""
+    _check_types(config, "config")
+    for stage in config.stages:
+        _one_of("config.stages", stage, typing.get_args(StageName))
+    if (config.pretrain is None) == ("pretrain" in config.stages):
+        raise ConfigError(
+            f"config.stages={config.stages} and config.pretrain={'None' if config.pretrain is None else 'set'} "
+            "disagree: name the stage and set the field, or neither"
+        )
+    _validate_training(config, "config", needs_start=config.pretrain is None)
+    if config.pretrain is not None:
+        if config.model.base or config.model.scratch:
+            raise ConfigError(
+                f"config.model.base={config.model.base!r}: the pretrain stage makes the base; leave base and scratch empty"
+            )
+        _validate_training(config.pretrain, "config.pretrain", needs_start=True)
+    if "heldout" in config.eval.tasks and "eval" in config.stages and config.data.harvest is None:
+        raise ConfigError("config.eval.tasks has 'heldout', which only config.data.harvest makes; name MTEB tasks instead")
+
+
+def _validate_training(run: Training, at: str, *, needs_start: bool) -> None:
+    for name in ("queries", "chunks"):
+        _at_least(f"{at}.batch.{name}", getattr(run.batch, name), 1)
+    for path, value, least in [
+        ("batch.negatives", run.batch.negatives, 0),
+        ("tokens.limit", run.tokens.limit, 3),
+        ("tokens.vocabulary", run.tokens.vocabulary, 300),
+        ("optim.steps", run.optim.steps, 1),
+        ("optim.warmup_steps", run.optim.warmup_steps, 0),
+        ("checkpoint.every", run.checkpoint.every, 1),
+        ("checkpoint.keep", run.checkpoint.keep, 1),
+    ]:
+        _at_least(f"{at}.{path}", value, least)
+    for path, value in [
+        ("loss.temperature", run.loss.temperature),
+        ("optim.learning_rate", run.optim.learning_rate),
+        ("optim.clip_norm", run.optim.clip_norm),
+    ]:
+        if not value > 0:
+            raise ConfigError(f"{at}.{path}={value}: must be above 0")
+    if run.optim.warmup_steps >= run.optim.steps:
+        raise ConfigError(f"{at}.optim.warmup_steps={run.optim.warmup_steps}: must be below optim.steps={run.optim.steps}")
+    _validate_lora(run.lora, at)
+    _validate_mesh(run, at)
+    _validate_start(run, at, needs_start=needs_start)
+    if run.data.harvest is None and not run.data.files:
+        raise ConfigError(f"{at}.data.files is empty and {at}.data.harvest is None: nothing to train on; set one")
+
+
+def _validate_lora(lora: Lora | None, at: str) -> None:
+    if lora is None:
+        return
+    if lora.rank < 1:
+        raise ConfigError(f"{at}.lora.rank={lora.rank}: must be at least 1; for full fine-tuning set --config.lora=none")
+    if not 0 <= lora.dropout < 1:
+        raise ConfigError(f"{at}.lora.dropout={lora.dropout}: must be at least 0 and below 1")
+    if not lora.targets:
+        raise ConfigError(f"{at}.lora.targets is empty: name some of {', '.join(TARGETS)}")
+    for target in lora.targets:
+        _one_of(f"{at}.lora.targets", target, TARGETS)
+
+
+def _validate_mesh(run: Training, at: str) -> None:
+    axes = {f.name: getattr(run.mesh, f.name) for f in dataclasses.fields(run.mesh)}
+    for name, size in axes.items():
+        if size < 1 and size != -1:
+            raise ConfigError(f"{at}.mesh.{name}={size}: must be at least 1, or -1 for all devices that are left")
+    if list(axes.values()).count(-1) > 1:
+        raise ConfigError(f"{at}.mesh={axes}: -1 on more than one axis; give all but one a size")
+    check_batch_fits(run.batch, max(run.mesh.data, 1) * max(run.mesh.fsdp, 1), at)
+
+
+def check_batch_fits(batch: Batch, shards: int, at: str = "config") -> None:
+    """The texts must divide over the chunks, a chunk's rows over the `shards` = data × fsdp devices."""
+    texts = batch.queries * (2 + batch.negatives)
+    if texts % batch.chunks:
+        raise ConfigError(
+            f"{at}.batch.chunks={batch.chunks}: {texts} texts (queries={batch.queries} × {2 + batch.negatives}) "
+            f"do not divide into it; choose a divisor of {texts}"
+        )
+    rows = texts // batch.chunks
+    if rows % shards or batch.queries % shards:
+        raise ConfigError(
+            f"{at}.batch: queries={batch.queries} and rows a chunk={rows} must both divide over mesh.data × mesh.fsdp = {shards}; "
+            f"make queries a multiple of {math.lcm(shards, batch.chunks)}"
+        )
+
+
+def _validate_start(run: Training, at: str, *, needs_start: bool) -> None:
+    base, scratch = run.model.base, run.model.scratch
+    if needs_start and bool(base) == (scratch is not None):
+        raise ConfigError(f"{at}.model.base={base!r} and {at}.model.scratch: set exactly one of them")
+    if base and not is_hub_id(base) and not Path(base).is_dir():
+        raise ConfigError(
+            f"{at}.model.base={base!r}: there is no such folder; give a Hugging Face folder or a hub id like org/name"
+        )
+    if run.tokens.tokenizer and not Path(run.tokens.tokenizer).is_file():
+        raise ConfigError(f"{at}.tokens.tokenizer={run.tokens.tokenizer!r}: there is no such file; give a tokenizer.json")
+    if scratch is None:
+        return
+    if run.lora is not None:
+        raise ConfigError(f"{at}.lora with {at}.model.scratch: adapters on frozen random weights learn nothing; set lora to none")
+    for name in ("hidden", "ff", "layers", "heads", "kv_heads", "head_size"):
+        _at_least(f"{at}.model.scratch.{name}", getattr(scratch, name), 1)
+    if scratch.heads % scratch.kv_heads:
+        raise ConfigError(f"{at}.model.scratch.kv_heads={scratch.kv_heads}: must divide heads={scratch.heads}")
+    if scratch.head_size % 2:
+        raise ConfigError(f"{at}.model.scratch.head_size={scratch.head_size}: must be even for rotary embedding")
+    check_window(run, scratch.window, at)
+
+
+def check_window(run: Training, window: int | None, at: str = "config") -> None:
+    """A window at least as long as every text never masks anything, so any kernel serves."""
+    if window is not None and window < run.tokens.limit and run.model.attention != "xla":
+        raise ConfigError(
+            f"{at}.model.attention={run.model.attention!r}: this kernel has no sliding window, and the model's window={window} "
+            f"is below tokens.limit={run.tokens.limit}; use attention='xla' or a limit of at most {window}"
+        )
+
+
+def is_hub_id(name: str) -> bool:
+    """True for `org/name` when no such folder is here."""
+    parts = name.split("/")
+    return len(parts) == 2 and all(parts) and not name.startswith((".", "~")) and not os.path.exists(name)
+
+
+def _at_least(path: str, value: int, least: int) -> None:
+    if value < least:
+        raise ConfigError(f"{path}={value}: must be at least {least}")
+
+
+def _one_of(path: str, value: object, allowed: Sequence[object]) -> None:
+    if value not in allowed:
+        raise ConfigError(f"{path}: {value!r} is not one of {', '.join(map(str, allowed))}")
+
+
+def _check_types(node: object, path: str) -> None:
+    for name, hint in typing.get_type_hints(type(node)).items():
+        value = getattr(node, name)
+        at = f"{path}.{name}"
+        if typing.get_origin(hint) is Literal:
+            _one_of(at, value, typing.get_args(hint))
+        elif dataclasses.is_dataclass(inner := without_none(hint)):
+            if value is None and inner is not hint:
+                continue
+            if not isinstance(value, typing.cast(type, inner)):
+                raise ConfigError(f"{at}={value!r}: must be a {typing.cast(type, inner).__name__}")
+            _check_types(value, at)
+        elif not _matches(value, hint):
+            raise ConfigError(f"{at}={value!r}: must be {getattr(hint, '__name__', hint)}, not {type(value).__name__}")
+
+
+def _matches(value: object, hint: object) -> bool:
+    if isinstance(hint, types.UnionType):
+        return any(_matches(value, arg) for arg in typing.get_args(hint))
+    if typing.get_origin(hint) is tuple:
+        return isinstance(value, tuple) and all(_matches(item, typing.get_args(hint)[0]) for item in value)
+    if hint is float:
+        return isinstance(value, int | float) and not isinstance(value, bool)
+    if hint is int:
+        return isinstance(value, int) and not isinstance(value, bool)
+    return isinstance(value, typing.cast(type, hint))

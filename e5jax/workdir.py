@@ -1,0 +1,104 @@
+"""Where a run keeps its artifacts, and the rule that an artifact that exists is complete.
+
+Every writer fills a temporary neighbour and renames it into place, so existence is the mark of completeness.
+"""
+
+import contextlib
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+from e5jax.config import Config, differences, from_json, to_json
+from e5jax.errors import ConfigError
+
+
+class Workdir(NamedTuple):
+    """Paths below one run's directory."""
+
+    root: Path
+
+    @property
+    def config(self) -> Path:
+        return self.root / "config.json"
+
+    @property
+    def versions(self) -> Path:
+        return self.root / "versions.json"
+
+    @property
+    def data(self) -> Path:
+        """`train.jsonl`, `tokenizer.json` and the `heldout/` retrieval task."""
+        return self.root / "data"
+
+    @property
+    def metrics(self) -> Path:
+        return self.root / "metrics.jsonl"
+
+    @property
+    def checkpoints(self) -> Path:
+        return self.root / "checkpoints"
+
+    @property
+    def trained(self) -> Path:
+        """Written when training is complete: what was trained, on what."""
+        return self.root / "train.json"
+
+    @property
+    def export(self) -> Path:
+        return self.root / "export"
+
+    @property
+    def results(self) -> Path:
+        return self.root / "results.json"
+
+    @property
+    def report(self) -> Path:
+        return self.root / "report.html"
+
+    @property
+    def pretrain(self) -> "Workdir":
+        """The run that makes this run's base."""
+        return Workdir(self.root / "pretrain")
+
+
+@contextlib.contextmanager
+def complete(path: Path) -> Iterator[Path]:
+    """Yields a temporary path beside `path` (not created); on success renames it to `path`, replacing what was there."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    holder = Path(tempfile.mkdtemp(prefix=f".{path.name}.", dir=path.parent))
+    try:
+        yield holder / path.name
+        if path.is_dir():
+            os.rename(path, holder / "replaced")
+        os.replace(holder / path.name, path)
+    finally:
+        shutil.rmtree(holder)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Writes a file whole or not at all."""
+    with complete(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+
+
+def claim(workdir: Workdir, config: Config) -> None:
+    """Writes config.json, or refuses a directory that holds a run of another configuration, naming the differences."""
+    if workdir.config.exists():
+        changed = differences(read_config(workdir), config)
+        if changed:
+            raise ConfigError(
+                f"--workdir={workdir.root} holds a run with another configuration ({'; '.join(changed)}); "
+                "choose another --workdir, or repeat the first configuration to resume"
+            )
+    else:
+        write_text(workdir.config, to_json(config))
+
+
+def read_config(workdir: Workdir) -> Config:
+    """The configuration of the run in this directory."""
+    if not workdir.config.is_file():
+        raise ConfigError(f"--workdir={workdir.root}: no config.json there; it is not the directory of a run")
+    return from_json(workdir.config.read_text(encoding="utf-8"))

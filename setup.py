@@ -1,0 +1,49 @@
+"""Package metadata. Run-time requirements live in requirements.txt, their one home."""
+
+from pathlib import Path
+
+from setuptools import find_packages, setup
+
+HERE = Path(__file__).parent
+REQUIREMENTS = [
+    line for line in (HERE / "requirements.txt").read_text(encoding="utf-8").splitlines() if line and not line.startswith("#")
+]
+EVAL = [
+    "bm25s>=0.2.14,<0.4",
+    "matplotlib>=3.10,<3.12",
+    "mteb>=2.20,<2.27",
+    "sentence-transformers>=5.1,<7",
+    "torch>=2.10,<2.14",
+    "transformers>=5.5,<5.24",
+]
+DEV = [
+    "beartype>=0.22,<0.24",
+    "hypothesis>=6.140,<7",
+    "import-linter>=2.5,<2.17",
+    "libtpu>=0.0.42,<0.0.43; platform_machine == 'x86_64' and sys_platform == 'linux'",
+    "peft>=0.18,<0.22",
+    "pre-commit>=4.3,<5",
+    "pyright>=1.1.400,<1.1.420",
+    "pytest>=9.0,<9.3",
+    "pytest-xdist>=3.8,<4",
+    "ruff>=0.14,<0.18",
+]
+
+setup(
+    name="e5jax",
+    version="0.1.0",
+    description="Turns an open decoder language model into a text embedder, in JAX",
+    long_description=(HERE / "README.md").read_text(encoding="utf-8"),
+    long_description_content_type="text/markdown",
+    license="Apache-2.0",
+    python_requires=">=3.11,<3.14",
+    packages=find_packages(include=["e5jax", "e5jax.*"]),
+    install_requires=REQUIREMENTS,
+    extras_require={
+        "tpu": ["jax[tpu]>=0.10.2,<0.11"],
+        "cuda": ["jax[cuda13]>=0.10.2,<0.11"],
+        "eval": EVAL,
+        "dev": DEV,
+    },
+    entry_points={"console_scripts": ["e5jax=e5jax.__main__:main"]},
+)

@@ -1,0 +1,12 @@
+"""Strict by configuration: eight CPU devices, no silent rank promotion, no network."""
+
+import os
+
+os.environ["JAX_PLATFORMS"] = "cpu"
+os.environ["XLA_FLAGS"] = "--xla_force_host_platform_device_count=8"
+os.environ["TOKENIZERS_PARALLELISM"] = "false"
+os.environ["HF_HUB_OFFLINE"] = "1"
+
+import jax
+
+jax.config.update("jax_numpy_rank_promotion", "raise")

@@ -1,0 +1,87 @@
+import json
+from pathlib import Path
+
+import pytest
+from mteb.abstasks.retrieval import AbsTaskRetrieval
+
+from e5jax.errors import ConfigError
+from e5jax.eval.retrieval import load_task
+
+CORPUS = [{"_id": "d1", "title": "", "text": "def one(): ..."}, {"_id": "d2", "title": "T", "text": "def two(): ..."}]
+QUERIES = [{"_id": "q1", "text": "Returns one."}, {"_id": "q2", "text": "Returns two."}]
+RELEVANT = ["query-id\tcorpus-id\tscore", "q1\td1\t1", "q2\td2\t1"]
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    root = tmp_path / "heldout"
+    (root / "qrels").mkdir(parents=True)
+    write(root, "corpus.jsonl", [json.dumps(row) for row in CORPUS])
+    write(root, "queries.jsonl", [json.dumps(row) for row in QUERIES])
+    write(root, "qrels/test.tsv", RELEVANT)
+    write(root, "task.json", [json.dumps({"instruction": "find the function"})])
+    return root
+
+
+def write(root: Path, name: str, lines: list[str]) -> None:
+    (root / name).write_text("\n".join(lines) + "\n", encoding="utf-8")
+
+
+def test_a_folder_becomes_the_same_texts_and_relevance(folder):
+    task = load_task(folder)
+    data = task.dataset["default"]["test"]
+    assert isinstance(task, AbsTaskRetrieval)
+    assert data["corpus"].to_list() == [{"id": row["_id"], "title": row["title"], "text": row["text"]} for row in CORPUS]
+    assert data["queries"].to_list() == [{"id": row["_id"], "text": row["text"]} for row in QUERIES]
+    assert data["relevant_docs"] == {"q1": {"d1": 1}, "q2": {"d2": 1}}
+
+
+def test_the_task_is_named_after_the_folder_and_asks_with_its_instruction(folder):
+    metadata = load_task(folder).metadata
+    assert metadata.name == "heldout"
+    assert metadata.main_score == "ndcg_at_10"
+    assert metadata.prompt == {"query": "find the function"}
+
+
+def test_a_folder_without_task_json_has_no_instruction(folder):
+    (folder / "task.json").unlink()
+    assert load_task(folder).metadata.prompt == {"query": ""}
+
+
+def test_the_revision_follows_the_data(folder):
+    before = load_task(folder).metadata.revision
+    assert load_task(folder).metadata.revision == before
+    write(folder, "queries.jsonl", [json.dumps({**row, "text": row["text"] + "!"}) for row in QUERIES])
+    assert load_task(folder).metadata.revision != before
+
+
+@pytest.mark.parametrize("name", ["corpus.jsonl", "queries.jsonl", "qrels/test.tsv"])
+def test_a_missing_file_is_named(folder, name):
+    (folder / name).unlink()
+    with pytest.raises(ConfigError, match=f"{name}:1: there is no such file"):
+        load_task(folder)
+
+
+@pytest.mark.parametrize(
+    ("name", "lines", "message"),
+    [
+        ("qrels/test.tsv", [*RELEVANT, "q1\td9\t1"], r"test\.tsv:4: there is no _id 'd9' in corpus\.jsonl"),
+        ("qrels/test.tsv", [*RELEVANT, "", "q9\td1\t1"], r"test\.tsv:5: there is no _id 'q9' in queries\.jsonl"),
+        ("qrels/test.tsv", [*RELEVANT, "q1\td1"], r"test\.tsv:4: must be a query id"),
+        ("qrels/test.tsv", [*RELEVANT, "q1\td1\t0.5"], r"test\.tsv:4: must be .* whole number"),
+        ("qrels/test.tsv", RELEVANT[1:], r"test\.tsv:1: the first line must be"),
+        ("qrels/test.tsv", RELEVANT[:1], r"test\.tsv: no line after the header"),
+        ("corpus.jsonl", [json.dumps(CORPUS[0]), json.dumps(CORPUS[0])], r"corpus\.jsonl:2: _id 'd1' was given"),
+        ("corpus.jsonl", [json.dumps(CORPUS[0]), "{"], r"corpus\.jsonl:2: not JSON"),
+        ("corpus.jsonl", ["[]"], r"corpus\.jsonl:1: not a JSON object"),
+        ("corpus.jsonl", [json.dumps({**CORPUS[0], "title": 1})], r"corpus\.jsonl:1: title must be a string"),
+        ("corpus.jsonl", [], r"corpus\.jsonl: the file is empty"),
+        ("queries.jsonl", [json.dumps({"_id": "q1", "text": " "})], r"queries\.jsonl:1: text must be a string"),
+        ("queries.jsonl", [json.dumps({"_id": 1, "text": "a"})], r"queries\.jsonl:1: _id must be a string"),
+        ("task.json", ["{}"], r"task\.json:1: instruction must be a string"),
+    ],
+)
+def test_a_bad_line_is_named_with_its_file_and_number(folder, name, lines, message):
+    write(folder, name, lines)
+    with pytest.raises(ConfigError, match=message):
+        load_task(folder)

@@ -1,0 +1,60 @@
+"""Tiny models and batches for tests."""
+
+import jax
+import numpy as np
+from jax.sharding import Mesh
+
+from e5jax.config import Lora
+from e5jax.config import Mesh as MeshConfig
+from e5jax.learner.step import Objective
+from e5jax.mesh import make_mesh
+from e5jax.model.blueprint import Blueprint, Parameters, blueprint
+from e5jax.model.spec import Spec
+from e5jax.records import Batch
+from e5jax.tokens import one_text_a_row
+
+SPEC = Spec("mistral", 97, 64, 128, 3, 4, 2, 16, 10_000.0, None, 1e-5, 1, 2)
+LORA = Lora(rank=4, alpha=8.0, dropout=0.0)
+
+
+def mesh(data: int, fsdp: int, tensor: int) -> Mesh:
+    """A mesh over the first data × fsdp × tensor of the eight simulated devices."""
+    return make_mesh(MeshConfig(data, fsdp, tensor), jax.devices()[: data * fsdp * tensor])
+
+
+def made(spec: Spec = SPEC, lora: Lora | None = LORA, remat: str = "projections") -> Blueprint:
+    return blueprint(spec, lora, dtype="float32", remat=remat, kernel="xla")
+
+
+def numbers(of: Blueprint, seed: int = 0) -> dict[str, np.ndarray]:
+    """Random parameters, as NumPy: the same for every mesh. Both LoRA factors are non-zero, norms are not one."""
+    random = np.random.default_rng(seed)
+    return {
+        name: (
+            1 + 0.1 * random.standard_normal(leaf.shape) if name.endswith("scale") else 0.05 * random.standard_normal(leaf.shape)
+        ).astype(np.float32)
+        for name, leaf in sorted(of.leaves.items())
+    }
+
+
+def place(of: Blueprint, values: dict[str, np.ndarray], on: Mesh) -> tuple[Parameters, Parameters]:
+    """(trained, frozen) on the mesh."""
+    wanted = of.abstract(of.leaves, on, "float32")
+    arrays = {name: jax.device_put(values[name], leaf.sharding) for name, leaf in wanted.items()}
+    return {n: arrays[n] for n in of.trained}, {n: arrays[n] for n in of.frozen}
+
+
+def texts(count: int, longest: int, vocab: int = 97, seed: int = 0) -> list[list[int]]:
+    """Random ids with BOS and EOS."""
+    random = np.random.default_rng(seed)
+    return [[1, *random.integers(3, vocab, random.integers(1, longest - 1)).tolist(), 2] for _ in range(count)]
+
+
+def batch(queries: int, negatives: int, chunks: int, width: int = 24, seed: int = 0) -> Batch:
+    return one_text_a_row(
+        texts(queries, width, seed=seed), texts(queries * (1 + negatives), width, seed=seed + 1_000), chunks=chunks, width=width
+    )
+
+
+def objective(of: Blueprint, pooling: str = "last", temperature: float = 0.05) -> Objective:
+    return Objective(of, pooling, temperature, seed=0)
