@@ -1,6 +1,18 @@
 """e5jax turns an open decoder language model into a text embedder."""
 
-from e5jax.embedder import Embedder
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from e5jax.embedder import Embedder
 
 __version__ = "0.1.0"
 __all__ = ["Embedder"]
+
+
+def __getattr__(name: str) -> object:
+    """Imports `Embedder` when it is asked for: reading a configuration must not wait for JAX."""
+    if name == "Embedder":
+        from e5jax.embedder import Embedder  # noqa: PLC0415
+
+        return Embedder
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

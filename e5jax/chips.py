@@ -4,6 +4,7 @@ Sources: Google Cloud's TPU system-architecture pages (v4, v5e, v5p, v6e), NVIDI
 """
 
 import time
+from typing import Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -22,15 +23,23 @@ PEAK_FLOPS = {
 SIZE = 2_048  # of the product that stands in for a missing entry
 
 
-def peak_flops(device: jax.Device) -> tuple[float, str]:
-    """FLOP/s and where the figure is from: the table, or a float32 product timed here when the table has no such device."""
+class Peak(NamedTuple):
+    """FLOP/s of a device, and where the figure is from."""
+
+    flops: float
+    source: Literal["published", "measured"]
+
+
+def peak_flops(device: jax.Device) -> Peak:
+    """The table's figure, or a float32 product timed here when the table has no such device. Call it outside any mesh."""
     if device.device_kind in PEAK_FLOPS:
-        return PEAK_FLOPS[device.device_kind], "published"
+        return Peak(PEAK_FLOPS[device.device_kind], "published")
     square = jax.device_put(jnp.ones((SIZE, SIZE), jnp.float32), device)
     product = jax.jit(jnp.matmul)
     product(square, square).block_until_ready()
     best = min(_seconds(product, square) for _ in range(3))
-    return 2 * SIZE**3 / best / jax.local_device_count(), "measured"
+    # Simulated devices of a CPU share its cores.
+    return Peak(2 * SIZE**3 / best / jax.local_device_count(), "measured")
 
 
 def _seconds(product: jax.stages.Wrapped, square: jax.Array) -> float:

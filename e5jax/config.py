@@ -193,10 +193,16 @@ def to_json(config: Training) -> str:
 
 def from_json(text: str) -> Config:
     """Inverse of `to_json` for a `Config`; raises ConfigError for a field that this version does not know."""
-    return _build(Config, json.loads(text), "config")
+    try:
+        values = json.loads(text)
+    except ValueError as error:
+        raise ConfigError(f"config.json is not JSON ({error})") from error
+    return _build(Config, values, "config")
 
 
-def _build(cls: type, values: dict, where: str) -> typing.Any:
+def _build(cls: type, values: object, where: str) -> typing.Any:
+    if not isinstance(values, dict):
+        raise ConfigError(f"{where} is {values!r}, not the fields of a {cls.__name__}")
     hints = typing.get_type_hints(cls)
     if unknown := sorted(set(values) - set(hints)):
         raise ConfigError(f"{where} has fields this version of e5jax does not know: {', '.join(unknown)}")

@@ -6,8 +6,10 @@ A config file is Python with `get_config() -> Config`; overrides are `--config.o
 
 import dataclasses
 import difflib
+import runpy
+import traceback
 import typing
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from absl import flags
@@ -17,29 +19,72 @@ from e5jax.config import Config, without_none
 from e5jax.errors import ConfigError
 from e5jax.validate import validate
 
+# What a config file that is wrongly written raises.
+MISTAKES = (
+    *(SyntaxError, ImportError, NameError, AttributeError),
+    *(TypeError, ValueError, LookupError, ArithmeticError, OSError),
+)
+
+
+class _Scalar(flags.ArgumentParser):
+    """Reads one value. `none` is None; `validate` says where that may not be."""
+
+    def __init__(self, read: Callable[[typing.Any], object], kind: str):
+        self._read, self._kind = read, kind
+
+    def parse(self, argument: typing.Any) -> object:
+        if str(argument).lower() == "none":
+            return None
+        try:
+            return self._read(argument)
+        except ValueError as error:
+            raise ValueError(f"must be {self._kind}") from error
+
+
+config_flags.register_flag_parser_for_type(int, _Scalar(int, "an integer"))  # pyright: ignore[reportArgumentType]
+config_flags.register_flag_parser_for_type(float, _Scalar(float, "a number"))  # pyright: ignore[reportArgumentType]
+config_flags.register_flag_parser_for_type(bool, _Scalar(flags.BooleanParser().parse, "true or false"))  # pyright: ignore[reportArgumentType]
 # A Literal is parsed as the string it is; `validate` names the allowed values.
 config_flags.register_flag_parser_for_type(typing.Literal, flags.ArgumentParser())  # pyright: ignore[reportArgumentType]
 
 
 def load(path: str, overrides: Sequence[str] = ()) -> Config:
     """Reads a config file, applies `--config.x.y=v` overrides and validates the result."""
-    if not Path(path).is_file():
-        raise ConfigError(f"--config={path}: there is no such file; see configs/ for the ones that come with e5jax")
+    config = _read(path)
     for override in overrides:
         _check_override(override)
-    argv = ["e5jax", f"--config={path}", *overrides]
+    argv = ["e5jax", *overrides]
     values = flags.FlagValues()
     try:
-        config_flags.DEFINE_config_file("config", flag_values=values, sys_argv=argv, lock_config=False)
+        config_flags.DEFINE_config_dataclass("config", config, flag_values=values, sys_argv=argv)
         rest = values(argv)[1:]
     except (flags.Error, AttributeError, KeyError, TypeError, ValueError) as error:
         raise ConfigError(f"--config={path}: {_one_line(error)}") from error
     if rest:
         raise ConfigError(f"{rest[0]}: not an override; write --config.field=value as one word")
-    if not isinstance(values.config, Config):
-        raise ConfigError(f"--config={path}: get_config() returned {type(values.config).__name__}; return a Config")
     validate(values.config)
     return values.config
+
+
+def _read(path: str) -> Config:
+    """Runs the file and its `get_config`."""
+    if not Path(path).is_file():
+        raise ConfigError(f"--config={path}: there is no such file; see configs/ for the ones that come with e5jax")
+    try:
+        names = runpy.run_path(path)
+        if "get_config" not in names:
+            raise ConfigError(f"--config={path}: there is no get_config() in it; define one that returns a Config")
+        config = names["get_config"]()
+    except ConfigError:
+        raise
+    except MISTAKES as error:
+        lines = [f"line {frame.lineno}: " for frame in traceback.extract_tb(error.__traceback__) if frame.filename == path]
+        fix = "; the fields are those in e5jax/config.py" if isinstance(error, AttributeError | TypeError) else ""
+        where = lines[-1] if lines else ""
+        raise ConfigError(f"--config={path}: {where}{type(error).__name__}: {' '.join(str(error).split())}{fix}") from error
+    if not isinstance(config, Config):
+        raise ConfigError(f"--config={path}: get_config() returned {type(config).__name__}; return a Config")
+    return config
 
 
 def _check_override(override: str) -> None:

@@ -11,6 +11,7 @@ from e5jax.config import Config, Training
 from e5jax.data.harvest import harvest
 from e5jax.data.source import ExampleSource
 from e5jax.data.vocabulary import train_tokenizer
+from e5jax.errors import ConfigError
 from e5jax.export.folder import export, export_untrained
 from e5jax.learner.assemble import assemble
 from e5jax.learner.flops import parameters
@@ -56,7 +57,8 @@ def data_stage(config: Config, workdir: Workdir) -> Stage:
 def build_data(config: Config, workdir: Workdir) -> None:
     """Writes the data folder whole or not at all."""
     spec = config.data.harvest
-    assert spec is not None, "validate: the data stage has something to build"
+    if spec is None:
+        raise ConfigError("config.data.harvest is None: there is no data to build; set the harvest, or bring config.data.files")
     with complete(workdir.data) as folder:
         summary = harvest(spec, folder)
         tokens = first_training(config).tokens

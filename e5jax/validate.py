@@ -15,6 +15,8 @@ from typing import Literal
 from e5jax.config import TARGETS, Batch, Config, Lora, StageName, Training, without_none
 from e5jax.errors import ConfigError
 
+SEEDS = 2**32  # jax.random.key keeps no more bits
+
 
 def validate(config: Config) -> None:
     """Checks types, ranges and combinations. Touches no device and no network. Raises ConfigError."""
@@ -33,6 +35,10 @@ def validate(config: Config) -> None:
                 f"config.model.base={config.model.base!r}: the pretrain stage makes the base; leave base and scratch empty"
             )
         _validate_training(config.pretrain, "config.pretrain", needs_start=True)
+        if config.pretrain.data.harvest not in (None, config.data.harvest):
+            raise ConfigError("config.pretrain.data.harvest: the data stage builds config.data.harvest only; make both the same")
+    if "data" in config.stages and config.data.harvest is None:
+        raise ConfigError("config.stages has 'data', and config.data.harvest is None: set the harvest, or leave the stage out")
     if "heldout" in config.eval.tasks and "eval" in config.stages and config.data.harvest is None:
         raise ConfigError("config.eval.tasks has 'heldout', which only config.data.harvest makes; name MTEB tasks instead")
 
@@ -48,15 +54,22 @@ def _validate_training(run: Training, at: str, *, needs_start: bool) -> None:
         ("optim.warmup_steps", run.optim.warmup_steps, 0),
         ("checkpoint.every", run.checkpoint.every, 1),
         ("checkpoint.keep", run.checkpoint.keep, 1),
+        ("optim.weight_decay", run.optim.weight_decay, 0),
     ]:
         _at_least(f"{at}.{path}", value, least)
     for path, value in [
         ("loss.temperature", run.loss.temperature),
         ("optim.learning_rate", run.optim.learning_rate),
         ("optim.clip_norm", run.optim.clip_norm),
+        ("optim.epsilon", run.optim.epsilon),
     ]:
-        if not value > 0:
-            raise ConfigError(f"{at}.{path}={value}: must be above 0")
+        if not 0 < value < math.inf:
+            raise ConfigError(f"{at}.{path}={value}: must be above 0 and finite")
+    for path, value in [("optim.beta1", run.optim.beta1), ("optim.beta2", run.optim.beta2)]:
+        if not 0 <= value < 1:
+            raise ConfigError(f"{at}.{path}={value}: must be at least 0 and below 1")
+    if not 0 <= run.seed < SEEDS:
+        raise ConfigError(f"{at}.seed={run.seed}: must be at least 0 and below {SEEDS}")
     if run.optim.warmup_steps >= run.optim.steps:
         raise ConfigError(f"{at}.optim.warmup_steps={run.optim.warmup_steps}: must be below optim.steps={run.optim.steps}")
     _validate_lora(run.lora, at)
@@ -143,8 +156,8 @@ def is_hub_id(name: str) -> bool:
     return len(parts) == 2 and all(parts) and not name.startswith((".", "~")) and not os.path.exists(name)
 
 
-def _at_least(path: str, value: int, least: int) -> None:
-    if value < least:
+def _at_least(path: str, value: float, least: int) -> None:
+    if not value >= least:
         raise ConfigError(f"{path}={value}: must be at least {least}")
 
 
@@ -166,7 +179,8 @@ def _check_types(node: object, path: str) -> None:
                 raise ConfigError(f"{at}={value!r}: must be a {typing.cast(type, inner).__name__}")
             _check_types(value, at)
         elif not _matches(value, hint):
-            raise ConfigError(f"{at}={value!r}: must be {getattr(hint, '__name__', hint)}, not {type(value).__name__}")
+            kind = hint if typing.get_origin(hint) else getattr(hint, "__name__", hint)
+            raise ConfigError(f"{at}={value!r}: must be {kind}, not {type(value).__name__}")
 
 
 def _matches(value: object, hint: object) -> bool:

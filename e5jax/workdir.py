@@ -71,8 +71,9 @@ def complete(path: Path) -> Iterator[Path]:
     holder = Path(tempfile.mkdtemp(prefix=f".{path.name}.", dir=path.parent))
     try:
         yield holder / path.name
+        assert (holder / path.name).exists(), "the writer made something"  # else the old one would be lost
         if path.is_dir():
-            os.rename(path, holder / "replaced")
+            os.rename(path, holder / f"{path.name}.replaced")
         os.replace(holder / path.name, path)
     finally:
         shutil.rmtree(holder)

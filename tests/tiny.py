@@ -2,19 +2,26 @@
 
 import jax
 import numpy as np
-from jax.sharding import Mesh
+import torch
+import transformers
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from e5jax.config import Lora
 from e5jax.config import Mesh as MeshConfig
 from e5jax.learner.step import Objective
-from e5jax.mesh import make_mesh
+from e5jax.mesh import BATCH, make_mesh
+from e5jax.model import hf
 from e5jax.model.blueprint import Blueprint, Parameters, blueprint
+from e5jax.model.families.mistral import config_from_spec
 from e5jax.model.spec import Spec
 from e5jax.records import Batch
 from e5jax.tokens import one_text_a_row
 
 SPEC = Spec("mistral", 97, 64, 128, 3, 4, 2, 16, 10_000.0, None, 1e-5, 1, 2)
 LORA = Lora(rank=4, alpha=8.0, dropout=0.0)
+
+# For properties that do not depend on how well XLA optimises: compiling takes half the time.
+FAST = {"xla_backend_optimization_level": 0, "xla_llvm_disable_expensive_passes": True}
 
 
 def mesh(data: int, fsdp: int, tensor: int) -> Mesh:
@@ -42,6 +49,29 @@ def place(of: Blueprint, values: dict[str, np.ndarray], on: Mesh) -> tuple[Param
     wanted = of.abstract(of.leaves, on, "float32")
     arrays = {name: jax.device_put(values[name], leaf.sharding) for name, leaf in wanted.items()}
     return {n: arrays[n] for n in of.trained}, {n: arrays[n] for n in of.frozen}
+
+
+def rows(on: Mesh, *arrays: np.ndarray) -> list[jax.Array]:
+    """Arrays `[n, ...]` with their rows spread over the mesh, as a chunk of a batch lies."""
+    return [jax.device_put(array, NamedSharding(on, PartitionSpec(BATCH))) for array in arrays]
+
+
+def stored(of: Blueprint, values: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """The base parameters under their Hugging Face names and in their Hugging Face shapes."""
+    return {
+        name: np.ascontiguousarray(hf.to_stored(path, values[path], layer))
+        for path, leaf in of.leaves.items()
+        if not leaf.is_adapter
+        for layer, name in enumerate(hf.names_of(of.spec, path))
+    }
+
+
+def torch_mistral(of: Blueprint, values: dict[str, np.ndarray]) -> transformers.MistralModel:
+    """The same decoder in transformers, with the same numbers, float32."""
+    config = transformers.MistralConfig(**config_from_spec(of.spec, 512, "float32"), pad_token_id=None)
+    model = transformers.MistralModel(config).eval()
+    model.load_state_dict({name: torch.from_numpy(value) for name, value in stored(of, values).items()})
+    return model
 
 
 def texts(count: int, longest: int, vocab: int = 97, seed: int = 0) -> list[list[int]]:

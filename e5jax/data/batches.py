@@ -13,7 +13,10 @@ from e5jax.tokens import TextTokenizer, one_text_a_row, query_text
 
 
 def make_batches(source: ExampleSource, tokenizer: TextTokenizer, run: Training) -> grain.MapDataset[Batch]:
-    """`batches[step]`, endless: each epoch is a new order of all examples, without replacement."""
+    """`batches[step]`, endless: each epoch is a new order of all examples, and its last, incomplete batch is left out.
+
+    A batch over the border of two epochs could hold an example twice, and so a positive as a false negative.
+    """
     if len(source) < run.batch.queries:
         raise ConfigError(
             f"config.batch.queries={run.batch.queries}: there are only {len(source)} examples; "
@@ -30,5 +33,5 @@ def make_batches(source: ExampleSource, tokenizer: TextTokenizer, run: Training)
         negatives = [text for e in examples for text in e.negatives]
         return one_text_a_row(queries, tokenizer(positives + negatives), run.batch.chunks, run.tokens.limit)
 
-    examples = grain.MapDataset.source(source).seed(run.seed).shuffle().repeat()
-    return examples.random_map(choose).batch(run.batch.queries, batch_fn=list).map(assemble)
+    examples = grain.MapDataset.source(source).seed(run.seed).shuffle().random_map(choose)
+    return examples.batch(run.batch.queries, drop_remainder=True, batch_fn=list).repeat().map(assemble)

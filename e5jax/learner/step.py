@@ -78,7 +78,7 @@ def make_step(objective: Objective, optimiser: optax.GradientTransformation, rat
 
         (loss, accuracy), gradient = jax.value_and_grad(objective_of, has_aux=True)(state.parameters)
         with jax.named_scope("update"):
-            norm = optax.global_norm(gradient)
+            norm = optax.tree.norm(gradient)
             updates, moments = optimiser.update(gradient, state.moments, state.parameters)
             new = State(state.step + 1, jax.tree.map(jnp.add, state.parameters, updates), moments)
             finite = jnp.isfinite(loss) & jnp.isfinite(norm)

@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 from jax.ad_checkpoint import checkpoint_name
-from jax.sharding import PartitionSpec
+from jax.sharding import PartitionSpec, reshard
 from jaxtyping import Array, Bool, Float, Int, UInt32
 
 from e5jax.config import Kernel
@@ -44,7 +44,9 @@ def attend(
     (`validate.check_window` refuses a window that would mask anything).
     """
     if kernel == "xla":
-        return jax.nn.dot_product_attention(q, k, v, mask=visible(segments, window), implementation="xla")
+        if k.shape[2] == 1:  # `tensor` is 1 then; jax's grouping of heads would expect its name on the single head
+            q, k, v = (reshard(x, PartitionSpec(BATCH, None, None, None)) for x in (q, k, v))
+        return reshard(jax.nn.dot_product_attention(q, k, v, mask=visible(segments, window), implementation="xla"), HEADS)
 
     def fused(q: Array, k: Array, v: Array, lengths: Array) -> Array:
         return jax.nn.dot_product_attention(

@@ -1,8 +1,8 @@
 """Dropout from a counter-based hash: the same mask on every mesh, and cheap.
 
-`jax.random.bernoulli` is mesh-independent too, but its twenty Threefry rounds for each of the seven maps of a layer
-make the 7B step take 349 s instead of 45 s to compile for a TPU, and cost vector work on every element. A dropout mask
-needs no more than a good integer hash of (seed, place).
+`jax.random.bernoulli` is mesh-independent too, but costs twenty Threefry rounds an element, and its seven masks a layer
+made compiling the 7B step for a TPU take 409 CPU seconds, against 128 with this hash and 79 without dropout. A mask needs
+no more than a good integer hash of (seed, place). See docs/decisions/0003-dropout.md.
 """
 
 import jax

@@ -7,7 +7,7 @@ import grain
 import jax
 
 from e5jax.checkpoint import Checkpoints, Identity
-from e5jax.chips import peak_flops
+from e5jax.chips import Peak, peak_flops
 from e5jax.config import Training
 from e5jax.errors import RunError
 from e5jax.learner import state as states
@@ -37,20 +37,29 @@ class Ready(NamedTuple):
 def train(run: Training, inputs: Inputs, workdir: Workdir, name: str) -> int:
     """Trains to `run.optim.steps`, from the newest checkpoint if there is one. Returns the number of steps taken now."""
     mesh = make_mesh(run.mesh)
+    peak = peak_flops(mesh.local_devices[0])
     with jax.set_mesh(mesh), Checkpoints(workdir.checkpoints, run.checkpoint.keep) as checkpoints:
         ready = _prepare(run, inputs, mesh, checkpoints)
         if ready.start >= run.optim.steps:
             return 0
         step = ready.learner.step.lower(*abstract_arguments(run, ready.learner, mesh)).compile()
-        _say(name, run, ready)
+        _say(name, run, ready, peak)
+        measures = Measures(ready.learner.blueprint, run.batch.queries, peak.flops)
         writes = jax.process_index() == 0
         with MetricLog(workdir.metrics, run.log, name=name, start=ready.start, steps=run.optim.steps, writes=writes) as log:
-            _loop(run, inputs, ready, step, checkpoints, log)
+            _loop(run, inputs, ready, step, checkpoints, measures, log)
     return run.optim.steps - ready.start
 
 
-def _loop(run: Training, inputs: Inputs, ready: Ready, step: jax.stages.Compiled, checkpoints: Checkpoints, log: MetricLog) -> None:
-    measures = Measures(ready.learner.blueprint, run.batch.queries, *peak_flops(jax.local_devices()[0]))
+def _loop(
+    run: Training,
+    inputs: Inputs,
+    ready: Ready,
+    step: jax.stages.Compiled,
+    checkpoints: Checkpoints,
+    measures: Measures,
+    log: MetricLog,
+) -> None:
     state, pending = ready.state, None
     with jax.transfer_guard("disallow"):
         for number, batch in enumerate(_batches(inputs.batches, ready.start, run.optim.steps), ready.start + 1):
@@ -124,7 +133,7 @@ def restore(checkpoints: Checkpoints, number: int, wanted: State) -> State:
     return State(rest["step"], parameters, rest["moments"])
 
 
-def _say(name: str, run: Training, ready: Ready) -> None:
+def _say(name: str, run: Training, ready: Ready, peak: Peak) -> None:
     if jax.process_index():
         return
     made, devices = ready.learner.blueprint, ready.mesh.devices
@@ -132,6 +141,7 @@ def _say(name: str, run: Training, ready: Ready) -> None:
     print(
         f"{name}: {begin} of {run.optim.steps}; trains {parameters(made, made.trained):,} parameters, "
         f"{parameters(made, made.frozen):,} frozen, {run.model.dtype} on {devices.size} × {devices.flat[0].device_kind} "
-        f"(mesh {dict(ready.mesh.shape)}), attention {run.model.attention}, remat {run.model.remat}",
+        f"(mesh {dict(ready.mesh.shape)}), attention {run.model.attention}, remat {run.model.remat}, "
+        f"peak {peak.flops / 1e12:.3g} TFLOP/s a device ({peak.source})",
         flush=True,
     )

@@ -13,9 +13,9 @@ from e5jax.records import Metrics
 class Measures:
     """Turns `Metrics` into named scalars; a step's time is the time since the step before was finished."""
 
-    def __init__(self, blueprint: Blueprint, queries: int, peak: float, peak_source: str):
+    def __init__(self, blueprint: Blueprint, queries: int, peak: float):
         self._blueprint, self._queries = blueprint, queries
-        self._peak, self.peak_source = peak, peak_source
+        self._peak = peak
         self.restart()
 
     def restart(self) -> None:

@@ -1,0 +1,155 @@
+"""Values that are wrong or do not go together. `test_main` puts the table through the command line as well."""
+
+import pytest
+
+from e5jax.config import TARGETS, Batch
+from e5jax.errors import ConfigError
+from e5jax.loading import load
+from e5jax.validate import check_batch_fits, is_hub_id
+from tests.test_loading import PAPER, QUICK, ROOT, config_file
+
+SCRATCH = (
+    "def get_config():\n    return Config(model=Model(scratch=Scratch(window=64)), data=Data(files=('a',)), stages=('train',))\n"
+)
+BOTH = (
+    "def get_config():\n    return Config(model=Model(base='a/b', scratch=Scratch()), data=Data(files=('a',)), stages=('train',))\n"
+)
+LORA = "def get_config():\n    return Config(model=Model(scratch=Scratch()), lora=Lora(), data=Data(files=('a',)), stages=('train',))\n"
+NO_DATA = "def get_config():\n    return Config(model=Model(base='a/b'), stages=('train',))\n"
+
+# What is wrong -> (config file or its text, overrides, what the message must name: field, value, fix).
+WRONG: dict[str, tuple[str, list[str], list[str]]] = {
+    "literal": (PAPER, ["--config.model.pooling=cls"], ["config.model.pooling", "'cls'", "last, mean"]),
+    "stage": (PAPER, ["--config.stages=('train','exprt')"], ["config.stages", "'exprt'", "data, pretrain, train, export, eval"]),
+    "batch over chunks": (PAPER, ["--config.batch.chunks=7"], ["config.batch.chunks=7", "6144", "divisor"]),
+    "batch over mesh": (PAPER, ["--config.mesh.fsdp=7"], ["queries=2048", "rows a chunk=128", "= 7", "make queries"]),
+    "batch over both axes": (PAPER, ["--config.mesh.fsdp=16", "--config.mesh.data=16"], ["config.batch", "256", "make queries"]),
+    "no queries": (PAPER, ["--config.batch.queries=0"], ["config.batch.queries=0", "at least 1"]),
+    "no chunks": (PAPER, ["--config.batch.chunks=0"], ["config.batch.chunks=0", "at least 1"]),
+    "negative negatives": (PAPER, ["--config.batch.negatives=-1"], ["config.batch.negatives=-1", "at least 0"]),
+    "limit": (PAPER, ["--config.tokens.limit=2"], ["config.tokens.limit=2", "at least 3"]),
+    "vocabulary": (PAPER, ["--config.tokens.vocabulary=299"], ["config.tokens.vocabulary=299", "at least 300"]),
+    "rank": (PAPER, ["--config.lora.rank=0"], ["config.lora.rank=0", "at least 1", "--config.lora=none"]),
+    "dropout": (PAPER, ["--config.lora.dropout=1"], ["config.lora.dropout=1.0", "below 1"]),
+    "negative dropout": (PAPER, ["--config.lora.dropout=-0.1"], ["config.lora.dropout=-0.1", "at least 0"]),
+    "target": (PAPER, ["--config.lora.targets=('q','query')"], ["config.lora.targets", "'query'", "q, k, v, o, gate, up, down"]),
+    "no targets": (PAPER, ["--config.lora.targets=()"], ["config.lora.targets", "empty", "q, k, v"]),
+    "missing base": (PAPER, ["--config.model.base=./nowhere"], ["config.model.base", "'./nowhere'", "hub id"]),
+    "missing tokenizer": (PAPER, ["--config.tokens.tokenizer=no.json"], ["config.tokens.tokenizer", "'no.json'", "tokenizer.json"]),
+    "neither base nor scratch": (PAPER, ["--config.model.base="], ["config.model.base=''", "config.model.scratch", "exactly one"]),
+    "base and scratch": (BOTH, [], ["config.model.base='a/b'", "config.model.scratch", "exactly one"]),
+    "base beside pretrain": (QUICK, ["--config.model.base=a/b"], ["config.model.base='a/b'", "pretrain", "leave"]),
+    "adapters on random weights": (LORA, [], ["config.lora", "config.model.scratch", "set lora to none"]),
+    "window": (SCRATCH, ["--config.model.attention=cudnn"], ["attention='cudnn'", "window=64", "limit=512", "attention='xla'"]),
+    "heads": (SCRATCH, ["--config.model.scratch.kv_heads=3"], ["config.model.scratch.kv_heads=3", "heads=4"]),
+    "head size": (SCRATCH, ["--config.model.scratch.head_size=7"], ["config.model.scratch.head_size=7", "even"]),
+    "no layers": (SCRATCH, ["--config.model.scratch.layers=0"], ["config.model.scratch.layers=0", "at least 1"]),
+    "warmup": (PAPER, ["--config.optim.warmup_steps=879"], ["config.optim.warmup_steps=879", "below", "steps=879"]),
+    "negative warmup": (PAPER, ["--config.optim.warmup_steps=-1"], ["config.optim.warmup_steps=-1", "at least 0"]),
+    "negative steps": (PAPER, ["--config.optim.steps=-5"], ["config.optim.steps=-5", "at least 1"]),
+    "temperature": (PAPER, ["--config.loss.temperature=0"], ["config.loss.temperature=0.0", "above 0"]),
+    "learning rate": (PAPER, ["--config.optim.learning_rate=nan"], ["config.optim.learning_rate=nan", "above 0"]),
+    "endless learning rate": (PAPER, ["--config.optim.learning_rate=inf"], ["config.optim.learning_rate=inf", "finite"]),
+    "clipping": (PAPER, ["--config.optim.clip_norm=0"], ["config.optim.clip_norm=0.0", "above 0"]),
+    "epsilon": (PAPER, ["--config.optim.epsilon=-1"], ["config.optim.epsilon=-1.0", "above 0"]),
+    "beta": (PAPER, ["--config.optim.beta2=1"], ["config.optim.beta2=1.0", "below 1"]),
+    "weight decay": (PAPER, ["--config.optim.weight_decay=nan"], ["config.optim.weight_decay=nan", "at least 0"]),
+    "negative seed": (PAPER, ["--config.seed=-1"], ["config.seed=-1", "at least 0"]),
+    "large seed": (PAPER, ["--config.seed=4294967296"], ["config.seed=4294967296", "below 4294967296"]),
+    "checkpoints": (PAPER, ["--config.checkpoint.every=0"], ["config.checkpoint.every=0", "at least 1"]),
+    "no checkpoint kept": (PAPER, ["--config.checkpoint.keep=0"], ["config.checkpoint.keep=0", "at least 1"]),
+    "mesh size": (PAPER, ["--config.mesh.tensor=0"], ["config.mesh.tensor=0", "-1 for all"]),
+    "two rests": (PAPER, ["--config.mesh.data=-1"], ["config.mesh", "'data': -1, 'fsdp': -1", "all but one a size"]),
+    "no data": (NO_DATA, [], ["config.data.files", "config.data.harvest", "set one"]),
+    "no data for pretrain": (QUICK, ["--config.pretrain.data.harvest=none"], ["config.pretrain.data.files", "set one"]),
+    "pretrain without its stage": (
+        QUICK,
+        ["--config.stages=('data','train')"],
+        ["config.stages", "config.pretrain=set", "neither"],
+    ),
+    "stage without pretrain": (QUICK, ["--config.pretrain=none"], ["config.stages", "config.pretrain=None", "neither"]),
+    "wrong value in pretrain": (QUICK, ["--config.pretrain.batch.chunks=7"], ["config.pretrain.batch.chunks=7", "256", "divisor"]),
+    "heldout without harvest": (PAPER, ["--config.eval.tasks=('heldout',)"], ["config.eval.tasks", "heldout", "MTEB tasks"]),
+    "data stage without harvest": (PAPER, ["--config.stages=('data','train')"], ["config.stages", "harvest is None", "stage out"]),
+    "pretrain without the harvest": (
+        QUICK,
+        ["--config.data.harvest=none", "--config.data.files=('a',)"],
+        ["config.pretrain.data.harvest", "config.data.harvest", "make both the same"],
+    ),
+}
+
+
+@pytest.mark.parametrize("name", WRONG)
+def test_wrong_value_is_one_config_error_with_field_value_and_fix(name, tmp_path):
+    text, overrides, named = WRONG[name]
+    path = config_file(tmp_path, text) if "\n" in text else text
+    with pytest.raises(ConfigError) as caught:
+        load(path, overrides)
+    for words in named:
+        assert words in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+RIGHT: dict[str, tuple[str, list[str]]] = {
+    "window as long as a text": (SCRATCH, ["--config.model.attention=cudnn", "--config.tokens.limit=64"]),
+    "window with xla": (SCRATCH, []),
+    "no dropout": (PAPER, ["--config.lora.dropout=0"]),
+    "rank 1": (PAPER, ["--config.lora.rank=1"]),
+    "all weights": (PAPER, ["--config.lora=none"]),
+    "a step of warm-up less than steps": (PAPER, ["--config.optim.warmup_steps=878"]),
+    "no warm-up": (PAPER, ["--config.optim.warmup_steps=0"]),
+    "no hard negatives": (PAPER, ["--config.batch.negatives=0", "--config.batch.chunks=32"]),
+    "rest on another axis": (PAPER, ["--config.mesh.data=-1", "--config.mesh.fsdp=16"]),
+    "a base that is a folder": (PAPER, [f"--config.model.base={ROOT}"]),
+    "largest seed": (PAPER, ["--config.seed=4294967295"]),
+}
+
+
+@pytest.mark.parametrize("name", RIGHT)
+def test_values_at_the_border_are_accepted(name, tmp_path):
+    text, overrides = RIGHT[name]
+    load(config_file(tmp_path, text) if "\n" in text else text, overrides)
+
+
+@pytest.mark.parametrize("target", TARGETS)
+def test_every_linear_map_is_a_target(target):
+    assert load(PAPER, [f"--config.lora.targets=({target!r},)"]).lora.targets == (target,)  # pyright: ignore[reportOptionalMemberAccess]
+
+
+@pytest.mark.parametrize(
+    ("queries", "negatives", "chunks", "shards"),
+    [(2048, 1, 48, 16), (2048, 1, 48, 128), (6, 0, 1, 4), (8, 1, 6, 8), (10, 3, 25, 1)],
+)
+def test_batch_fits_exactly_when_texts_and_queries_divide(queries, negatives, chunks, shards):
+    texts = queries * (2 + negatives)
+    fits = texts % chunks == 0 and (texts // chunks) % shards == 0 and queries % shards == 0
+    batch = Batch(queries, negatives, chunks)
+    if fits:
+        check_batch_fits(batch, shards)
+    else:
+        with pytest.raises(ConfigError, match=f"queries={queries}"):
+            check_batch_fits(batch, shards)
+
+
+def test_the_advised_number_of_queries_fits():
+    with pytest.raises(ConfigError) as caught:
+        check_batch_fits(Batch(2048, 1, 48), 7)
+    advised = int(str(caught.value).rsplit(" ", 1)[1])
+    check_batch_fits(Batch(advised, 1, 48), 7)
+
+
+@pytest.mark.parametrize(
+    ("name", "is_id"),
+    [
+        ("org/name", True),
+        ("./name", False),
+        ("~/name", False),
+        ("/name", False),
+        ("name", False),
+        ("a/b/c", False),
+        ("configs/..", False),
+    ],
+)
+def test_hub_ids_have_two_parts_and_are_no_folders(name, is_id, monkeypatch):
+    monkeypatch.chdir(ROOT)
+    assert is_hub_id(name) is is_id

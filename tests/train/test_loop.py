@@ -1,0 +1,165 @@
+"""The loop: resumes bit for bit, stops on what is not finite, refuses what changed, logs one line a step."""
+
+import hashlib
+import json
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+
+from e5jax.checkpoint import Checkpoints
+from e5jax.config import Batch, Checkpoint, Data, Log, Lora, Mesh, Model, Optim, Scratch, Tokens, Training
+from e5jax.data.vocabulary import train_tokenizer
+from e5jax.errors import ConfigError, RunError
+from e5jax.export.folder import export_untrained
+from e5jax.learner.assemble import abstract_arguments, assemble
+from e5jax.learner.state import State
+from e5jax.mesh import make_mesh
+from e5jax.records import Example
+from e5jax.train import loop
+from e5jax.train.inputs import Inputs, read_inputs
+from e5jax.workdir import Workdir
+
+WORDS = ["read", "write", "open", "close", "parse", "file", "header", "line", "token", "model", "batch", "step", "loss", "rate"]
+STEPS = 6
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory) -> Path:
+    """A tokenizer, 40 examples, and a base folder of random weights."""
+    root = tmp_path_factory.mktemp("loop")
+    random = np.random.default_rng(0)
+    texts = [" ".join(random.choice(WORDS, 6)) for _ in range(120)]
+    train_tokenizer(texts, 300).save(str(root / "tokenizer.json"))
+    examples = [Example(str(i), texts[i], texts[40 + i], (texts[80 + i],), "find it") for i in range(40)]
+    (root / "train.jsonl").write_text("".join(example.to_json() + "\n" for example in examples))
+    scratch = scratch_run(root)
+    inputs = read_inputs(scratch, scratch.data.files, Path(scratch.tokens.tokenizer), "")
+    export_untrained(scratch, inputs.spec, inputs.tokenizer, root / "base")
+    return root
+
+
+def scratch_run(root: Path) -> Training:
+    return Training(
+        data=Data(files=(str(root / "train.jsonl"),)),
+        tokens=Tokens(tokenizer=str(root / "tokenizer.json"), limit=16),
+        model=Model(scratch=Scratch(hidden=32, ff=64, layers=2, heads=4, kv_heads=2, head_size=8), dtype="float32"),
+        batch=Batch(queries=8, negatives=1, chunks=2),
+        optim=Optim(learning_rate=1e-2, steps=STEPS, warmup_steps=1),
+        mesh=Mesh(data=2, fsdp=2, tensor=2),
+        checkpoint=Checkpoint(every=2, keep=9),
+        log=Log(tensorboard=False),
+    )
+
+
+def lora_run(root: Path) -> Training:
+    run = scratch_run(root)
+    run.model.base, run.model.scratch, run.tokens.tokenizer = str(root / "base"), None, ""
+    run.lora = Lora(rank=4, alpha=8.0, dropout=0.1)
+    return run
+
+
+RUNS = {"full": scratch_run, "lora": lora_run}
+
+
+def inputs_for(run: Training) -> Inputs:
+    return read_inputs(run, run.data.files, Path(run.tokens.tokenizer) if run.tokens.tokenizer else None, run.model.base)
+
+
+def digest(run: Training, workdir: Path, step: int) -> str:
+    """SHA-256 over every leaf of a checkpoint: parameters, moments, counters."""
+    inputs = inputs_for(run)
+    mesh = make_mesh(run.mesh)
+    with jax.set_mesh(mesh), Checkpoints(workdir / "checkpoints") as checkpoints:
+        wanted, _, _ = abstract_arguments(run, assemble(run, inputs.spec), mesh)
+        state = loop.restore(checkpoints, step, wanted)
+    assert isinstance(state, State)
+    sha = hashlib.sha256()
+    for leaf in jax.tree.leaves(state):
+        sha.update(np.ascontiguousarray(leaf).tobytes())
+    return sha.hexdigest()
+
+
+def rows(workdir: Path) -> list[dict]:
+    return [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
+
+
+class KilledError(Exception):
+    """Stands for the end of the process at a step boundary."""
+
+
+@pytest.mark.parametrize("kind", RUNS)
+def test_a_resumed_run_equals_the_uninterrupted_one_bit_for_bit(kind, place, tmp_path, monkeypatch):
+    run = RUNS[kind](place)
+    loop.train(run, inputs_for(run), Workdir(tmp_path / "whole"), kind)
+
+    real = loop.save
+
+    def save_then_die(checkpoints, number, *rest):
+        real(checkpoints, number, *rest)
+        if number == 4:
+            raise KilledError
+
+    monkeypatch.setattr(loop, "save", save_then_die)
+    with pytest.raises(KilledError):
+        loop.train(run, inputs_for(run), Workdir(tmp_path / "parts"), kind)
+    monkeypatch.setattr(loop, "save", real)
+    assert [row["step"] for row in rows(tmp_path / "parts")] == [1, 2, 3, 4]
+    assert loop.train(run, inputs_for(run), Workdir(tmp_path / "parts"), kind) == STEPS - 4
+
+    assert digest(run, tmp_path / "parts", STEPS) == digest(run, tmp_path / "whole", STEPS)
+    assert digest(run, tmp_path / "parts", STEPS) != digest(run, tmp_path / "parts", 4)
+    first, second = rows(tmp_path / "whole"), rows(tmp_path / "parts")
+    assert [row["step"] for row in second] == list(range(1, STEPS + 1))
+    assert [row["train/loss"] for row in second] == [row["train/loss"] for row in first]
+
+
+def test_a_finished_run_has_nothing_left_to_do(place, tmp_path):
+    run = scratch_run(place)
+    run.optim.steps = 2
+    assert loop.train(run, inputs_for(run), Workdir(tmp_path), "first") == 2
+    assert loop.train(run, inputs_for(run), Workdir(tmp_path), "second") == 0
+
+
+@pytest.mark.parametrize("changed", ["base", "data", "tokenizer"])
+def test_a_changed_input_is_refused_by_name(changed, place, tmp_path):
+    run = lora_run(place)
+    run.optim.steps = 2
+    inputs = inputs_for(run)
+    loop.train(run, inputs, Workdir(tmp_path), "first")
+    other = inputs._replace(identity={**inputs.identity, changed: "something else"})
+    with pytest.raises(ConfigError, match=f"another {changed} "):
+        loop.train(run, other, Workdir(tmp_path), "second")
+
+
+def test_a_loss_that_is_not_finite_stops_the_run_and_names_the_step(place, tmp_path, monkeypatch):
+    run = scratch_run(place)
+    real = loop.place
+    calls = []
+
+    def poisoned(batch, mesh):
+        calls.append(batch)
+        # A token outside the vocabulary reads NaN from the embedding table.
+        return real(batch._replace(tokens=np.full_like(batch.tokens, 10**6)) if len(calls) == 4 else batch, mesh)
+
+    monkeypatch.setattr(loop, "place", poisoned)
+    with pytest.raises(RunError, match=r"^step 4: loss=nan"):
+        loop.train(run, inputs_for(run), Workdir(tmp_path), "poisoned")
+    assert [row["step"] for row in rows(tmp_path)] == [1, 2, 3, 4]
+    with Checkpoints(tmp_path / "checkpoints") as checkpoints:
+        assert checkpoints.latest() == 2
+
+
+def test_every_step_is_logged_with_every_metric(place, tmp_path):
+    run = scratch_run(place)
+    run.optim.steps = 3
+    loop.train(run, inputs_for(run), Workdir(tmp_path), "logged")
+    found = rows(tmp_path)
+    assert [row["step"] for row in found] == [1, 2, 3]
+    names = "loss accuracy gradient_norm learning_rate step_seconds pairs pairs_per_second real_tokens tokens_per_second"
+    names += " real_token_share tflops_per_device model_flops_utilisation memory_bytes"
+    for row in found:
+        assert {f"train/{name}" for name in names.split()} <= set(row)
+    assert found[0]["train/learning_rate"] == 0  # step 0 of the warm-up, as in transformers
+    assert found[1]["train/learning_rate"] == pytest.approx(1e-2)
