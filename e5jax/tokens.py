@@ -49,7 +49,11 @@ class TextTokenizer:
         """Reads a tokenizer.json."""
         if not path.is_file():
             raise ConfigError(f"{path}: no such file; convert the tokenizer to tokenizer.json with transformers' save_pretrained")
-        return cls(Tokenizer.from_str(path.read_text(encoding="utf-8")), bos, eos, limit, str(path))
+        try:
+            tokenizer = Tokenizer.from_str(path.read_text(encoding="utf-8"))
+        except Exception as error:  # tokenizers raises nothing narrower
+            raise ConfigError(f"{path}: not a tokenizer.json ({error})") from error
+        return cls(tokenizer, bos, eos, limit, str(path))
 
     def __call__(self, texts: Sequence[str]) -> list[list[int]]:
         """The ids of each text."""
@@ -60,7 +64,9 @@ class TextTokenizer:
         return [len(ids) + 2 for ids in self._bare(texts)]
 
     def _bare(self, texts: Sequence[str]) -> list[list[int]]:
-        return [encoding.ids for encoding in self.tokenizer.encode_batch(list(texts), add_special_tokens=False)]
+        # Half a surrogate pair, which JSON can hold, is no text to the tokenizer: it becomes "?".
+        valid = [text.encode("utf-8", "replace").decode("utf-8") for text in texts]
+        return [encoding.ids for encoding in self.tokenizer.encode_batch(valid, add_special_tokens=False)]
 
     @property
     def fingerprint(self) -> str:

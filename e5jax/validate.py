@@ -36,7 +36,9 @@ def validate(config: Config) -> None:
             )
         _validate_training(config.pretrain, "config.pretrain", needs_start=True)
         if config.pretrain.data.harvest not in (None, config.data.harvest):
-            raise ConfigError("config.pretrain.data.harvest: the data stage builds config.data.harvest only; make both the same")
+            raise ConfigError(
+                "config.pretrain.data.harvest differs from config.data.harvest: a run has one harvest; use one object for both"
+            )
     if "data" in config.stages and config.data.harvest is None:
         raise ConfigError("config.stages has 'data', and config.data.harvest is None: set the harvest, or leave the stage out")
     if "heldout" in config.eval.tasks and "eval" in config.stages and config.data.harvest is None:
@@ -74,6 +76,7 @@ def _validate_training(run: Training, at: str, *, needs_start: bool) -> None:
         raise ConfigError(f"{at}.optim.warmup_steps={run.optim.warmup_steps}: must be below optim.steps={run.optim.steps}")
     _validate_lora(run.lora, at)
     _validate_mesh(run, at)
+    _validate_kernel(run, at)
     _validate_start(run, at, needs_start=needs_start)
     if run.data.harvest is None and not run.data.files:
         raise ConfigError(f"{at}.data.files is empty and {at}.data.harvest is None: nothing to train on; set one")
@@ -139,6 +142,13 @@ def _validate_start(run: Training, at: str, *, needs_start: bool) -> None:
     if scratch.head_size % 2:
         raise ConfigError(f"{at}.model.scratch.head_size={scratch.head_size}: must be even for rotary embedding")
     check_window(run, scratch.window, at)
+
+
+def _validate_kernel(run: Training, at: str) -> None:
+    if run.model.attention == "cudnn" and run.model.dtype != "bfloat16":
+        raise ConfigError(
+            f"{at}.model.attention='cudnn' computes in half precision, and {at}.model.dtype={run.model.dtype!r}; set bfloat16"
+        )
 
 
 def check_window(run: Training, window: int | None, at: str = "config") -> None:

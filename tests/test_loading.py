@@ -107,7 +107,14 @@ def test_files_read_one_after_the_other_share_nothing(tmp_path):
 
 
 def test_a_variant_imports_another_file_and_changes_lines(tmp_path):
-    text = f"import runpy\ndef get_config():\n    c = runpy.run_path({PAPER!r})['get_config']()\n    c.optim.steps = 5_000\n    return c\n"
+    text = f"""
+import runpy
+
+def get_config():
+    config = runpy.run_path({PAPER!r})["get_config"]()
+    config.optim.steps = 5_000
+    return config
+"""
     assert load(config_file(tmp_path, text)) == changed(load(PAPER))
 
 

@@ -8,14 +8,16 @@ from e5jax.loading import load
 from e5jax.validate import check_batch_fits, is_hub_id
 from tests.test_loading import PAPER, QUICK, ROOT, config_file
 
-SCRATCH = (
-    "def get_config():\n    return Config(model=Model(scratch=Scratch(window=64)), data=Data(files=('a',)), stages=('train',))\n"
-)
-BOTH = (
-    "def get_config():\n    return Config(model=Model(base='a/b', scratch=Scratch()), data=Data(files=('a',)), stages=('train',))\n"
-)
-LORA = "def get_config():\n    return Config(model=Model(scratch=Scratch()), lora=Lora(), data=Data(files=('a',)), stages=('train',))\n"
-NO_DATA = "def get_config():\n    return Config(model=Model(base='a/b'), stages=('train',))\n"
+
+def run_of(arguments: str) -> str:
+    """The text of a config file with a train stage only."""
+    return f"def get_config():\n    return Config(stages=('train',), {arguments})\n"
+
+
+SCRATCH = run_of("model=Model(scratch=Scratch(window=64)), data=Data(files=('a',))")
+BOTH = run_of("model=Model(base='a/b', scratch=Scratch()), data=Data(files=('a',))")
+LORA = run_of("model=Model(scratch=Scratch()), lora=Lora(), data=Data(files=('a',))")
+NO_DATA = run_of("model=Model(base='a/b')")
 
 # What is wrong -> (config file or its text, overrides, what the message must name: field, value, fix).
 WRONG: dict[str, tuple[str, list[str], list[str]]] = {
@@ -74,7 +76,7 @@ WRONG: dict[str, tuple[str, list[str], list[str]]] = {
     "pretrain without the harvest": (
         QUICK,
         ["--config.data.harvest=none", "--config.data.files=('a',)"],
-        ["config.pretrain.data.harvest", "config.data.harvest", "make both the same"],
+        ["config.pretrain.data.harvest", "config.data.harvest", "use one object"],
     ),
 }
 
@@ -118,7 +120,7 @@ def test_every_linear_map_is_a_target(target):
 
 @pytest.mark.parametrize(
     ("queries", "negatives", "chunks", "shards"),
-    [(2048, 1, 48, 16), (2048, 1, 48, 128), (6, 0, 1, 4), (8, 1, 6, 8), (10, 3, 25, 1)],
+    [(2048, 1, 48, 16), (2048, 1, 48, 128), (6, 0, 1, 4), (8, 1, 6, 8), (10, 3, 25, 1), (8, 1, 5, 1)],
 )
 def test_batch_fits_exactly_when_texts_and_queries_divide(queries, negatives, chunks, shards):
     texts = queries * (2 + negatives)

@@ -2,6 +2,7 @@
 
 import jax
 import numpy as np
+import peft
 import torch
 import transformers
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
@@ -19,6 +20,9 @@ from e5jax.tokens import one_text_a_row
 
 SPEC = Spec("mistral", 97, 64, 128, 3, 4, 2, 16, 10_000.0, None, 1e-5, 1, 2)
 LORA = Lora(rank=4, alpha=8.0, dropout=0.0)
+
+# What PEFT 0.21 does with transformers 5.23.
+PEFT_WARNING = "ignore:.is_gradient_checkpointing. is deprecated:FutureWarning"
 
 # For properties that do not depend on how well XLA optimises: compiling takes half the time.
 FAST = {"xla_backend_optimization_level": 0, "xla_llvm_disable_expensive_passes": True}
@@ -72,6 +76,33 @@ def torch_mistral(of: Blueprint, values: dict[str, np.ndarray]) -> transformers.
     model = transformers.MistralModel(config).eval()
     model.load_state_dict({name: torch.from_numpy(value) for name, value in stored(of, values).items()})
     return model
+
+
+def peft_mistral(of: Blueprint, values: dict[str, np.ndarray]) -> peft.PeftModel:
+    """The decoder in transformers with our adapters put into PEFT's."""
+    (lora,) = set(of.lora.values())
+    config = peft.LoraConfig(
+        r=lora.rank, lora_alpha=lora.alpha, lora_dropout=0.0, target_modules=[f"{target}_proj" for target in of.lora]
+    )
+    model = peft.get_peft_model(torch_mistral(of, values), config)
+    with torch.no_grad():
+        for name, layer, factor in adapters(of):
+            peft_factor(model, name, layer, factor).copy_(torch.from_numpy(values[f"{name}/{factor}"][layer].T.copy()))
+    return model
+
+
+def adapters(of: Blueprint) -> list[tuple[str, int, str]]:
+    """(map, layer, factor) of every adapter matrix."""
+    named = [name.rsplit("/", 1) for name, leaf in of.leaves.items() if leaf.is_adapter]
+    return [(name, layer, factor) for name, factor in named for layer in range(of.spec.layers)]
+
+
+def peft_factor(model: torch.nn.Module, name: str, layer: int, factor: str) -> torch.nn.Parameter:
+    """The parameter of PEFT, `[out, in]`, of one of our matrices."""
+    _, block, target = name.split("/")
+    module = getattr(model.base_model.model.layers[layer], {"attention": "self_attn", "ff": "mlp"}[block])
+    linear = getattr(module, f"{target}_proj")
+    return (linear.lora_A if factor == "lora_a" else linear.lora_B)["default"].weight
 
 
 def texts(count: int, longest: int, vocab: int = 97, seed: int = 0) -> list[list[int]]:

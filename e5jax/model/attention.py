@@ -41,7 +41,7 @@ def attend(
     """Softmax attention, scores in float32.
 
     `xla` runs everywhere. `cudnn` is NVIDIA's fused kernel: half precision, one text a row, no window
-    (`validate.check_window` refuses a window that would mask anything).
+    (`validate.check_window` refuses a window that would mask anything). Tests lower it for CUDA; it has not run on a GPU yet.
     """
     if kernel == "xla":
         if k.shape[2] == 1:  # `tensor` is 1 then; jax's grouping of heads would expect its name on the single head

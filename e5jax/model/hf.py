@@ -63,7 +63,10 @@ def files(folder: Path) -> list[Path]:
     """The safetensors files of a folder; raises ConfigError when some are not there."""
     index, single = folder / "model.safetensors.index.json", folder / "model.safetensors"
     if index.is_file():
-        names = sorted(set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()))
+        try:
+            names = sorted({str(name) for name in json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()})
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            raise ConfigError(f"{index}: not an index of safetensors files ({error!r})") from error
         if missing := [name for name in names if Path(name).name != name or not (folder / name).is_file()]:
             raise ConfigError(f"{index} names files that are not there: {', '.join(missing)}")
         return [folder / name for name in names]

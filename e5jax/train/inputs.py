@@ -1,12 +1,12 @@
 """What a run reads: base folder, tokenizer, examples, and the fingerprints by which a resumed run knows them again."""
 
 import hashlib
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 import grain
+from tokenizers import Tokenizer
 
 from e5jax.checkpoint import Identity
 from e5jax.config import Training
@@ -42,7 +42,9 @@ def read_inputs(run: Training, files: Sequence[str | Path], tokenizer_file: Path
     check_window(run, spec.window)
     tokenizer = TextTokenizer.from_file(file, spec.bos, spec.eos, run.tokens.limit)
     if tokenizer.tokenizer.get_vocab_size() > spec.vocab:
-        raise ConfigError(f"{file}: {tokenizer.tokenizer.get_vocab_size()} pieces, but the model embeds only {spec.vocab}")
+        raise ConfigError(
+            f"{file}: {tokenizer.tokenizer.get_vocab_size()} pieces, but the model embeds only {spec.vocab}; use its own tokenizer"
+        )
     source = ExampleSource(files, run.batch.negatives)
     identity = {
         "data": source.fingerprint,
@@ -58,10 +60,9 @@ def scratch_spec(run: Training, tokenizer_file: Path) -> Spec:
     assert sizes is not None, "validate checks that there is a base or scratch sizes"
     if not tokenizer_file.is_file():
         raise ConfigError(f"{tokenizer_file}: no such file; run the data stage first, or set config.tokens.tokenizer")
-    vocab = len(json.loads(tokenizer_file.read_text(encoding="utf-8"))["model"]["vocab"])
     return Spec(
         family=sizes.family,
-        vocab=vocab,
+        vocab=Tokenizer.from_str(tokenizer_file.read_text(encoding="utf-8")).get_vocab_size(),  # added tokens included
         hidden=sizes.hidden,
         ff=sizes.ff,
         layers=sizes.layers,

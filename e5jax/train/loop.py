@@ -9,7 +9,7 @@ import jax
 from e5jax.checkpoint import Checkpoints, Identity
 from e5jax.chips import Peak, peak_flops
 from e5jax.config import Training
-from e5jax.errors import RunError
+from e5jax.errors import ConfigError, RunError
 from e5jax.learner import state as states
 from e5jax.learner.assemble import Learner, abstract_arguments, assemble, place
 from e5jax.learner.flops import parameters
@@ -37,7 +37,12 @@ class Ready(NamedTuple):
 def train(run: Training, inputs: Inputs, workdir: Workdir, name: str) -> int:
     """Trains to `run.optim.steps`, from the newest checkpoint if there is one. Returns the number of steps taken now."""
     mesh = make_mesh(run.mesh)
-    peak = peak_flops(mesh.local_devices[0])
+    device = mesh.local_devices[0]
+    if run.model.attention == "cudnn" and device.platform != "gpu":
+        raise ConfigError(
+            f"config.model.attention='cudnn' needs an NVIDIA GPU, and this is {device.device_kind}; use attention='xla'"
+        )
+    peak = peak_flops(device)
     with jax.set_mesh(mesh), Checkpoints(workdir.checkpoints, run.checkpoint.keep) as checkpoints:
         ready = _prepare(run, inputs, mesh, checkpoints)
         if ready.start >= run.optim.steps:

@@ -74,13 +74,13 @@ def test_hidden_states_equal_those_of_transformers(shape, lengths, side):
 
 @pytest.fixture(scope="module")
 def model():
-    """Hidden states of `ROWS` rows on one device, compiled once: (values, function)."""
+    """(tokens, segments, positions) of `ROWS` rows -> hidden states on one device, compiled once."""
     of = tiny.made(BASE, lora=None)
     values = tiny.numbers(of)
     on = tiny.mesh(1, 1, 1)
     trained, frozen = tiny.place(of, values, on)
     with jax.set_mesh(on):
-        run = jax.jit(lambda *rows: of.decoder(trained | frozen)(*rows), compiler_options=tiny.FAST)
+        run = jax.jit(of.decoder(trained | frozen), compiler_options=tiny.FAST)
 
     def states(tokens: np.ndarray, segments: np.ndarray, positions: np.ndarray) -> np.ndarray:
         with jax.set_mesh(on):

@@ -20,6 +20,8 @@ def read_spec(folder: Path) -> Spec:
         config = json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:
         raise ConfigError(f"{path}: not JSON ({error})") from error
+    if not isinstance(config, dict):
+        raise ConfigError(f"{path}: not a JSON object")
     family = FAMILIES.get(config.get("model_type", ""))
     if family is None:
         raise ConfigError(f"{path}: model_type={config.get('model_type')!r} is not supported; supported: {', '.join(FAMILIES)}")

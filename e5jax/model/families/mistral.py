@@ -39,10 +39,10 @@ def spec_from_config(config: dict, where: str) -> Spec:
         layers=config["num_hidden_layers"],
         heads=heads,
         # The defaults are those of transformers' MistralConfig.
-        kv_heads=config.get("num_key_value_heads") or 8,
+        kv_heads=config.get("num_key_value_heads", 8) or heads,
         head_size=config.get("head_dim") or config["hidden_size"] // heads,
         theta=float(rope.get("rope_theta", config.get("rope_theta", 10_000.0))),
-        window=config.get("sliding_window"),
+        window=config.get("sliding_window", 4_096),
         epsilon=config.get("rms_norm_eps", 1e-6),
         bos=config.get("bos_token_id", 1),
         eos=config.get("eos_token_id", 2),

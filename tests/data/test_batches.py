@@ -1,0 +1,192 @@
+"""Texts are recognised by their ids: every text of the source below is different, and none is truncated."""
+
+from typing import NamedTuple
+
+import grain
+import numpy as np
+import pytest
+
+from e5jax.config import Batch, Data, Tokens, Training
+from e5jax.data.batches import make_batches
+from e5jax.data.source import ExampleSource
+from e5jax.data.vocabulary import train_tokenizer
+from e5jax.errors import ConfigError
+from e5jax.records import Example
+from e5jax.tokens import TextTokenizer, query_text
+
+TASK = "Find the number"
+COUNT = 12
+
+
+class Texts(NamedTuple):
+    """What one batch holds, as text."""
+
+    queries: list[str]
+    positives: list[str]
+    negatives: list[str]
+
+
+def example(i: int) -> Example:
+    return Example(f"id{i}", f"query {i}", f"answer {i}", tuple(f"wrong {i} {letter}" for letter in "abcd"), TASK, "here")
+
+
+def run(queries: int = 4, negatives: int = 2, chunks: int = 1, *, seed: int = 0, instructions: bool = True) -> Training:
+    return Training(
+        seed=seed, batch=Batch(queries, negatives, chunks), data=Data(instructions=instructions), tokens=Tokens(limit=64)
+    )
+
+
+@pytest.fixture(scope="module")
+def tokenizer() -> TextTokenizer:
+    corpus = [text for i in range(COUNT) for text in (TASK, example(i).query, example(i).positive, *example(i).negatives)]
+    return TextTokenizer(train_tokenizer(corpus, 300), 1, 2, 64)
+
+
+@pytest.fixture(scope="module")
+def path(tmp_path_factory):
+    file = tmp_path_factory.mktemp("data") / "train.jsonl"
+    file.write_text("".join(example(i).to_json() + "\n" for i in range(COUNT)), encoding="utf-8")
+    return file
+
+
+@pytest.fixture
+def make(path, tokenizer):
+    """The batches of a training run over the first `count` examples."""
+
+    def made(training: Training, count: int = COUNT):
+        head = path.with_name(f"{count}.jsonl")
+        head.write_text("".join(path.read_text().splitlines(keepends=True)[:count]))
+        return make_batches(ExampleSource([head], training.batch.negatives), tokenizer, training)
+
+    return made
+
+
+@pytest.fixture
+def read(tokenizer):
+    """A batch as text."""
+    known = [query_text(example(i).query, task) for i in range(COUNT) for task in (TASK, None)]
+    known += [text for i in range(COUNT) for text in (example(i).positive, *example(i).negatives)]
+    text_of = {tuple(ids): text for text, ids in zip(known, tokenizer(known), strict=True)}
+    assert len(text_of) == len(known)
+
+    def texts(batch) -> Texts:
+        rows = batch.tokens.reshape(-1, batch.tokens.shape[-1])
+        real = batch.segments.reshape(rows.shape) > 0
+        found = [text_of[tuple(ids[mask].tolist())] for ids, mask in zip(rows, real, strict=True)]
+        queries, passages = [found[i] for i in batch.queries], [found[i] for i in batch.passages]
+        assert sorted(found) == sorted(queries + passages)
+        return Texts(queries, passages[: len(queries)], passages[len(queries) :])
+
+    return texts
+
+
+def numbers(texts: list[str]) -> list[int]:
+    """Which example each text is from."""
+    return [int(text.split("\nQuery: ")[-1].split()[1]) for text in texts]
+
+
+def test_a_batch_is_the_same_on_every_call_in_any_order_and_in_a_new_object(make):
+    first, again = make(run(seed=5)), make(run(seed=5))
+    forwards = [first[i] for i in range(9)]
+    backwards = [again[i] for i in reversed(range(9))][::-1]
+    for a, b, c in zip(forwards, backwards, (first[i] for i in range(9)), strict=True):
+        assert_equal(a, b)
+        assert_equal(a, c)
+
+
+def assert_equal(a, b) -> None:
+    for part, other in zip(a, b, strict=True):
+        np.testing.assert_array_equal(part, other)
+
+
+def test_reading_ahead_on_a_thread_gives_the_batches_of_indexing(make):
+    batches = make(run())
+    ahead = grain.ReadOptions(num_threads=1, prefetch_buffer_size=2)
+    found = list(batches.slice(slice(2, 8)).to_iter_dataset(ahead))
+    assert len(found) == 6
+    for number, batch in enumerate(found, 2):
+        assert_equal(batch, batches[number])
+
+
+def test_every_epoch_has_every_example_once_in_a_new_order(make, read):
+    batches = make(run())
+    epochs = [[n for i in range(3 * e, 3 * e + 3) for n in numbers(read(batches[i]).queries)] for e in range(3)]
+    assert [sorted(epoch) for epoch in epochs] == [list(range(COUNT))] * 3
+    assert len({*map(tuple, epochs), tuple(range(COUNT))}) == 4
+
+
+def test_no_batch_holds_an_example_twice_when_batches_do_not_fill_an_epoch(make, read):
+    batches = make(run(queries=5, negatives=0))
+    found = [numbers(read(batches[i]).queries) for i in range(60)]
+    assert all(len(set(batch)) == 5 for batch in found)
+    assert all(len({*a, *b}) == 10 for a, b in zip(found[::2], found[1::2], strict=True))
+    assert {n for batch in found for n in batch} == set(range(COUNT))
+
+
+def test_seeds_give_other_orders_and_other_negatives(make, read):
+    first, second = make(run(queries=COUNT, seed=1)), make(run(queries=COUNT, seed=2))
+    a, b = read(first[0]), read(second[0])
+    assert a.queries != b.queries
+    assert sorted(a.queries) == sorted(b.queries)
+    assert sorted(a.negatives) != sorted(b.negatives)
+
+
+def test_texts_are_queries_then_positives_then_negatives_in_the_same_order(make, read):
+    batches = make(run(queries=4, negatives=2, chunks=2))
+    batch = batches[0]
+    assert batch.tokens.shape == (2, 8, 64)
+    np.testing.assert_array_equal(batch.queries, np.arange(4))
+    np.testing.assert_array_equal(batch.passages, np.arange(4, 16))
+    texts = read(batch)
+    order = numbers(texts.queries)
+    assert texts.positives == [f"answer {n}" for n in order]
+    assert numbers(texts.negatives) == [n for n in order for _ in range(2)]
+
+
+@pytest.mark.parametrize("negatives", [1, 2, 4])
+def test_negatives_are_different_ones_of_the_example_itself(negatives, make, read):
+    batches = make(run(negatives=negatives))
+    for i in range(6):
+        texts = read(batches[i])
+        for place, number in enumerate(numbers(texts.queries)):
+            mine = texts.negatives[place * negatives : (place + 1) * negatives]
+            assert set(mine) <= set(example(number).negatives)
+            assert len(set(mine)) == negatives
+
+
+def test_every_negative_is_chosen_in_some_epoch(make, read):
+    batches = make(run(negatives=1))
+    chosen = {text for i in range(120) for text in read(batches[i]).negatives}
+    assert chosen == {text for i in range(COUNT) for text in example(i).negatives}
+
+
+def test_without_negatives_there_are_queries_and_positives_alone(make, read):
+    texts = read(make(run(negatives=0))[0])
+    assert texts.negatives == []
+    assert numbers(texts.positives) == numbers(texts.queries)
+
+
+@pytest.mark.parametrize("instructions", [True, False])
+def test_instructions_are_on_queries_only_and_can_be_left_out(instructions, make, read):
+    texts = read(make(run(instructions=instructions))[0])
+    wanted = [query_text(f"query {n}", TASK if instructions else None) for n in numbers(texts.queries)]
+    assert texts.queries == wanted
+    assert texts.queries[0].startswith("Instruct: ") is instructions
+    assert not [text for text in (*texts.positives, *texts.negatives) if "Instruct" in text]
+
+
+def test_instructions_do_not_change_which_examples_and_negatives_are_in_a_batch(make, read):
+    a, b = (read(make(run(instructions=on))[4]) for on in (True, False))
+    assert a._replace(queries=numbers(a.queries)) == b._replace(queries=numbers(b.queries))
+
+
+def test_too_few_examples_are_refused_with_both_numbers(make):
+    with pytest.raises(ConfigError) as caught:
+        make(run(queries=COUNT + 1))
+    for words in (f"config.batch.queries={COUNT + 1}", f"only {COUNT} examples", "lower queries"):
+        assert words in str(caught.value)
+
+
+def test_as_many_examples_as_queries_are_enough(make, read):
+    batches = make(run(queries=COUNT, negatives=0))
+    assert [sorted(numbers(read(batches[i]).queries)) for i in range(2)] == [list(range(COUNT))] * 2

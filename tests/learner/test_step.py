@@ -1,0 +1,238 @@
+"""The training step: what mesh and chunks must not change, and what the state goes through."""
+
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from e5jax.config import Batch, Lora, Model, Optim, Tokens, Training
+from e5jax.learner import state as states
+from e5jax.learner import step as steps
+from e5jax.learner.assemble import Learner, abstract_arguments, assemble, place
+from e5jax.learner.step import loss_and_accuracy
+from e5jax.records import Batch as Rows
+from tests import tiny
+
+SPEC = tiny.SPEC._replace(hidden=32, ff=64, head_size=8, layers=2)
+MESHES = [(1, 1, 1), (8, 1, 1), (4, 2, 1), (2, 2, 2)]
+CHUNKS = [1, 2, 8]
+DROPOUT = Lora(rank=4, alpha=8.0, dropout=0.3)
+
+
+def gradients(lora: Lora | None, sizes: tuple[int, int, int], chunks: int) -> tuple[float, dict[str, np.ndarray]]:
+    """(loss, gradient of every trained parameter); dropout when the adapters have a rate."""
+    of = tiny.made(SPEC, lora)
+    on = tiny.mesh(*sizes)
+    trained, frozen = tiny.place(of, tiny.numbers(of), on)
+    key = jax.random.key(5) if lora and lora.dropout else None
+    with jax.set_mesh(on):
+        batch = place(tiny.batch(16, 2, chunks, width=12), on)
+        loss = partial(loss_and_accuracy, tiny.objective(of))
+        run = jax.jit(jax.value_and_grad(loss, has_aux=True), compiler_options=tiny.FAST)
+        (value, _), gradient = run(trained, frozen, batch, key)
+    return float(value), jax.device_get(gradient)
+
+
+@pytest.fixture(scope="module")
+def reference():
+    """The result on one device in one chunk, computed once for each kind of training."""
+    found = {}
+
+    def wanted(lora: Lora | None, chunks: int = 1) -> tuple[float, dict[str, np.ndarray]]:
+        if (str(lora), chunks) not in found:
+            found[str(lora), chunks] = gradients(lora, (1, 1, 1), chunks)
+        return found[str(lora), chunks]
+
+    return wanted
+
+
+def assert_close(found: tuple, wanted: tuple) -> None:
+    # The same float32 numbers summed in another order: over devices, chunks, heads.
+    assert found[0] == pytest.approx(wanted[0], rel=1e-5)
+    assert set(found[1]) == set(wanted[1])
+    for name, value in wanted[1].items():
+        assert np.linalg.norm(value) > 0
+        assert np.linalg.norm(found[1][name] - value) <= 1e-5 * np.linalg.norm(value), name
+
+
+@pytest.mark.parametrize("lora", [tiny.LORA, None], ids=["lora", "full"])
+@pytest.mark.parametrize("sizes", MESHES, ids=str)
+@pytest.mark.parametrize("chunks", CHUNKS)
+def test_neither_mesh_nor_chunks_change_loss_or_gradients(reference, lora, sizes, chunks):
+    if (sizes, chunks) != ((1, 1, 1), 1):
+        assert_close(gradients(lora, sizes, chunks), reference(lora))
+
+
+@pytest.mark.parametrize("sizes", MESHES[1:], ids=str)
+def test_the_mesh_does_not_change_what_dropout_drops(reference, sizes):
+    wanted = reference(DROPOUT, 2)
+    assert_close(gradients(DROPOUT, sizes, 2), wanted)
+    assert wanted[0] != pytest.approx(reference(tiny.LORA)[0], rel=1e-3)
+
+
+def training(lora: Lora | None, **optim: float) -> Training:
+    return Training(
+        tokens=Tokens(limit=12),
+        model=Model(base="x", dtype="float32"),
+        lora=lora,
+        batch=Batch(queries=16, negatives=2, chunks=2),
+        optim=Optim(**{"learning_rate": 1e-2, "warmup_steps": 0, "steps": 10} | optim),
+    )
+
+
+def batches(on: jax.sharding.Mesh, count: int) -> list[Rows]:
+    return [place(tiny.batch(16, 2, 2, width=12, seed=seed), on) for seed in range(count)]
+
+
+def start(learner: Learner, on: jax.sharding.Mesh, values: dict[str, np.ndarray]) -> tuple[states.State, dict[str, jax.Array]]:
+    trained, frozen = tiny.place(learner.blueprint, values, on)
+    return states.fresh(trained, learner.optimiser, on), frozen
+
+
+@pytest.fixture(scope="module", params=[tiny.LORA, None], ids=["lora", "full"])
+def learner(request) -> Learner:
+    """A learner whose step is compiled once for the tests below, on the mesh 2 × 2 × 2."""
+    return assemble(training(request.param), SPEC)
+
+
+@pytest.fixture(scope="module")
+def on() -> jax.sharding.Mesh:
+    return tiny.mesh(2, 2, 2)
+
+
+def update_by_hand(learner: Learner, parameters: dict, moments: optax.OptState, frozen: dict, batch: Rows) -> tuple:
+    """(parameters, moments, loss, accuracy, gradient norm)."""
+    gradient_of = jax.value_and_grad(partial(loss_and_accuracy, learner.objective), has_aux=True)
+    (loss, accuracy), gradient = gradient_of(parameters, frozen, batch, None)
+    updates, moments = learner.optimiser.update(gradient, moments, parameters)
+    norm = jnp.sqrt(sum(jnp.sum(jnp.square(g)) for g in gradient.values()))
+    return optax.apply_updates(parameters, updates), moments, loss, accuracy, norm
+
+
+def test_steps_equal_updates_by_hand(learner, on):
+    made = learner.blueprint
+    values = tiny.numbers(made)
+    with jax.set_mesh(on):
+        state, frozen = start(learner, on, values)
+        parameters = start(learner, on, values)[0].parameters
+        moments = jax.jit(learner.optimiser.init)(parameters)
+        by_hand = jax.jit(partial(update_by_hand, learner), compiler_options=tiny.FAST)
+        for number, batch in enumerate(batches(on, 2)):
+            state, metrics = learner.step(state, frozen, batch)
+            jax.block_until_ready(state)  # two programs with collectives at once may starve eight devices on two cores
+            parameters, moments, loss, accuracy, norm = jax.block_until_ready(by_hand(parameters, moments, frozen, batch))
+            # One program against two: float32 rounding. Adam divides by |g|, which lifts it where g is tiny.
+            assert float(metrics.loss) == pytest.approx(float(loss), rel=1e-5)
+            assert float(metrics.accuracy) == float(accuracy)
+            assert float(metrics.gradient_norm) == pytest.approx(float(norm), rel=1e-4)
+            assert float(metrics.learning_rate) == pytest.approx(1e-2 * (1 - number / 10))
+            assert float(metrics.finite) == 1
+            assert int(metrics.real_tokens) == int(np.sum(np.asarray(batch.segments) > 0))
+            lengths = np.asarray(batch.ends).ravel() + 1
+            assert float(metrics.squared_lengths) == np.sum(lengths.astype(np.int64) ** 2)
+            assert int(metrics.computed_tokens) == 64 * 12
+    assert int(state.step) == 2
+    for name, value in parameters.items():
+        moved = np.linalg.norm(np.asarray(value) - values[name])
+        assert moved > 0
+        assert np.linalg.norm(np.asarray(state.parameters[name]) - np.asarray(value)) <= 1e-3 * moved, name
+
+
+def test_moments_are_float32_and_lie_where_their_parameters_lie(learner, on):
+    with jax.set_mesh(on):
+        state, frozen = start(learner, on, tiny.numbers(learner.blueprint))
+        fresh = jax.tree.map(lambda leaf: (leaf.shape, leaf.dtype, leaf.sharding), state)
+        state, _ = learner.step(state, frozen, *batches(on, 1))
+    assert jax.tree.map(lambda leaf: (leaf.shape, leaf.dtype, leaf.sharding), state) == fresh
+    adam = next(leaf for leaf in jax.tree.leaves(state.moments, is_leaf=lambda x: hasattr(x, "mu")) if hasattr(leaf, "mu"))
+    for moment in (adam.mu, adam.nu):
+        assert set(moment) == set(learner.blueprint.trained)
+        for name, value in moment.items():
+            assert value.dtype == jnp.float32
+            assert value.sharding == state.parameters[name].sharding
+    kernel = next(name for name in adam.mu if name.endswith(("q/kernel", "q/lora_a")))
+    assert len({str(shard.index) for shard in adam.mu[kernel].addressable_shards}) > 1
+
+
+def test_abstract_arguments_are_those_of_the_real_step(learner, on):
+    with jax.set_mesh(on):
+        state, frozen = start(learner, on, tiny.numbers(learner.blueprint))
+        (batch,) = batches(on, 1)
+    lora = tiny.LORA if learner.blueprint.lora else None
+    for real, abstract in zip((state, frozen, batch), abstract_arguments(training(lora), learner, on), strict=True):
+        described = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=leaf.sharding), real)
+        assert described == abstract
+
+
+def test_a_step_compiles_once(learner, on):
+    with jax.set_mesh(on):
+        state, frozen = start(learner, on, tiny.numbers(learner.blueprint))
+        for batch in batches(on, 3):
+            state, _ = learner.step(state, frozen, batch)
+    assert learner.step._cache_size() == 1
+
+
+def test_the_old_state_is_donated(learner, on):
+    with jax.set_mesh(on):
+        old, frozen = start(learner, on, tiny.numbers(learner.blueprint))
+        learner.step(old, frozen, *batches(on, 1))
+    assert all(leaf.is_deleted() for leaf in jax.tree.leaves(old.parameters))
+    assert not any(leaf.is_deleted() for leaf in jax.tree.leaves(frozen))
+
+
+@pytest.mark.parametrize("harm", [np.nan, np.inf])
+def test_a_step_that_is_not_finite_leaves_the_state_as_it_was(learner, on, harm):
+    values = tiny.numbers(learner.blueprint)
+    with jax.set_mesh(on):
+        state, frozen = start(learner, on, values)
+        first, second = batches(on, 2)
+        state, good = learner.step(state, frozen, first)  # moments and step are no longer zero
+        assert float(good.finite) == 1
+        name = next(name for name in state.parameters if name.endswith(("v/kernel", "v/lora_b")))
+        harmed = np.array(state.parameters[name])
+        harmed[0, 0, 0] = harm
+        harmed = jax.device_put(harmed, state.parameters[name].sharding)
+        state = state._replace(parameters={**state.parameters, name: harmed})
+        before = jax.device_get(state)
+        state, metrics = learner.step(state, frozen, second)
+    assert float(metrics.finite) == 0
+    for old, new in zip(jax.tree.leaves(before), jax.tree.leaves(jax.device_get(state)), strict=True):
+        assert old.tobytes() == new.tobytes()
+
+
+def test_a_gradient_that_overflows_leaves_the_state_as_it_was(monkeypatch):
+    def steep(_: object, trained: dict, *__: object) -> tuple[jax.Array, jax.Array]:
+        # Zero with a slope of 1e30: loss and gradient are float32, the squared norm is not.
+        return sum(jnp.sum(1e30 * (x - jax.lax.stop_gradient(x))) for x in trained.values()), jnp.zeros(())
+
+    monkeypatch.setattr(steps, "loss_and_accuracy", steep)
+    on, learner = tiny.mesh(1, 1, 1), assemble(training(tiny.LORA), SPEC)
+    with jax.set_mesh(on):
+        state, frozen = start(learner, on, tiny.numbers(learner.blueprint))
+        before = jax.device_get(state)
+        state, metrics = learner.step(state, frozen, *batches(on, 1))
+    assert np.isfinite(metrics.loss)
+    assert float(metrics.finite) == 0
+    for old, new in zip(jax.tree.leaves(before), jax.tree.leaves(jax.device_get(state)), strict=True):
+        assert old.tobytes() == new.tobytes()
+
+
+def test_dropout_depends_on_the_step_and_the_seed_and_on_nothing_else():
+    on = tiny.mesh(1, 1, 1)
+    losses = {}
+    for seed in (0, 1):
+        run = training(DROPOUT)
+        run.seed = seed
+        learner = assemble(run, SPEC)
+        values = tiny.numbers(learner.blueprint)
+        with jax.set_mesh(on):
+            (batch,) = batches(on, 1)
+            for step in (0, 0, 1):
+                state, frozen = start(learner, on, values)
+                _, metrics = learner.step(state._replace(step=jnp.asarray(step, jnp.int32)), frozen, batch)
+                losses.setdefault((seed, step), []).append(float(metrics.loss))
+    assert all(len(set(found)) == 1 for found in losses.values())
+    assert len({found[0] for found in losses.values()}) == 4

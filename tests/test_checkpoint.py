@@ -1,0 +1,148 @@
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+
+from e5jax.checkpoint import Checkpoints
+from e5jax.config import Optim
+from e5jax.errors import ConfigError
+from e5jax.learner import state
+from e5jax.learner.optim import optimiser
+from e5jax.learner.state import State
+from e5jax.mesh import sharding
+from tests import tiny
+
+IDENTITY = {"data": "1f", "base": "2e", "tokenizer": "3d"}
+MESHES = [(1, 1, 1), (2, 2, 2)]
+UPDATE = optimiser(Optim(steps=10, warmup_steps=1))
+AXES = {"a": ("layers", "embed", "rank"), "b": ("layers", "rank", "ff"), "norm": ("embed",)}
+SHAPES = {"a": (2, 8, 4), "b": (2, 4, 6), "norm": (8,)}
+
+
+def wanted(shape: tuple[int, int, int]) -> State:
+    """The abstract state on a mesh."""
+    mesh = tiny.mesh(*shape)
+    placed = {n: jax.ShapeDtypeStruct(SHAPES[n], "float32", sharding=sharding(mesh, axes)) for n, axes in AXES.items()}
+    return state.abstract(placed, UPDATE, mesh)
+
+
+def numbers(of: State, seed: int = 0) -> State:
+    """Numbers for every leaf; small, large and odd ones, so that any rounding would show."""
+    random = np.random.default_rng(seed)
+
+    def make(leaf: jax.ShapeDtypeStruct) -> jax.Array:
+        values = random.standard_normal(leaf.shape) * 10.0 ** random.integers(-30, 30, leaf.shape)
+        return jax.device_put(np.asarray(values if leaf.dtype == np.float32 else 7, leaf.dtype), leaf.sharding)
+
+    return jax.tree.map(make, of)
+
+
+def save(checkpoints: Checkpoints, step: int, found: State, identity: dict[str, str] | None = None) -> None:
+    checkpoints.save(step, found.parameters, {"step": found.step, "moments": found.moments}, identity or IDENTITY)
+
+
+def restore(checkpoints: Checkpoints, step: int, of: State) -> State:
+    parameters, rest = checkpoints.restore(step, of.parameters, {"step": of.step, "moments": of.moments})
+    return State(rest["step"], parameters, rest["moments"])
+
+
+def assert_same_bits(found: object, other: object) -> None:
+    assert jax.tree.structure(found) == jax.tree.structure(other)
+    for a, b in zip(jax.tree.leaves(found), jax.tree.leaves(other), strict=True):
+        assert a.dtype == b.dtype
+        assert np.asarray(a).tobytes() == np.asarray(b).tobytes()
+
+
+def places(of: object) -> list[jax.sharding.Sharding]:
+    return [leaf.sharding for leaf in jax.tree.leaves(of)]
+
+
+@pytest.fixture(scope="module", params=MESHES, ids=str)
+def saved(request, tmp_path_factory) -> tuple[Path, State]:
+    """A directory with checkpoint 3, saved on a mesh, and what was saved."""
+    folder = tmp_path_factory.mktemp("run") / "checkpoints"
+    found = numbers(wanted(request.param))
+    with Checkpoints(folder, keep=2) as checkpoints:
+        save(checkpoints, 3, found)
+    return folder, found
+
+
+@pytest.mark.parametrize("shape", MESHES, ids=str)
+def test_state_comes_back_bit_for_bit_on_any_mesh_and_placed_as_asked(saved, shape):
+    folder, found = saved
+    with Checkpoints(folder) as checkpoints:
+        assert checkpoints.latest() == 3
+        again = restore(checkpoints, 3, wanted(shape))
+    assert_same_bits(again, found)
+    assert places(again) == places(wanted(shape))
+
+
+def test_parameters_can_be_read_alone_on_one_device(saved):
+    folder, found = saved
+    asked = wanted((1, 1, 1)).parameters
+    with Checkpoints(folder) as checkpoints:
+        again = checkpoints.restore_parameters(3, asked)
+    assert_same_bits(again, found.parameters)
+    assert places(again) == places(asked)
+
+
+def test_the_same_identity_is_accepted(saved):
+    with Checkpoints(saved[0]) as checkpoints:
+        checkpoints.check_identity(3, dict(reversed(IDENTITY.items())))
+
+
+@pytest.mark.parametrize(
+    ("change", "named"),
+    [
+        ({"data": "99"}, ["another data ", '"1f" -> "99"']),
+        ({"data": "99", "tokenizer": "88"}, ["another data, tokenizer ", '"3d" -> "88"']),
+        ({"teacher": "77"}, ["another teacher ", 'null -> "77"']),
+    ],
+)
+def test_a_changed_identity_is_refused_and_named(saved, change, named):
+    with Checkpoints(saved[0]) as checkpoints, pytest.raises(ConfigError) as caught:
+        checkpoints.check_identity(3, IDENTITY | change)
+    for words in ["checkpoint 3", *named, "--workdir"]:
+        assert words in str(caught.value)
+    assert "base" not in str(caught.value)
+
+
+def test_an_identity_that_lacks_an_entry_is_refused(saved):
+    with Checkpoints(saved[0]) as checkpoints, pytest.raises(ConfigError, match=r'another base .*"2e" -> null'):
+        checkpoints.check_identity(3, {name: value for name, value in IDENTITY.items() if name != "base"})
+
+
+def test_a_new_directory_has_no_checkpoint(tmp_path):
+    with Checkpoints(tmp_path / "new", keep=1) as checkpoints:
+        assert checkpoints.latest() is None
+
+
+def test_only_the_newest_stay(tmp_path):
+    found = numbers(wanted((1, 1, 1)))
+    with Checkpoints(tmp_path / "checkpoints", keep=2) as checkpoints:
+        for step in (1, 5, 9):
+            save(checkpoints, step, found)
+            assert checkpoints.latest() == step
+    assert sorted(path.name for path in (tmp_path / "checkpoints").iterdir()) == ["5", "9"]
+
+
+def test_a_checkpoint_is_complete_when_saving_returns(tmp_path):
+    first, second = numbers(wanted((1, 1, 1))), numbers(wanted((1, 1, 1)), seed=1)
+    with Checkpoints(tmp_path, keep=2) as writer:
+        save(writer, 1, first)
+        save(writer, 2, second)
+        jax.tree.map(lambda leaf: leaf.delete(), second)
+        with Checkpoints(tmp_path) as reader:
+            assert reader.latest() == 2
+            assert_same_bits(restore(reader, 2, wanted((1, 1, 1))), numbers(wanted((1, 1, 1)), seed=1))
+
+
+def test_what_a_killed_save_left_is_no_checkpoint(tmp_path):
+    with Checkpoints(tmp_path, keep=2) as checkpoints:
+        save(checkpoints, 1, numbers(wanted((1, 1, 1))))
+    (tmp_path / "2.orbax-checkpoint-tmp").mkdir()
+    (tmp_path / "2.orbax-checkpoint-tmp" / "half").write_text("")
+    with Checkpoints(tmp_path, keep=2) as checkpoints:
+        assert checkpoints.latest() == 1
+    assert [path.name for path in tmp_path.iterdir()] == ["1"]
