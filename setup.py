@@ -21,12 +21,14 @@ DEV = [
     "hypothesis>=6.140,<7",
     "import-linter>=2.5,<2.17",
     "libtpu>=0.0.42,<0.0.43; platform_machine == 'x86_64' and sys_platform == 'linux'",
+    "mistral-common>=1.8,<2",  # carries the real Mistral tokenizer
     "peft>=0.18,<0.22",
     "pre-commit>=4.3,<5",
     "pyright>=1.1.400,<1.1.420",
     "pytest>=9.0,<9.3",
     "pytest-xdist>=3.8,<4",
     "ruff>=0.14,<0.18",
+    "sentencepiece>=0.2.1,<0.3",
 ]
 
 setup(

@@ -27,7 +27,7 @@ class Harvest:
     heldout_pairs: int = 1_200
     heldout_pairs_per_package: int = 60
     train_pairs_per_package: int = 1_500
-    task: str = "Given a description of a Python function, retrieve the code of that function"
+    task: str = "Retrieve the function that this describes"
 
 
 @dataclass(slots=True)

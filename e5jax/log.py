@@ -2,6 +2,7 @@
 
 import importlib
 import json
+import math
 import sys
 from pathlib import Path
 from types import TracebackType
@@ -47,7 +48,8 @@ class MetricLog:
         """Writes the scalars of one step; `step` counts from 1."""
         if self._file is None:
             return
-        self._file.write(json.dumps({"step": step, **scalars}) + "\n")
+        finite = {name: value if math.isfinite(value) else None for name, value in scalars.items()}  # JSON has no NaN
+        self._file.write(json.dumps({"step": step, **finite}, allow_nan=False) + "\n")
         if self._board is not None:
             for name, value in scalars.items():
                 self._board.add_scalar(name, value, step)

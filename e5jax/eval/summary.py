@@ -132,11 +132,9 @@ def searches(embedder: Embedder, folder: Path) -> list[Search]:
 
 
 def _search(query: str, right: str, names: Sequence[str], documents: Mapping[str, str], scores: np.ndarray) -> Search:
-    order = np.argsort(-scores, kind="stable")
-    rank = 1 + int(np.flatnonzero(order == names.index(right))[0])
-    best = [
-        Neighbour(names[i], documents[names[i]], float(scores[i]), names[i] == right) for i in order[:SHOWN_NEIGHBOURS].tolist()
-    ]
+    order: list[int] = np.argsort(-scores, kind="stable").tolist()
+    rank = 1 + order.index(names.index(right))
+    best = [Neighbour(names[i], documents[names[i]], float(scores[i]), names[i] == right) for i in order[:SHOWN_NEIGHBOURS]]
     return Search(query, best, rank)
 
 
