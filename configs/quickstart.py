@@ -37,8 +37,8 @@ def get_config() -> Config:
             dtype="float32",
         ),
         batch=Batch(queries=128, negatives=0, chunks=32),
-        optim=Optim(learning_rate=2e-3, steps=150, warmup_steps=15, weight_decay=0.01),
-        checkpoint=Checkpoint(every=50, keep=2),
+        optim=Optim(learning_rate=2e-3, steps=180, warmup_steps=18, weight_decay=0.01),
+        checkpoint=Checkpoint(every=60, keep=2),
         export=Export(dtype="float32"),
     )
     return Config(
@@ -47,8 +47,8 @@ def get_config() -> Config:
         data=Data(harvest=harvest),
         tokens=Tokens(limit=tokens.limit),
         model=Model(pooling="last", dtype="float32"),
-        lora=Lora(rank=16, alpha=32.0, dropout=0.1),
-        batch=Batch(queries=128, negatives=1, chunks=48),
+        lora=Lora(rank=16, alpha=32.0, dropout=0.05),
+        batch=Batch(queries=96, negatives=1, chunks=36),
         optim=Optim(learning_rate=2e-3, steps=50, warmup_steps=5, weight_decay=0.01),
         checkpoint=Checkpoint(every=25, keep=2),
         export=Export(dtype="float32", task=harvest.task),

@@ -92,5 +92,5 @@ def test_another_configuration_in_the_same_directory_is_refused_by_field(finishe
     workdir, _ = finished
     refused = e5jax(workdir, "--config.optim.learning_rate=0.5")
     assert refused.returncode == 3
-    assert "config.optim.learning_rate: 0.001 -> 0.5" in refused.stderr
+    assert "config.optim.learning_rate: 0.002 -> 0.5" in refused.stderr
     assert "Traceback" not in refused.stderr
