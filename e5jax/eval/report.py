@@ -143,7 +143,7 @@ def _series(runs: Sequence[Run], key: str) -> dict[str, tuple[list[float], list[
 
 
 def _data(report: Report) -> page.Html:
-    count = f"{len(report.query_lengths):,} training pairs. Texts longer than the token limit are cut, so they pile up at it."
+    count = f"{len(report.query_lengths):,} training pairs, by their length before they are cut at the token limit."
     return page.section(
         "Training texts",
         page.paragraph(count),
@@ -157,7 +157,8 @@ def _data(report: Report) -> page.Html:
 
 
 def _searches(searches: Sequence[Search]) -> page.Html:
-    return page.section("What it finds", *(_search(search) for search in searches))
+    order = page.paragraph("From the easiest query to the hardest, evenly spaced by the rank of the right function.")
+    return page.section("What it finds", order, *(_search(search) for search in searches))
 
 
 def _search(search: Search) -> page.Html:

@@ -121,14 +121,16 @@ def training_lengths(config: Config, workdir: Workdir, embedder: Embedder) -> tu
 
 
 def searches(embedder: Embedder, folder: Path) -> list[Search]:
-    """A few queries, spread over the held-out set, with what the model finds for them."""
+    """A few queries from the easiest to the hardest, evenly spaced by the rank of the right document, and what is found."""
     documents, queries = (_texts(folder / name) for name in ("corpus.jsonl", "queries.jsonl"))
     instruction = json.loads((folder / "task.json").read_text(encoding="utf-8"))["instruction"]
-    ids = list(queries)
-    chosen = [ids[int(i)] for i in np.linspace(0, len(queries) - 1, SHOWN_QUERIES, dtype=int)]
-    names, vectors = list(documents), embedder.encode(list(documents.values()))
-    scores = embedder.similarity(embedder.encode([queries[name] for name in chosen], instruction), vectors)
-    return [_search(queries[name], name, names, documents, row) for name, row in zip(chosen, scores, strict=True)]
+    names, asked = list(documents), list(queries)
+    vectors = embedder.encode(list(documents.values()))
+    scores = embedder.similarity(embedder.encode(list(queries.values()), instruction), vectors)
+    right = scores[np.arange(len(asked)), [names.index(name) for name in asked]]
+    order = np.argsort(np.sum(scores > right[:, None], axis=1), kind="stable")
+    chosen = order[np.linspace(0, len(order) - 1, SHOWN_QUERIES + 1, dtype=int)[:-1]].tolist()
+    return [_search(queries[asked[i]], asked[i], names, documents, scores[i]) for i in chosen]
 
 
 def _search(query: str, right: str, names: Sequence[str], documents: Mapping[str, str], scores: np.ndarray) -> Search:

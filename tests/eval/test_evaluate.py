@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from mteb.mocks.mock_tasks import MockSTSTask
 
+from e5jax.__main__ import parser
 from e5jax.errors import ConfigError
 from e5jax.eval.bm25 import BM25
 from e5jax.eval.encoder import JaxEncoder

@@ -134,19 +134,28 @@ def test_a_changed_input_is_refused_by_name(changed, place, tmp_path):
 
 
 def test_a_loss_that_is_not_finite_stops_the_run_and_names_the_step(place, tmp_path, monkeypatch):
-    run = scratch_run(place)
-    real = loop.place
-    calls = []
+    run = lora_run(place)
+    prepare, put = loop._prepare, loop.place
+    ready, broken, calls = [], [], []
+
+    def prepared(*arguments):
+        ready.append(prepare(*arguments))
+        broken.append(ready[0].frozen["norm/scale"] * np.nan)
+        return ready[0]
 
     def poisoned(batch, mesh):
         calls.append(batch)
-        # A token outside the vocabulary reads NaN from the embedding table.
-        return real(batch._replace(tokens=np.full_like(batch.tokens, 10**6)) if len(calls) == 4 else batch, mesh)
+        if len(calls) == 4:  # from step 4 on the frozen base is broken
+            ready[0].frozen["norm/scale"] = broken[0]
+        return put(batch, mesh)
 
+    monkeypatch.setattr(loop, "_prepare", prepared)
     monkeypatch.setattr(loop, "place", poisoned)
     with pytest.raises(RunError, match=r"^step 4: loss=nan"):
         loop.train(run, inputs_for(run), Workdir(tmp_path), "poisoned")
-    assert [row["step"] for row in rows(tmp_path)] == [1, 2, 3, 4]
+    found = rows(tmp_path)
+    assert [row["step"] for row in found] == [1, 2, 3, 4]
+    assert found[-1]["train/loss"] is None  # JSON has no NaN
     with Checkpoints(tmp_path / "checkpoints") as checkpoints:
         assert checkpoints.latest() == 2
 
