@@ -37,8 +37,8 @@ def get_config() -> Config:
             dtype="float32",
         ),
         batch=Batch(queries=128, negatives=0, chunks=32),
-        optim=Optim(learning_rate=2e-3, steps=180, warmup_steps=18, weight_decay=0.01),
-        checkpoint=Checkpoint(every=60, keep=2),
+        optim=Optim(learning_rate=2e-3, steps=160, warmup_steps=16, weight_decay=0.01),
+        checkpoint=Checkpoint(every=80, keep=2),
         export=Export(dtype="float32"),
     )
     return Config(
@@ -47,9 +47,9 @@ def get_config() -> Config:
         data=Data(harvest=harvest),
         tokens=Tokens(limit=tokens.limit),
         model=Model(pooling="last", dtype="float32"),
-        lora=Lora(rank=16, alpha=32.0, dropout=0.05),
+        lora=Lora(rank=16, alpha=32.0, dropout=0.0),
         batch=Batch(queries=96, negatives=1, chunks=36),
-        optim=Optim(learning_rate=2e-3, steps=50, warmup_steps=5, weight_decay=0.01),
+        optim=Optim(learning_rate=2e-3, steps=75, warmup_steps=5, weight_decay=0.01),
         checkpoint=Checkpoint(every=25, keep=2),
         export=Export(dtype="float32", task=harvest.task),
         eval=Eval(tasks=("heldout",), backend="jax"),
