@@ -1,5 +1,6 @@
 """BM25 over the same tasks and metrics as the embedders: an mteb search system, in memory."""
 
+import logging
 import re
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -50,6 +51,8 @@ class Index:
     def __init__(self, documents: Sequence[str]) -> None:
         # Importing bm25s starts JAX's backend; at the top of the file, importing this module would take the accelerator.
         import bm25s  # noqa: PLC0415
+
+        logging.getLogger("bm25s").setLevel(logging.WARNING)  # it sets itself to DEBUG
 
         self._model = bm25s.BM25(method="lucene", k1=K1, b=B)
         self._model.index([words(text) for text in documents], show_progress=False)
