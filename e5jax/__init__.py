@@ -12,7 +12,7 @@ __all__ = ["Embedder"]
 def __getattr__(name: str) -> object:
     """Imports `Embedder` when it is asked for: reading a configuration must not wait for JAX."""
     if name == "Embedder":
-        from e5jax.embedder import Embedder  # noqa: PLC0415
+        from e5jax.embedder import Embedder  # noqa: PLC0415  it brings JAX in
 
         return Embedder
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

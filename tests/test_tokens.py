@@ -42,7 +42,7 @@ def mistral() -> Tokenizer:
         if piece[:cut] in ids and piece[cut:] in ids
     ]
     merges = [(left, right) for left, right, _ in sorted(pairs, key=lambda pair: -pair[2])]
-    tokenizer = Tokenizer(models.BPE(ids, merges, unk_token="<unk>", fuse_unk=True, byte_fallback=True))  # noqa: S106
+    tokenizer = Tokenizer(models.BPE(ids, merges, unk_token="<unk>", fuse_unk=True, byte_fallback=True))  # noqa: S106  a token, not a password
     tokenizer.normalizer = normalizers.Sequence([normalizers.Prepend("▁"), normalizers.Replace(" ", "▁")])
     tokenizer.decoder = decoders.Sequence(
         [decoders.Replace("▁", " "), decoders.ByteFallback(), decoders.Fuse(), decoders.Strip(" ", 1, 0)]
@@ -121,7 +121,7 @@ def disturbed(tokenizer: Tokenizer) -> list[Tokenizer]:
         single="<s> $A </s>", special_tokens=[("<s>", BOS), ("</s>", EOS)], pair="<s> $A </s> $B:1"
     )
     copies[1].enable_truncation(5)
-    copies[2].enable_padding(length=64, pad_id=EOS, pad_token="</s>")  # noqa: S106
+    copies[2].enable_padding(length=64, pad_id=EOS, pad_token="</s>")  # noqa: S106  a token, not a password
     copies[3].encode_special_tokens = False
     return copies
 
@@ -160,7 +160,7 @@ def test_special_ids_outside_the_vocabulary_are_refused(tokenizer, bos, eos, nam
 
 
 def test_a_tokenizer_whose_text_can_become_eos_is_refused():
-    tokenizer = Tokenizer(models.WordLevel({"<unk>": 0, "<s>": 1, "</s>": 2}, unk_token="<unk>"))  # noqa: S106
+    tokenizer = Tokenizer(models.WordLevel({"<unk>": 0, "<s>": 1, "</s>": 2}, unk_token="<unk>"))  # noqa: S106  a token, not a password
     with pytest.raises(ConfigError, match="becomes the BOS id itself"):
         TextTokenizer(tokenizer, BOS, EOS, LIMIT)
 

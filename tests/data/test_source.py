@@ -90,7 +90,7 @@ def test_pickled_copy_outlives_the_original(files):
     payload = pickle.dumps(source)
     fingerprint = source.fingerprint
     del source
-    copy = pickle.loads(payload)  # noqa: S301
+    copy = pickle.loads(payload)  # noqa: S301  our own bytes, as spawned workers get them
     assert copy[41] == example(41)
     assert (len(copy), copy.fingerprint) == (50, fingerprint)
 
