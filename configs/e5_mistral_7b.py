@@ -18,7 +18,7 @@ def get_config() -> Config:
         tokens=Tokens(limit=512),
         model=Model(base="mistralai/Mistral-7B-v0.1", pooling="last", dtype="bfloat16", remat="projections"),
         lora=Lora(rank=16, alpha=32.0, dropout=0.1),
-        batch=Batch(queries=2_048, negatives=1, chunks=48),
+        batch=Batch(queries=2_048, negatives=1, chunks=48, shards=16),
         optim=Optim(learning_rate=1e-4, steps=879, warmup_steps=100, weight_decay=0.1),
         mesh=Mesh(data=1, fsdp=-1, tensor=1),
         stages=("train", "export", "eval"),

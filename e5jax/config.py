@@ -87,11 +87,31 @@ class Lora:
 
 @dataclass(slots=True)
 class Batch:
-    """The global batch. Texts = queries × (2 + negatives), encoded in `chunks` equal parts (GradCache)."""
+    """The global batch: queries × (2 + negatives) texts, packed into rows, the rows in `chunks` equal parts.
+
+    Texts fill the leading chunks, empty ones cost nothing. The first `kept_chunks` keep their activations; the others are
+    encoded again for their gradient (GradCache). Rows belong to `shards`, which devices take whole.
+    """
 
     queries: int = 2_048
     negatives: int = 1
     chunks: int = 48
+    kept_chunks: int = 0
+    row_tokens: int = 0  # 0: tokens.limit; longer rows hold more short texts
+    texts_a_row: int = 8  # at most
+    shards: int = 1  # fixes the layout: data × fsdp must divide it
+
+    @property
+    def texts(self) -> int:
+        """Queries, positives and hard negatives."""
+        return self.queries * (2 + self.negatives)
+
+    def sure(self, limit: int) -> int:
+        """Texts of at most `limit` tokens that every row can hold.
+
+        First fit opens a row only when no other has room, and a row with fewer texts has room: texts / sure rows hold any batch.
+        """
+        return min((self.row_tokens or limit) // limit, self.texts_a_row)
 
 
 @dataclass(slots=True)

@@ -57,16 +57,17 @@ class Batch(NamedTuple):
 
     Rows hold texts one behind the other: `segments` numbers a row's texts from 1, 0 is padding; `positions` counts from 0
     inside each text; `ends` is the place of each text's last token in its row, -1 where a row has fewer texts.
-    `queries` and `passages` are flat indices into `[c · n · s]`; passages are first all positives, in the order of
-    the queries, then the hard negatives.
+    The rows of a chunk are those of virtual shard 0, then 1, and so on. `queries` and `passages` say for every shard where
+    its texts are: flat indices into its own `[c · rows of the shard · s]`. Passages are example by example: the positive,
+    then its hard negatives.
     """
 
     tokens: Int[Array | ndarray, "c n t"]
     segments: Int[Array | ndarray, "c n t"]
     positions: Int[Array | ndarray, "c n t"]
     ends: Int[Array | ndarray, "c n s"]
-    queries: Int[Array | ndarray, " q"]
-    passages: Int[Array | ndarray, " p"]
+    queries: Int[Array | ndarray, "shards queries"]
+    passages: Int[Array | ndarray, "shards passages"]
 
 
 class Metrics(NamedTuple):
@@ -77,6 +78,6 @@ class Metrics(NamedTuple):
     gradient_norm: Float[Array, ""]  # before clipping
     learning_rate: Float[Array, ""]
     real_tokens: Int[Array, ""]
-    computed_tokens: Int[Array, ""]  # padding included
+    computed_tokens: Int[Array, ""]  # padding included, empty chunks left out
     squared_lengths: Float[Array, ""]  # sum over texts of length², for counting attention FLOPs
     finite: Float[Array, ""]  # 0 when loss or gradient was not finite and the state was left unchanged

@@ -1,4 +1,4 @@
-"""From text to ids: the instruction template, BOS and EOS, truncation, and rows of a batch.
+"""From text to ids: the instruction template, BOS and EOS, truncation.
 
 Ids are built here and not by the tokenizer's own post-processor, whose BOS/EOS settings differ between versions of
 transformers and have silently cost others their EOS.
@@ -8,11 +8,9 @@ import hashlib
 from collections.abc import Sequence
 from pathlib import Path
 
-import numpy as np
 from tokenizers import Tokenizer
 
 from e5jax.errors import ConfigError
-from e5jax.records import Batch
 
 # The E5-Mistral query template (arXiv 2401.00368, section 3.2); documents stay bare.
 TEMPLATE = "Instruct: {task}\nQuery: {text}"
@@ -73,27 +71,3 @@ class TextTokenizer:
         """SHA-256 of the tokenizer with its special ids and limit."""
         text = f"{self.bos} {self.eos} {self.limit} {self.tokenizer.to_str()}"
         return hashlib.sha256(text.encode()).hexdigest()
-
-
-def one_text_a_row(queries: Sequence[list[int]], passages: Sequence[list[int]], chunks: int, width: int) -> Batch:
-    """Lays texts out in `[chunks, rows, width]`, one text a row in the order given: all queries, then all passages."""
-    texts = [*queries, *passages]
-    rows = len(texts) // chunks
-    assert rows * chunks == len(texts), "validate checks that texts divide into chunks"
-    tokens = np.zeros((len(texts), width), np.int32)
-    real = np.zeros((len(texts), width), bool)
-    for row, ids in enumerate(texts):
-        tokens[row, : len(ids)] = ids
-        real[row, : len(ids)] = True
-    positions = np.where(real, np.arange(width, dtype=np.int32), 0)
-    ends = np.array([len(ids) - 1 for ids in texts], np.int32)
-    order = np.arange(len(texts), dtype=np.int32)
-    shape = (chunks, rows, width)
-    return Batch(
-        tokens=tokens.reshape(shape),
-        segments=real.astype(np.int32).reshape(shape),
-        positions=positions.astype(np.int32).reshape(shape),
-        ends=ends.reshape(chunks, rows, 1),
-        queries=order[: len(queries)],
-        passages=order[len(queries) :],
-    )

@@ -46,10 +46,7 @@ def validate(config: Config) -> None:
 
 
 def _validate_training(run: Training, at: str, *, needs_start: bool) -> None:
-    for name in ("queries", "chunks"):
-        _at_least(f"{at}.batch.{name}", getattr(run.batch, name), 1)
     for path, value, least in [
-        ("batch.negatives", run.batch.negatives, 0),
         ("tokens.limit", run.tokens.limit, 3),
         ("tokens.vocabulary", run.tokens.vocabulary, 300),
         ("optim.steps", run.optim.steps, 1),
@@ -59,6 +56,7 @@ def _validate_training(run: Training, at: str, *, needs_start: bool) -> None:
         ("optim.weight_decay", run.optim.weight_decay, 0),
     ]:
         _at_least(f"{at}.{path}", value, least)
+    _validate_batch(run.batch, run.tokens.limit, at)
     for path, value in [
         ("loss.temperature", run.loss.temperature),
         ("optim.learning_rate", run.optim.learning_rate),
@@ -102,22 +100,32 @@ def _validate_mesh(run: Training, at: str) -> None:
             raise ConfigError(f"{at}.mesh.{name}={size}: must be at least 1, or -1 for all devices that are left")
     if list(axes.values()).count(-1) > 1:
         raise ConfigError(f"{at}.mesh={axes}: -1 on more than one axis; give all but one a size")
-    check_batch_fits(run.batch, max(run.mesh.data, 1) * max(run.mesh.fsdp, 1), at)
+    check_shards(run.batch, max(run.mesh.data, 1) * max(run.mesh.fsdp, 1), at)
 
 
-def check_batch_fits(batch: Batch, shards: int, at: str = "config") -> None:
-    """The texts must divide over the chunks, a chunk's rows over the `shards` = data × fsdp devices."""
-    texts = batch.queries * (2 + batch.negatives)
-    if texts % batch.chunks:
+def _validate_batch(batch: Batch, limit: int, at: str) -> None:
+    """Texts, rows and queries must divide into chunks and shards."""
+    for name, least in [("queries", 1), ("negatives", 0), ("chunks", 1), ("kept_chunks", 0), ("texts_a_row", 1), ("shards", 1)]:
+        _at_least(f"{at}.batch.{name}", getattr(batch, name), least)
+    if batch.kept_chunks > batch.chunks:
+        raise ConfigError(f"{at}.batch.kept_chunks={batch.kept_chunks}: there are only chunks={batch.chunks}")
+    if batch.row_tokens and batch.row_tokens < limit:
+        raise ConfigError(f"{at}.batch.row_tokens={batch.row_tokens}: must be at least tokens.limit={limit}, or 0 for just that")
+    sure = batch.sure(limit)
+    if batch.queries % batch.shards or batch.texts % (sure * batch.chunks * batch.shards):
         raise ConfigError(
-            f"{at}.batch.chunks={batch.chunks}: {texts} texts (queries={batch.queries} × {2 + batch.negatives}) "
-            f"do not divide into it; choose a divisor of {texts}"
+            f"{at}.batch: queries={batch.queries} × {2 + batch.negatives} = {batch.texts} texts, {sure} a row at worst, do not "
+            f"divide into chunks={batch.chunks} × shards={batch.shards}; let shards divide queries, and "
+            f"{sure} × chunks × shards divide {batch.texts}"
         )
-    rows = texts // batch.chunks
-    if rows % shards or batch.queries % shards:
+
+
+def check_shards(batch: Batch, devices: int, at: str = "config") -> None:
+    """Devices take whole shards; `devices` = data × fsdp."""
+    if batch.shards % devices:
         raise ConfigError(
-            f"{at}.batch: queries={batch.queries} and rows a chunk={rows} must both divide over mesh.data × mesh.fsdp = {shards}; "
-            f"make queries a multiple of {math.lcm(shards, batch.chunks)}"
+            f"{at}.batch.shards={batch.shards}: mesh.data × mesh.fsdp = {devices} does not divide it; "
+            f"set shards to {math.lcm(batch.shards, devices)}, which has to divide queries and the rows of a chunk"
         )
 
 

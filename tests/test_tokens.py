@@ -1,9 +1,8 @@
-"""Ids: BOS, text, EOS and nothing else, whatever the text and the tokenizer's settings; rows of a batch."""
+"""Ids: BOS, text, EOS and nothing else, whatever the text and the tokenizer's settings."""
 
 from pathlib import Path
 
 import mistral_common
-import numpy as np
 import pytest
 import sentencepiece
 from hypothesis import given, settings
@@ -12,7 +11,7 @@ from tokenizers import AddedToken, Tokenizer, decoders, models, normalizers, pro
 
 from e5jax.data.vocabulary import train_tokenizer
 from e5jax.errors import ConfigError
-from e5jax.tokens import TextTokenizer, one_text_a_row, query_text
+from e5jax.tokens import TextTokenizer, query_text
 
 BOS, EOS, LIMIT = 1, 2, 16
 CORPUS = ["the quick brown fox jumps over a lazy dog", "Instruct: given a question, find the answer\nQuery: s </ >"] * 3
@@ -185,28 +184,3 @@ def test_the_template_is_that_of_the_paper_byte_for_byte():
 def test_the_template_interprets_neither_text_nor_task(text, task):
     assert query_text(text, task) == "Instruct: " + task + "\nQuery: " + text
     assert query_text("{text} {task}", "{text}") == "Instruct: {text}\nQuery: {text} {task}"
-
-
-WIDTH = 8
-ids = st.lists(st.integers(0, 99), min_size=1, max_size=WIDTH)
-
-
-@given(st.data(), st.integers(1, 4), st.integers(1, 4))
-def test_every_text_of_a_batch_can_be_recovered(data, chunks, queries):
-    count = data.draw(st.integers(queries + 1, 6)) * chunks
-    texts = data.draw(st.lists(ids, min_size=count, max_size=count))
-    batch = one_text_a_row(texts[:queries], texts[queries:], chunks, WIDTH)
-    rows = count // chunks
-    assert batch.tokens.shape == batch.segments.shape == batch.positions.shape == (chunks, rows, WIDTH)
-    assert batch.ends.shape == (chunks, rows, 1)
-    assert {part.dtype for part in batch} == {np.dtype(np.int32)}
-    flat = [part.reshape(count, -1) for part in batch[:4]]
-    found = []
-    for place in [*batch.queries, *batch.passages]:
-        tokens, segments, positions, (end,) = (part[place] for part in flat)
-        found.append(tokens[: end + 1].tolist())
-        assert segments.tolist() == [1] * (end + 1) + [0] * (WIDTH - end - 1)
-        assert positions.tolist() == [*range(end + 1), *[0] * (WIDTH - end - 1)]
-        assert not tokens[end + 1 :].any()
-    assert found == texts
-    assert len(batch.queries) == queries

@@ -1,11 +1,13 @@
 """Values that are wrong or do not go together. `test_main` puts the table through the command line as well."""
 
+import re
+
 import pytest
 
 from e5jax.config import TARGETS, Batch
 from e5jax.errors import ConfigError
 from e5jax.loading import load
-from e5jax.validate import check_batch_fits, is_hub_id
+from e5jax.validate import check_shards, is_hub_id
 from tests.test_loading import PAPER, QUICK, ROOT, config_file
 
 
@@ -23,9 +25,15 @@ NO_DATA = run_of("model=Model(base='a/b')")
 WRONG: dict[str, tuple[str, list[str], list[str]]] = {
     "literal": (PAPER, ["--config.model.pooling=cls"], ["config.model.pooling", "'cls'", "last, mean"]),
     "stage": (PAPER, ["--config.stages=('train','exprt')"], ["config.stages", "'exprt'", "data, pretrain, train, export, eval"]),
-    "batch over chunks": (PAPER, ["--config.batch.chunks=7"], ["config.batch.chunks=7", "6144", "divisor"]),
-    "batch over mesh": (PAPER, ["--config.mesh.fsdp=7"], ["queries=2048", "rows a chunk=128", "= 7", "make queries"]),
-    "batch over both axes": (PAPER, ["--config.mesh.fsdp=16", "--config.mesh.data=16"], ["config.batch", "256", "make queries"]),
+    "batch over chunks": (PAPER, ["--config.batch.chunks=7"], ["config.batch", "chunks=7", "6144", "divide"]),
+    "batch over shards": (PAPER, ["--config.batch.shards=96"], ["config.batch", "shards=96", "queries=2048", "divide"]),
+    "too many kept": (PAPER, ["--config.batch.kept_chunks=49"], ["config.batch.kept_chunks=49", "chunks=48"]),
+    "no text a row": (PAPER, ["--config.batch.texts_a_row=0"], ["config.batch.texts_a_row=0", "at least 1"]),
+    "no shard": (PAPER, ["--config.batch.shards=0"], ["config.batch.shards=0", "at least 1"]),
+    "short rows": (PAPER, ["--config.batch.row_tokens=511"], ["config.batch.row_tokens=511", "tokens.limit=512"]),
+    "rows of two over chunks": (PAPER, ["--config.batch.row_tokens=1024", "--config.batch.chunks=384"], ["2 a row", "chunks=384"]),
+    "batch over mesh": (PAPER, ["--config.mesh.fsdp=7"], ["config.batch.shards=16", "7", "shards to 112"]),
+    "batch over both axes": (PAPER, ["--config.mesh.fsdp=16", "--config.mesh.data=16"], ["shards=16", "= 256", "shards to 256"]),
     "no queries": (PAPER, ["--config.batch.queries=0"], ["config.batch.queries=0", "at least 1"]),
     "no chunks": (PAPER, ["--config.batch.chunks=0"], ["config.batch.chunks=0", "at least 1"]),
     "negative negatives": (PAPER, ["--config.batch.negatives=-1"], ["config.batch.negatives=-1", "at least 0"]),
@@ -70,7 +78,7 @@ WRONG: dict[str, tuple[str, list[str], list[str]]] = {
         ["config.stages", "config.pretrain=set", "neither"],
     ),
     "stage without pretrain": (QUICK, ["--config.pretrain=none"], ["config.stages", "config.pretrain=None", "neither"]),
-    "wrong value in pretrain": (QUICK, ["--config.pretrain.batch.chunks=7"], ["config.pretrain.batch.chunks=7", "256", "divisor"]),
+    "wrong value in pretrain": (QUICK, ["--config.pretrain.batch.chunks=7"], ["config.pretrain.batch", "chunks=7", "256"]),
     "heldout without harvest": (PAPER, ["--config.eval.tasks=('heldout',)"], ["config.eval.tasks", "heldout", "MTEB tasks"]),
     "data stage without harvest": (PAPER, ["--config.stages=('data','train')"], ["config.stages", "harvest is None", "stage out"]),
     "pretrain without the harvest": (
@@ -101,6 +109,7 @@ RIGHT: dict[str, tuple[str, list[str]]] = {
     "a step of warm-up less than steps": (PAPER, ["--config.optim.warmup_steps=878"]),
     "no warm-up": (PAPER, ["--config.optim.warmup_steps=0"]),
     "no hard negatives": (PAPER, ["--config.batch.negatives=0", "--config.batch.chunks=32"]),
+    "rows of two": (PAPER, ["--config.batch.row_tokens=1024", "--config.batch.chunks=192"]),
     "rest on another axis": (PAPER, ["--config.mesh.data=-1", "--config.mesh.fsdp=16"]),
     "a base that is a folder": (PAPER, [f"--config.model.base={ROOT}"]),
     "largest seed": (PAPER, ["--config.seed=4294967295"]),
@@ -122,22 +131,26 @@ def test_every_linear_map_is_a_target(target):
     ("queries", "negatives", "chunks", "shards"),
     [(2048, 1, 48, 16), (2048, 1, 48, 128), (6, 0, 1, 4), (8, 1, 6, 8), (10, 3, 25, 1), (8, 1, 5, 1)],
 )
-def test_batch_fits_exactly_when_texts_and_queries_divide(queries, negatives, chunks, shards):
+def test_batch_fits_exactly_when_its_parts_divide(queries, negatives, chunks, shards):
     texts = queries * (2 + negatives)
     fits = texts % chunks == 0 and (texts // chunks) % shards == 0 and queries % shards == 0
-    batch = Batch(queries, negatives, chunks)
+    overrides = [
+        f"--config.batch.{name}={value}"
+        for name, value in {"queries": queries, "negatives": negatives, "chunks": chunks, "shards": shards}.items()
+    ]
     if fits:
-        check_batch_fits(batch, shards)
+        load(PAPER, overrides)
     else:
         with pytest.raises(ConfigError, match=f"queries={queries}"):
-            check_batch_fits(batch, shards)
+            load(PAPER, overrides)
 
 
-def test_the_advised_number_of_queries_fits():
-    with pytest.raises(ConfigError) as caught:
-        check_batch_fits(Batch(2048, 1, 48), 7)
-    advised = int(str(caught.value).rsplit(" ", 1)[1])
-    check_batch_fits(Batch(advised, 1, 48), 7)
+def test_devices_take_whole_shards_and_the_advised_number_fits():
+    check_shards(Batch(shards=16), 8)
+    with pytest.raises(ConfigError, match=r"shards=16.* = 24 does not divide") as caught:
+        check_shards(Batch(shards=16), 24)
+    advised = int(re.findall(r"set shards to (\d+)", str(caught.value))[0])
+    check_shards(Batch(shards=advised), 24)
 
 
 @pytest.mark.parametrize(

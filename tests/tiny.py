@@ -15,8 +15,8 @@ from e5jax.model import hf
 from e5jax.model.blueprint import Blueprint, Parameters, blueprint
 from e5jax.model.families.mistral import config_from_spec
 from e5jax.model.spec import Spec
+from e5jax.packing import Layout, pack
 from e5jax.records import Batch
-from e5jax.tokens import one_text_a_row
 
 SPEC = Spec("mistral", 97, 64, 128, 3, 4, 2, 16, 10_000.0, None, 1e-5, 1, 2)
 LORA = Lora(rank=4, alpha=8.0, dropout=0.0)
@@ -111,11 +111,34 @@ def texts(count: int, longest: int, vocab: int = 97, seed: int = 0) -> list[list
     return [[1, *random.integers(3, vocab, random.integers(1, longest - 1)).tolist(), 2] for _ in range(count)]
 
 
-def batch(queries: int, negatives: int, chunks: int, width: int = 24, seed: int = 0) -> Batch:
-    return one_text_a_row(
-        texts(queries, width, seed=seed), texts(queries * (1 + negatives), width, seed=seed + 1_000), chunks=chunks, width=width
-    )
+def batch(
+    queries: int, negatives: int, chunks: int, width: int = 24, seed: int = 0, *, texts_a_row: int = 1, shards: int = 1
+) -> Batch:
+    total = queries * (2 + negatives)
+    asked, answers = texts(queries, width, seed=seed), texts(queries * (1 + negatives), width, seed=seed + 1_000)
+    return pack(asked, answers, Layout(chunks, total // chunks, width, texts_a_row, shards))
 
 
-def objective(of: Blueprint, pooling: str = "last", temperature: float = 0.05) -> Objective:
-    return Objective(of, pooling, temperature, seed=0)
+def objective(of: Blueprint, pooling: str = "last", temperature: float = 0.05, kept_chunks: int = 0) -> Objective:
+    return Objective(of, pooling, temperature, kept_chunks, seed=0)
+
+
+def unpack(of: Batch) -> tuple[list[list[int]], list[list[int]]]:
+    """(queries, passages) of a batch as ids, in the order in which they were packed; checks what belongs to each text."""
+    shards, slots = of.queries.shape[0], of.ends.shape[-1]
+    chunks, rows, width = of.tokens.shape
+    wide = [np.asarray(x).reshape(chunks, shards, rows // shards, width).swapaxes(0, 1) for x in of[:3]]
+    tokens, segments, positions = (x.reshape(shards, -1, width) for x in wide)
+    ends = np.asarray(of.ends).reshape(chunks, shards, -1, slots).swapaxes(0, 1).reshape(shards, -1, slots)
+
+    def text(shard: int, place: int) -> list[int]:
+        row, slot = divmod(place, slots)
+        (where,) = np.nonzero(segments[shard, row] == slot + 1)
+        assert list(where) == list(range(where[0], ends[shard, row, slot] + 1))
+        assert list(positions[shard, row, where]) == list(range(len(where)))
+        return tokens[shard, row, where].tolist()
+
+    def texts(places: np.ndarray) -> list[list[int]]:
+        return [text(shard, place) for shard in range(shards) for place in places[shard]]
+
+    return texts(np.asarray(of.queries)), texts(np.asarray(of.passages))

@@ -8,8 +8,9 @@ import numpy as np
 from e5jax.config import Training
 from e5jax.data.source import ExampleSource
 from e5jax.errors import ConfigError
+from e5jax.packing import layout, pack
 from e5jax.records import Batch, Example
-from e5jax.tokens import TextTokenizer, one_text_a_row, query_text
+from e5jax.tokens import TextTokenizer, query_text
 
 
 def make_batches(source: ExampleSource, tokenizer: TextTokenizer, run: Training) -> grain.MapDataset[Batch]:
@@ -29,9 +30,8 @@ def make_batches(source: ExampleSource, tokenizer: TextTokenizer, run: Training)
 
     def assemble(examples: Sequence[Example]) -> Batch:
         queries = tokenizer([query_text(e.query, e.instruction if run.data.instructions else None) for e in examples])
-        positives = [e.positive for e in examples]
-        negatives = [text for e in examples for text in e.negatives]
-        return one_text_a_row(queries, tokenizer(positives + negatives), run.batch.chunks, run.tokens.limit)
+        passages = tokenizer([text for e in examples for text in (e.positive, *e.negatives)])
+        return pack(queries, passages, layout(run.batch, run.tokens.limit))
 
     examples = grain.MapDataset.source(source).seed(run.seed).shuffle().random_map(choose)
     return examples.batch(run.batch.queries, drop_remainder=True, batch_fn=list).repeat().map(assemble)

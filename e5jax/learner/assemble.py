@@ -15,6 +15,7 @@ from e5jax.learner.step import Objective, make_step
 from e5jax.mesh import BATCH
 from e5jax.model.blueprint import Abstract, Blueprint, blueprint
 from e5jax.model.spec import Spec
+from e5jax.packing import layout
 from e5jax.records import Batch
 
 
@@ -30,15 +31,15 @@ class Learner(NamedTuple):
 def assemble(run: Training, spec: Spec) -> Learner:
     """The learner of a training run on a decoder of this shape."""
     made = blueprint(spec, run.lora, dtype=run.model.dtype, remat=run.model.remat, kernel=run.model.attention)
-    objective = Objective(made, run.model.pooling, run.loss.temperature, run.seed)
+    objective = Objective(made, run.model.pooling, run.loss.temperature, run.batch.kept_chunks, run.seed)
     update = optimiser(run.optim)
     return Learner(made, objective, update, make_step(objective, update, schedule(run.optim)))
 
 
 def batch_shardings(mesh: jax.sharding.Mesh) -> Batch:
-    """Rows of every chunk are spread over the devices; the two index vectors are everywhere."""
-    rows, whole = NamedSharding(mesh, PartitionSpec(None, BATCH)), NamedSharding(mesh, PartitionSpec())
-    return Batch._make([rows, rows, rows, rows, whole, whole])
+    """Rows of every chunk, and the texts of every shard, are spread over the devices."""
+    rows, shards = NamedSharding(mesh, PartitionSpec(None, BATCH)), NamedSharding(mesh, PartitionSpec(BATCH))
+    return Batch._make([rows, rows, rows, rows, shards, shards])
 
 
 def place(batch: Batch, mesh: jax.sharding.Mesh) -> Batch:
@@ -56,9 +57,9 @@ def abstract_arguments(run: Training, learner: Learner, mesh: jax.sharding.Mesh)
     made = learner.blueprint
     trained = made.abstract(made.trained, mesh, "float32")
     frozen = made.abstract(made.frozen, mesh, run.model.dtype)
-    texts, chunks = run.batch.queries * (2 + run.batch.negatives), run.batch.chunks
-    rows, wide = (chunks, texts // chunks), (chunks, texts // chunks, run.tokens.limit)
-    shapes = [wide, wide, wide, (*rows, 1), (run.batch.queries,), (texts - run.batch.queries,)]
+    to, queries = layout(run.batch, run.tokens.limit), run.batch.queries // run.batch.shards
+    wide, slots = (to.chunks, to.rows, to.width), (to.chunks, to.rows, to.texts_a_row)
+    shapes = [wide, wide, wide, slots, (to.shards, queries), (to.shards, queries * (1 + run.batch.negatives))]
     places = batch_shardings(mesh)
     batch = Batch._make(jax.ShapeDtypeStruct(s, jnp.int32, sharding=p) for s, p in zip(shapes, places, strict=True))
     return state.abstract(trained, learner.optimiser, mesh), frozen, batch

@@ -4,21 +4,26 @@ GradCache (arXiv 2101.06983) is `lax.map` over `jax.checkpoint(encode)`: vectors
 one chunk at a time, gradients are exact. `shard_map` is not needed: data movement is the `reshard` lines below.
 """
 
+from operator import itemgetter
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import optax
 from jax.sharding import PartitionSpec, reshard
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, Int
+from numpy import ndarray
 
 from e5jax.config import Pooling
 from e5jax.learner.loss import infonce
 from e5jax.learner.state import State
+from e5jax.mesh import BATCH
 from e5jax.model import dropout
 from e5jax.model.blueprint import Blueprint, Parameters
 from e5jax.model.pooling import pool
 from e5jax.records import Batch, Metrics
+
+ROWS = PartitionSpec(BATCH, None, None)
 
 
 class Objective(NamedTuple):
@@ -27,31 +32,52 @@ class Objective(NamedTuple):
     blueprint: Blueprint
     pooling: Pooling
     temperature: float
+    kept_chunks: int
     seed: int
 
 
 def encode(
     objective: Objective, parameters: Parameters, batch: Batch, key: jax.Array | None
 ) -> tuple[Float[Array, "q d"], Float[Array, "p d"]]:
-    """Unit vectors of all queries (spread over devices) and passages (whole on every device)."""
+    """Unit vectors of all queries and passages, both spread over the devices."""
     # One all-gather of the embedding table a step, instead of one a chunk.
     parameters = {**parameters, "embedding": reshard(parameters["embedding"], PartitionSpec(None, None))}
     chunks, layers = batch.tokens.shape[0], objective.blueprint.spec.layers
     seeds = None if key is None else dropout.seeds(key, (chunks, layers))
+    width = objective.blueprint.spec.hidden
 
-    def encode_chunk(seeds: Array | None, tokens: Array, segments: Array, positions: Array, ends: Array) -> Array:
+    def run(seeds: Array | None, tokens: Array, segments: Array, positions: Array, ends: Array) -> Array:
         hidden = objective.blueprint.decoder(parameters)(tokens, segments, positions, seeds)
         return pool(hidden, segments, ends, objective.pooling)
 
-    # A single chunk gains nothing from being recomputed as a whole.
-    keep = jax.checkpoint_policies.nothing_saveable if chunks > 1 else jax.checkpoint_policies.everything_saveable
-    one = jax.checkpoint(encode_chunk, policy=keep)
-    inputs = (seeds, batch.tokens, batch.segments, batch.positions, batch.ends)
-    vectors = jax.lax.map(lambda x: one(*x), inputs)  # [c n s d]
-    with jax.named_scope("gather_vectors"):
-        whole = reshard(vectors, PartitionSpec(None, None, None, None)).reshape(-1, vectors.shape[-1])
-    rows = reshard(batch.queries, PartitionSpec(("data", "fsdp")))
-    return whole.at[rows].get(out_sharding=PartitionSpec(("data", "fsdp"), None)), whole[batch.passages]
+    def skip(*chunk: Array) -> Array:
+        return jnp.zeros((*chunk[-1].shape, width), jnp.float32, out_sharding=ROWS)
+
+    def encode_chunk(chunk: tuple[Array, ...]) -> Array:
+        has_text, *texts = chunk
+        return jax.lax.cond(has_text, run, skip, *texts)
+
+    has_text = jnp.any(batch.ends >= 0, axis=(1, 2))
+    inputs = (has_text, seeds, batch.tokens, batch.segments, batch.positions, batch.ends)
+    # A single chunk gains nothing from being encoded twice.
+    kept = chunks if chunks == 1 else objective.kept_chunks
+    again = jax.checkpoint(encode_chunk, policy=jax.checkpoint_policies.nothing_saveable)
+    halves = [(encode_chunk, slice(0, kept)), (again, slice(kept, chunks))]
+    parts = [jax.lax.map(one, jax.tree.map(itemgetter(part), inputs)) for one, part in halves if part.start != part.stop]
+    vectors = jnp.concatenate(parts)  # [c n s d]
+    return pick(vectors, batch.queries), pick(vectors, batch.passages)
+
+
+def pick(vectors: Float[Array, "c n s d"], places: Int[Array | ndarray, "shards m"]) -> Float[Array, "shards_m d"]:
+    """The vectors of the texts at these places, shard by shard; no device needs another's rows."""
+    chunks, rows, slots, width = vectors.shape
+    shards, count = places.shape
+    split = jax.lax.reshape(
+        vectors, (chunks, shards, rows // shards, slots, width), out_sharding=PartitionSpec(None, BATCH, None, None, None)
+    )
+    whole = jax.lax.reshape(split.swapaxes(0, 1), (shards, chunks * rows // shards * slots, width), out_sharding=ROWS)
+    found = jax.vmap(lambda own, at: own[at])(whole, places)
+    return jax.lax.reshape(found, (shards * count, width), out_sharding=PartitionSpec(BATCH, None))
 
 
 def loss_and_accuracy(
@@ -91,7 +117,7 @@ def make_step(objective: Objective, optimiser: optax.GradientTransformation, rat
             gradient_norm=norm,
             learning_rate=jnp.asarray(rate(state.step), jnp.float32),
             real_tokens=jnp.sum(batch.segments > 0, dtype=jnp.int32),
-            computed_tokens=jnp.asarray(batch.tokens.size, jnp.int32),
+            computed_tokens=jnp.sum(jnp.any(batch.ends >= 0, axis=(1, 2)), dtype=jnp.int32) * batch.tokens[0].size,
             squared_lengths=jnp.sum(jnp.square(lengths.astype(jnp.float32))),
             finite=finite.astype(jnp.float32),
         )

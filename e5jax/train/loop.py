@@ -21,6 +21,7 @@ from e5jax.model.blueprint import Parameters
 from e5jax.records import Batch, Metrics
 from e5jax.train.inputs import Inputs
 from e5jax.train.measures import Measures
+from e5jax.validate import check_shards
 from e5jax.workdir import Workdir
 
 
@@ -37,6 +38,7 @@ class Ready(NamedTuple):
 def train(run: Training, inputs: Inputs, workdir: Workdir, name: str) -> int:
     """Trains to `run.optim.steps`, from the newest checkpoint if there is one. Returns the number of steps taken now."""
     mesh = make_mesh(run.mesh)
+    check_shards(run.batch, mesh.shape["data"] * mesh.shape["fsdp"])
     device = mesh.local_devices[0]
     if run.model.attention == "cudnn" and device.platform != "gpu":
         raise ConfigError(

@@ -22,29 +22,33 @@ CHUNKS = [1, 2, 8]
 DROPOUT = Lora(rank=4, alpha=8.0, dropout=0.3)
 
 
-def gradients(lora: Lora | None, sizes: tuple[int, int, int], chunks: int) -> tuple[float, dict[str, np.ndarray]]:
+PADDED = {"chunks": 1, "texts_a_row": 1, "shards": 1}
+PACKED = {"texts_a_row": 3, "shards": 8}
+
+
+def gradients(lora: Lora | None, sizes: tuple[int, int, int], kept: int = 0, **layout: int) -> tuple[float, dict[str, np.ndarray]]:
     """(loss, gradient of every trained parameter); dropout when the adapters have a rate."""
     of = tiny.made(SPEC, lora)
     on = tiny.mesh(*sizes)
     trained, frozen = tiny.place(of, tiny.numbers(of), on)
     key = jax.random.key(5) if lora and lora.dropout else None
     with jax.set_mesh(on):
-        batch = place(tiny.batch(16, 2, chunks, width=12), on)
-        loss = partial(loss_and_accuracy, tiny.objective(of))
+        batch = place(tiny.batch(16, 2, width=12, **layout), on)
+        loss = partial(loss_and_accuracy, tiny.objective(of, kept_chunks=kept))
         run = jax.jit(jax.value_and_grad(loss, has_aux=True), compiler_options=tiny.FAST)
         (value, _), gradient = run(trained, frozen, batch, key)
     return float(value), jax.device_get(gradient)
 
 
 @pytest.fixture(scope="module")
-def reference():
-    """The result on one device in one chunk, computed once for each kind of training."""
+def padded():
+    """The result on one device, one text a row, in one chunk; computed once for each kind of training."""
     found = {}
 
-    def wanted(lora: Lora | None, chunks: int = 1) -> tuple[float, dict[str, np.ndarray]]:
-        if (str(lora), chunks) not in found:
-            found[str(lora), chunks] = gradients(lora, (1, 1, 1), chunks)
-        return found[str(lora), chunks]
+    def wanted(lora: Lora | None) -> tuple[float, dict[str, np.ndarray]]:
+        if str(lora) not in found:
+            found[str(lora)] = gradients(lora, (1, 1, 1), **PADDED)
+        return found[str(lora)]
 
     return wanted
 
@@ -61,16 +65,30 @@ def assert_close(found: tuple, wanted: tuple) -> None:
 @pytest.mark.parametrize("lora", [tiny.LORA, None], ids=["lora", "full"])
 @pytest.mark.parametrize("sizes", MESHES, ids=str)
 @pytest.mark.parametrize("chunks", CHUNKS)
-def test_neither_mesh_nor_chunks_change_loss_or_gradients(reference, lora, sizes, chunks):
-    if (sizes, chunks) != ((1, 1, 1), 1):
-        assert_close(gradients(lora, sizes, chunks), reference(lora))
+def test_neither_packing_nor_mesh_nor_chunks_change_loss_or_gradients(padded, lora, sizes, chunks):
+    assert_close(gradients(lora, sizes, chunks=chunks, **PACKED), padded(lora))
+
+
+@pytest.mark.parametrize("kept", [1, 5, 8])
+def test_keeping_activations_of_some_chunks_changes_nothing(padded, kept):
+    assert_close(gradients(tiny.LORA, (2, 2, 2), kept, chunks=8, **PACKED), padded(tiny.LORA))
+
+
+def test_packing_leaves_chunks_empty():
+    rows = np.any(tiny.batch(16, 2, 8, width=12, **PACKED).ends >= 0, axis=(1, 2))
+    assert list(rows) == sorted(rows, reverse=True)
+    assert 3 < rows.sum() < 8  # else the tests above would show nothing about them
+
+
+@pytest.fixture(scope="module")
+def dropped():
+    return gradients(DROPOUT, (1, 1, 1), chunks=2, **PACKED)
 
 
 @pytest.mark.parametrize("sizes", MESHES[1:], ids=str)
-def test_the_mesh_does_not_change_what_dropout_drops(reference, sizes):
-    wanted = reference(DROPOUT, 2)
-    assert_close(gradients(DROPOUT, sizes, 2), wanted)
-    assert wanted[0] != pytest.approx(reference(tiny.LORA)[0], rel=1e-3)
+def test_the_mesh_does_not_change_what_dropout_drops(dropped, padded, sizes):
+    assert_close(gradients(DROPOUT, sizes, chunks=2, **PACKED), dropped)
+    assert dropped[0] != pytest.approx(padded(tiny.LORA)[0], rel=1e-3)
 
 
 def training(lora: Lora | None, **optim: float) -> Training:
@@ -78,13 +96,13 @@ def training(lora: Lora | None, **optim: float) -> Training:
         tokens=Tokens(limit=12),
         model=Model(base="x", dtype="float32"),
         lora=lora,
-        batch=Batch(queries=16, negatives=2, chunks=2),
+        batch=Batch(queries=16, negatives=2, chunks=2, **PACKED),
         optim=Optim(**{"learning_rate": 1e-2, "warmup_steps": 0, "steps": 10} | optim),
     )
 
 
 def batches(on: jax.sharding.Mesh, count: int) -> list[Rows]:
-    return [place(tiny.batch(16, 2, 2, width=12, seed=seed), on) for seed in range(count)]
+    return [place(tiny.batch(16, 2, 2, width=12, seed=seed, **PACKED), on) for seed in range(count)]
 
 
 def start(learner: Learner, on: jax.sharding.Mesh, values: dict[str, np.ndarray]) -> tuple[states.State, dict[str, jax.Array]]:

@@ -1,0 +1,90 @@
+"""Packing: every text once and whole, in a shape that never changes, in the same place on every machine."""
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from e5jax.config import Batch
+from e5jax.packing import Layout, first_fit_decreasing, layout, pack
+from tests import tiny
+
+WIDTH = 12
+ids = st.lists(st.integers(0, 99), min_size=1, max_size=WIDTH)
+
+
+@st.composite
+def batches(draw: st.DrawFn) -> tuple[list[list[int]], list[list[int]], Layout]:
+    shards, examples, chunks, slots = (draw(st.integers(1, most)) for most in (3, 3, 4, 5))
+    queries = shards * examples * chunks
+    each = draw(st.integers(1, 3))
+    texts = draw(st.lists(ids, min_size=queries * (1 + each), max_size=queries * (1 + each)))
+    return texts[:queries], texts[queries:], Layout(chunks, len(texts) // chunks, WIDTH, slots, shards)
+
+
+@given(batches())
+def test_every_text_is_there_once_and_whole(drawn):
+    queries, passages, to = drawn
+    batch = pack(queries, passages, to)
+    assert batch.tokens.shape == batch.segments.shape == batch.positions.shape == (to.chunks, to.rows, WIDTH)
+    assert batch.ends.shape == (to.chunks, to.rows, to.texts_a_row)
+    assert {part.dtype for part in batch} == {np.dtype(np.int32)}
+    assert tiny.unpack(batch) == (queries, passages)
+    assert np.sum(batch.segments > 0) == sum(map(len, queries + passages))
+    assert np.sum(batch.ends >= 0) == len(queries + passages)
+    assert not batch.tokens[batch.segments == 0].any()
+
+
+@given(batches())
+def test_a_shard_is_laid_out_from_its_own_texts_alone(drawn):
+    queries, passages, to = drawn
+    whole = pack(queries, passages, to)
+    rows, asked, answers = to.rows // to.shards, len(queries) // to.shards, len(passages) // to.shards
+    for shard in range(to.shards):
+        own = queries[shard * asked :][:asked], passages[shard * answers :][:answers]
+        alone = pack(*own, to._replace(rows=rows, shards=1))
+        for part, expected in zip(whole[:4], alone[:4], strict=True):
+            np.testing.assert_array_equal(part[:, shard * rows : (shard + 1) * rows], expected)
+        np.testing.assert_array_equal(whole.queries[shard], alone.queries[0])
+        np.testing.assert_array_equal(whole.passages[shard], alone.passages[0])
+
+
+@given(st.lists(st.integers(1, WIDTH), min_size=1, max_size=40), st.integers(1, 6))
+def test_first_fit_decreasing_is_what_its_name_says(lengths, most):
+    wanted, rows = {}, []  # brute force: every row as the list of its lengths
+    for text in sorted(range(len(lengths)), key=lambda i: -lengths[i]):
+        fits = (i for i, row in enumerate(rows) if sum(row) + lengths[text] <= WIDTH and len(row) < most)
+        row = next(fits, len(rows))
+        if row == len(rows):
+            rows.append([])
+        wanted[text] = (row, len(rows[row]))
+        rows[row].append(lengths[text])
+    found = first_fit_decreasing(lengths, WIDTH, most)
+    assert [tuple(place) for place in found] == [wanted[i] for i in range(len(lengths))]
+
+
+def test_texts_fill_the_leading_chunks():
+    short = [[1, 5, 2]] * 16
+    batch = pack(short[:8], short[8:], Layout(chunks=4, rows=4, width=WIDTH, texts_a_row=4, shards=2))
+    assert np.any(batch.ends >= 0, axis=(1, 2)).tolist() == [True, False, False, False]
+
+
+@given(st.data(), st.integers(1, 4), st.integers(1, 3), st.integers(1, 4))
+def test_rows_longer_than_a_text_hold_any_batch(data, chunks, slots, times):
+    config = Batch(queries=chunks * slots * 2, negatives=0, chunks=chunks, row_tokens=times * WIDTH, texts_a_row=slots)
+    to = layout(config, WIDTH)
+    assert to.chunks * to.rows * min(times, slots) == config.texts
+    lengths = data.draw(st.lists(st.integers(1, WIDTH), min_size=config.texts, max_size=config.texts))
+    texts = [[number] * length for number, length in enumerate(lengths)]
+    assert tiny.unpack(pack(texts[: config.queries], texts[config.queries :], to)) == (
+        texts[: config.queries],
+        texts[config.queries :],
+    )
+
+
+@pytest.mark.parametrize("slots", [1, 3])
+def test_texts_of_full_length_fit(slots):
+    full = [[7] * WIDTH] * 12
+    batch = pack(full[:4], full[4:], Layout(chunks=3, rows=4, width=WIDTH, texts_a_row=slots, shards=2))
+    assert np.all(batch.segments == 1)
+    assert tiny.unpack(batch) == (full[:4], full[4:])
