@@ -1,0 +1,344 @@
+"""Training speed beside sentence-transformers + PEFT: one tiny Mistral, the same weights, pairs, batch and precision.
+
+.venv/bin/python benchmarks/train.py [--rounds=5] [--batches=4] [--pairs=64] [--output=FILE]
+
+Width 384, 6 layers, 6 heads, 2 key heads, ff 1024, LoRA 16 on all maps, float32, texts of the quickstart cut at 512 tokens,
+no GradCache on either side, two threads. The two sides live in processes of their own and take turns. The peer is timed
+at its fastest of eager and sdpa attention, with and without grouping by length, its texts tokenised in advance.
+
+Floor: `model_flops_per_step` at the rate of a matrix product, the better of 2048³ and the model's own, taken in the same run.
+"""
+
+import argparse
+import json
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import numpy as np
+
+from e5jax.config import Batch, Data, Export, Harvest, Lora, Mesh, Model, Optim, Scratch, Tokens, Training
+
+LIMIT, ROWS, KEPT_TOKENS = 512, 4, 16_384
+SIZES = Scratch(hidden=384, ff=1_024, layers=6, heads=6, kv_heads=2, head_size=64)
+
+
+def main() -> None:
+    options = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    options.add_argument("--rounds", type=int, default=5)
+    options.add_argument("--batches", type=int, default=4)
+    options.add_argument("--pairs", type=int, default=64)
+    options.add_argument("--output", type=Path)
+    options.add_argument("--work", type=Path)
+    options.add_argument("--worker", choices=("ours", "peer"), help=argparse.SUPPRESS)
+    args = options.parse_args()
+    if args.worker:
+        serve(Ours if args.worker == "ours" else Peer, args)
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        args.work = args.work or Path(folder)
+        prepare(args)
+        found = compare(args)
+    show(found)
+    if args.output:
+        args.output.write_text(json.dumps(found, indent=2) + "\n", encoding="utf-8")
+
+
+def training(pairs: int, lora: Lora | None, scratch: Scratch | None) -> Training:
+    """The run both sides do."""
+    return Training(
+        data=Data(files=("train.jsonl",), instructions=False),
+        tokens=Tokens(limit=LIMIT),
+        model=Model(base="" if scratch else "base", scratch=scratch, dtype="float32", remat="attention"),
+        lora=lora,
+        batch=Batch(pairs, negatives=0, chunks=2 * pairs // ROWS, kept_chunks=KEPT_TOKENS // LIMIT // ROWS, texts_a_row=16),
+        optim=Optim(learning_rate=1e-4, steps=10_000, warmup_steps=0),
+        mesh=Mesh(1, 1, 1),
+        export=Export(dtype="float32"),
+    )
+
+
+# --- what both sides start from --------------------------------------------------------------------------------
+
+
+def prepare(args: argparse.Namespace) -> None:
+    """Pairs of the quickstart, a tokenizer and a folder of random weights."""
+    from e5jax.data.harvest import harvest
+    from e5jax.data.source import ExampleSource
+    from e5jax.data.vocabulary import train_tokenizer
+    from e5jax.export.folder import export_untrained
+    from e5jax.tokens import TextTokenizer
+    from e5jax.train.inputs import scratch_spec
+
+    harvest(Harvest(), args.work)
+    source = ExampleSource([args.work / "train.jsonl"], 0)
+    texts = (text for i in range(len(source)) for text in (source[i].query, source[i].positive))
+    file = args.work / "tokenizer.json"
+    train_tokenizer(texts, 8_192).save(str(file))
+    scratch = training(args.pairs, None, SIZES)
+    export_untrained(scratch, scratch_spec(scratch, file), TextTokenizer.from_file(file, 1, 2, LIMIT), args.work / "base")
+
+
+# --- our side --------------------------------------------------------------------------------------------------
+
+
+class Ours:
+    """Packed rows, one compiled step."""
+
+    def __init__(self, args: argparse.Namespace):
+        import jax
+
+        from e5jax.data.batches import make_batches
+        from e5jax.data.source import ExampleSource
+        from e5jax.learner import state
+        from e5jax.learner.assemble import abstract_arguments, assemble, place
+        from e5jax.mesh import make_mesh
+        from e5jax.model import hf
+        from e5jax.model.families import read_spec
+        from e5jax.tokens import TextTokenizer
+
+        run, base = training(args.pairs, Lora(rank=16, alpha=32.0, dropout=0.0), None), args.work / "base"
+        spec, self.mesh = read_spec(base), make_mesh(Mesh(1, 1, 1), jax.devices()[:1])
+        self.learner = assemble(run, spec, jax.devices()[0].platform)
+        made = self.learner.blueprint
+        tokenizer = TextTokenizer.from_file(base / "tokenizer.json", spec.bos, spec.eos, LIMIT)
+        batches = make_batches(ExampleSource([args.work / "train.jsonl"], 0), tokenizer, run)
+        self.host = [batches[i] for i in range(args.batches)]
+        with jax.set_mesh(self.mesh):
+            self.frozen = hf.load(base, spec, made.abstract(made.frozen, self.mesh, "float32"))
+            trained = made.initialise(made.trained, self.mesh, 0)
+            self.state = state.fresh(trained, self.learner.optimiser, self.mesh)
+            self.batches = [place(batch, self.mesh) for batch in self.host]
+            self.step = self.learner.step.lower(*abstract_arguments(run, self.learner, self.mesh)).compile()
+
+    def facts(self) -> dict:
+        """Tokens and model FLOPs of a round."""
+        from e5jax.learner.flops import model_flops
+
+        real = sum(int(np.sum(batch.segments > 0)) for batch in self.host)
+        active = sum(int(np.any(batch.ends >= 0, axis=(1, 2)).sum()) * batch.tokens[0].size for batch in self.host)
+        last = [np.take_along_axis(batch.positions, np.maximum(batch.ends, 0), -1)[batch.ends >= 0] for batch in self.host]
+        squares = float(np.sum((np.concatenate(last).astype(np.float64) + 1) ** 2))
+        return {"tokens": real, "computed": active, "flops": model_flops(self.learner.blueprint, real, squares)}
+
+    def round(self, _: dict) -> dict:
+        """Every batch once."""
+        import jax
+
+        with jax.set_mesh(self.mesh):
+            start = time.perf_counter()
+            losses = []
+            for batch in self.batches:
+                self.state, metrics = self.step(self.state, self.frozen, batch)
+                losses.append(metrics.loss)
+            losses = [float(loss) for loss in losses]
+        return {"seconds": time.perf_counter() - start, "loss": losses[0]}
+
+    def rate(self, _: dict) -> dict:
+        """GFLOP/s of float32 products: 2048³ and the model's own on the tokens of a chunk."""
+        import jax
+        import jax.numpy as jnp
+
+        def seconds(m: int, k: int, n: int) -> float:
+            a, b, product = jnp.ones((m, k)), jnp.ones((k, n)), jax.jit(jnp.matmul)
+            product(a, b).block_until_ready()
+            repeats = 2 + int(2e10 / (2 * m * k * n))
+            times = []
+            for _ in range(3):
+                start = time.perf_counter()
+                for _ in range(repeats):
+                    product(a, b).block_until_ready()
+                times.append((time.perf_counter() - start) / repeats)
+            return min(times)
+
+        shapes = {"2048³": (2_048,) * 3, "gate": (ROWS * LIMIT, 384, 1_024), "down": (ROWS * LIMIT, 1_024, 384)}
+        return {name: 2e-9 * m * k * n / seconds(m, k, n) for name, (m, k, n) in shapes.items()}
+
+
+# --- the peer --------------------------------------------------------------------------------------------------
+
+
+class Peer:
+    """sentence-transformers with a PEFT adapter; texts padded to the longest of their side of the batch."""
+
+    def __init__(self, args: argparse.Namespace):
+        import torch
+
+        torch.set_num_threads(os.cpu_count() or 1)
+        from e5jax.data.batches import make_batches
+        from e5jax.data.source import ExampleSource
+        from e5jax.tokens import TextTokenizer
+
+        run = training(args.pairs, Lora(rank=16, alpha=32.0, dropout=0.0), None)
+        tokenizer = TextTokenizer.from_file(args.work / "tokenizer.json", 1, 2, LIMIT)
+        batches = make_batches(ExampleSource([args.work / "train.jsonl"], 0), tokenizer, run)
+        pairs = [pair for i in range(args.batches) for pair in zip(*unpack(batches[i]), strict=True)]
+        grouped = sorted(pairs, key=lambda pair: len(pair[1]))
+        self.batches = {False: split(pairs, args.pairs), True: split(grouped, args.pairs)}
+        self.models = {kind: build(args.work / "base", kind) for kind in ("sdpa", "eager")}
+
+    def facts(self) -> dict:
+        """Tokens that padding makes of each arrangement."""
+        padded = {
+            name: sum(int(side["input_ids"].numel()) for batch in self.batches[grouped] for side in batch)
+            for name, grouped in [("padded", False), ("padded_grouped", True)]
+        }
+        return padded
+
+    def round(self, wanted: dict) -> dict:
+        """Every batch once."""
+        model, loss_of, optimiser = self.models[wanted["attention"]]
+        start, losses = time.perf_counter(), []
+        for sides in self.batches[wanted["grouped"]]:
+            loss = loss_of([dict(side) for side in sides], labels=None)
+            loss.backward()
+            optimiser.step()
+            optimiser.zero_grad()
+            losses.append(float(loss.detach()))
+        return {"seconds": time.perf_counter() - start, "loss": losses[0]}
+
+
+def unpack(batch) -> tuple[list[list[int]], list[list[int]]]:
+    """(queries, passages) of a batch of one shard, as ids."""
+    slots = batch.ends.shape[-1]
+    tokens, segments = (part.reshape(-1, part.shape[-1]) for part in (batch.tokens, batch.segments))
+
+    def text(place: int) -> list[int]:
+        row, slot = divmod(int(place), slots)
+        return tokens[row][segments[row] == slot + 1].tolist()
+
+    return [text(place) for place in batch.queries[0]], [text(place) for place in batch.passages[0]]
+
+
+def split(pairs: list, size: int) -> list:
+    """Batches of padded tensors: [queries, passages] each."""
+    import torch
+
+    def pad(texts: tuple[list[int], ...]) -> dict:
+        ids = torch.nn.utils.rnn.pad_sequence([torch.tensor(text) for text in texts], batch_first=True, padding_value=2)
+        lengths = torch.tensor([len(text) for text in texts])
+        return {"input_ids": ids, "attention_mask": (torch.arange(ids.shape[1])[None] < lengths[:, None]).long()}
+
+    return [[pad(side) for side in zip(*pairs[i : i + size], strict=True)] for i in range(0, len(pairs), size)]
+
+
+def build(folder: Path, attention: str) -> tuple:
+    """(model, loss, optimiser)."""
+    import peft
+    import torch
+    from sentence_transformers import SentenceTransformer
+    from sentence_transformers.sentence_transformer.losses import MultipleNegativesRankingLoss
+
+    kwargs = {"attn_implementation": attention, "dtype": torch.float32}
+    model = SentenceTransformer(str(folder), model_kwargs=kwargs, local_files_only=True, device="cpu")
+    maps = [f"{name}_proj" for name in ("q", "k", "v", "o", "gate", "up", "down")]
+    model[0].auto_model.add_adapter(peft.LoraConfig(r=16, lora_alpha=32, lora_dropout=0.0, target_modules=maps))
+    model.train()
+    trained = [p for p in model.parameters() if p.requires_grad]
+    return model, MultipleNegativesRankingLoss(model, scale=1 / 0.02), torch.optim.AdamW(trained, lr=1e-4)
+
+
+# --- taking turns ----------------------------------------------------------------------------------------------
+
+
+def serve(side: type, args: argparse.Namespace) -> None:
+    """Answers commands, one JSON line each."""
+    answers = os.fdopen(os.dup(1), "w")
+    os.dup2(2, 1)  # what libraries print must not get between the answers
+    worker = side(args)
+    print(json.dumps(worker.facts()), file=answers, flush=True)
+    for line in sys.stdin:
+        command = json.loads(line)
+        print(json.dumps(getattr(worker, command.pop("do"))(command)), file=answers, flush=True)
+
+
+class Side:
+    """A worker process."""
+
+    def __init__(self, name: str, args: argparse.Namespace):
+        settings = [f"--{key}={getattr(args, key)}" for key in ("batches", "pairs", "work")]
+        environment = {**os.environ, "JAX_PLATFORMS": "cpu", "HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false"}
+        self.process = subprocess.Popen(
+            [sys.executable, __file__, f"--worker={name}", *settings],
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment,
+        )  # fmt: skip
+        self.facts = self._read()
+
+    def _read(self) -> dict:
+        line = self.process.stdout.readline()
+        if not line:
+            raise SystemExit(f"a worker ended with {self.process.wait()}; its error is above")
+        return json.loads(line)
+
+    def __call__(self, do: str, **command) -> dict:
+        self.process.stdin.write(json.dumps({"do": do, **command}) + "\n")
+        self.process.stdin.flush()
+        return self._read()
+
+
+def compare(args: argparse.Namespace) -> dict:
+    """All figures."""
+    ours, peer = Side("ours", args), Side("peer", args)
+    first = ours("round")["loss"]
+    variants = [{"attention": a, "grouped": g} for a in ("sdpa", "eager") for g in (False, True)]
+    trials = []
+    for variant in variants:
+        warm, timed = (peer("round", **variant) for _ in range(2))
+        trials.append({**variant, "seconds": timed["seconds"], "loss": warm["loss"]})
+        print(f"peer, {variant}: {timed['seconds']:.2f} s", flush=True)
+    best = min(range(len(variants)), key=lambda i: trials[i]["seconds"])
+    rounds = []
+    for number in range(args.rounds):
+        pair = {"ours": ours("round")["seconds"], "peer": peer("round", **variants[best])["seconds"], **ours("rate")}
+        rounds.append(pair)
+        print(f"round {number + 1}: ours {pair['ours']:.2f} s, peer {pair['peer']:.2f} s", flush=True)
+    return {
+        "cores": os.cpu_count(),
+        "pairs_a_round": args.pairs * args.batches,
+        "first_loss": {"ours": first, "peer": trials[0]["loss"]},
+        "tokens": ours.facts | peer.facts,
+        "peer_trials": trials,
+        "peer_fastest": variants[best],
+        "rounds": rounds,
+    } | summary(ours.facts, rounds, args)
+
+
+def summary(facts: dict, rounds: list[dict], args: argparse.Namespace) -> dict:
+    """Medians, and the fraction of the floor."""
+    pairs = args.pairs * args.batches
+    rate = max(max(value for key, value in r.items() if key not in ("ours", "peer")) for r in rounds) * 1e9
+    fractions = [facts["flops"] / rate / r["ours"] for r in rounds]
+    ratios = [r["peer"] / r["ours"] for r in rounds]
+    return {
+        "ours_pairs_a_second": statistics.median(pairs / r["ours"] for r in rounds),
+        "peer_pairs_a_second": statistics.median(pairs / r["peer"] for r in rounds),
+        "ratio": {"median": statistics.median(ratios), "min": min(ratios), "max": max(ratios)},
+        "product_gflops": rate / 1e9,
+        "floor_seconds": facts["flops"] / rate,
+        "fraction_of_floor": {"median": statistics.median(fractions), "min": min(fractions), "max": max(fractions)},
+        "real_token_share": facts["tokens"] / facts["computed"],
+    }
+
+
+def show(found: dict) -> None:
+    """The table."""
+    tokens, ratio, fraction = found["tokens"], found["ratio"], found["fraction_of_floor"]
+    lines = [
+        ("first loss, ours / peer", f"{found['first_loss']['ours']:.5f} / {found['first_loss']['peer']:.5f}"),
+        ("real tokens, ours / peer / peer grouped", " / ".join(f"{tokens['tokens'] / tokens[k]:.1%}" for k in ("computed", "padded", "padded_grouped"))),
+        ("peer at its fastest", str(found["peer_fastest"])),
+        ("pairs/s, ours / peer", f"{found['ours_pairs_a_second']:.2f} / {found['peer_pairs_a_second']:.2f}"),
+        ("ratio, median (min – max)", f"{ratio['median']:.2f} ({ratio['min']:.2f} – {ratio['max']:.2f})"),
+        ("product rate, GFLOP/s", f"{found['product_gflops']:.0f}"),
+        ("fraction of the floor, median (min – max)", f"{fraction['median']:.1%} ({fraction['min']:.1%} – {fraction['max']:.1%})"),
+    ]  # fmt: skip
+    for name, value in lines:
+        print(f"{name:<46}{value}")
+
+
+if __name__ == "__main__":
+    main()
