@@ -7,7 +7,7 @@ import torch
 import transformers
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from e5jax.config import Lora
+from e5jax.config import Lora, Loss
 from e5jax.config import Mesh as MeshConfig
 from e5jax.learner.step import Objective
 from e5jax.mesh import BATCH, make_mesh
@@ -117,5 +117,5 @@ def batch(queries: int, negatives: int, chunks: int, width: int = 24, seed: int 
     )
 
 
-def objective(of: Blueprint, pooling: str = "last", temperature: float = 0.05) -> Objective:
-    return Objective(of, pooling, temperature, seed=0)
+def objective(of: Blueprint, pooling: str = "last", scores: str = "dense", block: int = 4_096) -> Objective:
+    return Objective(of, pooling, Loss(0.05, scores, block), seed=0)

@@ -1,30 +1,39 @@
-"""InfoNCE with in-batch documents and hard negatives (arXiv 2401.00368, eq. 2 and 3)."""
+"""InfoNCE with in-batch documents and hard negatives (arXiv 2401.00368, eq. 2 and 3).
+
+`dense` holds the scores of a device's queries against all passages; `chunked` and `ring` are in `stream`.
+"""
 
 import jax
 import jax.numpy as jnp
-from jax.sharding import PartitionSpec
+from jax.sharding import PartitionSpec, reshard
 from jaxtyping import Array, Float
 
+from e5jax.config import Loss
+from e5jax.learner.stream import streamed
 from e5jax.mesh import BATCH
 
 
-def infonce(
-    queries: Float[Array, "q d"], passages: Float[Array, "p d"], temperature: float
-) -> tuple[Float[Array, ""], Float[Array, ""]]:
+def infonce(queries: Float[Array, "q d"], passages: Float[Array, "p d"], loss: Loss) -> tuple[Float[Array, ""], Float[Array, ""]]:
     """Mean loss and accuracy; query i belongs to passage i, every other passage of the global batch is its negative.
 
-    Vectors have unit length, float32. Queries are spread over devices, passages are whole on each, so every device
-    scores its queries against all passages and no score matrix is ever moved.
+    Vectors have unit length, float32, rows spread over `BATCH`; p >= q, and both divide over the devices.
+    Accuracy is the share of queries that score their own passage highest; of equal scores the first counts.
     """
+    scaled = queries / loss.temperature  # d divisions a query instead of p
+    if loss.scores == "dense":
+        losses, hits = _dense(scaled, passages)
+    else:
+        losses, hits = streamed(scaled, passages, loss.block, loss.scores == "ring")
+    return jnp.mean(losses), jnp.mean(hits)
+
+
+def _dense(queries: Float[Array, "q d"], passages: Float[Array, "p d"]) -> tuple[Float[Array, " q"], Float[Array, " q"]]:
+    """Loss of each query, and 1 where its own passage wins. No score leaves its device."""
+    whole = reshard(passages, PartitionSpec(None, None))
+    spread = PartitionSpec(BATCH, None)
     # HIGHEST: by default TPUs and GPUs round the factors to bfloat16 or TF32, and 1 / temperature lifts the error.
-    scores = jnp.einsum("qd,pd->qp", queries, passages, precision="highest", out_sharding=PartitionSpec(BATCH, None)) / temperature
-    own = jnp.sum(queries * _like(passages[: queries.shape[0]], queries), axis=-1) / temperature
-    loss = jnp.mean(jax.nn.logsumexp(scores, axis=-1) - own)
+    scores = jnp.einsum("qd,pd->qp", queries, whole, precision="highest", out_sharding=spread)
+    own = jnp.sum(queries * reshard(whole[: queries.shape[0]], spread), axis=-1)
     best = jnp.argmax(scores, axis=-1)
-    accuracy = jnp.mean((best == _like(jnp.arange(best.shape[0]), best)).astype(jnp.float32))
-    return loss, accuracy
-
-
-def _like(x: Array, other: Array) -> Array:
-    """`x` placed like `other`."""
-    return jax.sharding.reshard(x, jax.typeof(other).sharding.spec)
+    hits = best == reshard(jnp.arange(best.shape[0]), PartitionSpec(BATCH))
+    return jax.nn.logsumexp(scores, axis=-1) - own, hits.astype(jnp.float32)

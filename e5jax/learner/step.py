@@ -12,9 +12,10 @@ import optax
 from jax.sharding import PartitionSpec, reshard
 from jaxtyping import Array, Float
 
-from e5jax.config import Pooling
+from e5jax.config import Loss, Pooling
 from e5jax.learner.loss import infonce
 from e5jax.learner.state import State
+from e5jax.mesh import BATCH
 from e5jax.model import dropout
 from e5jax.model.blueprint import Blueprint, Parameters
 from e5jax.model.pooling import pool
@@ -26,14 +27,14 @@ class Objective(NamedTuple):
 
     blueprint: Blueprint
     pooling: Pooling
-    temperature: float
+    loss: Loss
     seed: int
 
 
 def encode(
     objective: Objective, parameters: Parameters, batch: Batch, key: jax.Array | None
 ) -> tuple[Float[Array, "q d"], Float[Array, "p d"]]:
-    """Unit vectors of all queries (spread over devices) and passages (whole on every device)."""
+    """Unit vectors of all queries and passages, both spread over devices."""
     # One all-gather of the embedding table a step, instead of one a chunk.
     parameters = {**parameters, "embedding": reshard(parameters["embedding"], PartitionSpec(None, None))}
     chunks, layers = batch.tokens.shape[0], objective.blueprint.spec.layers
@@ -50,8 +51,9 @@ def encode(
     vectors = jax.lax.map(lambda x: one(*x), inputs)  # [c n s d]
     with jax.named_scope("gather_vectors"):
         whole = reshard(vectors, PartitionSpec(None, None, None, None)).reshape(-1, vectors.shape[-1])
-    rows = reshard(batch.queries, PartitionSpec(("data", "fsdp")))
-    return whole.at[rows].get(out_sharding=PartitionSpec(("data", "fsdp"), None)), whole[batch.passages]
+    queries, passages = (reshard(rows, PartitionSpec(BATCH)) for rows in (batch.queries, batch.passages))
+    spread = PartitionSpec(BATCH, None)
+    return whole.at[queries].get(out_sharding=spread), whole.at[passages].get(out_sharding=spread)
 
 
 def loss_and_accuracy(
@@ -59,7 +61,7 @@ def loss_and_accuracy(
 ) -> tuple[Float[Array, ""], Float[Array, ""]]:
     """InfoNCE of the global batch. `key` switches LoRA dropout on."""
     queries, passages = encode(objective, {**frozen, **trained}, batch, key)
-    return infonce(queries, passages, objective.temperature)
+    return infonce(queries, passages, objective.loss)
 
 
 def make_step(objective: Objective, optimiser: optax.GradientTransformation, rate: optax.Schedule) -> jax.stages.Wrapped:

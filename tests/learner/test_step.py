@@ -22,7 +22,9 @@ CHUNKS = [1, 2, 8]
 DROPOUT = Lora(rank=4, alpha=8.0, dropout=0.3)
 
 
-def gradients(lora: Lora | None, sizes: tuple[int, int, int], chunks: int) -> tuple[float, dict[str, np.ndarray]]:
+def gradients(
+    lora: Lora | None, sizes: tuple[int, int, int], chunks: int, scores: str = "dense"
+) -> tuple[float, dict[str, np.ndarray]]:
     """(loss, gradient of every trained parameter); dropout when the adapters have a rate."""
     of = tiny.made(SPEC, lora)
     on = tiny.mesh(*sizes)
@@ -30,7 +32,7 @@ def gradients(lora: Lora | None, sizes: tuple[int, int, int], chunks: int) -> tu
     key = jax.random.key(5) if lora and lora.dropout else None
     with jax.set_mesh(on):
         batch = place(tiny.batch(16, 2, chunks, width=12), on)
-        loss = partial(loss_and_accuracy, tiny.objective(of))
+        loss = partial(loss_and_accuracy, tiny.objective(of, scores=scores, block=5))
         run = jax.jit(jax.value_and_grad(loss, has_aux=True), compiler_options=tiny.FAST)
         (value, _), gradient = run(trained, frozen, batch, key)
     return float(value), jax.device_get(gradient)
@@ -236,3 +238,8 @@ def test_dropout_depends_on_the_step_and_the_seed_and_on_nothing_else():
                 losses.setdefault((seed, step), []).append(float(metrics.loss))
     assert all(len(set(found)) == 1 for found in losses.values())
     assert len({found[0] for found in losses.values()}) == 4
+
+
+@pytest.mark.parametrize("scores", ["chunked", "ring"])
+def test_the_way_of_scoring_changes_neither_loss_nor_gradients(reference, scores):
+    assert_close(gradients(tiny.LORA, (2, 2, 2), 2, scores), reference(tiny.LORA))
