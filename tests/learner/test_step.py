@@ -13,6 +13,7 @@ from e5jax.learner import state as states
 from e5jax.learner import step as steps
 from e5jax.learner.assemble import Learner, abstract_arguments, assemble, place
 from e5jax.learner.step import loss_and_accuracy
+from e5jax.model import dense
 from e5jax.records import Batch as Rows
 from tests import tiny
 
@@ -243,3 +244,21 @@ def test_dropout_depends_on_the_step_and_the_seed_and_on_nothing_else():
 @pytest.mark.parametrize("scores", ["chunked", "ring"])
 def test_the_way_of_scoring_changes_neither_loss_nor_gradients(reference, scores):
     assert_close(gradients(tiny.LORA, (2, 2, 2), 2, scores), reference(tiny.LORA))
+
+
+def test_every_chunk_and_layer_drops_by_a_seed_of_its_own(monkeypatch):
+    used = []
+
+    def note(x: jax.Array, _rate: float, seed: jax.Array, map_number: int) -> jax.Array:
+        jax.debug.callback(lambda value: used.append((map_number, int(value))), seed)
+        return x
+
+    monkeypatch.setattr(dense, "dropout", note)
+    of, on = tiny.made(SPEC, DROPOUT), tiny.mesh(1, 1, 1)
+    trained, frozen = tiny.place(of, tiny.numbers(of), on)
+    with jax.set_mesh(on):
+        run = jax.jit(partial(loss_and_accuracy, tiny.objective(of)), compiler_options=tiny.FAST)
+        run(trained, frozen, place(tiny.batch(8, 1, 4, width=12), on), jax.random.key(0))
+        jax.effects_barrier()
+    assert len(set(used)) == len(used) == 4 * SPEC.layers * len(of.lora)
+    assert len({seed for _, seed in used}) == 4 * SPEC.layers
