@@ -183,15 +183,14 @@ class Peer:
 
     def facts(self) -> dict:
         """Tokens that padding makes of each arrangement."""
-        padded = {
+        return {
             name: sum(int(side["input_ids"].numel()) for batch in self.batches[grouped] for side in batch)
             for name, grouped in [("padded", False), ("padded_grouped", True)]
         }
-        return padded
 
     def round(self, wanted: dict) -> dict:
         """Every batch once."""
-        model, loss_of, optimiser = self.models[wanted["attention"]]
+        loss_of, optimiser = self.models[wanted["attention"]]
         start, losses = time.perf_counter(), []
         for sides in self.batches[wanted["grouped"]]:
             loss = loss_of([dict(side) for side in sides], labels=None)
@@ -227,7 +226,7 @@ def split(pairs: list, size: int) -> list:
 
 
 def build(folder: Path, attention: str) -> tuple:
-    """(model, loss, optimiser)."""
+    """(loss, optimiser)."""
     import peft
     import torch
     from sentence_transformers import SentenceTransformer
@@ -239,7 +238,7 @@ def build(folder: Path, attention: str) -> tuple:
     model[0].auto_model.add_adapter(peft.LoraConfig(r=16, lora_alpha=32, lora_dropout=0.0, target_modules=maps))
     model.train()
     trained = [p for p in model.parameters() if p.requires_grad]
-    return model, MultipleNegativesRankingLoss(model, scale=1 / 0.02), torch.optim.AdamW(trained, lr=1e-4)
+    return MultipleNegativesRankingLoss(model, scale=1 / 0.02), torch.optim.AdamW(trained, lr=1e-4)
 
 
 # --- taking turns ----------------------------------------------------------------------------------------------
@@ -327,9 +326,10 @@ def summary(facts: dict, rounds: list[dict], args: argparse.Namespace) -> dict:
 def show(found: dict) -> None:
     """The table."""
     tokens, ratio, fraction = found["tokens"], found["ratio"], found["fraction_of_floor"]
+    shares = " / ".join(f"{tokens['tokens'] / tokens[k]:.1%}" for k in ("computed", "padded", "padded_grouped"))
     lines = [
         ("first loss, ours / peer", f"{found['first_loss']['ours']:.5f} / {found['first_loss']['peer']:.5f}"),
-        ("real tokens, ours / peer / peer grouped", " / ".join(f"{tokens['tokens'] / tokens[k]:.1%}" for k in ("computed", "padded", "padded_grouped"))),
+        ("real tokens, ours / peer / peer grouped", shares),
         ("peer at its fastest", str(found["peer_fastest"])),
         ("pairs/s, ours / peer", f"{found['ours_pairs_a_second']:.2f} / {found['peer_pairs_a_second']:.2f}"),
         ("ratio, median (min – max)", f"{ratio['median']:.2f} ({ratio['min']:.2f} – {ratio['max']:.2f})"),

@@ -14,6 +14,7 @@ Pooling = Literal["last", "mean"]
 Dtype = Literal["float32", "bfloat16"]
 Remat = Literal["nothing", "projections", "everything"]
 Kernel = Literal["xla", "cudnn"]
+Scores = Literal["dense", "chunked", "ring"]
 Target = Literal["q", "k", "v", "o", "gate", "up", "down"]
 StageName = Literal["data", "pretrain", "train", "export", "eval"]
 TARGETS: tuple[Target, ...] = typing.get_args(Target)
@@ -130,9 +131,16 @@ class Optim:
 
 @dataclass(slots=True)
 class Loss:
-    """InfoNCE over cosine / temperature (arXiv 2401.00368, eq. 2)."""
+    """InfoNCE over cosine / temperature (arXiv 2401.00368, eq. 2).
+
+    `scores` changes what a device holds, not the result. `dense`: its queries against all passages at once. `chunked`: all
+    passages, but scores of `block` of them at a time, and again in the backward pass. `ring`: scores as `chunked`, and
+    passages are never gathered: they travel from device to device, with their gradients in the backward pass.
+    """
 
     temperature: float = 0.02
+    scores: Scores = "dense"
+    block: int = 4_096  # passages scored at a time by `chunked` and `ring`
 
 
 @dataclass(slots=True)

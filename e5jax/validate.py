@@ -51,6 +51,7 @@ def _validate_training(run: Training, at: str, *, needs_start: bool) -> None:
         ("tokens.vocabulary", run.tokens.vocabulary, 300),
         ("optim.steps", run.optim.steps, 1),
         ("optim.warmup_steps", run.optim.warmup_steps, 0),
+        ("loss.block", run.loss.block, 1),
         ("checkpoint.every", run.checkpoint.every, 1),
         ("checkpoint.keep", run.checkpoint.keep, 1),
         ("optim.weight_decay", run.optim.weight_decay, 0),

@@ -58,6 +58,9 @@ WRONG: dict[str, tuple[str, list[str], list[str]]] = {
     "negative warmup": (PAPER, ["--config.optim.warmup_steps=-1"], ["config.optim.warmup_steps=-1", "at least 0"]),
     "negative steps": (PAPER, ["--config.optim.steps=-5"], ["config.optim.steps=-5", "at least 1"]),
     "temperature": (PAPER, ["--config.loss.temperature=0"], ["config.loss.temperature=0.0", "above 0"]),
+    "scores": (PAPER, ["--config.loss.scores=blocked"], ["config.loss.scores", "'blocked'", "dense, chunked, ring"]),
+    "block": (PAPER, ["--config.loss.block=0"], ["config.loss.block=0", "at least 1"]),
+    "block in pretrain": (QUICK, ["--config.pretrain.loss.block=-1"], ["config.pretrain.loss.block=-1", "at least 1"]),
     "learning rate": (PAPER, ["--config.optim.learning_rate=nan"], ["config.optim.learning_rate=nan", "above 0"]),
     "endless learning rate": (PAPER, ["--config.optim.learning_rate=inf"], ["config.optim.learning_rate=inf", "finite"]),
     "clipping": (PAPER, ["--config.optim.clip_norm=0"], ["config.optim.clip_norm=0.0", "above 0"]),
@@ -112,6 +115,7 @@ RIGHT: dict[str, tuple[str, list[str]]] = {
     "rows of two": (PAPER, ["--config.batch.row_tokens=1024", "--config.batch.chunks=192"]),
     "rest on another axis": (PAPER, ["--config.mesh.data=-1", "--config.mesh.fsdp=16"]),
     "a base that is a folder": (PAPER, [f"--config.model.base={ROOT}"]),
+    "one passage a block": (PAPER, ["--config.loss.scores=ring", "--config.loss.block=1"]),
     "largest seed": (PAPER, ["--config.seed=4294967295"]),
 }
 

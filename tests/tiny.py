@@ -7,7 +7,7 @@ import torch
 import transformers
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from e5jax.config import Lora
+from e5jax.config import Lora, Loss
 from e5jax.config import Mesh as MeshConfig
 from e5jax.learner.step import Objective
 from e5jax.mesh import BATCH, make_mesh
@@ -119,8 +119,8 @@ def batch(
     return pack(asked, answers, Layout(chunks, total // chunks, width, texts_a_row, shards))
 
 
-def objective(of: Blueprint, pooling: str = "last", temperature: float = 0.05, kept_chunks: int = 0) -> Objective:
-    return Objective(of, pooling, temperature, kept_chunks, seed=0)
+def objective(of: Blueprint, pooling: str = "last", scores: str = "dense", block: int = 4_096, kept_chunks: int = 0) -> Objective:
+    return Objective(of, pooling, Loss(0.05, scores, block), kept_chunks, seed=0)
 
 
 def unpack(of: Batch) -> tuple[list[list[int]], list[list[int]]]:

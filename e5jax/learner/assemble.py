@@ -31,7 +31,7 @@ class Learner(NamedTuple):
 def assemble(run: Training, spec: Spec) -> Learner:
     """The learner of a training run on a decoder of this shape."""
     made = blueprint(spec, run.lora, dtype=run.model.dtype, remat=run.model.remat, kernel=run.model.attention)
-    objective = Objective(made, run.model.pooling, run.loss.temperature, run.batch.kept_chunks, run.seed)
+    objective = Objective(made, run.model.pooling, run.loss, run.batch.kept_chunks, run.seed)
     update = optimiser(run.optim)
     return Learner(made, objective, update, make_step(objective, update, schedule(run.optim)))
 

@@ -1,28 +1,41 @@
-"""InfoNCE with in-batch documents and hard negatives (arXiv 2401.00368, eq. 2 and 3)."""
+"""InfoNCE with in-batch documents and hard negatives (arXiv 2401.00368, eq. 2 and 3).
+
+`dense` holds the scores of a device's queries against all passages; `chunked` and `ring` are in `stream`.
+"""
 
 import jax
 import jax.numpy as jnp
 from jax.sharding import PartitionSpec, reshard
 from jaxtyping import Array, Float
 
+from e5jax.config import Loss
+from e5jax.learner.stream import streamed
 from e5jax.mesh import BATCH
 
 
-def infonce(
-    queries: Float[Array, "q d"], passages: Float[Array, "p d"], temperature: float
-) -> tuple[Float[Array, ""], Float[Array, ""]]:
-    """Mean loss and accuracy; every query scores all passages of the global batch.
+def infonce(queries: Float[Array, "q d"], passages: Float[Array, "p d"], loss: Loss) -> tuple[Float[Array, ""], Float[Array, ""]]:
+    """Mean loss and accuracy; query i belongs to passage i · p / q, all other passages of the global batch are its negatives.
 
-    The own passage of query i is the first of its p / q passages: number i · p / q. Vectors have unit length, float32, and
-    are spread over the devices. Passages are gathered, queries stay, so no score matrix is ever moved.
+    Vectors have unit length, float32, rows spread over `BATCH`; q divides p, and both divide over the devices.
+    Accuracy is the share of queries that score their own passage highest; of equal scores the first counts.
     """
-    each = passages.shape[0] // queries.shape[0]
-    positives = jax.lax.reshape(passages, (queries.shape[0], each, queries.shape[1]), out_sharding=PartitionSpec(BATCH, None, None))
+    scaled = queries / loss.temperature  # d divisions a query instead of p
+    if loss.scores == "dense":
+        losses, hits = _dense(scaled, passages)
+    else:
+        losses, hits = streamed(scaled, passages, loss.block, loss.scores == "ring")
+    return jnp.mean(losses), jnp.mean(hits)
+
+
+def _dense(queries: Float[Array, "q d"], passages: Float[Array, "p d"]) -> tuple[Float[Array, " q"], Float[Array, " q"]]:
+    """Loss of each query, and 1 where its own passage wins. No score leaves its device."""
     whole = reshard(passages, PartitionSpec(None, None))
+    spread = PartitionSpec(BATCH, None)
     # HIGHEST: by default TPUs and GPUs round the factors to bfloat16 or TF32, and 1 / temperature lifts the error.
-    scores = jnp.einsum("qd,pd->qp", queries, whole, precision="highest", out_sharding=PartitionSpec(BATCH, None)) / temperature
-    own = jnp.sum(queries * positives[:, 0], axis=-1) / temperature
-    loss = jnp.mean(jax.nn.logsumexp(scores, axis=-1) - own)
+    scores = jnp.einsum("qd,pd->qp", queries, whole, precision="highest", out_sharding=spread)
+    each = passages.shape[0] // queries.shape[0]
+    by_query = jax.lax.reshape(passages, (queries.shape[0], each, passages.shape[1]), out_sharding=PartitionSpec(BATCH, None, None))
+    own = jnp.sum(queries * by_query[:, 0], axis=-1)
     best = jnp.argmax(scores, axis=-1)
-    right = best == reshard(each * jnp.arange(best.shape[0]), jax.typeof(best).sharding.spec)
-    return loss, jnp.mean(right.astype(jnp.float32))
+    hits = best == reshard(each * jnp.arange(best.shape[0]), PartitionSpec(BATCH))
+    return jax.nn.logsumexp(scores, axis=-1) - own, hits.astype(jnp.float32)

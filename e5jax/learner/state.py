@@ -24,7 +24,7 @@ def fresh(parameters: Parameters, optimiser: optax.GradientTransformation, mesh:
     """State before the first step."""
     placed = jax.tree.map(lambda leaf: leaf.sharding, abstract(parameters, optimiser, mesh))
     make = partial(_assemble, optimiser=optimiser)
-    # Without out_shardings the moments would all land on the first device.
+    # Said, not inferred: moments that an optimiser makes by shape alone would otherwise be whole on every device.
     return jax.jit(make, out_shardings=placed)(parameters)
 
 

@@ -14,7 +14,7 @@ from jax.sharding import PartitionSpec, reshard
 from jaxtyping import Array, Float, Int
 from numpy import ndarray
 
-from e5jax.config import Pooling
+from e5jax.config import Loss, Pooling
 from e5jax.learner.loss import infonce
 from e5jax.learner.state import State
 from e5jax.mesh import BATCH
@@ -31,7 +31,7 @@ class Objective(NamedTuple):
 
     blueprint: Blueprint
     pooling: Pooling
-    temperature: float
+    loss: Loss
     kept_chunks: int
     seed: int
 
@@ -85,7 +85,7 @@ def loss_and_accuracy(
 ) -> tuple[Float[Array, ""], Float[Array, ""]]:
     """InfoNCE of the global batch. `key` switches LoRA dropout on."""
     queries, passages = encode(objective, {**frozen, **trained}, batch, key)
-    return infonce(queries, passages, objective.temperature)
+    return infonce(queries, passages, objective.loss)
 
 
 def make_step(objective: Objective, optimiser: optax.GradientTransformation, rate: optax.Schedule) -> jax.stages.Wrapped:

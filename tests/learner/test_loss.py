@@ -1,4 +1,7 @@
-"""InfoNCE against NumPy in float64 and against sentence-transformers."""
+"""InfoNCE against NumPy in float64, against sentence-transformers, and its three ways of scoring against each other."""
+
+import re
+from functools import cache, partial
 
 import jax
 import numpy as np
@@ -8,55 +11,107 @@ from jax.sharding import NamedSharding, PartitionSpec
 from sentence_transformers import SentenceTransformer
 from sentence_transformers.sentence_transformer.losses import MultipleNegativesRankingLoss
 
+from e5jax.config import Loss
 from e5jax.learner.loss import infonce
 from e5jax.mesh import BATCH
 from tests import tiny
 
 MESHES = [(1, 1, 1), (8, 1, 1), (4, 2, 1), (2, 2, 2)]
+SCORES = ["dense", "chunked", "ring"]
+# Blocks that divide what a device holds, that do not, and that are larger than all passages.
+STREAMED = [("chunked", 8), ("chunked", 7), ("chunked", 1_000), ("ring", 2), ("ring", 5), ("ring", 1_000)]
 
 
-def vectors(queries: int, negatives: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
-    """Unit vectors; positives lie near their queries."""
+def unit(x: np.ndarray) -> np.ndarray:
+    return (x / np.linalg.norm(x, axis=-1, keepdims=True)).astype(np.float32)
+
+
+def vectors(queries: int, passages: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
+    """Unit vectors; the first of each query's passages, its positive, lies near it."""
     random = np.random.default_rng(seed)
     q = random.standard_normal((queries, 32))
-    p = random.standard_normal((queries * (1 + negatives), 32))
-    p[:queries] += q
-    return tuple((x / np.linalg.norm(x, axis=-1, keepdims=True)).astype(np.float32) for x in (q, p))
+    p = random.standard_normal((passages, 32))
+    p[:: passages // queries] += q
+    return unit(q), unit(p)
 
 
-def contrast(q: np.ndarray, p: np.ndarray, temperature: float, sizes: tuple[int, int, int]) -> tuple:
+def compiled(shapes: list[tuple[int, int]], loss: Loss, on: jax.sharding.Mesh, options: dict | None = None) -> jax.stages.Compiled:
+    """Loss, accuracy and both gradients of vectors whose rows are spread over the mesh."""
+    spread = NamedSharding(on, PartitionSpec(BATCH, None))
+    run = jax.jit(jax.value_and_grad(partial(infonce, loss=loss), argnums=(0, 1), has_aux=True), compiler_options=options)
+    with jax.set_mesh(on):
+        return run.lower(*(jax.ShapeDtypeStruct(shape, np.float32, sharding=spread) for shape in shapes)).compile()
+
+
+def contrast(q: np.ndarray, p: np.ndarray, loss: Loss, sizes: tuple[int, int, int]) -> tuple:
     """((loss, accuracy), (gradient of queries, of passages)) on a mesh of these sizes."""
     on = tiny.mesh(*sizes)
-    with jax.set_mesh(on):
-        q = jax.device_put(q, NamedSharding(on, PartitionSpec(BATCH, None)))
-        p = jax.device_put(p, NamedSharding(on, PartitionSpec(None, None)))
-        run = jax.jit(jax.value_and_grad(lambda q, p: infonce(q, p, temperature), argnums=(0, 1), has_aux=True))
-        return jax.device_get(run(q, p))
+    return jax.device_get(compiled([q.shape, p.shape], loss, on, tiny.FAST)(*tiny.rows(on, q, p)))
 
 
-@pytest.mark.parametrize("sizes", MESHES)
-@pytest.mark.parametrize(("negatives", "temperature"), [(0, 0.02), (1, 0.02), (3, 1.0)])
-def test_loss_and_accuracy_equal_numpy_in_float64(sizes, negatives, temperature):
-    q, p = vectors(16, negatives)
-    p[3] = -p[3]  # one query whose own passage is not the nearest
-    (loss, accuracy), _ = contrast(q, p, temperature, sizes)
-    scores = q.astype(np.float64) @ p.astype(np.float64).T / temperature
+def in_numpy(q: np.ndarray, p: np.ndarray, temperature: float) -> tuple:
+    """The same in float64, from the formula."""
+    q, p = q.astype(np.float64), p.astype(np.float64)
+    scores, here = q @ p.T / temperature, np.arange(len(q))
+    own = here * (len(p) // len(q))
     top = scores.max(axis=1, keepdims=True)
-    wanted = np.mean(np.log(np.exp(scores - top).sum(axis=1)) + top[:, 0] - np.diag(scores))
-    # Scores reach 1 / temperature = 50, of which float32 keeps 4e-6.
-    assert loss == pytest.approx(wanted, abs=2e-5)
-    assert accuracy == np.mean(scores.argmax(axis=1) == np.arange(16)) < 1
+    shares = np.exp(scores - top)
+    totals = shares.sum(axis=1, keepdims=True)
+    loss = np.mean(np.log(totals[:, 0]) + top[:, 0] - scores[here, own])
+    of_scores = shares / totals
+    of_scores[here, own] -= 1
+    of_scores /= len(q) * temperature
+    return (loss, np.mean(scores.argmax(axis=1) == own)), (of_scores @ p, of_scores.T @ q)
 
 
-@pytest.mark.parametrize("sizes", [(1, 1, 1), (8, 1, 1)])
-@pytest.mark.parametrize("negatives", [0, 2])
-def test_loss_and_gradients_equal_those_of_sentence_transformers(sizes, negatives):
-    q, p = vectors(16, negatives, seed=1)
-    (loss, _), gradients = contrast(q, p, 0.05, sizes)
+def distance(found: np.ndarray, wanted: np.ndarray) -> float:
+    return float(np.linalg.norm(found - wanted) / np.linalg.norm(wanted))
+
+
+@cache
+def problem(queries: int, passages: int, temperature: float, sizes: tuple[int, int, int]) -> tuple:
+    """(queries, passages, dense result on this mesh, NumPy's result)."""
+    q, p = vectors(queries, passages)
+    p[3 * (passages // queries)] *= -1  # one query whose own passage is not the nearest
+    return q, p, contrast(q, p, Loss(temperature), sizes), in_numpy(q, p, temperature)
+
+
+@pytest.mark.parametrize("sizes", MESHES, ids=str)
+@pytest.mark.parametrize(("queries", "passages", "temperature"), [(32, 32, 0.02), (32, 96, 0.02), (16, 48, 1.0)])
+def test_dense_loss_accuracy_and_gradients_equal_numpy_in_float64(sizes, queries, passages, temperature):
+    _, _, ((loss, accuracy), found), ((wanted, share), gradients) = problem(queries, passages, temperature, sizes)
+    # Scores reach 1 / temperature, the loss a few units: float32 keeps 1e-7 of either.
+    assert loss == pytest.approx(wanted, rel=1e-7, abs=1e-7 / temperature)
+    assert accuracy == pytest.approx(share, abs=1e-7)
+    assert share < 1
+    assert distance(found[0], gradients[0]) <= 1e-5
+    assert distance(found[1], gradients[1]) <= 1e-5
+
+
+@pytest.mark.parametrize("sizes", MESHES, ids=str)
+@pytest.mark.parametrize(("queries", "passages", "temperature"), [(32, 96, 0.02), (16, 48, 1.0)])
+@pytest.mark.parametrize(("scores", "block"), STREAMED)
+def test_neither_blocks_nor_the_ring_change_loss_accuracy_or_gradients(sizes, queries, passages, temperature, scores, block):
+    q, p, dense, exact = problem(queries, passages, temperature, sizes)
+    (loss, accuracy), found = contrast(q, p, Loss(temperature, scores, block), sizes)
+    assert loss == pytest.approx(dense[0][0], rel=1e-6, abs=1e-6)
+    assert loss == pytest.approx(exact[0][0], rel=1e-6, abs=1e-6)
+    assert accuracy == dense[0][1]
+    for number in (0, 1):  # queries, passages
+        assert distance(found[number], dense[1][number]) <= 1e-5
+        assert distance(found[number], exact[1][number]) <= 1e-5
+
+
+@pytest.mark.parametrize("scores", SCORES)
+@pytest.mark.parametrize("sizes", [(1, 1, 1), (8, 1, 1)], ids=str)
+@pytest.mark.parametrize("passages", [16, 48])
+def test_loss_and_gradients_equal_those_of_sentence_transformers(scores, sizes, passages):
+    q, p = vectors(16, passages, seed=1)
+    (loss, _), gradients = contrast(q, p, Loss(0.05, scores, 4), sizes)
     theirs = MultipleNegativesRankingLoss(SentenceTransformer(modules=[torch.nn.Identity()]), scale=1 / 0.05)
     tensors = [torch.from_numpy(x).requires_grad_() for x in (q, p)]
     # `similarity_fct` normalises: its gradient has no part along the vector, so neither may ours.
-    wanted = theirs.compute_loss_from_embeddings([tensors[0], *tensors[1].split(16)], labels=None)
+    wanted = theirs.compute_loss_from_embeddings([tensors[0], *tensors[1].reshape(16, -1, 32).unbind(1)], labels=None)
     wanted.backward()
     # Scores up to 20, float32.
     assert loss == pytest.approx(wanted.item(), abs=1e-5)
@@ -66,28 +121,96 @@ def test_loss_and_gradients_equal_those_of_sentence_transformers(sizes, negative
         assert np.linalg.norm(across - tensor.grad.numpy()) <= 1e-4 * np.linalg.norm(tensor.grad.numpy())
 
 
-def test_perfect_and_uninformative_vectors_give_the_known_losses():
+@pytest.mark.parametrize("scores", SCORES)
+def test_perfect_and_uninformative_vectors_give_the_known_losses(scores):
     same = np.tile(np.eye(1, 32, dtype=np.float32), (16, 1))
-    (loss, accuracy), _ = contrast(same, np.tile(same, (2, 1)), 0.02, (1, 1, 1))
+    (loss, accuracy), _ = contrast(same, np.tile(same, (2, 1)), Loss(0.02, scores, 8), (1, 1, 1))
     assert loss == pytest.approx(np.log(32), abs=1e-5)  # 32 equal passages
     assert accuracy == 1 / 16  # a collapsed model ranks nothing: of equal scores only the first counts
     apart = np.eye(16, 32, dtype=np.float32)
-    (loss, accuracy), _ = contrast(apart, apart, 0.02, (1, 1, 1))
+    (loss, accuracy), _ = contrast(apart, apart, Loss(0.02, scores, 8), (1, 1, 1))
     assert loss == pytest.approx(0, abs=1e-6)
     assert accuracy == 1
 
 
+@pytest.mark.parametrize("scores", SCORES)
+@pytest.mark.parametrize("sizes", MESHES, ids=str)
+def test_of_equal_scores_the_lowest_passage_wins(scores, sizes):
+    # Small whole numbers: scores are exact, and most queries have several best passages, on several devices.
+    random = np.random.default_rng(4)
+    q, p = (random.integers(-1, 2, (count, 3)).astype(np.float32) for count in (64, 128))
+    p[::2] = np.where(random.random((64, 1)) < 0.7, q, p[::2])
+    ranks = q @ p.T
+    shared = np.sum(ranks == ranks.max(axis=1, keepdims=True), axis=1)
+    assert np.mean(shared > 1) > 0.8
+    (_, accuracy), _ = contrast(q, p, Loss(0.5, scores, 3), sizes)
+    assert accuracy == np.mean(ranks.argmax(axis=1) == 2 * np.arange(64))
+    highest = ranks[np.arange(64), 2 * np.arange(64)] == ranks.max(axis=1)
+    assert 0 < accuracy < np.mean(highest)  # some lose by their place alone
+
+
+@pytest.mark.parametrize("scores", SCORES)
+@pytest.mark.parametrize("temperature", [0.02, 0.001])
+def test_scores_of_either_sign_do_not_overflow(scores, temperature):
+    q, p = vectors(16, 32, seed=3)
+    p[:16:2], p[16::2], p[1::2] = q[:8], -q[8:], -q  # half of the queries score their own passage highest of all, half lowest
+    (loss, accuracy), gradients = contrast(q, p, Loss(temperature, scores, 5), (8, 1, 1))
+    (wanted, share), exact = in_numpy(q, p, temperature)
+    assert loss == pytest.approx(wanted, rel=1e-6)
+    assert accuracy == share == 0.5
+    for number in (0, 1):
+        # Scores reach 1 / temperature, of which float32 keeps 1e-7: an error of the exponent.
+        assert distance(gradients[number], exact[number]) <= 1e-6 / temperature
+
+
+def test_a_large_batch_gives_the_same_in_blocks_as_at_once():
+    q, p = vectors(2_048, 4_096, seed=5)
+    dense = contrast(q, p, Loss(), (4, 2, 1))
+    for scores in ("chunked", "ring"):
+        (loss, accuracy), gradients = contrast(q, p, Loss(scores=scores, block=300), (4, 2, 1))
+        assert loss == pytest.approx(dense[0][0], rel=1e-6, abs=1e-6)
+        assert accuracy == dense[0][1]
+        assert max(map(distance, gradients, dense[1])) <= 1e-5
+
+
+@cache
+def large(scores: str) -> jax.stages.Compiled:
+    """32,768 queries, 65,536 passages of 64 numbers on eight devices; compiled only."""
+    return compiled([(32_768, 64), (65_536, 64)], Loss(scores=scores), tiny.mesh(4, 2, 1))
+
+
+@pytest.mark.parametrize("scores", SCORES)
+def test_blocks_keep_a_score_matrix_of_8_gb_out_of_memory(scores):
+    temporary = 8 * large(scores).memory_analysis().temp_size_in_bytes
+    matrix = 4 * 32_768 * 65_536
+    assert temporary >= matrix if scores == "dense" else temporary <= 1e9
+
+
+@pytest.mark.parametrize("scores", SCORES)
+def test_only_the_ring_never_holds_all_passages_on_a_device(scores):
+    text = large(scores).as_text()
+    assert ("all-gather" in text) == (scores != "ring")
+    assert ("f32[65536,64]" in text) == (scores != "ring")
+    assert ("collective-permute" in text) == (scores == "ring")
+
+
 def test_order_of_the_negatives_does_not_matter():
-    q, p = vectors(16, 2, seed=2)
-    other = np.concatenate([p[:16], p[16:][::-1]])
-    (loss, accuracy), _ = contrast(q, p, 0.05, (1, 1, 1))
-    (again, same), _ = contrast(q, other, 0.05, (1, 1, 1))
+    q, p = vectors(16, 48, seed=2)
+    other = p.reshape(16, 3, 32).copy()
+    other[:, 1:] = other[::-1, :0:-1]
+    other = other.reshape(p.shape)
+    (loss, accuracy), _ = contrast(q, p, Loss(0.05), (1, 1, 1))
+    (again, same), _ = contrast(q, other, Loss(0.05), (1, 1, 1))
     assert again == pytest.approx(loss, abs=1e-5)
     assert accuracy == same
 
 
-def test_scores_are_not_rounded_by_fast_matrix_units():
-    with jax.set_mesh(tiny.mesh(1, 1, 1)):
-        lowered = jax.jit(infonce, static_argnums=2).lower(*vectors(16, 0), 0.02).as_text()
-    assert "precision = [HIGHEST, HIGHEST]" in lowered
-    assert "precision = [DEFAULT" not in lowered
+@pytest.mark.parametrize("scores", SCORES)
+def test_scores_are_not_rounded_by_fast_matrix_units(scores):
+    on = tiny.mesh(1, 1, 1)
+    with jax.set_mesh(on):
+        run = jax.value_and_grad(partial(infonce, loss=Loss(scores=scores, block=5)), argnums=(0, 1), has_aux=True)
+        lowered = jax.jit(run).lower(*tiny.rows(on, *vectors(16, 16))).as_text()
+    products = re.findall(r"dot_general.*", lowered)
+    assert len(products) >= 3
+    assert all("precision = [HIGHEST, HIGHEST]" in product for product in products)

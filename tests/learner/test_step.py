@@ -13,6 +13,7 @@ from e5jax.learner import state as states
 from e5jax.learner import step as steps
 from e5jax.learner.assemble import Learner, abstract_arguments, assemble, place
 from e5jax.learner.step import loss_and_accuracy
+from e5jax.model import dense
 from e5jax.records import Batch as Rows
 from tests import tiny
 
@@ -26,7 +27,9 @@ PADDED = {"chunks": 1, "texts_a_row": 1, "shards": 1}
 PACKED = {"texts_a_row": 3, "shards": 8}
 
 
-def gradients(lora: Lora | None, sizes: tuple[int, int, int], kept: int = 0, **layout: int) -> tuple[float, dict[str, np.ndarray]]:
+def gradients(
+    lora: Lora | None, sizes: tuple[int, int, int], kept: int = 0, scores: str = "dense", **layout: int
+) -> tuple[float, dict[str, np.ndarray]]:
     """(loss, gradient of every trained parameter); dropout when the adapters have a rate."""
     of = tiny.made(SPEC, lora)
     on = tiny.mesh(*sizes)
@@ -34,7 +37,7 @@ def gradients(lora: Lora | None, sizes: tuple[int, int, int], kept: int = 0, **l
     key = jax.random.key(5) if lora and lora.dropout else None
     with jax.set_mesh(on):
         batch = place(tiny.batch(16, 2, width=12, **layout), on)
-        loss = partial(loss_and_accuracy, tiny.objective(of, kept_chunks=kept))
+        loss = partial(loss_and_accuracy, tiny.objective(of, scores=scores, block=5, kept_chunks=kept))
         run = jax.jit(jax.value_and_grad(loss, has_aux=True), compiler_options=tiny.FAST)
         (value, _), gradient = run(trained, frozen, batch, key)
     return float(value), jax.device_get(gradient)
@@ -254,3 +257,26 @@ def test_dropout_depends_on_the_step_and_the_seed_and_on_nothing_else():
                 losses.setdefault((seed, step), []).append(float(metrics.loss))
     assert all(len(set(found)) == 1 for found in losses.values())
     assert len({found[0] for found in losses.values()}) == 4
+
+
+@pytest.mark.parametrize("scores", ["chunked", "ring"])
+def test_the_way_of_scoring_changes_neither_loss_nor_gradients(padded, scores):
+    assert_close(gradients(tiny.LORA, (2, 2, 2), scores=scores, chunks=2, **PACKED), padded(tiny.LORA))
+
+
+def test_every_chunk_and_layer_drops_by_a_seed_of_its_own(monkeypatch):
+    used = []
+
+    def note(x: jax.Array, _rate: float, seed: jax.Array, map_number: int) -> jax.Array:
+        jax.debug.callback(lambda value: used.append((map_number, int(value))), seed)
+        return x
+
+    monkeypatch.setattr(dense, "dropout", note)
+    of, on = tiny.made(SPEC, DROPOUT), tiny.mesh(1, 1, 1)
+    trained, frozen = tiny.place(of, tiny.numbers(of), on)
+    with jax.set_mesh(on):
+        run = jax.jit(partial(loss_and_accuracy, tiny.objective(of)), compiler_options=tiny.FAST)
+        run(trained, frozen, place(tiny.batch(8, 1, 4, width=12), on), jax.random.key(0))
+        jax.effects_barrier()
+    assert len(set(used)) == len(used) == 4 * SPEC.layers * len(of.lora)
+    assert len({seed for _, seed in used}) == 4 * SPEC.layers
