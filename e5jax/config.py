@@ -13,7 +13,7 @@ from e5jax.errors import ConfigError
 Pooling = Literal["last", "mean"]
 Dtype = Literal["float32", "bfloat16"]
 Remat = Literal["nothing", "projections", "everything"]
-Kernel = Literal["xla", "cudnn"]
+Kernel = Literal["auto", "xla", "blockwise", "cudnn", "splash"]
 Target = Literal["q", "k", "v", "o", "gate", "up", "down"]
 StageName = Literal["data", "pretrain", "train", "export", "eval"]
 TARGETS: tuple[Target, ...] = typing.get_args(Target)
@@ -65,14 +65,19 @@ class Scratch:
 
 @dataclass(slots=True)
 class Model:
-    """The decoder: `base` is a Hugging Face folder or hub id, or empty with `scratch` sizes."""
+    """The decoder: `base` is a Hugging Face folder or hub id, or empty with `scratch` sizes.
+
+    `theta` and `window` change the base's own for longer texts; the export carries them.
+    """
 
     base: str = ""
     scratch: Scratch | None = None
     pooling: Pooling = "last"
     dtype: Dtype = "bfloat16"  # of compute and of frozen weights; trained parameters are always float32
     remat: Remat = "projections"
-    attention: Kernel = "xla"
+    attention: Kernel = "auto"  # what fits platform and length: see `model.kernels.choose`
+    theta: float | None = None  # base of the rotary embedding; None: the base's own
+    window: int | None = None  # tokens that a token sees, itself included; None: the base's own, 0: all before it
 
 
 @dataclass(slots=True)
