@@ -44,7 +44,7 @@ def measure(topology: str) -> dict[str, str | int | float]:
     """Memory of the step of configs/e5_mistral_7b.py on this topology, as its compiler reports it."""
     run = load(str(CONFIG))
     mesh = make_mesh(run.mesh, topologies.get_topology_desc(platform="tpu", topology_name=topology).devices)
-    learner = assemble(run, MISTRAL_7B)
+    learner = assemble(run, MISTRAL_7B, "tpu")
     start = time.perf_counter()
     with jax.set_mesh(mesh):
         compiled = learner.step.lower(*abstract_arguments(run, learner, mesh)).compile()
@@ -55,6 +55,7 @@ def measure(topology: str) -> dict[str, str | int | float]:
         "texts": run.batch.queries * (2 + run.batch.negatives),
         "tokens_a_text": run.tokens.limit,
         "chunks": run.batch.chunks,
+        "attention": learner.blueprint.kernel,
         "remat": run.model.remat,
         "trained_parameters": parameters(learner.blueprint, learner.blueprint.trained),
         "peak_bytes_per_chip": memory.peak_memory_in_bytes,

@@ -12,8 +12,8 @@ from e5jax.errors import ConfigError
 
 Pooling = Literal["last", "mean"]
 Dtype = Literal["float32", "bfloat16"]
-Remat = Literal["nothing", "projections", "everything"]
-Kernel = Literal["xla", "cudnn"]
+Remat = Literal["nothing", "projections", "attention", "everything"]
+Kernel = Literal["auto", "xla", "blockwise", "cudnn", "splash"]
 Scores = Literal["dense", "chunked", "ring"]
 Target = Literal["q", "k", "v", "o", "gate", "up", "down"]
 StageName = Literal["data", "pretrain", "train", "export", "eval"]
@@ -66,14 +66,19 @@ class Scratch:
 
 @dataclass(slots=True)
 class Model:
-    """The decoder: `base` is a Hugging Face folder or hub id, or empty with `scratch` sizes."""
+    """The decoder: `base` is a Hugging Face folder or hub id, or empty with `scratch` sizes.
+
+    `theta` and `window` change the base's own for longer texts; the export carries them.
+    """
 
     base: str = ""
     scratch: Scratch | None = None
     pooling: Pooling = "last"
     dtype: Dtype = "bfloat16"  # of compute and of frozen weights; trained parameters are always float32
     remat: Remat = "projections"
-    attention: Kernel = "xla"
+    attention: Kernel = "auto"  # what fits platform and length: see `model.kernels.choose`
+    theta: float | None = None  # base of the rotary embedding; None: the base's own
+    window: int | None = None  # tokens that a token sees, itself included; None: the base's own, 0: all before it
 
 
 @dataclass(slots=True)
@@ -107,12 +112,16 @@ class Batch:
         """Queries, positives and hard negatives."""
         return self.queries * (2 + self.negatives)
 
+    def width(self, limit: int) -> int:
+        """Tokens a row, when texts have at most `limit`."""
+        return self.row_tokens or limit
+
     def sure(self, limit: int) -> int:
         """Texts of at most `limit` tokens that every row can hold.
 
         First fit opens a row only when no other has room, and a row with fewer texts has room: texts / sure rows hold any batch.
         """
-        return min((self.row_tokens or limit) // limit, self.texts_a_row)
+        return min(self.width(limit) // limit, self.texts_a_row)
 
 
 @dataclass(slots=True)

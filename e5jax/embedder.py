@@ -18,6 +18,7 @@ from e5jax.mesh import BATCH, make_mesh
 from e5jax.model import hf
 from e5jax.model.blueprint import Blueprint, Parameters, blueprint
 from e5jax.model.families import read_spec
+from e5jax.model.kernels import choose
 from e5jax.model.pooling import pool
 from e5jax.packing import Layout, pack
 from e5jax.tokens import TextTokenizer, query_text
@@ -79,7 +80,10 @@ class Embedder:
         self._blueprint, self._parameters, self._mesh = made, parameters, mesh
 
         def run(parameters: Parameters, tokens: Array, segments: Array, positions: Array, ends: Array) -> Array:
-            return pool(made.decoder(parameters)(tokens, segments, positions), segments, ends, settings.pooling)
+            # Compiled for each width of rows, with the kernel that fits it.
+            kernel = choose("auto", mesh.devices.flat[0].platform, parameters["embedding"].dtype.name, tokens.shape[1])
+            decoder = made.with_kernel(kernel).decoder(parameters)
+            return pool(decoder(tokens, segments, positions), segments, ends, settings.pooling)
 
         self._run = jax.jit(run)
 

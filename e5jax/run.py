@@ -7,6 +7,8 @@ from importlib import metadata
 from pathlib import Path
 from typing import NamedTuple
 
+import jax
+
 from e5jax.config import Config, Training
 from e5jax.data.harvest import harvest
 from e5jax.data.source import ExampleSource
@@ -128,7 +130,7 @@ def export_to(config: Config, workdir: Workdir, output: Path) -> None:
 def train_to_end(run: Training, inputs: Inputs, workdir: Workdir, name: str) -> None:
     """Trains, and leaves a note of what was trained."""
     train(run, inputs, workdir, name)
-    made = assemble(run, inputs.spec).blueprint
+    made = assemble(run, inputs.spec, jax.default_backend()).blueprint
     note = {"steps": run.optim.steps, "trained_parameters": parameters(made, made.trained), "identity": dict(inputs.identity)}
     write_text(workdir.trained, json.dumps(note, indent=2) + "\n")
 

@@ -75,7 +75,7 @@ def _validate_training(run: Training, at: str, *, needs_start: bool) -> None:
         raise ConfigError(f"{at}.optim.warmup_steps={run.optim.warmup_steps}: must be below optim.steps={run.optim.steps}")
     _validate_lora(run.lora, at)
     _validate_mesh(run, at)
-    _validate_kernel(run, at)
+    _validate_attention(run, at)
     _validate_start(run, at, needs_start=needs_start)
     if run.data.harvest is None and not run.data.files:
         raise ConfigError(f"{at}.data.files is empty and {at}.data.harvest is None: nothing to train on; set one")
@@ -150,23 +150,29 @@ def _validate_start(run: Training, at: str, *, needs_start: bool) -> None:
         raise ConfigError(f"{at}.model.scratch.kv_heads={scratch.kv_heads}: must divide heads={scratch.heads}")
     if scratch.head_size % 2:
         raise ConfigError(f"{at}.model.scratch.head_size={scratch.head_size}: must be even for rotary embedding")
-    check_window(run, scratch.window, at)
 
 
-def _validate_kernel(run: Training, at: str) -> None:
-    if run.model.attention == "cudnn" and run.model.dtype != "bfloat16":
+def _validate_attention(run: Training, at: str) -> None:
+    model, limit = run.model, run.tokens.limit
+    if model.attention == "cudnn" and model.dtype != "bfloat16":
         raise ConfigError(
-            f"{at}.model.attention='cudnn' computes in half precision, and {at}.model.dtype={run.model.dtype!r}; set bfloat16"
+            f"{at}.model.attention='cudnn' computes in half precision, and {at}.model.dtype={model.dtype!r}; set bfloat16"
         )
-
-
-def check_window(run: Training, window: int | None, at: str = "config") -> None:
-    """A window at least as long as every text never masks anything, so any kernel serves."""
-    if window is not None and window < run.tokens.limit and run.model.attention != "xla":
+    multiple = {"cudnn": 2, "splash": 128}.get(model.attention, 1)
+    if limit % multiple:
         raise ConfigError(
-            f"{at}.model.attention={run.model.attention!r}: this kernel has no sliding window, and the model's window={window} "
-            f"is below tokens.limit={run.tokens.limit}; use attention='xla' or a limit of at most {window}"
+            f"{at}.model.attention={model.attention!r} needs rows of a multiple of {multiple} tokens, and "
+            f"{at}.tokens.limit={limit}; set {limit + -limit % multiple}, or attention='auto'"
         )
+    if model.scratch is not None and (model.theta, model.window) != (None, None):
+        raise ConfigError(
+            f"{at}.model.theta={model.theta} and {at}.model.window={model.window} change those of a base; from scratch set "
+            f"{at}.model.scratch.theta and {at}.model.scratch.window"
+        )
+    if model.theta is not None and not 0 < model.theta < math.inf:
+        raise ConfigError(f"{at}.model.theta={model.theta}: must be above 0 and finite, or none for the base's own")
+    if model.window is not None:
+        _at_least(f"{at}.model.window", model.window, 0)
 
 
 def is_hub_id(name: str) -> bool:

@@ -50,7 +50,21 @@ WRONG: dict[str, tuple[str, list[str], list[str]]] = {
     "base and scratch": (BOTH, [], ["config.model.base='a/b'", "config.model.scratch", "exactly one"]),
     "base beside pretrain": (QUICK, ["--config.model.base=a/b"], ["config.model.base='a/b'", "pretrain", "leave"]),
     "adapters on random weights": (LORA, [], ["config.lora", "config.model.scratch", "set lora to none"]),
-    "window": (SCRATCH, ["--config.model.attention=cudnn"], ["attention='cudnn'", "window=64", "limit=512", "attention='xla'"]),
+    "half precision": (
+        PAPER,
+        ["--config.model.attention=cudnn", "--config.model.dtype=float32"],
+        ["attention='cudnn'", "set bfloat16"],
+    ),
+    "odd rows": (PAPER, ["--config.model.attention=cudnn", "--config.tokens.limit=77"], ["'cudnn'", "limit=77", "set 78"]),
+    "rows of splash": (
+        PAPER,
+        ["--config.model.attention=splash", "--config.tokens.limit=500"],
+        ["'splash'", "limit=500", "set 512"],
+    ),
+    "theta": (PAPER, ["--config.model.theta=0"], ["config.model.theta=0.0", "above 0", "none"]),
+    "negative window": (PAPER, ["--config.model.window=-1"], ["config.model.window=-1", "at least 0"]),
+    "window of no base": (SCRATCH, ["--config.model.window=64"], ["config.model.window=64", "config.model.scratch.window"]),
+    "theta of no base": (SCRATCH, ["--config.model.theta=1e6"], ["config.model.theta=1000000.0", "config.model.scratch.theta"]),
     "heads": (SCRATCH, ["--config.model.scratch.kv_heads=3"], ["config.model.scratch.kv_heads=3", "heads=4"]),
     "head size": (SCRATCH, ["--config.model.scratch.head_size=7"], ["config.model.scratch.head_size=7", "even"]),
     "no layers": (SCRATCH, ["--config.model.scratch.layers=0"], ["config.model.scratch.layers=0", "at least 1"]),
@@ -104,8 +118,12 @@ def test_wrong_value_is_one_config_error_with_field_value_and_fix(name, tmp_path
 
 
 RIGHT: dict[str, tuple[str, list[str]]] = {
-    "window as long as a text": (SCRATCH, ["--config.model.attention=cudnn", "--config.tokens.limit=64"]),
-    "window with xla": (SCRATCH, []),
+    "window with cudnn": (SCRATCH, ["--config.model.attention=cudnn"]),
+    "window with splash": (SCRATCH, ["--config.model.attention=splash", "--config.tokens.limit=384"]),
+    "any length blockwise": (SCRATCH, ["--config.model.attention=blockwise", "--config.tokens.limit=77"]),
+    "base without its window": (PAPER, ["--config.model.window=0"]),
+    "the base's own window and theta": (PAPER, ["--config.model.window=none", "--config.model.theta=none"]),
+    "another theta for what pretraining leaves": (QUICK, ["--config.model.theta=1e6", "--config.model.window=32"]),
     "no dropout": (PAPER, ["--config.lora.dropout=0"]),
     "rank 1": (PAPER, ["--config.lora.rank=1"]),
     "all weights": (PAPER, ["--config.lora=none"]),

@@ -14,6 +14,7 @@ from e5jax.learner.state import State
 from e5jax.learner.step import Objective, make_step
 from e5jax.mesh import BATCH
 from e5jax.model.blueprint import Abstract, Blueprint, blueprint
+from e5jax.model.kernels import choose
 from e5jax.model.spec import Spec
 from e5jax.packing import layout
 from e5jax.records import Batch
@@ -28,9 +29,10 @@ class Learner(NamedTuple):
     step: jax.stages.Wrapped
 
 
-def assemble(run: Training, spec: Spec) -> Learner:
-    """The learner of a training run on a decoder of this shape."""
-    made = blueprint(spec, run.lora, dtype=run.model.dtype, remat=run.model.remat, kernel=run.model.attention)
+def assemble(run: Training, spec: Spec, platform: str) -> Learner:
+    """The learner of a training run on a decoder of this shape, for devices of this platform (`cpu`, `gpu`, `tpu`)."""
+    kernel = choose(run.model.attention, platform, run.model.dtype, run.batch.width(run.tokens.limit))
+    made = blueprint(spec, run.lora, dtype=run.model.dtype, remat=run.model.remat, kernel=kernel)
     objective = Objective(made, run.model.pooling, run.loss, run.batch.kept_chunks, run.seed)
     update = optimiser(run.optim)
     return Learner(made, objective, update, make_step(objective, update, schedule(run.optim)))

@@ -10,11 +10,12 @@ from typing import NamedTuple
 import jax
 from flax import nnx
 
-from e5jax.config import TARGETS, Kernel, Remat
+from e5jax.config import TARGETS, Remat
 from e5jax.config import Lora as LoraConfig
 from e5jax.mesh import sharding
 from e5jax.model.decoder import Decoder
 from e5jax.model.dense import Lora
+from e5jax.model.kernels import Concrete
 from e5jax.model.spec import Spec
 from e5jax.model.variables import Adapter, Axes
 
@@ -71,21 +72,29 @@ class Blueprint(NamedTuple):
         wanted = self.abstract(names, mesh, "float32")
 
         def make(key: jax.Array) -> Parameters:
-            made = {name: leaf.get_value() for name, leaf in _named(nnx.state(self._build(key)))}
+            made = {name: leaf.get_value() for name, leaf in _named(nnx.state(self._build(key, self.kernel)))}
             return {name: jax.sharding.reshard(made[name], leaf.sharding) for name, leaf in wanted.items()}
 
         # What is not returned is never computed: fresh adapters do not cost a fresh base.
         with jax.set_mesh(mesh):
             return jax.jit(make)(jax.random.key(seed))
 
-    def _build(self, key: jax.Array) -> Decoder:
+    @property
+    def kernel(self) -> Concrete:
+        """What computes attention."""
+        return nnx.merge(self.graph, self.state).layers.attention.kernel
+
+    def with_kernel(self, kernel: Concrete) -> "Blueprint":
+        """The same decoder with another attention kernel."""
+        graph, state = nnx.split(nnx.eval_shape(lambda: self._build(jax.random.key(0), kernel)))
+        return self._replace(graph=graph, state=state)
+
+    def _build(self, key: jax.Array, kernel: Concrete) -> Decoder:
         like = nnx.merge(self.graph, self.state)
-        return Decoder(
-            self.spec, self.lora, dtype=like.dtype, remat=like.remat, kernel=like.layers.attention.kernel, rngs=nnx.Rngs(key)
-        )
+        return Decoder(self.spec, self.lora, dtype=like.dtype, remat=like.remat, kernel=kernel, rngs=nnx.Rngs(key))
 
 
-def blueprint(spec: Spec, lora: LoraConfig | None, *, dtype: str, remat: Remat, kernel: Kernel) -> Blueprint:
+def blueprint(spec: Spec, lora: LoraConfig | None, *, dtype: str, remat: Remat, kernel: Concrete) -> Blueprint:
     """The blueprint of a decoder; `lora` None means no adapters."""
     targets = {} if lora is None else {t: Lora(lora.rank, lora.alpha, lora.dropout) for t in TARGETS if t in lora.targets}
     made = nnx.eval_shape(lambda: Decoder(spec, targets, dtype=dtype, remat=remat, kernel=kernel, rngs=nnx.Rngs(0)))

@@ -6,19 +6,22 @@ from jax.ad_checkpoint import checkpoint_name
 from jax.sharding import PartitionSpec, reshard
 from jaxtyping import Array, Float, Int, UInt32
 
-from e5jax.config import Kernel, Remat
+from e5jax.config import Remat
 from e5jax.mesh import BATCH
 from e5jax.model.attention import Attention
 from e5jax.model.dense import Dense, Lora
+from e5jax.model.kernels import Concrete
 from e5jax.model.norm import RMSNorm, rotary
 from e5jax.model.spec import Spec
 from e5jax.model.variables import weight
 
 # What a layer keeps for its backward pass. Names rather than jax's `dots_*` policies: with LoRA those would keep
 # the base product and the low-rank product of every map; and without any policy the gathered weights stay alive.
+PROJECTIONS = ("q", "k", "v", "wo", "gate", "up")
 REMAT = {
     "nothing": jax.checkpoint_policies.nothing_saveable,
-    "projections": jax.checkpoint_policies.save_only_these_names("q", "k", "v", "wo", "gate", "up"),
+    "projections": jax.checkpoint_policies.save_only_these_names(*PROJECTIONS),
+    "attention": jax.checkpoint_policies.save_only_these_names(*PROJECTIONS, "mixed", "normaliser"),
     "everything": jax.checkpoint_policies.everything_saveable,
 }
 
@@ -40,7 +43,7 @@ class FeedForward(nnx.Module):
 class Layer(nnx.Module):
     """Pre-norm attention and feed-forward; holds the weights of all layers, runs as one of them inside the scan."""
 
-    def __init__(self, spec: Spec, lora: dict[str, Lora], kernel: Kernel, *, rngs: nnx.Rngs):
+    def __init__(self, spec: Spec, lora: dict[str, Lora], kernel: Concrete, *, rngs: nnx.Rngs):
         shape = (spec.layers, spec.hidden)
         self.attention_norm = RMSNorm(("layers", "embed"), shape, spec.epsilon)
         self.attention = Attention(spec, lora, kernel, rngs=rngs)
@@ -67,7 +70,7 @@ class Decoder(nnx.Module):
     `transformers.MistralModel`.
     """
 
-    def __init__(self, spec: Spec, lora: dict[str, Lora], *, dtype: str, remat: Remat, kernel: Kernel, rngs: nnx.Rngs):
+    def __init__(self, spec: Spec, lora: dict[str, Lora], *, dtype: str, remat: Remat, kernel: Concrete, rngs: nnx.Rngs):
         self.embedding = weight(0.02 * jax.random.normal(rngs(), (spec.vocab, spec.hidden)), ("vocab", "embed"))
         self.layers = Layer(spec, lora, kernel, rngs=rngs)
         self.norm = RMSNorm(("embed",), (spec.hidden,), spec.epsilon)

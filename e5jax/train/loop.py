@@ -40,9 +40,10 @@ def train(run: Training, inputs: Inputs, workdir: Workdir, name: str) -> int:
     mesh = make_mesh(run.mesh)
     check_shards(run.batch, mesh.shape["data"] * mesh.shape["fsdp"])
     device = mesh.local_devices[0]
-    if run.model.attention == "cudnn" and device.platform != "gpu":
+    needed = {"cudnn": "gpu", "splash": "tpu"}.get(run.model.attention)
+    if needed not in (None, device.platform):
         raise ConfigError(
-            f"config.model.attention='cudnn' needs an NVIDIA GPU, and this is {device.device_kind}; use attention='xla'"
+            f"config.model.attention={run.model.attention!r} runs on a {needed} only, and this is {device.device_kind}; use 'auto'"
         )
     peak = peak_flops(device)
     with jax.set_mesh(mesh), Checkpoints(workdir.checkpoints, run.checkpoint.keep) as checkpoints:
@@ -104,7 +105,7 @@ def _batches(batches: grain.MapDataset[Batch], start: int, stop: int) -> Iterato
 
 def _prepare(run: Training, inputs: Inputs, mesh: jax.sharding.Mesh, checkpoints: Checkpoints) -> Ready:
     """Reads the base, and the newest checkpoint or fresh numbers for what is trained."""
-    learner = assemble(run, inputs.spec)
+    learner = assemble(run, inputs.spec, mesh.devices.flat[0].platform)
     made = learner.blueprint
     frozen, trained = _base(run, inputs, learner, mesh)
     start = checkpoints.latest()
@@ -148,7 +149,7 @@ def _say(name: str, run: Training, ready: Ready, peak: Peak) -> None:
     print(
         f"{name}: {begin} of {run.optim.steps}; trains {parameters(made, made.trained):,} parameters, "
         f"{parameters(made, made.frozen):,} frozen, {run.model.dtype} on {devices.size} × {devices.flat[0].device_kind} "
-        f"(mesh {dict(ready.mesh.shape)}), attention {run.model.attention}, remat {run.model.remat}, "
+        f"(mesh {dict(ready.mesh.shape)}), attention {made.kernel}, remat {run.model.remat}, "
         f"peak {peak.flops / 1e12:.3g} TFLOP/s a device ({peak.source})",
         flush=True,
     )

@@ -33,7 +33,7 @@ BATCHES = [tiny.batch(QUERIES, NEGATIVES, 2, width=WIDTH, seed=step % 4) for ste
 
 def ours() -> tuple[list[float], list[float], dict[str, np.ndarray]]:
     """(losses, gradient norms, last parameters)."""
-    learner, on = assemble(RUN, SPEC), tiny.mesh(1, 1, 1)
+    learner, on = assemble(RUN, SPEC, "cpu"), tiny.mesh(1, 1, 1)
     trained, frozen = tiny.place(learner.blueprint, tiny.numbers(learner.blueprint), on)
     losses, norms = [], []
     with jax.set_mesh(on):

@@ -116,7 +116,7 @@ def start(learner: Learner, on: jax.sharding.Mesh, values: dict[str, np.ndarray]
 @pytest.fixture(scope="module", params=[tiny.LORA, None], ids=["lora", "full"])
 def learner(request) -> Learner:
     """A learner whose step is compiled once for the tests below, on the mesh 2 × 2 × 2."""
-    return assemble(training(request.param), SPEC)
+    return assemble(training(request.param), SPEC, "cpu")
 
 
 @pytest.fixture(scope="module")
@@ -230,7 +230,7 @@ def test_a_gradient_that_overflows_leaves_the_state_as_it_was(monkeypatch):
         return sum(jnp.sum(1e30 * (x - jax.lax.stop_gradient(x))) for x in trained.values()), jnp.zeros(())
 
     monkeypatch.setattr(steps, "loss_and_accuracy", steep)
-    on, learner = tiny.mesh(1, 1, 1), assemble(training(tiny.LORA), SPEC)
+    on, learner = tiny.mesh(1, 1, 1), assemble(training(tiny.LORA), SPEC, "cpu")
     with jax.set_mesh(on):
         state, frozen = start(learner, on, tiny.numbers(learner.blueprint))
         before = jax.device_get(state)
@@ -247,7 +247,7 @@ def test_dropout_depends_on_the_step_and_the_seed_and_on_nothing_else():
     for seed in (0, 1):
         run = training(DROPOUT)
         run.seed = seed
-        learner = assemble(run, SPEC)
+        learner = assemble(run, SPEC, "cpu")
         values = tiny.numbers(learner.blueprint)
         with jax.set_mesh(on):
             (batch,) = batches(on, 1)

@@ -9,6 +9,8 @@ from tokenizers import Tokenizer
 from e5jax.config import Batch, Data, Mesh, Model, Scratch, Tokens, Training
 from e5jax.data.vocabulary import train_tokenizer
 from e5jax.errors import ConfigError
+from e5jax.export.folder import settings
+from e5jax.model.families import read_spec
 from e5jax.model.families.mistral import config_from_spec
 from e5jax.records import Example
 from e5jax.train.inputs import Inputs, fingerprint, read_inputs
@@ -113,11 +115,26 @@ def test_a_mesh_that_does_not_divide_the_model_is_refused(shared, base):
         read(shared, base, mesh=Mesh(1, 1, 4))
 
 
-def test_a_window_of_the_base_that_the_kernel_lacks_is_refused(shared, base):
-    (base / "config.json").write_text(json.dumps(config_from_spec(tiny.SPEC._replace(vocab=PIECES, window=15), 64, "float32")))
-    assert read(shared, base).spec.window == 15
-    with pytest.raises(ConfigError, match=r"config\.model\.attention='cudnn'.*window=15.*tokens\.limit=16"):
-        read(shared, base, model=Model(attention="cudnn"))
+@pytest.mark.parametrize(
+    ("model", "theta", "window"),
+    [
+        (Model(), 10_000.0, 15),
+        (Model(theta=1e6), 1e6, 15),
+        (Model(window=8), 10_000.0, 8),
+        (Model(theta=5e5, window=0), 5e5, None),
+    ],
+)
+def test_theta_and_window_of_the_base_can_be_changed_and_are_exported(shared, base, model, theta, window):
+    own = tiny.SPEC._replace(vocab=PIECES, window=15)
+    (base / "config.json").write_text(json.dumps(config_from_spec(own, 64, "float32")))
+    inputs = read(shared, base, model=model)
+    assert inputs.spec == own._replace(theta=theta, window=window)
+    exported = settings(run(model=model), inputs.spec, inputs.tokenizer)["config.json"]
+    assert isinstance(exported, dict)
+    assert exported["sliding_window"] == window
+    assert exported["rope_theta"] == exported["rope_parameters"]["rope_theta"] == theta
+    (base / "config.json").write_text(json.dumps(exported))
+    assert read_spec(base) == inputs.spec
 
 
 def test_examples_without_enough_negatives_are_refused(shared, base):

@@ -72,7 +72,7 @@ def digest(run: Training, workdir: Path, step: int) -> str:
     inputs = inputs_for(run)
     mesh = make_mesh(run.mesh)
     with jax.set_mesh(mesh), Checkpoints(workdir / "checkpoints") as checkpoints:
-        wanted, _, _ = abstract_arguments(run, assemble(run, inputs.spec), mesh)
+        wanted, _, _ = abstract_arguments(run, assemble(run, inputs.spec, "cpu"), mesh)
         state = loop.restore(checkpoints, step, wanted)
     assert isinstance(state, State)
     sha = hashlib.sha256()
@@ -158,6 +158,22 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_names_the_step(place, tmp_p
     assert found[-1]["train/loss"] is None  # JSON has no NaN
     with Checkpoints(tmp_path / "checkpoints") as checkpoints:
         assert checkpoints.latest() == 2
+
+
+@pytest.mark.parametrize(("kernel", "platform"), [("cudnn", "gpu"), ("splash", "tpu")])
+def test_a_kernel_of_other_hardware_is_refused(kernel, platform, place, tmp_path):
+    run = scratch_run(place)
+    run.model.attention = kernel
+    with pytest.raises(ConfigError, match=f"config.model.attention='{kernel}' runs on a {platform} only.*use 'auto'"):
+        loop.train(run, inputs_for(run), Workdir(tmp_path), "train")
+
+
+def test_the_run_says_which_kernel_was_chosen(place, tmp_path, capsys):
+    run = scratch_run(place)
+    assert run.model.attention == "auto"
+    run.tokens.limit = 40
+    loop.train(run, inputs_for(run), Workdir(tmp_path), "train")
+    assert "attention blockwise" in capsys.readouterr().out
 
 
 def test_every_step_is_logged_with_every_metric(place, tmp_path):

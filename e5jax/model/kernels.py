@@ -1,0 +1,82 @@
+"""Attention behind one interface: which kernel computes it is a value.
+
+`xla` runs everywhere and holds all scores of a row; `blockwise` runs everywhere in memory linear in the row and is fast
+on CPUs; `cudnn` is NVIDIA's fused kernel; `splash` is Pallas' for TPUs. Rows are packed: attention is causal inside each
+segment, with an optional sliding window.
+"""
+
+from typing import Literal
+
+import jax
+import jax.numpy as jnp
+from jax.sharding import PartitionSpec, reshard
+from jaxtyping import Array, Bool, Float, Int
+
+from e5jax.config import Kernel
+from e5jax.mesh import BATCH
+from e5jax.model import blockwise, splash
+
+Concrete = Literal["xla", "blockwise", "cudnn", "splash"]
+HEADS = PartitionSpec(BATCH, None, "tensor", None)
+LONG = 2_048  # tokens; above this all scores of a row at once would fill the memory
+SHORTEST_ON_CPU = 32  # tokens; from here on `blockwise` is the faster one there (benchmarks/attention.py)
+
+
+def choose(kernel: Kernel, platform: str, dtype: str, length: int) -> Concrete:
+    """The kernel for rows of `length` tokens on this platform (`cpu`, `gpu`, `tpu`), when the configuration says `auto`."""
+    if kernel != "auto":
+        return kernel
+    if platform == "tpu" and length % splash.MULTIPLE == 0:
+        return "splash"
+    if platform == "gpu" and dtype == "bfloat16" and length % 2 == 0:
+        return "cudnn"
+    return "blockwise" if length >= SHORTEST_ON_CPU and (platform == "cpu" or length > LONG) else "xla"
+
+
+def attend(
+    q: Float[Array, "n t h e"],
+    k: Float[Array, "n t k e"],
+    v: Float[Array, "n t k e"],
+    segments: Int[Array, "n t"],
+    window: int | None,
+    kernel: Concrete,
+) -> Float[Array, "n t h e"]:
+    """Softmax attention, scores in float32. A token sees its own segment up to itself, `window` tokens at most.
+
+    Rows are spread over `data` and `fsdp`, heads over `tensor`, and every device attends with what it has.
+    """
+    if kernel == "xla":
+        if k.shape[2] == 1:  # `tensor` is 1 then; jax's grouping of heads would expect its name on the single head
+            q, k, v = (reshard(x, PartitionSpec(BATCH, None, None, None)) for x in (q, k, v))
+        return reshard(jax.nn.dot_product_attention(q, k, v, mask=visible(segments, window), implementation="xla"), HEADS)
+    local = {"blockwise": blockwise.attend, "cudnn": _cudnn, "splash": splash.attend}[kernel]
+    # Kernels know nothing of meshes, and custom calls cannot be partitioned: each device runs one on its rows and heads.
+    # Pallas does not say over which axes its results vary, hence no check of that.
+    return jax.shard_map(
+        lambda q, k, v, segments: local(q, k, v, segments, window),
+        in_specs=(HEADS, HEADS, HEADS, PartitionSpec(BATCH, None)),
+        out_specs=HEADS,
+        check_vma=False,
+    )(q, k, v, segments)
+
+
+def visible(segments: Int[Array, "n t"], window: int | None) -> Bool[Array, "n 1 t t"]:
+    """Which key each query token sees: its own text, not the future, and within the window.
+
+    The window counts as in transformers' Mistral: a token sees itself and the window - 1 tokens before it.
+    Padding (segment 0) sees padding, so that no row of the softmax is empty.
+    """
+    here = jnp.arange(segments.shape[1])
+    distance = here[:, None] - here[None, :]
+    allowed = distance >= 0
+    if window is not None:
+        allowed &= distance < window
+    return (allowed[None] & (segments[:, :, None] == segments[:, None, :]))[:, None]
+
+
+def _cudnn(q: Array, k: Array, v: Array, segments: Array, window: int | None) -> Array:
+    """Half precision and an even length only. The mask becomes a bias: memory is quadratic in the row, once for all heads.
+
+    Tests lower it for CUDA; it has not run on a GPU yet.
+    """
+    return jax.nn.dot_product_attention(q, k, v, mask=visible(segments, window), implementation="cudnn")
