@@ -153,16 +153,17 @@ def _validate_start(run: Training, at: str, *, needs_start: bool) -> None:
 
 
 def _validate_attention(run: Training, at: str) -> None:
-    model, limit = run.model, run.tokens.limit
+    model, width = run.model, run.batch.width(run.tokens.limit)
     if model.attention == "cudnn" and model.dtype != "bfloat16":
         raise ConfigError(
             f"{at}.model.attention='cudnn' computes in half precision, and {at}.model.dtype={model.dtype!r}; set bfloat16"
         )
     multiple = {"cudnn": 2, "splash": 128}.get(model.attention, 1)
-    if limit % multiple:
+    if width % multiple:
+        field = "batch.row_tokens" if run.batch.row_tokens else "tokens.limit"
         raise ConfigError(
             f"{at}.model.attention={model.attention!r} needs rows of a multiple of {multiple} tokens, and "
-            f"{at}.tokens.limit={limit}; set {limit + -limit % multiple}, or attention='auto'"
+            f"{at}.{field}={width}; set {width + -width % multiple}, or attention='auto'"
         )
     if model.scratch is not None and (model.theta, model.window) != (None, None):
         raise ConfigError(
