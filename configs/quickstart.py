@@ -26,7 +26,6 @@ from e5jax.config import (
 
 def get_config() -> Config:
     harvest = Harvest()
-    # Every row of a batch is as long as the limit: short texts make short steps.
     tokens = Tokens(vocabulary=8_192, limit=64)
     pretrain = Training(
         data=Data(harvest=harvest, instructions=False),
@@ -36,7 +35,7 @@ def get_config() -> Config:
             pooling="last",
             dtype="float32",
         ),
-        batch=Batch(queries=128, negatives=0, chunks=32),
+        batch=Batch(queries=128, negatives=0, chunks=32, kept_chunks=32, row_tokens=256, texts_a_row=16),
         optim=Optim(learning_rate=2e-3, steps=160, warmup_steps=16, weight_decay=0.01),
         checkpoint=Checkpoint(every=80, keep=2),
         export=Export(dtype="float32"),
@@ -48,7 +47,7 @@ def get_config() -> Config:
         tokens=Tokens(limit=tokens.limit),
         model=Model(pooling="last", dtype="float32"),
         lora=Lora(rank=16, alpha=32.0, dropout=0.0),
-        batch=Batch(queries=96, negatives=1, chunks=36),
+        batch=Batch(queries=96, negatives=1, chunks=36, kept_chunks=36, row_tokens=256, texts_a_row=16),
         optim=Optim(learning_rate=2e-3, steps=75, warmup_steps=5, weight_decay=0.01),
         checkpoint=Checkpoint(every=25, keep=2),
         export=Export(dtype="float32", task=harvest.task),

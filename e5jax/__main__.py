@@ -63,12 +63,23 @@ def parser() -> argparse.ArgumentParser:
         "--backend", choices=("torch", "jax"), default="torch", help="what runs the model (default: %(default)s)"
     )
     evaluator.add_argument("--instruction", help="instead of each task's own instruction; empty for none")
+    _add_plan(add("plan", _plan, "compiles a config's training step for a machine that is not here, and says what it needs"))
     return top
 
 
 def _add_config(stage: argparse.ArgumentParser) -> None:
     stage.add_argument("--config", required=True, metavar="FILE", help="Python config file; --config.field=value overrides it")
     stage.add_argument("--workdir", type=Path, metavar="DIR", help="directory of the run (default: runs/ and the config's name)")
+
+
+def _add_plan(stage: argparse.ArgumentParser) -> None:
+    stage.add_argument("--config", required=True, metavar="FILE", help="Python config file; --config.field=value overrides it")
+    stage.add_argument("--topology", required=True, metavar="NAME", help="v5e:4x4, v4:2x2x4, v5p:2x2x2, v6e:4x4, v5e:1x1, cpu:8, …")
+    stage.add_argument("--slices", type=int, default=1, metavar="N", help="that many of them (default: 1)")
+    stage.add_argument("--active", type=float, default=1.0, metavar="SHARE", help="share of the chunks that hold text (default: 1)")
+    stage.add_argument("--json", action="store_true", help="prints one JSON object")
+    stage.add_argument("--search", action="store_true", help="looks for the fastest mesh, chunks and remat that fit")
+    stage.add_argument("--limit", type=int, default=20, metavar="N", help="most trials of a search (default: 20)")
 
 
 def _open(args: argparse.Namespace, overrides: list[str]) -> tuple[Config, Workdir]:
@@ -112,6 +123,17 @@ def _eval(args: argparse.Namespace, _: list[str]) -> int:
     from e5jax.eval.main import main as evaluate
 
     return evaluate(args)
+
+
+def _plan(args: argparse.Namespace, overrides: list[str]) -> int:
+    from e5jax.plan.topology import parse_topology, prepare
+
+    load(args.config, overrides)
+    topology = parse_topology(args.topology, args.slices)
+    prepare(topology)  # before JAX is imported
+    from e5jax.plan.main import Options, main
+
+    return main(args.config, overrides, topology, Options(args.active, args.limit if args.search else None, args.json))
 
 
 def _version() -> str:

@@ -8,6 +8,7 @@ import math
 from collections.abc import Sequence
 
 import jax
+from jax.experimental.mesh_utils import create_hybrid_device_mesh
 from jax.sharding import AxisType, NamedSharding, PartitionSpec, reshard
 
 from e5jax.config import Mesh as MeshConfig
@@ -29,7 +30,11 @@ RULES: dict[str, str | None] = {
 
 
 def make_mesh(config: MeshConfig, devices: Sequence[jax.Device] | None = None) -> jax.sharding.Mesh:
-    """Mesh over all devices (or the ones given); raises ConfigError when the sizes do not fill them."""
+    """Mesh over all devices (or the ones given); raises ConfigError when the sizes do not fill them.
+
+    Over several slices of TPUs the axis `data` goes from slice to slice, the others stay inside: what `data` needs is one
+    sum of gradients a step, and the network between slices is the slow one.
+    """
     devices = jax.devices() if devices is None else devices
     sizes = [getattr(config, axis) for axis in AXES]
     known = math.prod(size for size in sizes if size > 0)
@@ -39,7 +44,16 @@ def make_mesh(config: MeshConfig, devices: Sequence[jax.Device] | None = None) -
             "let the product equal the number of devices, or set one axis to -1"
         )
     shape = tuple(len(devices) // known if size == -1 else size for size in sizes)
-    return jax.make_mesh(shape, AXES, axis_types=(AxisType.Explicit,) * len(AXES), devices=devices)
+    types = (AxisType.Explicit,) * len(AXES)
+    slices = len({getattr(device, "slice_index", None) for device in devices})
+    if slices == 1:
+        return jax.make_mesh(shape, AXES, axis_types=types, devices=devices)
+    if shape[0] % slices:
+        raise ConfigError(
+            f"config.mesh.data={shape[0]}: must be a multiple of the {slices} slices; set --config.mesh.data={slices}"
+        )
+    inside = (shape[0] // slices, *shape[1:])
+    return jax.sharding.Mesh(create_hybrid_device_mesh(inside, (slices, 1, 1), devices), AXES, axis_types=types)
 
 
 def spec(logical: Sequence[str | None]) -> PartitionSpec:

@@ -57,7 +57,7 @@ def _validate_training(run: Training, at: str, *, needs_start: bool) -> None:
         ("optim.weight_decay", run.optim.weight_decay, 0),
     ]:
         _at_least(f"{at}.{path}", value, least)
-    _validate_batch(run.batch, run.tokens.limit, at)
+    check_batch(run.batch, run.tokens.limit, at)
     for path, value in [
         ("loss.temperature", run.loss.temperature),
         ("optim.learning_rate", run.optim.learning_rate),
@@ -104,7 +104,7 @@ def _validate_mesh(run: Training, at: str) -> None:
     check_shards(run.batch, max(run.mesh.data, 1) * max(run.mesh.fsdp, 1), at)
 
 
-def _validate_batch(batch: Batch, limit: int, at: str) -> None:
+def check_batch(batch: Batch, limit: int, at: str = "config") -> None:
     """Texts, rows and queries must divide into chunks and shards."""
     for name, least in [("queries", 1), ("negatives", 0), ("chunks", 1), ("kept_chunks", 0), ("texts_a_row", 1), ("shards", 1)]:
         _at_least(f"{at}.batch.{name}", getattr(batch, name), least)

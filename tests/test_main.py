@@ -13,7 +13,7 @@ from e5jax.loading import load
 from tests import test_loading, test_validate
 from tests.test_loading import PAPER, ROOT, config_file
 
-STAGES = ("run", "data", "train", "export", "eval")
+STAGES = ("run", "data", "train", "export", "eval", "plan")
 WRONG = {**test_loading.WRONG, **test_validate.WRONG}
 
 
@@ -45,6 +45,9 @@ def one_line(text: str) -> str:
         ["export", "--output=x"],
         ["export", "--workdir=x", "--output=y", "--format=gguf"],
         ["eval", "--model=x", "--output=y"],
+        ["plan", f"--config={PAPER}"],
+        ["plan", "--topology=v5e:4x4"],
+        ["plan", f"--config={PAPER}", "--topology=v5e:4x4", "--slices=two"],
         ["eval", "--model=x", "--tasks=y"],
         ["eval", "--tasks=x", "--output=y"],
         ["eval", "--model=x", "--tasks=y", "--output=z", "--backend=tpu"],

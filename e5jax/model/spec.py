@@ -2,7 +2,7 @@
 
 from typing import NamedTuple
 
-from e5jax.config import Mesh
+from e5jax.config import Mesh, Model
 from e5jax.errors import ConfigError
 
 
@@ -28,6 +28,13 @@ class Spec(NamedTuple):
         """Parameters of all linear maps, the embedding table left out (it is looked up, not multiplied)."""
         attention = 2 * self.hidden * self.head_size * (self.heads + self.kv_heads)
         return self.layers * (attention + 3 * self.hidden * self.ff)
+
+    def changed(self, model: Model) -> "Spec":
+        """The shape with the configuration's own rotary base and window, where it has any."""
+        return self._replace(
+            theta=self.theta if model.theta is None else model.theta,
+            window=self.window if model.window is None else model.window or None,  # 0: no window
+        )
 
 
 def check_divisible(spec: Spec, mesh: Mesh, at: str = "config") -> None:

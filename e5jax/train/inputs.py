@@ -9,7 +9,7 @@ import grain
 from tokenizers import Tokenizer
 
 from e5jax.checkpoint import Identity
-from e5jax.config import Model, Training
+from e5jax.config import Training
 from e5jax.data.batches import make_batches
 from e5jax.data.source import ExampleSource
 from e5jax.errors import ConfigError
@@ -36,7 +36,7 @@ def read_inputs(run: Training, files: Sequence[str | Path], tokenizer_file: Path
     """Opens and checks all inputs. Raises ConfigError for whatever is wrong with them."""
     folder = hf.locate(base) if base else None
     file = tokenizer_file or (folder / "tokenizer.json" if folder else Path("tokenizer.json"))
-    spec = changed(read_spec(folder), run.model) if folder else scratch_spec(run, file)
+    spec = read_spec(folder).changed(run.model) if folder else scratch_spec(run, file)
     check_divisible(spec, run.mesh)
     tokenizer = TextTokenizer.from_file(file, spec.bos, spec.eos, run.tokens.limit)
     if tokenizer.tokenizer.get_vocab_size() > spec.vocab:
@@ -50,14 +50,6 @@ def read_inputs(run: Training, files: Sequence[str | Path], tokenizer_file: Path
         "base": fingerprint(folder) if folder else f"scratch {spec} seed {run.seed}",
     }
     return Inputs(folder, spec, tokenizer, make_batches(source, tokenizer, run), identity)
-
-
-def changed(spec: Spec, model: Model) -> Spec:
-    """The shape of a base with the configuration's own rotary base and window, where it has any."""
-    return spec._replace(
-        theta=spec.theta if model.theta is None else model.theta,
-        window=spec.window if model.window is None else model.window or None,  # 0: no window
-    )
 
 
 def scratch_spec(run: Training, tokenizer_file: Path) -> Spec:

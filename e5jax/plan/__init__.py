@@ -1,0 +1,1 @@
+"""The planning stage: what a run would need on a machine that is not here."""
