@@ -34,10 +34,11 @@ def get_config() -> Config:
             scratch=Scratch(hidden=256, ff=512, layers=2, heads=4, kv_heads=2, head_size=64),
             pooling="last",
             dtype="float32",
+            remat="attention",
         ),
         batch=Batch(queries=128, negatives=0, chunks=32, kept_chunks=32, row_tokens=256, texts_a_row=16),
-        optim=Optim(learning_rate=2e-3, steps=160, warmup_steps=16, weight_decay=0.01),
-        checkpoint=Checkpoint(every=80, keep=2),
+        optim=Optim(learning_rate=2e-3, steps=220, warmup_steps=20, weight_decay=0.01),
+        checkpoint=Checkpoint(every=110, keep=2),
         export=Export(dtype="float32"),
     )
     return Config(
@@ -45,7 +46,7 @@ def get_config() -> Config:
         pretrain=pretrain,
         data=Data(harvest=harvest),
         tokens=Tokens(limit=tokens.limit),
-        model=Model(pooling="last", dtype="float32"),
+        model=Model(pooling="last", dtype="float32", remat="attention"),
         lora=Lora(rank=16, alpha=32.0, dropout=0.0),
         batch=Batch(queries=96, negatives=1, chunks=36, kept_chunks=36, row_tokens=256, texts_a_row=16),
         optim=Optim(learning_rate=2e-3, steps=75, warmup_steps=5, weight_decay=0.01),
