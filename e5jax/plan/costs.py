@@ -14,7 +14,9 @@ from e5jax.plan.products import flops
 from e5jax.plan.traffic import FREE_CALLS, memory_bytes
 
 # Calls into the compiler's own library that multiply nothing.
-_WITHOUT_PRODUCTS = frozenset({"AssumeGatherIndicesInBound", "GatherScatterIndicesBitpacked", "Sharding", "TopK", "PartialReduce"})
+_WITHOUT_PRODUCTS = frozenset(
+    {"AssumeGatherIndicesInBound", "GatherScatterIndicesBitpacked", "Sharding", "TopK", "PartialReduce", "ZeroCrop"}
+)
 
 
 class Operation(NamedTuple):
@@ -58,13 +60,18 @@ def _walk(scope: Scope, times: float, devices: int, active: float) -> Iterator[O
 
 def _branches(scope: Scope, made: Instruction, times: float, devices: int, active: float) -> Iterator[Operation]:
     """The dearest branch in a share `active` of the runs, the others in the rest."""
-    module = scope.module
-    scopes = [Scope(module, module.computations[name], lambda *_: None) for name in made.called]
+    scopes = [_branch(scope, made, number) for number in range(len(made.called))]
     ways = [list(_walk(branch, 1.0, devices, active)) for branch in scopes]
     ways.sort(key=lambda way: (total_flops(way), sum(one.times * one.bytes for one in way)))
     shares = [(1 - active) / max(len(ways) - 1, 1)] * (len(ways) - 1) + [active]
     for way, share in zip(ways, shares, strict=True):
         yield from (one._replace(times=one.times * times * share) for one in way)
+
+
+def _branch(scope: Scope, made: Instruction, number: int) -> Scope:
+    """A branch of a conditional; its argument is the operand behind the predicate of the same number."""
+    given = made.operands[1 + number]
+    return Scope(scope.module, scope.module.computations[made.called[number]], lambda _, element: scope.value(given, element))
 
 
 def _operation(scope: Scope, made: Instruction, times: float, devices: int, seen: set[str]) -> Operation:

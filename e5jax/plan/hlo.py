@@ -98,17 +98,19 @@ def parse(text: str) -> Module:
 
 
 def _blocks(text: str) -> Iterator[tuple[str, list[str]]]:
-    """Each computation's first line and its instructions."""
+    """Each computation's first line and its instructions. The metadata of a kernel goes on over several lines."""
     header, lines = "", []
     for line in text.splitlines():
-        if line.startswith("}"):
+        if line == "}" or line.startswith("}, "):
             if header:
                 yield header, lines
             header = ""
-        elif not line.startswith(" ") and line.endswith("{"):
+        elif not header and line.endswith("{"):
             header, lines = line, []
-        elif header and " = " in line:
+        elif header and line.startswith(" "):
             lines.append(line)
+        elif header:
+            lines[-1] += line
 
 
 def _instruction(line: str) -> Instruction:
