@@ -102,8 +102,8 @@ def stored_shape(path: str, shape: tuple[int, ...]) -> tuple[int, ...]:
 def load(folder: Path, spec: Spec, wanted: Mapping[str, jax.ShapeDtypeStruct]) -> dict[str, jax.Array]:
     """Reads every variable into its sharding and dtype; integer kernels are quantised on the way.
 
-    Besides the arrays the host holds little more than the largest slice of a device, and what is read twice is scales of
-    integer kernels. Raises ConfigError naming all tensors that are missing, extra, wrongly shaped or not finite.
+    Besides the arrays the host holds little more than the slice of one device; kernels that become integers are read twice,
+    first for their scales. Raises ConfigError naming all tensors that are missing, extra, wrongly shaped or not finite.
     """
     found = check(folder, spec, wanted)
     broken: set[str] = set()

@@ -1,5 +1,6 @@
 """A frozen base of integers: error bounds, gradients of adapters beside it, bytes, and the same numbers on every mesh."""
 
+import re
 from functools import partial
 from pathlib import Path
 
@@ -173,6 +174,20 @@ def test_adapters_get_the_gradients_that_the_same_base_in_float32_gives(kind, fo
             assert np.linalg.norm(found[1][name] - value) <= 1e-3 * np.linalg.norm(value), (name, sizes)
             # What rounding the base itself changes: the bound above tells the two bases apart.
             assert np.linalg.norm(other[name] - value) > 3e-3 * np.linalg.norm(value), name
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_kernels_travel_between_devices_as_integers(kind):
+    of, on = made(kind), tiny.mesh(1, 2, 1)
+    wanted = of.abstract(of.leaves, on, "bfloat16")
+    with jax.set_mesh(on):
+        rows = tiny.rows(on, *(np.ones((4, 8), np.int32) for _ in range(3)))
+        run = jax.jit(lambda p, *rows: of.decoder(p)(*rows), compiler_options=tiny.FAST)
+        text = run.lower(wanted, *rows).compile().as_text()
+    shapes = {",".join(map(str, of.leaves[name].shape[1:])) for name in of.frozen if name.endswith("/kernel")}
+    gathered = [(kind, shape) for kind, shape in re.findall(r"= (\w+)\[([\d,]+)\]\S* all-gather\(", text) if shape in shapes]
+    assert len(gathered) == 7
+    assert {kind for kind, _ in gathered} <= {"s8", "s4"}  # CPUs move int4 as int8
 
 
 def test_integers_change_neither_what_is_trained_nor_how_it_starts():
