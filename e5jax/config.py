@@ -13,6 +13,7 @@ from e5jax.errors import ConfigError
 Pooling = Literal["last", "mean"]
 Dtype = Literal["float32", "bfloat16"]
 Remat = Literal["nothing", "projections", "attention", "everything"]
+Quantisation = Literal["none", "int8", "int4"]
 Kernel = Literal["auto", "xla", "blockwise", "cudnn", "splash"]
 Scores = Literal["dense", "chunked", "ring"]
 Target = Literal["q", "k", "v", "o", "gate", "up", "down"]
@@ -75,6 +76,7 @@ class Model:
     scratch: Scratch | None = None
     pooling: Pooling = "last"
     dtype: Dtype = "bfloat16"  # of compute and of frozen weights; trained parameters are always float32
+    quantisation: Quantisation = "none"  # of the kernels of a frozen base: int8 by output, int4 by groups of 128 inputs
     remat: Remat = "projections"
     attention: Kernel = "auto"  # what fits platform and length: see `model.kernels.choose`
     theta: float | None = None  # base of the rotary embedding; None: the base's own

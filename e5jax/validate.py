@@ -74,6 +74,11 @@ def _validate_training(run: Training, at: str, *, needs_start: bool) -> None:
     if run.optim.warmup_steps >= run.optim.steps:
         raise ConfigError(f"{at}.optim.warmup_steps={run.optim.warmup_steps}: must be below optim.steps={run.optim.steps}")
     _validate_lora(run.lora, at)
+    if run.model.quantisation != "none" and run.lora is None:
+        raise ConfigError(
+            f"{at}.model.quantisation={run.model.quantisation!r} stores frozen weights as integers, and without "
+            f"{at}.lora nothing is frozen; set lora, or quantisation to 'none'"
+        )
     _validate_mesh(run, at)
     _validate_attention(run, at)
     _validate_start(run, at, needs_start=needs_start)

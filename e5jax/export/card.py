@@ -8,6 +8,8 @@ def model_card(run: Training, spec: Spec, step: int) -> str:
     """README.md in the form that model hubs read: what it is, how to use it, how it was trained, limits."""
     task, rate = run.export.task, run.optim
     how = f"LoRA r={run.lora.rank}, alpha={run.lora.alpha:g}, merged in float32" if run.lora else "all parameters"
+    if run.model.quantisation != "none":
+        how += f"; trained beside {run.model.quantisation} numbers of the base, merged into its original ones"
     instruction = f'"{task}"' if task else "None"
     return f"""---
 library_name: sentence-transformers

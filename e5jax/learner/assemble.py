@@ -32,7 +32,8 @@ class Learner(NamedTuple):
 def assemble(run: Training, spec: Spec, platform: str) -> Learner:
     """The learner of a training run on a decoder of this shape, for devices of this platform (`cpu`, `gpu`, `tpu`)."""
     kernel = choose(run.model.attention, platform, run.model.dtype, run.batch.width(run.tokens.limit))
-    made = blueprint(spec, run.lora, dtype=run.model.dtype, remat=run.model.remat, kernel=kernel)
+    model = run.model
+    made = blueprint(spec, run.lora, dtype=model.dtype, remat=model.remat, kernel=kernel, quantisation=model.quantisation)
     objective = Objective(made, run.model.pooling, run.loss, run.batch.kept_chunks, run.seed)
     update = optimiser(run.optim)
     return Learner(made, objective, update, make_step(objective, update, schedule(run.optim)))

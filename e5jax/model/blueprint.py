@@ -10,14 +10,14 @@ from typing import NamedTuple
 import jax
 from flax import nnx
 
-from e5jax.config import TARGETS, Remat
+from e5jax.config import TARGETS, Quantisation, Remat
 from e5jax.config import Lora as LoraConfig
 from e5jax.mesh import sharding
 from e5jax.model.decoder import Decoder
-from e5jax.model.dense import Lora
+from e5jax.model.dense import Dense, Lora
 from e5jax.model.kernels import Concrete
 from e5jax.model.spec import Spec
-from e5jax.model.variables import Adapter, Axes
+from e5jax.model.variables import Adapter, Axes, Quantised
 
 Parameters = dict[str, jax.Array]
 Abstract = dict[str, jax.ShapeDtypeStruct]  # their shapes, dtypes and placement
@@ -29,6 +29,7 @@ class Leaf(NamedTuple):
     shape: tuple[int, ...]
     axes: Axes
     is_adapter: bool
+    dtype: str | None  # None: that of the run, float32 when it is trained
 
 
 class Blueprint(NamedTuple):
@@ -36,6 +37,7 @@ class Blueprint(NamedTuple):
 
     spec: Spec
     lora: dict[str, Lora]
+    quantisation: Quantisation
     graph: nnx.GraphDef
     state: nnx.State
 
@@ -43,7 +45,12 @@ class Blueprint(NamedTuple):
     def leaves(self) -> dict[str, Leaf]:
         """Every parameter by name."""
         return {
-            name: Leaf(tuple(leaf.shape), leaf.get_metadata()["axes"], isinstance(leaf, Adapter))
+            name: Leaf(
+                tuple(leaf.shape),
+                leaf.get_metadata()["axes"],
+                isinstance(leaf, Adapter),
+                str(leaf.dtype) if isinstance(leaf, Quantised) else None,
+            )
             for name, leaf in _named(self.state)
         }
 
@@ -58,9 +65,12 @@ class Blueprint(NamedTuple):
         return [name for name in self.leaves if name not in set(self.trained)]
 
     def abstract(self, names: Iterable[str], mesh: jax.sharding.Mesh, dtype: str) -> Abstract:
-        """Shapes with dtype and placement."""
+        """Shapes with placement and with this dtype, or their own."""
         leaves = self.leaves
-        return {n: jax.ShapeDtypeStruct(leaves[n].shape, dtype, sharding=sharding(mesh, leaves[n].axes)) for n in names}
+        return {
+            name: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype or dtype, sharding=sharding(mesh, leaf.axes))
+            for name, leaf in ((name, leaves[name]) for name in names)
+        }
 
     def decoder(self, parameters: Mapping[str, jax.Array]) -> Decoder:
         """The decoder with these numbers in it."""
@@ -91,15 +101,29 @@ class Blueprint(NamedTuple):
 
     def _build(self, key: jax.Array, kernel: Concrete) -> Decoder:
         like = nnx.merge(self.graph, self.state)
-        return Decoder(self.spec, self.lora, dtype=like.dtype, remat=like.remat, kernel=kernel, rngs=nnx.Rngs(key))
+        made = Decoder(self.spec, self.lora, dtype=like.dtype, remat=like.remat, kernel=kernel, rngs=nnx.Rngs(key))
+        return _quantised(made, self.quantisation)
 
 
-def blueprint(spec: Spec, lora: LoraConfig | None, *, dtype: str, remat: Remat, kernel: Concrete) -> Blueprint:
+def blueprint(
+    spec: Spec, lora: LoraConfig | None, *, dtype: str, remat: Remat, kernel: Concrete, quantisation: Quantisation = "none"
+) -> Blueprint:
     """The blueprint of a decoder; `lora` None means no adapters."""
     targets = {} if lora is None else {t: Lora(lora.rank, lora.alpha, lora.dropout) for t in TARGETS if t in lora.targets}
-    made = nnx.eval_shape(lambda: Decoder(spec, targets, dtype=dtype, remat=remat, kernel=kernel, rngs=nnx.Rngs(0)))
-    graph, state = nnx.split(made)
-    return Blueprint(spec, targets, graph, state)
+
+    def make() -> Decoder:
+        return _quantised(Decoder(spec, targets, dtype=dtype, remat=remat, kernel=kernel, rngs=nnx.Rngs(0)), quantisation)
+
+    graph, state = nnx.split(nnx.eval_shape(make))
+    return Blueprint(spec, targets, quantisation, graph, state)
+
+
+def _quantised(decoder: Decoder, kind: Quantisation) -> Decoder:
+    """The decoder with the kernels of all its linear maps as integers, or as it is when `kind` is none."""
+    if kind != "none":
+        for dense in [node for _, node in nnx.iter_graph(decoder) if isinstance(node, Dense)]:
+            dense.quantise(kind)
+    return decoder
 
 
 def _named(state: nnx.State) -> Iterator[tuple[str, nnx.Variable]]:

@@ -3,7 +3,6 @@
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
 
 import jax
 import ml_dtypes
@@ -15,11 +14,13 @@ from safetensors.numpy import save_file
 
 from e5jax.errors import ConfigError
 from e5jax.model.families import FAMILIES
+from e5jax.model.slices import Source, Tensor, placed, plain, quantising
 from e5jax.model.spec import Spec
 from e5jax.validate import is_hub_id
 
 FLOATS = {"F32": np.dtype(np.float32), "BF16": np.dtype(ml_dtypes.bfloat16), "F16": np.dtype(np.float16)}
 SHARD_BYTES = 5_000_000_000
+SCALE = "/kernel_scale"  # no tensor of its own
 WANTED = ["*.json", "*.safetensors", "1_Pooling/*", "2_Normalize/*"]
 
 
@@ -34,15 +35,6 @@ def locate(name: str) -> Path:
     except (HfHubHTTPError, LocalEntryNotFoundError, OfflineModeIsEnabled, RepositoryNotFoundError, OSError) as error:
         reason = str(error).splitlines()[0]
         raise ConfigError(f"{name!r}: no such folder here, and not to be had from the hub ({reason})") from error
-
-
-class Tensor(NamedTuple):
-    """Where a tensor lies, as its file's header says."""
-
-    file: Path
-    name: str
-    shape: tuple[int, ...]
-    dtype: str
 
 
 def headers(folder: Path) -> dict[str, Tensor]:
@@ -81,7 +73,7 @@ def check(folder: Path, spec: Spec, wanted: Mapping[str, jax.ShapeDtypeStruct]) 
     family = FAMILIES[spec.family]
     expected: dict[str, tuple[int, ...]] = {}
     for path, leaf in wanted.items():
-        expected |= {name: stored_shape(path, leaf.shape) for name in names_of(spec, path)}
+        expected |= {} if path.endswith(SCALE) else {name: stored_shape(path, leaf.shape) for name in names_of(spec, path)}
     extra = {name for name in set(found) - set(expected) if not name.endswith(family.IGNORED)}
     problems = [f"missing {name}" for name in sorted(set(expected) - set(found))]
     problems += [f"unexpected {name}" for name in sorted(extra)]
@@ -108,39 +100,27 @@ def stored_shape(path: str, shape: tuple[int, ...]) -> tuple[int, ...]:
 
 
 def load(folder: Path, spec: Spec, wanted: Mapping[str, jax.ShapeDtypeStruct]) -> dict[str, jax.Array]:
-    """Reads every variable into its sharding and dtype; each device's slice is all that is read for it.
+    """Reads every variable into its sharding and dtype; integer kernels are quantised on the way.
 
-    Raises ConfigError naming all tensors that are missing, extra, wrongly shaped or not finite.
+    Besides the arrays the host holds little more than the slice of one device; kernels that become integers are read twice,
+    first for their scales. Raises ConfigError naming all tensors that are missing, extra, wrongly shaped or not finite.
     """
     found = check(folder, spec, wanted)
     broken: set[str] = set()
     arrays = {}
     for path, leaf in wanted.items():
-        names = names_of(spec, path)
-
-        def read_slice(index: Any, path: str = path, names: list[str] = names, dtype: np.dtype = leaf.dtype) -> np.ndarray:
-            return _read_slice(found, path, names, index, dtype, broken)
-
-        arrays[path] = jax.make_array_from_callback(leaf.shape, leaf.sharding, read_slice)
+        if path.endswith(SCALE):
+            continue  # made with its kernel
+        sources = [Source(found[name], path.endswith("/kernel"), broken) for name in names_of(spec, path)]
+        scale = wanted.get(f"{path}_scale")
+        if scale is None:
+            fill = plain(sources, stacked=path.startswith("layers/"))
+        else:
+            arrays[f"{path}_scale"], fill = quantising(sources, leaf, scale)
+        arrays[path] = placed(leaf, fill)
     if broken:
         raise ConfigError(f"{folder}: NaN or infinity in {', '.join(sorted(broken))}; the file is damaged")
     return arrays
-
-
-def _read_slice(
-    found: Mapping[str, Tensor], path: str, names: list[str], index: tuple[slice, ...], dtype: np.dtype, broken: set[str]
-) -> np.ndarray:
-    stacked = path.startswith("layers/")
-    inner = index[1:] if stacked else index
-    parts = []
-    for name in names[index[0]] if stacked else names:
-        tensor = found[name]
-        with safe_open(tensor.file, framework="np") as opened:
-            part = opened.get_slice(tensor.name)[inner[::-1] if path.endswith("/kernel") else inner]
-        if not np.isfinite(part).all():
-            broken.add(name)
-        parts.append((part.T if path.endswith("/kernel") else part).astype(dtype))
-    return np.stack(parts) if stacked else parts[0]
 
 
 def save(folder: Path, tensors: Iterable[tuple[str, tuple[int, ...], Callable[[], np.ndarray]]], dtype: str) -> None:

@@ -10,6 +10,10 @@ class Weight(nnx.Variable):
     """A parameter of the base decoder: frozen under LoRA, trained without it."""
 
 
+class Quantised(Weight):
+    """Integers of a frozen kernel, or their scales: its dtype is its own, whatever that of the run."""
+
+
 class Adapter(nnx.Variable):
     """A LoRA factor."""
 
@@ -17,6 +21,11 @@ class Adapter(nnx.Variable):
 def weight(value: jax.Array, axes: Axes) -> Weight:
     """A base parameter with the logical axes of its dimensions."""
     return Weight(value, axes=axes)
+
+
+def quantised(value: jax.Array, axes: Axes) -> Quantised:
+    """Integers or scales with the logical axes of their dimensions."""
+    return Quantised(value, axes=axes)
 
 
 def adapter(value: jax.Array, axes: Axes) -> Adapter:

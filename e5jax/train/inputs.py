@@ -15,6 +15,7 @@ from e5jax.data.source import ExampleSource
 from e5jax.errors import ConfigError
 from e5jax.model import hf
 from e5jax.model.families import read_spec
+from e5jax.model.quantise import check_groups
 from e5jax.model.spec import Spec, check_divisible
 from e5jax.records import Batch
 from e5jax.tokens import TextTokenizer
@@ -38,6 +39,7 @@ def read_inputs(run: Training, files: Sequence[str | Path], tokenizer_file: Path
     file = tokenizer_file or (folder / "tokenizer.json" if folder else Path("tokenizer.json"))
     spec = read_spec(folder).changed(run.model) if folder else scratch_spec(run, file)
     check_divisible(spec, run.mesh)
+    check_groups(spec, run.model.quantisation, run.mesh)
     tokenizer = TextTokenizer.from_file(file, spec.bos, spec.eos, run.tokens.limit)
     if tokenizer.tokenizer.get_vocab_size() > spec.vocab:
         raise ConfigError(

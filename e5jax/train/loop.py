@@ -8,7 +8,7 @@ import jax
 
 from e5jax.checkpoint import Checkpoints, Identity
 from e5jax.chips import Peak, peak_flops
-from e5jax.config import Training
+from e5jax.config import Mesh, Training
 from e5jax.errors import ConfigError, RunError
 from e5jax.learner import state as states
 from e5jax.learner.assemble import Learner, abstract_arguments, assemble, place
@@ -18,6 +18,7 @@ from e5jax.log import MetricLog
 from e5jax.mesh import make_mesh
 from e5jax.model import hf
 from e5jax.model.blueprint import Parameters
+from e5jax.model.quantise import check_groups
 from e5jax.records import Batch, Metrics
 from e5jax.train.inputs import Inputs
 from e5jax.train.measures import Measures
@@ -45,6 +46,7 @@ def train(run: Training, inputs: Inputs, workdir: Workdir, name: str) -> int:
         raise ConfigError(
             f"config.model.attention={run.model.attention!r} runs on a {needed} only, and this is {device.device_kind}; use 'auto'"
         )
+    check_groups(inputs.spec, run.model.quantisation, Mesh(**mesh.shape))
     peak = peak_flops(device)
     with jax.set_mesh(mesh), Checkpoints(workdir.checkpoints, run.checkpoint.keep) as checkpoints:
         ready = _prepare(run, inputs, mesh, checkpoints)
@@ -145,10 +147,12 @@ def _say(name: str, run: Training, ready: Ready, peak: Peak) -> None:
     if jax.process_index():
         return
     made, devices = ready.learner.blueprint, ready.mesh.devices
+    base = [name for name in made.frozen if not name.endswith(hf.SCALE)]
+    integers = "" if made.quantisation == "none" else f" (kernels {made.quantisation})"
     begin = f"resumes at step {ready.start}" if ready.start else "starts"
     print(
         f"{name}: {begin} of {run.optim.steps}; trains {parameters(made, made.trained):,} parameters, "
-        f"{parameters(made, made.frozen):,} frozen, {run.model.dtype} on {devices.size} × {devices.flat[0].device_kind} "
+        f"{parameters(made, base):,} frozen{integers}, {run.model.dtype} on {devices.size} × {devices.flat[0].device_kind} "
         f"(mesh {dict(ready.mesh.shape)}), attention {made.kernel}, remat {run.model.remat}, "
         f"peak {peak.flops / 1e12:.3g} TFLOP/s a device ({peak.source})",
         flush=True,

@@ -12,7 +12,7 @@ import transformers
 from safetensors.torch import load_file, save_file
 
 from e5jax.errors import ConfigError
-from e5jax.model import hf
+from e5jax.model import hf, slices
 from e5jax.model.blueprint import Parameters
 from e5jax.model.families import read_spec
 from e5jax.model.families.mistral import config_from_spec, spec_from_config
@@ -272,7 +272,7 @@ def test_fields_that_older_configs_lack_get_transformers_defaults():
 
 def test_weights_are_read_in_slices(folder, monkeypatch):
     largest = []
-    opened = hf.safe_open
+    opened = slices.safe_open
 
     class Watched:
         def __init__(self, *arguments, **options):
@@ -302,7 +302,7 @@ def test_weights_are_read_in_slices(folder, monkeypatch):
 
             return Slice()
 
-    monkeypatch.setattr(hf, "safe_open", Watched)
+    monkeypatch.setattr(slices, "safe_open", Watched)
     load(folder, sizes=(1, 4, 2))
     matrices = [(part, whole) for part, whole in largest if whole > SPEC.vocab * SPEC.hidden]
     assert matrices

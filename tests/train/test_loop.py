@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import re
 from pathlib import Path
 
 import jax
@@ -45,7 +46,7 @@ def scratch_run(root: Path) -> Training:
         data=Data(files=(str(root / "train.jsonl"),)),
         tokens=Tokens(tokenizer=str(root / "tokenizer.json"), limit=16),
         model=Model(scratch=Scratch(hidden=32, ff=64, layers=2, heads=4, kv_heads=2, head_size=8), dtype="float32"),
-        batch=Batch(queries=8, negatives=1, chunks=2),
+        batch=Batch(queries=8, negatives=1, chunks=2, shards=4),
         optim=Optim(learning_rate=1e-2, steps=STEPS, warmup_steps=1),
         mesh=Mesh(data=2, fsdp=2, tensor=2),
         checkpoint=Checkpoint(every=2, keep=9),
@@ -60,7 +61,13 @@ def lora_run(root: Path) -> Training:
     return run
 
 
-RUNS = {"full": scratch_run, "lora": lora_run}
+def int8_run(root: Path) -> Training:
+    run = lora_run(root)
+    run.model.quantisation = "int8"
+    return run
+
+
+RUNS = {"full": scratch_run, "lora": lora_run, "int8": int8_run}
 
 
 def inputs_for(run: Training) -> Inputs:
@@ -174,6 +181,31 @@ def test_the_run_says_which_kernel_was_chosen(place, tmp_path, capsys):
     run.tokens.limit = 40
     loop.train(run, inputs_for(run), Workdir(tmp_path), "train")
     assert "attention blockwise" in capsys.readouterr().out
+
+
+def test_a_base_of_integers_is_named_and_is_no_part_of_a_checkpoint(place, tmp_path, capsys):
+    taken = {}
+    for name, run in (("plain", lora_run(place)), ("integers", int8_run(place))):
+        run.optim.steps = 2
+        loop.train(run, inputs_for(run), Workdir(tmp_path / name), name)
+        said = capsys.readouterr().out
+        assert ("frozen (kernels int8)" in said) == (name == "integers")
+        taken[name] = re.findall(r"[\d,]+ parameters, [\d,]+ frozen", said)
+        with Checkpoints(tmp_path / name / "checkpoints") as checkpoints:
+            made = assemble(run, inputs_for(run).spec, "cpu").blueprint
+            # What export reads, which knows nothing of integers: the adapters are all there is.
+            plain = assemble(lora_run(place), inputs_for(run).spec, "cpu").blueprint
+            found = checkpoints.restore_parameters(2, plain.abstract(plain.trained, make_mesh(run.mesh), "float32"))
+            assert set(found) == set(made.trained)
+    assert len(taken["plain"]) == 1
+    assert taken["plain"] == taken["integers"]
+
+
+def test_groups_that_the_base_does_not_fill_are_refused_before_anything_is_read(place):
+    run = int8_run(place)
+    run.model.quantisation = "int4"
+    with pytest.raises(ConfigError, match=r"config\.model\.quantisation='int4'.*hidden=32"):
+        inputs_for(run)
 
 
 def test_every_step_is_logged_with_every_metric(place, tmp_path):
