@@ -104,7 +104,7 @@ class Batch:
     queries: int = 2_048
     negatives: int = 1
     chunks: int = 48
-    kept_chunks: int = 0
+    kept_chunks: int = 0  # at most all
     row_tokens: int = 0  # 0: tokens.limit; longer rows hold more short texts
     texts_a_row: int = 8  # at most
     shards: int = 1  # fixes the layout: data × fsdp must divide it

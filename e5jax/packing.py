@@ -26,9 +26,9 @@ class Layout(NamedTuple):
 
 
 def layout(batch: BatchConfig, limit: int) -> Layout:
-    """The layout of batches whose texts have at most `limit` tokens; `validate` has checked that all parts divide."""
-    rows = batch.texts // batch.sure(limit) // batch.chunks
-    return Layout(batch.chunks, rows, batch.width(limit), batch.texts_a_row, batch.shards)
+    """The layout of batches whose texts have at most `limit` tokens: as many rows as the worst of them needs."""
+    rows = -(-batch.texts // (batch.shards * batch.chunks * batch.sure(limit)))  # a chunk and shard, rounded up
+    return Layout(batch.chunks, rows * batch.shards, batch.width(limit), batch.texts_a_row, batch.shards)
 
 
 def first_fit_decreasing(lengths: Sequence[int], width: int, most: int) -> Int[np.ndarray, "texts 2"]:

@@ -110,19 +110,14 @@ def _validate_mesh(run: Training, at: str) -> None:
 
 
 def check_batch(batch: Batch, limit: int, at: str = "config") -> None:
-    """Texts, rows and queries must divide into chunks and shards."""
+    """Ranges, and queries that divide over the shards."""
     for name, least in [("queries", 1), ("negatives", 0), ("chunks", 1), ("kept_chunks", 0), ("texts_a_row", 1), ("shards", 1)]:
         _at_least(f"{at}.batch.{name}", getattr(batch, name), least)
-    if batch.kept_chunks > batch.chunks:
-        raise ConfigError(f"{at}.batch.kept_chunks={batch.kept_chunks}: there are only chunks={batch.chunks}")
     if batch.row_tokens and batch.row_tokens < limit:
         raise ConfigError(f"{at}.batch.row_tokens={batch.row_tokens}: must be at least tokens.limit={limit}, or 0 for just that")
-    sure = batch.sure(limit)
-    if batch.queries % batch.shards or batch.texts % (sure * batch.chunks * batch.shards):
+    if batch.queries % batch.shards:
         raise ConfigError(
-            f"{at}.batch: queries={batch.queries} × {2 + batch.negatives} = {batch.texts} texts, {sure} a row at worst, do not "
-            f"divide into chunks={batch.chunks} × shards={batch.shards}; let shards divide queries, and "
-            f"{sure} × chunks × shards divide {batch.texts}"
+            f"{at}.batch.queries={batch.queries}: must divide into shards={batch.shards}; use a multiple of {batch.shards}"
         )
 
 
@@ -131,7 +126,7 @@ def check_shards(batch: Batch, devices: int, at: str = "config") -> None:
     if batch.shards % devices:
         raise ConfigError(
             f"{at}.batch.shards={batch.shards}: mesh.data × mesh.fsdp = {devices} does not divide it; "
-            f"set shards to {math.lcm(batch.shards, devices)}, which has to divide queries and the rows of a chunk"
+            f"set shards to {math.lcm(batch.shards, devices)}, which has to divide queries={batch.queries}"
         )
 
 

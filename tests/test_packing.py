@@ -69,11 +69,11 @@ def test_texts_fill_the_leading_chunks():
     assert np.any(batch.ends >= 0, axis=(1, 2)).tolist() == [True, False, False, False]
 
 
-@given(st.data(), st.integers(1, 4), st.integers(1, 3), st.integers(1, 4))
-def test_rows_longer_than_a_text_hold_any_batch(data, chunks, slots, times):
-    config = Batch(queries=chunks * slots * 2, negatives=0, chunks=chunks, row_tokens=times * WIDTH, texts_a_row=slots)
+@given(st.data(), st.integers(1, 7), st.integers(0, 2), st.integers(1, 4), st.integers(1, 3), st.integers(1, 4))
+def test_rows_hold_any_batch(data, queries, negatives, chunks, slots, times):
+    config = Batch(queries=queries, negatives=negatives, chunks=chunks, row_tokens=times * WIDTH, texts_a_row=slots)
     to = layout(config, WIDTH)
-    assert to.chunks * to.rows * min(times, slots) == config.texts
+    assert to.chunks * to.rows * min(times, slots) >= config.texts > (to.chunks * to.rows - chunks) * min(times, slots)
     lengths = data.draw(st.lists(st.integers(1, WIDTH), min_size=config.texts, max_size=config.texts))
     texts = [[number] * length for number, length in enumerate(lengths)]
     assert tiny.unpack(pack(texts[: config.queries], texts[config.queries :], to)) == (

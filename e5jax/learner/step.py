@@ -60,7 +60,7 @@ def encode(
     has_text = jnp.any(batch.ends >= 0, axis=(1, 2))
     inputs = (has_text, seeds, batch.tokens, batch.segments, batch.positions, batch.ends)
     # A single chunk gains nothing from being encoded twice.
-    kept = chunks if chunks == 1 else objective.kept_chunks
+    kept = chunks if chunks == 1 else min(objective.kept_chunks, chunks)
     again = jax.checkpoint(encode_chunk, policy=jax.checkpoint_policies.nothing_saveable)
     halves = [(encode_chunk, slice(0, kept)), (again, slice(kept, chunks))]
     parts = [jax.lax.map(one, jax.tree.map(itemgetter(part), inputs)) for one, part in halves if part.start != part.stop]

@@ -47,8 +47,10 @@ def ours() -> tuple[list[float], list[float], dict[str, np.ndarray]]:
 
 def embed(model: peft.PeftModel, batch: Rows) -> torch.Tensor:
     """Unit vectors of the last tokens, of all texts in their order."""
-    tokens = torch.from_numpy(batch.tokens.reshape(-1, WIDTH)).long()
-    mask = torch.from_numpy(batch.segments.reshape(-1, WIDTH))
+    queries, passages = tiny.unpack(batch)
+    texts = [*queries, *passages[::2], *passages[1::2]]  # positives, then negatives
+    tokens = torch.tensor([text + [0] * (WIDTH - len(text)) for text in texts])
+    mask = torch.tensor([[1] * len(text) + [0] * (WIDTH - len(text)) for text in texts])
     states = model(input_ids=tokens, attention_mask=mask).last_hidden_state
     last = states[torch.arange(len(tokens)), mask.sum(dim=1) - 1]
     return torch.nn.functional.normalize(last, dim=-1)

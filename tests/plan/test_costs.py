@@ -122,12 +122,12 @@ def test_products_inside_conditionals_with_swapped_branches_count_the_same():
 MAPS = 3 * 2 * 24 * 8 * (64 * 64 + 2 * 64 * 32 + 64 * 64 + 3 * 64 * 128)  # every map of every layer once
 DOWN = 3 * 2 * 24 * 8 * 128 * 64
 ATTENTION = 3 * 2 * (2 * 24 * 4 * 8 * 8 * 16)  # scores and mixing
-POOLING = 2 * 24 * 8 * 64  # a one-hot product; its gradient is no product, each text having one place
+POOLING = 2 * 24 * 8 * 8 * 64  # a one-hot product of a row's eight places
 LOSS = 2 * 8 * 16 * 64
-# Forward, and two gradients of each product. A single chunk keeps everything, whatever its layers are told.
-ONE_CHUNK = (1 + 2) * (MAPS + ATTENTION) + POOLING + 3 * LOSS
-# Chunks are encoded twice, and in each layer's backward pass all but `down` once more.
-AGAIN = 2 * (MAPS + ATTENTION) - DOWN + POOLING
+# Forward, and two gradients of each product, of pooling's only one; in each layer's backward pass all but `down` once more.
+ONE_CHUNK = (1 + 2 + 1) * (MAPS + ATTENTION) - DOWN + 2 * POOLING + 3 * LOSS
+# Several chunks are encoded twice.
+AGAIN = MAPS + ATTENTION + POOLING
 
 
 @pytest.mark.parametrize(("chunks", "expected"), [(1, ONE_CHUNK), (4, ONE_CHUNK + AGAIN)])

@@ -22,7 +22,7 @@ def get_config():
         data=Data(files=("none.jsonl",)),
         tokens=Tokens(vocabulary=300, limit=16),
         model=Model(scratch=sizes, dtype="float32"),
-        batch=Batch(queries=16, negatives=1, chunks=2),
+        batch=Batch(queries=16, negatives=1, chunks=2, shards=8),
         optim=Optim(steps=10, warmup_steps=1),
         stages=("train",),
     )

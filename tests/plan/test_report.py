@@ -21,7 +21,7 @@ RUN = Training(
     model=Model(dtype="float32", remat="projections"),
     tokens=Tokens(limit=8),
     lora=Lora(rank=4, dropout=0.1),
-    batch=Batch(queries=16, negatives=1, chunks=2),
+    batch=Batch(queries=16, negatives=1, chunks=2, shards=4),
     optim=Optim(steps=10, warmup_steps=1),
     mesh=Mesh(2, 2, 1),
 )
@@ -91,8 +91,8 @@ def test_json_has_what_others_rely_on(report):
     assert found["notes"] == ()
 
 
-def test_a_mesh_that_does_not_divide_the_batch_isrefused_before_compiling():
-    with pytest.raises(ConfigError, match="rows a chunk"):
+def test_a_mesh_that_does_not_divide_the_batch_is_refused_before_compiling():
+    with pytest.raises(ConfigError, match="shards"):
         plan(Training(**{**_fields(RUN), "mesh": Mesh(1, -1, 1), "batch": Batch(2, 1, 2)}), tiny.SPEC, machine())
 
 
