@@ -19,6 +19,7 @@ from e5jax.model import blockwise, splash
 Concrete = Literal["xla", "blockwise", "cudnn", "splash"]
 HEADS = PartitionSpec(BATCH, None, "tensor", None)
 LONG = 2_048  # tokens; above this all scores of a row at once would fill the memory
+SHORT_ON_TPU = 1_024  # tokens; up to here the compiler's own fused attention computes and holds less (decision 5)
 SHORTEST_ON_CPU = 32  # tokens; from here on `blockwise` is the faster one there (benchmarks/attention.py)
 
 
@@ -26,7 +27,7 @@ def choose(kernel: Kernel, platform: str, dtype: str, length: int) -> Concrete:
     """The kernel for rows of `length` tokens on this platform (`cpu`, `gpu`, `tpu`), when the configuration says `auto`."""
     if kernel != "auto":
         return kernel
-    if platform == "tpu" and length % splash.MULTIPLE == 0:
+    if platform == "tpu" and length > SHORT_ON_TPU and length % splash.MULTIPLE == 0:
         return "splash"
     if platform == "gpu" and dtype == "bfloat16" and length % 2 == 0:
         return "cudnn"

@@ -32,6 +32,11 @@ def attend(
     return jnp.swapaxes(jnp.asarray(jax.vmap(kernel)(q, k, v, rows)), 1, 2)
 
 
+def block_size(length: int) -> int:
+    """Tokens of a block, the largest that divides the length."""
+    return next(size for size in (LARGEST_BLOCK, 512, 256, MULTIPLE) if length % size == 0)
+
+
 @lru_cache(maxsize=8)
 def _kernel(length: int, heads: int, window: int | None, interpret: bool) -> splash_attention_kernel.SplashAttentionKernel:
     """The kernel with its description of blocks as NumPy arrays, which any mesh and any trace can hold.
@@ -44,7 +49,7 @@ def _kernel(length: int, heads: int, window: int | None, interpret: bool) -> spl
 
 
 def _build(length: int, heads: int, window: int | None, interpret: bool) -> splash_attention_kernel.SplashAttentionKernel:
-    block = next(size for size in (LARGEST_BLOCK, 512, 256, MULTIPLE) if length % size == 0)
+    block = block_size(length)
     shape = (length, length)
     one = splash_attention_mask.CausalMask(shape) if window is None else splash_attention_mask.LocalMask(shape, (window - 1, 0), 0)
     sizes = splash_attention_kernel.BlockSizes(

@@ -262,8 +262,10 @@ def test_cudnn_lowers_to_the_fused_kernel_forward_and_backward_on_every_mesh_axi
 @pytest.mark.parametrize(
     ("platform", "dtype", "length", "chosen"),
     [
-        ("tpu", "bfloat16", 512, "splash"),
-        ("tpu", "float32", 128, "splash"),
+        ("tpu", "bfloat16", 512, "xla"),
+        ("tpu", "bfloat16", 1_024, "xla"),
+        ("tpu", "bfloat16", 2_048, "splash"),
+        ("tpu", "float32", 1_152, "splash"),
         ("tpu", "bfloat16", 500, "xla"),
         ("tpu", "bfloat16", 5_000, "blockwise"),
         ("gpu", "bfloat16", 512, "cudnn"),
