@@ -152,6 +152,8 @@ def _meshes(chips: int) -> Iterator[tuple[int, int, int]]:
 
 
 def _divides(one: Setting, run: Config, spec: Spec) -> bool:
+    if run.batch.texts % (one.chunks * one.shards * run.batch.sure(run.tokens.limit)):
+        return False  # it would work, with rows that are never used
     try:
         check_divisible(spec, Mesh(one.data, one.fsdp, one.tensor))
         check_batch(dataclasses.replace(run.batch, chunks=one.chunks, shards=one.shards, kept_chunks=0), run.tokens.limit)

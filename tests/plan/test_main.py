@@ -101,7 +101,7 @@ def test_a_cpu_is_planned_for_with_rates_measured_on_the_spot(tiny):
         (["--topology=cpu:8", "--search", "--limit=0"], "--limit=0"),
         (["--topology=cpu:8", "--config.mesh.fsdp=4"], "config.mesh"),
         (["--topology=cpu:8", "--config.optim.lerning_rate=1"], "did you mean learning_rate?"),
-        (["--topology=cpu:8", "--config.batch.chunks=8"], "config.batch"),
+        (["--topology=cpu:8", "--config.batch.shards=3"], "config.batch"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
 )
