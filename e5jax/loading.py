@@ -41,11 +41,11 @@ class _Scalar(flags.ArgumentParser):
             raise ValueError(f"must be {self._kind}") from error
 
 
-config_flags.register_flag_parser_for_type(int, _Scalar(int, "an integer"))  # pyright: ignore[reportArgumentType]
-config_flags.register_flag_parser_for_type(float, _Scalar(float, "a number"))  # pyright: ignore[reportArgumentType]
-config_flags.register_flag_parser_for_type(bool, _Scalar(flags.BooleanParser().parse, "true or false"))  # pyright: ignore[reportArgumentType]
+config_flags.register_flag_parser_for_type(int, _Scalar(int, "an integer"))
+config_flags.register_flag_parser_for_type(float, _Scalar(float, "a number"))
+config_flags.register_flag_parser_for_type(bool, _Scalar(flags.BooleanParser().parse, "true or false"))
 # A Literal is parsed as the string it is; `validate` names the allowed values.
-config_flags.register_flag_parser_for_type(typing.Literal, flags.ArgumentParser())  # pyright: ignore[reportArgumentType]
+config_flags.register_flag_parser_for_type(typing.Literal, flags.ArgumentParser())
 
 
 def load(path: str, overrides: Sequence[str] = ()) -> Config:

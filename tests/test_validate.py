@@ -151,7 +151,7 @@ def test_values_at_the_border_are_accepted(name, tmp_path):
 
 @pytest.mark.parametrize("target", TARGETS)
 def test_every_linear_map_is_a_target(target):
-    assert load(PAPER, [f"--config.lora.targets=({target!r},)"]).lora.targets == (target,)  # pyright: ignore[reportOptionalMemberAccess]
+    assert load(PAPER, [f"--config.lora.targets=({target!r},)"]).lora.targets == (target,)
 
 
 def test_devices_take_whole_shards_and_the_advised_number_fits():

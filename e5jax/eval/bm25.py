@@ -49,8 +49,7 @@ class Index:
     """BM25 scores of a fixed list of documents (Lucene's variant: no negative weights)."""
 
     def __init__(self, documents: Sequence[str]) -> None:
-        # Importing bm25s starts JAX's backend; at the top of the file, importing this module would take the accelerator.
-        import bm25s  # noqa: PLC0415
+        import bm25s  # noqa: PLC0415  it starts JAX's backend: importing this module would take the accelerator
 
         logging.getLogger("bm25s").setLevel(logging.WARNING)  # it sets itself to DEBUG
 
@@ -72,11 +71,12 @@ class BM25:
     def index(self, corpus: Dataset, **_: Any) -> None:
         """Indexes title and text of every document."""
         self._ids: list[str] = list(corpus["id"])
-        self._index = Index([f"{row.get('title') or ''} {row['text']}" for row in corpus])  # pyright: ignore
+        titles = corpus["title"] if "title" in corpus.column_names else [""] * len(corpus)
+        self._index = Index([f"{title or ''} {text}" for title, text in zip(titles, corpus["text"], strict=True)])
 
     def search(self, queries: Dataset, *, top_k: int, **_: Any) -> dict[str, dict[str, float]]:
         """The best `top_k` documents of every query that share a term with it."""
-        return {query["id"]: self._best(query["text"], top_k) for query in queries}  # pyright: ignore
+        return {id_: self._best(text, top_k) for id_, text in zip(queries["id"], queries["text"], strict=True)}
 
     def _best(self, query: str, top_k: int) -> dict[str, float]:
         scores = self._index.scores(query)

@@ -57,8 +57,6 @@ class InstructEncoder(AbsEncoder):
         inputs: DataLoader[BatchedInput],
         *,
         task_metadata: TaskMetadata,
-        hf_split: str,  # noqa: ARG002  mteb passes it
-        hf_subset: str,  # noqa: ARG002  mteb passes it
         prompt_type: PromptType | None = None,
         **kwargs: Any,
     ) -> Float[np.ndarray, "b d"]:

@@ -50,7 +50,7 @@ def _metadata(folder: Path) -> TaskMetadata:
         description=f"Retrieval over {folder}",
         type="Retrieval",
         category="t2t",
-        prompt={"query": _read_instruction(folder / "task.json")},  # pyright: ignore[reportArgumentType]
+        prompt={"query": _read_instruction(folder / "task.json")},  # pyright: ignore[reportArgumentType]  its keys come from an enum
         dataset={"path": str(folder), "revision": _revision(folder)},
         eval_splits=["test"],
         eval_langs=["eng-Latn"],

@@ -205,7 +205,7 @@ def test_code_is_the_function_without_its_docstring():
     assert found.query == "Measure the size of this Box carefully. It goes on here."
     assert found.code.startswith("@property\n# kept\nasync def size(self, a: int = 3):\n    # a comment\n    text =")
     assert found.code.endswith("\n\n    if a:\n        return text\n    return None")
-    assert ast.get_docstring(ast.parse(found.code).body[0]) is None  # pyright: ignore[reportArgumentType]
+    assert ast.get_docstring(ast.parse(found.code).body[0]) is None
 
 
 @pytest.mark.parametrize(

@@ -59,7 +59,7 @@ def test_identifiers_are_split_and_kept(text, terms):
 
 
 def test_search_returns_the_best_documents_with_a_shared_term_only():
-    corpus = Dataset.from_list([{"id": f"d{i}", "title": "", "text": text} for i, text in enumerate(DOCUMENTS)])
+    corpus = Dataset.from_list([{"id": f"d{i}", "text": text} for i, text in enumerate(DOCUMENTS)])
     system = BM25()
     system.index(corpus)
     found = system.search(Dataset.from_list([{"id": "q", "text": "write json"}, {"id": "none", "text": "unheard"}]), top_k=1)

@@ -89,5 +89,5 @@ def test_memory_is_the_devices_own_peak_where_it_says(found):
         def memory_stats(self):
             return {"peak_bytes_in_use": 12_345}
 
-    assert memory_bytes(Device()) == 12_345.0  # pyright: ignore[reportArgumentType]
+    assert memory_bytes(Device()) == 12_345.0
     assert 2**26 < found["train/memory_bytes"] < 2**40  # of this process: more than Python with JAX, less than a terabyte
