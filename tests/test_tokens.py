@@ -140,6 +140,12 @@ def test_a_file_gives_the_same_ids(tokenizer, limited, tmp_path):
     assert TextTokenizer.from_file(tmp_path / "tokenizer.json", BOS, EOS, LIMIT)([text]) == limited([text])
 
 
+def test_a_refusal_names_the_file(tokenizer, tmp_path):
+    tokenizer.save(str(tmp_path / "tokenizer.json"))
+    with pytest.raises(ConfigError, match=r"/tokenizer\.json: the model's BOS id"):
+        TextTokenizer.from_file(tmp_path / "tokenizer.json", 40_000, EOS, LIMIT)
+
+
 def test_an_absent_file_is_refused(tmp_path):
     with pytest.raises(ConfigError, match=r"tokenizer\.json: no such file"):
         TextTokenizer.from_file(tmp_path / "tokenizer.json", BOS, EOS, LIMIT)
@@ -158,10 +164,12 @@ def test_special_ids_outside_the_vocabulary_are_refused(tokenizer, bos, eos, nam
         TextTokenizer(tokenizer, bos, eos, LIMIT)
 
 
-def test_a_tokenizer_whose_text_can_become_eos_is_refused():
-    tokenizer = Tokenizer(models.WordLevel({"<unk>": 0, "<s>": 1, "</s>": 2}, unk_token="<unk>"))  # noqa: S106  a token, not a password
-    with pytest.raises(ConfigError, match="becomes the BOS id itself"):
-        TextTokenizer(tokenizer, BOS, EOS, LIMIT)
+@pytest.mark.parametrize(("bos", "eos", "name"), [(BOS, EOS, "BOS"), (0, EOS, "EOS")])
+def test_a_tokenizer_whose_text_can_become_a_special_id_is_refused(bos, eos, name):
+    tokenizer = Tokenizer(models.WordLevel({"a": 0, "<s>": 1, "</s>": 2, "<unk>": 3}, unk_token="<unk>"))  # noqa: S106  a token, not a password
+    tokenizer.normalizer = normalizers.Replace("a", "b")  # so that id 0 is no text's
+    with pytest.raises(ConfigError, match=f"becomes the {name} id itself"):
+        TextTokenizer(tokenizer, bos, eos, LIMIT)
 
 
 def test_a_limit_without_room_for_text_is_refused(tokenizer):
@@ -169,10 +177,11 @@ def test_a_limit_without_room_for_text_is_refused(tokenizer):
         TextTokenizer(tokenizer, BOS, EOS, 2)
 
 
-def test_the_fingerprint_tells_limits_and_vocabularies_apart(tokenizer, limited):
+def test_the_fingerprint_tells_limits_special_ids_and_vocabularies_apart(tokenizer, limited):
     assert TextTokenizer(tokenizer, BOS, EOS, LIMIT).fingerprint == limited.fingerprint
-    other = TextTokenizer(train_tokenizer(CORPUS, 300), BOS, EOS, LIMIT)
-    assert len({limited.fingerprint, TextTokenizer(tokenizer, BOS, EOS, LIMIT + 1).fingerprint, other.fingerprint}) == 3
+    others = [(tokenizer, BOS, EOS, LIMIT + 1), (tokenizer, 0, EOS, LIMIT), (tokenizer, BOS, 0, LIMIT)]
+    others.append((train_tokenizer(CORPUS, 300), BOS, EOS, LIMIT))
+    assert len({limited.fingerprint, *(TextTokenizer(*other).fingerprint for other in others)}) == 5
 
 
 def test_the_template_is_that_of_the_paper_byte_for_byte():

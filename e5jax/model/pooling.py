@@ -17,6 +17,7 @@ def pool(
         share = place.astype(jnp.float32)
     else:
         place = segments[:, None, :] == jnp.arange(1, ends.shape[1] + 1)[None, :, None]
+        # The 1 is for absent texts: 0 / 0 is whatever the compiler makes of it.
         share = place / jnp.maximum(jnp.sum(place, axis=-1, keepdims=True), 1)
     return unit(jnp.einsum("nst,ntd->nsd", share, hidden))
 

@@ -67,10 +67,10 @@ def test_a_base_brings_its_shape_and_its_tokenizer(shared, base):
 
 
 def test_from_scratch_the_vocabulary_is_that_of_the_tokenizer(shared):
-    sizes = Scratch(hidden=32, ff=48, layers=5, heads=4, kv_heads=2, head_size=8, theta=500.0, window=8)
+    sizes = Scratch(hidden=32, ff=48, layers=5, heads=4, kv_heads=2, head_size=16, theta=500.0, window=8)
     inputs = read(shared, None, shared / "tokenizer.json", model=Model(scratch=sizes))
     assert inputs.base is None
-    assert inputs.spec == ("mistral", PIECES, 32, 48, 5, 4, 2, 8, 500.0, 8, 1e-5, 1, 2)
+    assert inputs.spec == ("mistral", PIECES, 32, 48, 5, 4, 2, 16, 500.0, 8, 1e-5, 1, 2)
 
 
 def test_from_scratch_added_tokens_have_embeddings_too(shared, tmp_path):
@@ -113,6 +113,11 @@ def test_a_base_without_weights_is_refused(shared, base):
 def test_a_mesh_that_does_not_divide_the_model_is_refused(shared, base):
     with pytest.raises(ConfigError, match=r"config\.mesh\.tensor=4: the model's kv_heads=2"):
         read(shared, base, mesh=Mesh(1, 1, 4))
+
+
+def test_groups_that_the_model_does_not_fill_are_refused(shared, base):
+    with pytest.raises(ConfigError, match=r"config\.model\.quantisation='int4' has groups of \d+ inputs"):
+        read(shared, base, model=Model(quantisation="int4"))
 
 
 @pytest.mark.parametrize(
