@@ -18,7 +18,9 @@ CASES = {  # name: topology, slices, overrides
     "v5e:2x2": ("v5e:2x2", 1, ("batch.chunks=384", "batch.shards=4")),
     "v4:2x2x1": ("v4:2x2x1", 1, ("batch.chunks=192", "batch.shards=8")),
     "v5p:2x2x1": ("v5p:2x2x1", 1, ("batch.chunks=48", "batch.shards=8")),
-    "v6e:1x1": ("v6e:1x1", 1, ("batch.chunks=1536", "batch.shards=1")),
+    "v6e:1x1": ("v6e:1x1", 1, ("batch.chunks=1536", "batch.shards=1", "batch.texts_a_row=2")),
+    "v5e:1x1 int8": ("v5e:1x1", 1, ("batch.chunks=1536", "batch.shards=1", "batch.texts_a_row=2", "model.quantisation=int8")),
+    "v5e:1x1 int4": ("v5e:1x1", 1, ("batch.chunks=1536", "batch.shards=1", "batch.texts_a_row=2", "model.quantisation=int4")),
     "2 × v5e:4x4": ("v5e:4x4", 2, ("batch.chunks=24", "batch.shards=32", "mesh.data=2", "mesh.fsdp=16")),
 }
 COLUMNS = "{:<14}{:>9}{:>9}{:>8}{:>12}{:>12}{:>12}{:>10}"

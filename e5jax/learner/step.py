@@ -20,6 +20,7 @@ from e5jax.learner.state import State
 from e5jax.mesh import BATCH
 from e5jax.model import dropout
 from e5jax.model.blueprint import Blueprint, Parameters
+from e5jax.model.decoder import keep
 from e5jax.model.pooling import pool
 from e5jax.records import Batch, Metrics
 
@@ -62,7 +63,9 @@ def encode(
     # A single chunk gains nothing from being encoded twice.
     kept = chunks if chunks == 1 else min(objective.kept_chunks, chunks)
     again = jax.checkpoint(encode_chunk, policy=jax.checkpoint_policies.nothing_saveable)
-    halves = [(encode_chunk, slice(0, kept)), (again, slice(kept, chunks))]
+    # Without a policy of its own, every kept chunk would hold a copy of the weights: `cond` returns whatever its branch keeps.
+    once = jax.checkpoint(encode_chunk, policy=keep(objective.blueprint.remat, "x"))
+    halves = [(once, slice(0, kept)), (again, slice(kept, chunks))]
     parts = [jax.lax.map(one, jax.tree.map(itemgetter(part), inputs)) for one, part in halves if part.start != part.stop]
     vectors = jnp.concatenate(parts)  # [c n s d]
     return pick(vectors, batch.queries), pick(vectors, batch.passages)

@@ -94,6 +94,11 @@ class Blueprint(NamedTuple):
         """What computes attention."""
         return nnx.merge(self.graph, self.state).layers.attention.kernel
 
+    @property
+    def remat(self) -> Remat:
+        """What a layer keeps."""
+        return nnx.merge(self.graph, self.state).remat
+
     def with_kernel(self, kernel: Concrete) -> "Blueprint":
         """The same decoder with another attention kernel."""
         graph, state = nnx.split(nnx.eval_shape(lambda: self._build(jax.random.key(0), kernel)))

@@ -1,5 +1,8 @@
 """The decoder: embedding table, stacked layers under `scan` + `checkpoint`, final norm. It knows no family."""
 
+from collections.abc import Callable
+from functools import partial
+
 import jax
 from flax import nnx
 from jax.ad_checkpoint import checkpoint_name
@@ -18,12 +21,18 @@ from e5jax.model.variables import weight
 # What a layer keeps for its backward pass. Names rather than jax's `dots_*` policies: with LoRA those would keep
 # the base product and the low-rank product of every map; and without any policy the gathered weights stay alive.
 PROJECTIONS = ("q", "k", "v", "wo", "gate", "up")
-REMAT = {
-    "nothing": jax.checkpoint_policies.nothing_saveable,
-    "projections": jax.checkpoint_policies.save_only_these_names(*PROJECTIONS),
-    "attention": jax.checkpoint_policies.save_only_these_names(*PROJECTIONS, "mixed", "normaliser"),
-    "everything": jax.checkpoint_policies.everything_saveable,
+NAMES: dict[Remat, tuple[str, ...]] = {
+    "nothing": (),
+    "projections": PROJECTIONS,
+    "attention": (*PROJECTIONS, "mixed", "normaliser"),
 }
+
+
+def keep(remat: Remat, *more: str) -> Callable[..., bool]:
+    """What `jax.checkpoint` saves around a layer; with "x" added, around a whole decoder: each layer's input is kept then."""
+    if remat == "everything":
+        return jax.checkpoint_policies.everything_saveable
+    return jax.checkpoint_policies.save_only_these_names(*NAMES[remat], *more)
 
 
 class FeedForward(nnx.Module):
@@ -91,9 +100,12 @@ class Decoder(nnx.Module):
         turn = rotary(positions, self.spec.head_size, self.spec.theta)
         graph, stacked = nnx.split(self.layers)
 
-        def one_layer(x: Array, layer: tuple[nnx.State, Array | None]) -> tuple[Array, None]:
-            state, seed = layer
-            return nnx.merge(graph, state)(x, segments, turn, seed), None
+        @partial(jax.checkpoint, policy=keep(self.remat))
+        def run(x: Array, state: nnx.State, seed: Array | None) -> Array:
+            return nnx.merge(graph, state)(x, segments, turn, seed)
 
-        x, _ = jax.lax.scan(jax.checkpoint(one_layer, policy=REMAT[self.remat]), x, (stacked, seeds))
-        return self.norm(x)
+        def one_layer(x: Array, layer: tuple[nnx.State, Array | None]) -> tuple[Array, None]:
+            return run(checkpoint_name(x, "x"), *layer), None
+
+        x, _ = jax.lax.scan(one_layer, x, (stacked, seeds))
+        return self.norm(checkpoint_name(x, "x"))
