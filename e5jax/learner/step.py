@@ -1,9 +1,11 @@
 """One training step: encode in chunks, contrast over the global batch, update what is trained.
 
-GradCache (arXiv 2101.06983) is `lax.map` over `jax.checkpoint(encode)`: vectors of all chunks are kept, activations of
-one chunk at a time, gradients are exact. `shard_map` is not needed: data movement is the `reshard` lines below.
+GradCache (arXiv 2101.06983) is `lax.map` over chunks that are encoded again for their gradient: vectors of all chunks are
+kept, activations of one chunk at a time, gradients are exact. `shard_map` is not needed: data movement is the `reshard`
+lines below.
 """
 
+from functools import partial
 from operator import itemgetter
 from typing import NamedTuple
 
@@ -15,6 +17,7 @@ from jaxtyping import Array, Float, Int
 from numpy import ndarray
 
 from e5jax.config import Loss, Pooling
+from e5jax.learner.chunk import skippable
 from e5jax.learner.loss import infonce
 from e5jax.learner.state import State
 from e5jax.mesh import BATCH
@@ -38,37 +41,38 @@ class Objective(NamedTuple):
 
 
 def encode(
-    objective: Objective, parameters: Parameters, batch: Batch, key: jax.Array | None
+    objective: Objective, trained: Parameters, frozen: Parameters, batch: Batch, key: jax.Array | None
 ) -> tuple[Float[Array, "q d"], Float[Array, "p d"]]:
     """Unit vectors of all queries and passages, both spread over the devices."""
     # One all-gather of the embedding table a step, instead of one a chunk.
-    parameters = {**parameters, "embedding": reshard(parameters["embedding"], PartitionSpec(None, None))}
+    trained, frozen = _gather_embedding(trained), _gather_embedding(frozen)
     chunks, layers = batch.tokens.shape[0], objective.blueprint.spec.layers
     seeds = None if key is None else dropout.seeds(key, (chunks, layers))
-    width = objective.blueprint.spec.hidden
 
-    def run(seeds: Array | None, tokens: Array, segments: Array, positions: Array, ends: Array) -> Array:
-        hidden = objective.blueprint.decoder(parameters)(tokens, segments, positions, seeds)
+    def run(trained: Parameters, frozen: Parameters, seeds: Array | None, tokens: Array, *rest: Array) -> Array:
+        segments, positions, ends = rest
+        hidden = objective.blueprint.decoder({**frozen, **trained})(tokens, segments, positions, seeds)
         return pool(hidden, segments, ends, objective.pooling)
-
-    def skip(*chunk: Array) -> Array:
-        return jnp.zeros((*chunk[-1].shape, width), jnp.float32, out_sharding=ROWS)
-
-    def encode_chunk(chunk: tuple[Array, ...]) -> Array:
-        has_text, *texts = chunk
-        return jax.lax.cond(has_text, run, skip, *texts)
 
     has_text = jnp.any(batch.ends >= 0, axis=(1, 2))
     inputs = (has_text, seeds, batch.tokens, batch.segments, batch.positions, batch.ends)
     # A single chunk gains nothing from being encoded twice.
     kept = chunks if chunks == 1 else min(objective.kept_chunks, chunks)
-    again = jax.checkpoint(encode_chunk, policy=jax.checkpoint_policies.nothing_saveable)
-    # Without a policy of its own, every kept chunk would hold a copy of the weights: `cond` returns whatever its branch keeps.
-    once = jax.checkpoint(encode_chunk, policy=keep(objective.blueprint.remat, "x"))
+    once = skippable(run, keep(objective.blueprint.remat, "x"))
+    again = skippable(run, jax.checkpoint_policies.nothing_saveable)
     halves = [(once, slice(0, kept)), (again, slice(kept, chunks))]
-    parts = [jax.lax.map(one, jax.tree.map(itemgetter(part), inputs)) for one, part in halves if part.start != part.stop]
+    parts = [
+        jax.lax.map(partial(one, trained, frozen), jax.tree.map(itemgetter(part), inputs))
+        for one, part in halves
+        if part.start != part.stop
+    ]
     vectors = jnp.concatenate(parts)  # [c n s d]
     return pick(vectors, batch.queries), pick(vectors, batch.passages)
+
+
+def _gather_embedding(parameters: Parameters) -> Parameters:
+    """The embedding table whole on every device, where it is among these."""
+    return {name: reshard(value, PartitionSpec(None, None)) if name == "embedding" else value for name, value in parameters.items()}
 
 
 def pick(vectors: Float[Array, "c n s d"], places: Int[Array | ndarray, "shards m"]) -> Float[Array, "shards_m d"]:
@@ -87,7 +91,7 @@ def loss_and_accuracy(
     objective: Objective, trained: Parameters, frozen: Parameters, batch: Batch, key: jax.Array | None
 ) -> tuple[Float[Array, ""], Float[Array, ""]]:
     """InfoNCE of the global batch. `key` switches LoRA dropout on."""
-    queries, passages = encode(objective, {**frozen, **trained}, batch, key)
+    queries, passages = encode(objective, trained, frozen, batch, key)
     return infonce(queries, passages, objective.loss)
 
 
