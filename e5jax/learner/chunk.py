@@ -73,4 +73,5 @@ def skippable(run: Encode, policy: Policy) -> Callable[[Parameters, Parameters, 
 
 
 def _zeros(like: jax.ShapeDtypeStruct) -> Array:
-    return jnp.zeros(like.shape, like.dtype, out_sharding=like.sharding.spec)
+    # A number made of nothing that lies on the mesh has no sharding.
+    return jnp.zeros(like.shape, like.dtype, out_sharding=like.sharding and like.sharding.spec)
