@@ -76,7 +76,8 @@ def _add_plan(stage: argparse.ArgumentParser) -> None:
     stage.add_argument("--config", required=True, metavar="FILE", help="Python config file; --config.field=value overrides it")
     stage.add_argument("--topology", required=True, metavar="NAME", help="v5e:4x4, v4:2x2x4, v5p:2x2x2, v6e:4x4, v5e:1x1, cpu:8, …")
     stage.add_argument("--slices", type=int, default=1, metavar="N", help="that many of them (default: 1)")
-    stage.add_argument("--active", type=float, default=1.0, metavar="SHARE", help="share of the chunks that hold text (default: 1)")
+    means = "mean tokens of a query and of a passage, e.g. 40,180 (default: every text at the limit)"
+    stage.add_argument("--lengths", metavar="QUERY,PASSAGE", help=means)
     stage.add_argument("--json", action="store_true", help="prints one JSON object")
     stage.add_argument("--search", action="store_true", help="looks for the fastest mesh, chunks and remat that fit")
     stage.add_argument("--limit", type=int, default=20, metavar="N", help="most trials of a search (default: 20)")
@@ -131,9 +132,11 @@ def _plan(args: argparse.Namespace, overrides: list[str]) -> int:
     load(args.config, overrides)
     topology = parse_topology(args.topology, args.slices)
     prepare(topology)  # before JAX is imported
+    from e5jax.plan.fill import parse_means
     from e5jax.plan.main import Options, main
 
-    return main(args.config, overrides, topology, Options(args.active, args.limit if args.search else None, args.json))
+    means = parse_means(args.lengths) if args.lengths else None
+    return main(args.config, overrides, topology, Options(means, args.limit if args.search else None, args.json))
 
 
 def _version() -> str:

@@ -1,7 +1,7 @@
 """Texts into rows: first-fit-decreasing, one fixed shape, and a layout that does not depend on the machine.
 
-A batch is `[chunks, rows, width]` tokens. The examples are dealt to `shards` virtual shards, equal parts in the order
-given, and each shard packs its own texts into its own rows of every chunk. Hosts and devices take whole shards, so
+A batch is `[chunks, rows, width]` tokens. The examples are dealt to `shards` virtual shards, as many to each and about
+as long, and each shard packs its own texts into its own rows of every chunk. Hosts and devices take whole shards, so
 neither their number nor their order changes where a text lies. There are rows enough for texts of any lengths.
 """
 
@@ -29,6 +29,16 @@ def layout(batch: BatchConfig, limit: int) -> Layout:
     """The layout of batches whose texts have at most `limit` tokens: as many rows as the worst of them needs."""
     rows = -(-batch.texts // (batch.shards * batch.chunks * batch.sure(limit)))  # a chunk and shard, rounded up
     return Layout(batch.chunks, rows * batch.shards, batch.width(limit), batch.texts_a_row, batch.shards)
+
+
+def deal(lengths: Int[np.ndarray, " n"], shards: int) -> Int[np.ndarray, " n"]:
+    """An order of the examples in which each shard's part has about the same sum of lengths: a pod waits for its fullest shard.
+
+    The examples are dealt longest first, forwards and backwards in turn. Inside a shard they keep the order given.
+    """
+    dealt = np.argsort(-lengths, kind="stable").reshape(-1, shards)
+    dealt[1::2] = dealt[1::2, ::-1].copy()
+    return np.sort(dealt.T, axis=1).ravel()
 
 
 def first_fit_decreasing(lengths: Sequence[int], width: int, most: int) -> Int[np.ndarray, "texts 2"]:

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from e5jax.config import Batch
-from e5jax.packing import Layout, first_fit_decreasing, layout, pack
+from e5jax.packing import Layout, deal, first_fit_decreasing, layout, pack
 from tests import tiny
 
 WIDTH = 12
@@ -47,6 +47,17 @@ def test_a_shard_is_laid_out_from_its_own_texts_alone(drawn):
             np.testing.assert_array_equal(part[:, shard * rows : (shard + 1) * rows], expected)
         np.testing.assert_array_equal(whole.queries[shard], alone.queries[0])
         np.testing.assert_array_equal(whole.passages[shard], alone.passages[0])
+
+
+@given(st.integers(1, 6), st.integers(1, 8), st.data())
+def test_every_example_is_dealt_once_and_keeps_its_order_inside_a_shard(shards, each, data):
+    count = shards * each
+    lengths = np.array(data.draw(st.lists(st.integers(1, 99), min_size=count, max_size=count)))
+    order = deal(lengths, shards)
+    assert sorted(order) == list(range(count))
+    assert all(list(part) == sorted(part) for part in order.reshape(shards, each))
+    sums = lengths[order].reshape(shards, each).sum(axis=1)
+    assert sums.max() - sums.min() <= lengths.max()  # a shard is ahead by less than one example
 
 
 @given(st.lists(st.integers(1, WIDTH), min_size=1, max_size=40), st.integers(1, 6))

@@ -8,7 +8,7 @@ import numpy as np
 from e5jax.config import Training
 from e5jax.data.source import ExampleSource
 from e5jax.errors import ConfigError
-from e5jax.packing import layout, pack
+from e5jax.packing import deal, layout, pack
 from e5jax.records import Batch, Example
 from e5jax.tokens import TextTokenizer, query_text
 
@@ -31,7 +31,11 @@ def make_batches(source: ExampleSource, tokenizer: TextTokenizer, run: Training)
     def assemble(examples: Sequence[Example]) -> Batch:
         queries = tokenizer([query_text(e.query, e.instruction if run.data.instructions else None) for e in examples])
         passages = tokenizer([text for e in examples for text in (e.positive, *e.negatives)])
-        return pack(queries, passages, layout(run.batch, run.tokens.limit))
+        each = 1 + run.batch.negatives
+        own = [passages[i * each : (i + 1) * each] for i in range(len(queries))]
+        lengths = np.array([len(query) + sum(map(len, texts)) for query, texts in zip(queries, own, strict=True)])
+        order = deal(lengths, run.batch.shards)
+        return pack([queries[i] for i in order], [ids for i in order for ids in own[i]], layout(run.batch, run.tokens.limit))
 
     examples = grain.MapDataset.source(source).seed(run.seed).shuffle().random_map(choose)
     return examples.batch(run.batch.queries, drop_remainder=True, batch_fn=list).repeat().map(assemble)

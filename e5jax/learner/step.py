@@ -58,14 +58,13 @@ def encode(
     inputs = (has_text, seeds, batch.tokens, batch.segments, batch.positions, batch.ends)
     # A single chunk gains nothing from being encoded twice.
     kept = chunks if chunks == 1 else min(objective.kept_chunks, chunks)
-    once = skippable(run, keep(objective.blueprint.remat, "x"))
+    once = skippable(run, keep(objective.blueprint.remat, "x", "pooled"))
     again = skippable(run, jax.checkpoint_policies.nothing_saveable)
-    halves = [(once, slice(0, kept)), (again, slice(kept, chunks))]
-    parts = [
-        jax.lax.map(partial(one, trained, frozen), jax.tree.map(itemgetter(part), inputs))
-        for one, part in halves
-        if part.start != part.stop
-    ]
+    parts = []
+    for name, one, part in [("kept", once, slice(0, kept)), ("again", again, slice(kept, chunks))]:
+        if part.start < part.stop:
+            with jax.named_scope(name):
+                parts.append(jax.lax.map(partial(one, trained, frozen), jax.tree.map(itemgetter(part), inputs)))
     vectors = jnp.concatenate(parts)  # [c n s d]
     return pick(vectors, batch.queries), pick(vectors, batch.passages)
 

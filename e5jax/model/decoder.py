@@ -29,7 +29,7 @@ NAMES: dict[Remat, tuple[str, ...]] = {
 
 
 def keep(remat: Remat, *more: str) -> Callable[..., bool]:
-    """What `jax.checkpoint` saves around a layer; with "x" added, around a whole decoder: each layer's input is kept then."""
+    """What `jax.checkpoint` saves around a layer; around a whole decoder add "x", each layer's input."""
     if remat == "everything":
         return jax.checkpoint_policies.everything_saveable
     return jax.checkpoint_policies.save_only_these_names(*NAMES[remat], *more)

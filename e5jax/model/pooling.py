@@ -2,6 +2,7 @@
 
 import jax
 import jax.numpy as jnp
+from jax.ad_checkpoint import checkpoint_name
 from jaxtyping import Array, Float, Int
 
 from e5jax.config import Pooling
@@ -19,7 +20,7 @@ def pool(
         place = segments[:, None, :] == jnp.arange(1, ends.shape[1] + 1)[None, :, None]
         # The 1 is for absent texts: 0 / 0 is whatever the compiler makes of it.
         share = place / jnp.maximum(jnp.sum(place, axis=-1, keepdims=True), 1)
-    return unit(jnp.einsum("nst,ntd->nsd", share, hidden))
+    return unit(checkpoint_name(jnp.einsum("nst,ntd->nsd", share, hidden), "pooled"))
 
 
 def unit(vectors: Float[Array, "*batch d"]) -> Float[Array, "*batch d"]:

@@ -4,7 +4,8 @@ The compiler's own `cost_analysis()` counts a loop's body once. Here loops are m
 conditional the dearer branch is taken in a given share of runs: an empty chunk of a batch costs next to nothing.
 """
 
-from collections.abc import Iterator, Sequence
+import re
+from collections.abc import Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 from e5jax.plan.collectives import Collective, collective
@@ -31,10 +32,10 @@ class Operation(NamedTuple):
     unknown: str = ""  # why its cost is not all there
 
 
-def operations(module: Module, devices: int, active: float = 1.0) -> list[Operation]:
-    """Every operation of the program. `active` is the share of conditionals that take their dearer branch."""
+def operations(module: Module, devices: int, shares: Mapping[str, float] | None = None) -> list[Operation]:
+    """Every operation of the program. `shares` is how often the conditionals of a named scope take their dearer branch."""
     entry = Scope(module, module.computations[module.entry], lambda *_: None)
-    return list(_walk(entry, 1.0, devices, active))
+    return list(_walk(entry, 1.0, devices, shares or {}))
 
 
 def total_flops(done: Sequence[Operation]) -> float:
@@ -42,29 +43,31 @@ def total_flops(done: Sequence[Operation]) -> float:
     return sum(one.times * one.flops for one in done)
 
 
-def _walk(scope: Scope, times: float, devices: int, active: float) -> Iterator[Operation]:
+def _walk(scope: Scope, times: float, devices: int, shares: Mapping[str, float]) -> Iterator[Operation]:
     seen: set[str] = set()  # channels: one asynchronous collective appears in several instructions
     for made in scope.computation.instructions.values():
         if made.opcode == "while":
             rounds = trips(scope, made)
             if rounds is None:
                 yield Operation(made.name, made.opcode, times, 0, 0, unknown="rounds unknown, counted once")
-            yield from _walk(scope.body(made), times * (1 if rounds is None else rounds), devices, active)
+            yield from _walk(scope.body(made), times * (1 if rounds is None else rounds), devices, shares)
         elif made.opcode == "conditional":
-            yield from _branches(scope, made, times, devices, active)
+            yield from _branches(scope, made, times, devices, shares)
         elif made.opcode in ("call", "async-start"):
-            yield from _walk(scope.enter(made), times, devices, active)
+            yield from _walk(scope.enter(made), times, devices, shares)
         else:
             yield _operation(scope, made, times, devices, seen)
 
 
-def _branches(scope: Scope, made: Instruction, times: float, devices: int, active: float) -> Iterator[Operation]:
-    """The dearest branch in a share `active` of the runs, the others in the rest."""
+def _branches(scope: Scope, made: Instruction, times: float, devices: int, shares: Mapping[str, float]) -> Iterator[Operation]:
+    """The dearest branch in its share of the runs, always where nothing is known of it; the others in the rest."""
+    name = made.attributes.get("metadata", "")
+    active = next((share for scope, share in shares.items() if re.search(rf"[(/]{scope}[)/]", name)), 1.0)
     scopes = [_branch(scope, made, number) for number in range(len(made.called))]
-    ways = [list(_walk(branch, 1.0, devices, active)) for branch in scopes]
+    ways = [list(_walk(branch, 1.0, devices, shares)) for branch in scopes]
     ways.sort(key=lambda way: (total_flops(way), sum(one.times * one.bytes for one in way)))
-    shares = [(1 - active) / max(len(ways) - 1, 1)] * (len(ways) - 1) + [active]
-    for way, share in zip(ways, shares, strict=True):
+    rest = (1 - active) / max(len(ways) - 1, 1)
+    for way, share in zip(ways, [rest] * (len(ways) - 1) + [active], strict=True):
         yield from (one._replace(times=one.times * times * share) for one in way)
 
 

@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 from e5jax.errors import ConfigError
 from e5jax.loading import load
+from e5jax.plan.fill import Means
 from e5jax.plan.machine import machine
 from e5jax.plan.report import plan
 from e5jax.plan.search import search
@@ -19,25 +20,23 @@ FITS, DOES_NOT_FIT = 0, 1
 
 
 class Options(NamedTuple):
-    """How to plan: `active` is the share of chunks with text, `limit` the most trials of a search, None for none."""
+    """How to plan: `means` of lengths, None for texts at the limit; `limit` the most trials of a search, None for none."""
 
-    active: float
+    means: Means | None
     limit: int | None
     as_json: bool
 
 
 def main(config: str, overrides: Sequence[str], topology: Topology, options: Options) -> int:
     """Plans and prints. Returns 0 when the run (or the best setting that was found) fits, 1 when not."""
-    if not 0 < options.active <= 1:
-        raise ConfigError(f"--active={options.active}: the share of chunks that hold text must be above 0 and at most 1")
     run = load(config, overrides)
     spec, on = shape_of(run), machine(topology)
     if options.limit is None:
-        best, changes = plan(run, spec, on, options.active), ()
+        best, changes = plan(run, spec, on, options.means), ()
     else:
         if options.limit < 1:
             raise ConfigError(f"--limit={options.limit}: must be at least 1")
-        best, changes = search(config, overrides, spec, on, options.limit, options.active)
+        best, changes = search(config, overrides, spec, on, options.limit, options.means)
     if best is None:
         print(f"e5jax: nothing that was tried fits {topology.name}", file=sys.stderr)
         return DOES_NOT_FIT

@@ -13,6 +13,7 @@ from e5jax.learner.flops import model_flops
 from e5jax.mesh import AXES, make_mesh
 from e5jax.model.spec import Spec, check_divisible
 from e5jax.plan.costs import operations, total_flops
+from e5jax.plan.fill import Fill, Means, expected, full
 from e5jax.plan.hlo import parse
 from e5jax.plan.machine import Machine, slice_of
 from e5jax.plan.roofline import Roofline, roofline, traffic
@@ -40,7 +41,7 @@ class Report(NamedTuple):
     memory: dict[str, float]  # by kind; `peak` is the compiler's figure
     refusal: str  # the compiler's own words when it ran out of memory
     model_flops: float  # what the mathematics needs, all chips together
-    active: float
+    fill: Fill
     work: Work | None
     compile_seconds: float
 
@@ -58,8 +59,8 @@ class Report(NamedTuple):
         return self.work.flops / self.model_flops if self.work else None
 
 
-def plan(run: Training, spec: Spec, on: Machine, active: float = 1.0) -> Report:
-    """Compiles the step. `active` is the share of chunks that hold text, where empty chunks are skipped.
+def plan(run: Training, spec: Spec, on: Machine, means: Means | None = None) -> Report:
+    """Compiles the step. `means` are those of the texts' lengths; None: every text is as long as it may be.
 
     Raises ConfigError when the run does not fit the machine's number of chips.
     """
@@ -82,17 +83,17 @@ def plan(run: Training, spec: Spec, on: Machine, active: float = 1.0) -> Report:
                 raise
             refusal = str(error)
     taken = time.perf_counter() - start
-    tokens = active * run.batch.texts * run.tokens.limit
-    needed = model_flops(learner.blueprint, tokens, tokens * run.tokens.limit)
+    found = full(run.batch, run.tokens.limit) if means is None else expected(run.batch, run.tokens.limit, means)
+    needed = model_flops(learner.blueprint, found.tokens, found.squared_lengths)
     memory |= refused(refusal) if compiled is None else _compiled(compiled, on.topology.generation)
-    work = None if compiled is None else _work(compiled, on, mesh, active)
-    return Report(run, on, sizes, memory, refusal, needed, active, work, taken)
+    work = None if compiled is None else _work(compiled, on, mesh, found)
+    return Report(run, on, sizes, memory, refusal, needed, found, work, taken)
 
 
-def _work(compiled: jax.stages.Compiled, on: Machine, mesh: jax.sharding.Mesh, active: float) -> Work:
+def _work(compiled: jax.stages.Compiled, on: Machine, mesh: jax.sharding.Mesh, fill: Fill) -> Work:
     text = compiled.as_text()
     assert text is not None, "a program just compiled has its text"
-    done = operations(parse(text), mesh.size, active)
+    done = operations(parse(text), mesh.size, fill.shares)
     slices = [slice_of(device, on.topology) for device in mesh.devices.flat]
     return Work(
         flops=total_flops(done) * mesh.size,

@@ -20,6 +20,7 @@ from e5jax.errors import ConfigError
 from e5jax.loading import load
 from e5jax.mesh import AXES
 from e5jax.model.spec import Spec, check_divisible
+from e5jax.plan.fill import Means
 from e5jax.plan.machine import Machine
 from e5jax.plan.report import Report, plan
 from e5jax.plan.table import setting as shown
@@ -73,7 +74,7 @@ class Guess(NamedTuple):
 
 
 def search(
-    config: str, overrides: Sequence[str], spec: Spec, on: Machine, limit: int, active: float
+    config: str, overrides: Sequence[str], spec: Spec, on: Machine, limit: int, means: Means | None
 ) -> tuple[Report | None, tuple[str, ...]]:
     """The fastest report that fits among at most `limit` trials, with its overrides. Prints a line for each trial."""
     found = candidates(load(config, overrides), spec, on)
@@ -92,7 +93,7 @@ def search(
         if tried == limit:
             break
         tried += 1
-        report = plan(load(config, [*overrides, *one.overrides]), spec, on, active)
+        report = plan(load(config, [*overrides, *one.overrides]), spec, on, means)
         _say(report, tried, limit)
         if report.fits:
             fitting.append((one, report))

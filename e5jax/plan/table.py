@@ -36,8 +36,13 @@ def _head(of: Report, name: str) -> list[str]:
     return [
         f"{name} on {slices}{topology.name} ({topology.chips} × {of.machine.devices[0].device_kind})",
         f"{setting(of)} dtype={run.model.dtype}",
-        f"{of.texts:,} texts of up to {run.tokens.limit} tokens a step, {100 * of.active:.0f} % of the chunks hold text",
+        f"{of.texts:,} texts of up to {run.tokens.limit} tokens a step, {of.fill.tokens / of.texts:,.0f} on average; {_chunks(of)}",
     ]
+
+
+def _chunks(of: Report) -> str:
+    parts = [(of.fill.kept, "kept"), (of.fill.again, "encoded again")]
+    return ", ".join(f"{part.used} of {part.chunks} chunks {name}" for part, name in parts if part.chunks)
 
 
 def _memory(of: Report) -> list[str]:

@@ -20,9 +20,9 @@ N, D, LAYERS, CHUNKS = 8, 16, 3, 4
 PRODUCT = 2 * N * D * D
 
 
-def counted(function, *arguments, active=1.0):
+def counted(function, *arguments, shares=None):
     text = jax.jit(function).lower(*arguments).compile().as_text()
-    return total_flops(operations(parse(text), 1, active))
+    return total_flops(operations(parse(text), 1, shares))
 
 
 def layer(x, w):
@@ -105,17 +105,20 @@ def test_rounds_that_depend_on_data_are_counted_once_and_named():
 @pytest.mark.parametrize("active", [0.0, 0.25, 1.0])
 def test_the_dearer_branch_is_taken_in_its_share_of_runs(active):
     def skipping(x, w, full):
-        return jax.lax.map(lambda on: jax.lax.cond(on, lambda: scanned(x, w), lambda: jnp.sum(x @ w[0])), full)
+        with jax.named_scope("part"):
+            return jax.lax.map(lambda on: jax.lax.cond(on, lambda: scanned(x, w), lambda: jnp.sum(x @ w[0])), full)
 
     expected = CHUNKS * PRODUCT * (active * LAYERS + (1 - active))
-    assert counted(skipping, X, W, jnp.ones(CHUNKS, bool), active=active) == expected
+    assert counted(skipping, X, W, jnp.ones(CHUNKS, bool), shares={"other": 0.7, "part": active}) == expected
+    assert counted(skipping, X, W, jnp.ones(CHUNKS, bool), shares={"other": 0.7}) == CHUNKS * PRODUCT * LAYERS
 
 
 def test_products_inside_conditionals_with_swapped_branches_count_the_same():
     def skipping(x, w, on):
-        return jax.lax.cond(on, lambda: jnp.sum(x), lambda: scanned(x, w))
+        with jax.named_scope("part"):
+            return jax.lax.cond(on, lambda: jnp.sum(x), lambda: scanned(x, w))
 
-    assert counted(skipping, X, W, jnp.array(True), active=0.5) == 0.5 * LAYERS * PRODUCT
+    assert counted(skipping, X, W, jnp.array(True), shares={"part": 0.5}) == 0.5 * LAYERS * PRODUCT
 
 
 # `tiny.SPEC`: hidden 64, ff 128, 3 layers, 4 heads and 2 kv heads of 16. 24 texts of 8 tokens; every parameter is trained.

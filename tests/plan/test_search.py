@@ -8,6 +8,7 @@ from e5jax.chips import CHIPS
 from e5jax.errors import ConfigError
 from e5jax.loading import load
 from e5jax.plan import search as searching
+from e5jax.plan.fill import full
 from e5jax.plan.machine import Machine
 from e5jax.plan.report import Report, Work
 from e5jax.plan.roofline import Roofline
@@ -27,14 +28,14 @@ def machine(room=1.0, links=1.0):
 def compiler(tried):
     """A step needs somewhat more memory than the least, and takes as long as guessed."""
 
-    def plan(run, spec, on, active):
+    def plan(run, spec, on, _):
         one = Setting(run.mesh.data, run.mesh.fsdp, run.mesh.tensor, run.batch.chunks, run.model.remat)
         tried.append(one)
         peak = 1.3 * least_memory(one, run, spec)
         seconds = max(guess(one, run, spec, on))
         work = Work(2.0, 0, {}, Roofline(seconds, 0, 0, seconds, 0, seconds), ()) if peak <= on.chip.limit else None
         mesh = {"data": one.data, "fsdp": one.fsdp, "tensor": one.tensor}
-        return Report(run, on, mesh, {"peak": peak}, "", 1.0, active, work, 0.0)
+        return Report(run, on, mesh, {"peak": peak}, "", 1.0, full(run.batch, run.tokens.limit), work, 0.0)
 
     return plan
 
@@ -42,7 +43,7 @@ def compiler(tried):
 def run(monkeypatch, on, limit=1_000):
     tried = []
     monkeypatch.setattr(searching, "plan", compiler(tried))
-    best, changes = search(PAPER, [], MISTRAL_7B, on, limit, 1.0)
+    best, changes = search(PAPER, [], MISTRAL_7B, on, limit, None)
     return best, changes, tried
 
 
@@ -54,7 +55,7 @@ def test_the_best_of_all_settings_is_found_without_trying_all(room, links, monke
     config = load(PAPER)
     everything = candidates(config, MISTRAL_7B, on)
     plan = compiler([])
-    reports = [plan(load(PAPER, one.overrides), MISTRAL_7B, on, 1.0) for one in everything]
+    reports = [plan(load(PAPER, one.overrides), MISTRAL_7B, on, None) for one in everything]
     fastest = min(report.work.seconds.step for report in reports if report.fits)
     assert best.work.seconds.step == fastest
     assert load(PAPER, changes) == best.run
