@@ -42,14 +42,16 @@ def encode(
 ) -> tuple[Float[Array, "q d"], Float[Array, "p d"]]:
     """Unit vectors of all queries and passages, both spread over the devices."""
     # One all-gather of the embedding table a step, instead of one a chunk.
-    parameters = {**parameters, "embedding": reshard(parameters["embedding"], PartitionSpec(None, None))}
+    with jax.named_scope("embed"), jax.named_scope("gather"):
+        parameters = {**parameters, "embedding": reshard(parameters["embedding"], PartitionSpec(None, None))}
     chunks, layers = batch.tokens.shape[0], objective.blueprint.spec.layers
     seeds = None if key is None else dropout.seeds(key, (chunks, layers))
     width = objective.blueprint.spec.hidden
 
     def run(seeds: Array | None, tokens: Array, segments: Array, positions: Array, ends: Array) -> Array:
         hidden = objective.blueprint.decoder(parameters)(tokens, segments, positions, seeds)
-        return pool(hidden, segments, ends, objective.pooling)
+        with jax.named_scope("pool"):
+            return pool(hidden, segments, ends, objective.pooling)
 
     def skip(*chunk: Array) -> Array:
         return jnp.zeros((*chunk[-1].shape, width), jnp.float32, out_sharding=ROWS)
@@ -66,9 +68,11 @@ def encode(
     # Without a policy of its own, every kept chunk would hold a copy of the weights: `cond` returns whatever its branch keeps.
     once = jax.checkpoint(encode_chunk, policy=keep(objective.blueprint.remat, "x"))
     halves = [(once, slice(0, kept)), (again, slice(kept, chunks))]
-    parts = [jax.lax.map(one, jax.tree.map(itemgetter(part), inputs)) for one, part in halves if part.start != part.stop]
-    vectors = jnp.concatenate(parts)  # [c n s d]
-    return pick(vectors, batch.queries), pick(vectors, batch.passages)
+    with jax.named_scope("chunks"):
+        parts = [jax.lax.map(one, jax.tree.map(itemgetter(part), inputs)) for one, part in halves if part.start != part.stop]
+        vectors = jnp.concatenate(parts)  # [c n s d]
+    with jax.named_scope("pool"):
+        return pick(vectors, batch.queries), pick(vectors, batch.passages)
 
 
 def pick(vectors: Float[Array, "c n s d"], places: Int[Array | ndarray, "shards m"]) -> Float[Array, "shards_m d"]:
@@ -88,7 +92,8 @@ def loss_and_accuracy(
 ) -> tuple[Float[Array, ""], Float[Array, ""]]:
     """InfoNCE of the global batch. `key` switches LoRA dropout on."""
     queries, passages = encode(objective, {**frozen, **trained}, batch, key)
-    return infonce(queries, passages, objective.loss)
+    with jax.named_scope("loss"):
+        return infonce(queries, passages, objective.loss)
 
 
 def make_step(objective: Objective, optimiser: optax.GradientTransformation, rate: optax.Schedule) -> jax.stages.Wrapped:
