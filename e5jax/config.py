@@ -180,6 +180,14 @@ class Log:
 
 
 @dataclass(slots=True)
+class Profile:
+    """Where the time of a step goes: a trace of `steps` steps from step `first` on, below `profile/` (docs/profiling.md)."""
+
+    first: int = 5  # counted from 1, as in the log; the steps before warm caches and threads up
+    steps: int = 0  # 0: none
+
+
+@dataclass(slots=True)
 class Export:
     """The Hugging Face folder."""
 
@@ -210,6 +218,7 @@ class Training:
     mesh: Mesh = field(default_factory=Mesh)
     checkpoint: Checkpoint = field(default_factory=Checkpoint)
     log: Log = field(default_factory=Log)
+    profile: Profile = field(default_factory=Profile)
     export: Export = field(default_factory=Export)
 
 

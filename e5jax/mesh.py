@@ -69,4 +69,5 @@ def sharding(mesh: jax.sharding.Mesh, logical: Sequence[str | None]) -> NamedSha
 def gather_fsdp(weight: jax.Array) -> jax.Array:
     """All-gathers a weight over `fsdp`; what `tensor` shards stays sharded."""
     stored = jax.typeof(weight).sharding.spec
-    return reshard(weight, PartitionSpec(*(None if axis == "fsdp" else axis for axis in stored)))
+    with jax.named_scope("gather"):
+        return reshard(weight, PartitionSpec(*(None if axis == "fsdp" else axis for axis in stored)))

@@ -73,6 +73,7 @@ def _validate_training(run: Training, at: str, *, needs_start: bool) -> None:
         raise ConfigError(f"{at}.seed={run.seed}: must be at least 0 and below {SEEDS}")
     if run.optim.warmup_steps >= run.optim.steps:
         raise ConfigError(f"{at}.optim.warmup_steps={run.optim.warmup_steps}: must be below optim.steps={run.optim.steps}")
+    _validate_profile(run, at)
     _validate_lora(run.lora, at)
     if run.model.quantisation != "none" and run.lora is None:
         raise ConfigError(
@@ -84,6 +85,18 @@ def _validate_training(run: Training, at: str, *, needs_start: bool) -> None:
     _validate_start(run, at, needs_start=needs_start)
     if run.data.harvest is None and not run.data.files:
         raise ConfigError(f"{at}.data.files is empty and {at}.data.harvest is None: nothing to train on; set one")
+
+
+def _validate_profile(run: Training, at: str) -> None:
+    profile = run.profile
+    _at_least(f"{at}.profile.first", profile.first, 1)
+    _at_least(f"{at}.profile.steps", profile.steps, 0)
+    last = profile.first + profile.steps - 1
+    if profile.steps and last > run.optim.steps:
+        raise ConfigError(
+            f"{at}.profile.first={profile.first} and {at}.profile.steps={profile.steps} end at step {last}: "
+            f"must be at most {at}.optim.steps={run.optim.steps}; begin earlier, or trace fewer"
+        )
 
 
 def _validate_lora(lora: Lora | None, at: str) -> None:

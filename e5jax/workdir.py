@@ -42,6 +42,10 @@ class Workdir(NamedTuple):
         return self.root / "checkpoints"
 
     @property
+    def profile(self) -> Path:
+        return self.root / "profile"
+
+    @property
     def trained(self) -> Path:
         """Written when training is complete: what was trained, on what."""
         return self.root / "train.json"
@@ -88,7 +92,8 @@ def write_text(path: Path, text: str) -> None:
 def claim(workdir: Workdir, config: Config) -> None:
     """Writes config.json, or refuses a directory that holds a run of another configuration, naming the differences."""
     if workdir.config.exists():
-        changed = differences(read_config(workdir), config)
+        # A profile changes no number, and is mostly wanted once a run is under way.
+        changed = [line for line in differences(read_config(workdir), config) if ".profile." not in line.split(": ")[0]]
         if changed:
             raise ConfigError(
                 f"--workdir={workdir.root} holds a run with another configuration ({'; '.join(changed)}); "

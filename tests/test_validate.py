@@ -86,6 +86,18 @@ WRONG: dict[str, tuple[str, list[str], list[str]]] = {
     "weight decay": (PAPER, ["--config.optim.weight_decay=nan"], ["config.optim.weight_decay=nan", "at least 0"]),
     "negative seed": (PAPER, ["--config.seed=-1"], ["config.seed=-1", "at least 0"]),
     "large seed": (PAPER, ["--config.seed=4294967296"], ["config.seed=4294967296", "below 4294967296"]),
+    "no first step of a profile": (PAPER, ["--config.profile.first=0"], ["config.profile.first=0", "at least 1"]),
+    "negative steps of a profile": (PAPER, ["--config.profile.steps=-1"], ["config.profile.steps=-1", "at least 0"]),
+    "profile beyond the end": (
+        PAPER,
+        ["--config.profile.first=878", "--config.profile.steps=3"],
+        ["config.profile.first=878", "config.profile.steps=3", "step 880", "at most config.optim.steps=879"],
+    ),
+    "profile of pretrain beyond the end": (
+        QUICK,
+        ["--config.pretrain.profile.steps=217"],
+        ["config.pretrain.profile.first=5", "step 221", "config.pretrain.optim.steps=220", "trace fewer"],
+    ),
     "checkpoints": (PAPER, ["--config.checkpoint.every=0"], ["config.checkpoint.every=0", "at least 1"]),
     "no checkpoint kept": (PAPER, ["--config.checkpoint.keep=0"], ["config.checkpoint.keep=0", "at least 1"]),
     "mesh size": (PAPER, ["--config.mesh.tensor=0"], ["config.mesh.tensor=0", "-1 for all"]),
@@ -139,6 +151,8 @@ RIGHT: dict[str, tuple[str, list[str]]] = {
     "rest on another axis": (PAPER, ["--config.mesh.data=-1", "--config.mesh.fsdp=16"]),
     "a base that is a folder": (PAPER, [f"--config.model.base={ROOT}"]),
     "one passage a block": (PAPER, ["--config.loss.scores=ring", "--config.loss.block=1"]),
+    "profile of the last step": (PAPER, ["--config.profile.first=879", "--config.profile.steps=1"]),
+    "no profile of a short run": (PAPER, ["--config.optim.steps=2", "--config.optim.warmup_steps=1"]),
     "largest seed": (PAPER, ["--config.seed=4294967295"]),
 }
 

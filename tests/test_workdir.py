@@ -2,7 +2,7 @@ import os
 
 import pytest
 
-from e5jax.config import Config, Lora, to_json
+from e5jax.config import Config, Lora, Training, to_json
 from e5jax.errors import ConfigError
 from e5jax.workdir import Workdir, claim, complete, read_config, write_text
 
@@ -97,6 +97,18 @@ def test_claim_refuses_another_configuration_and_names_field_old_and_new(tmp_pat
     for words in (f"--workdir={tmp_path}", "config.seed: 3 -> 4", "config.optim.steps: 879 -> 10", "another --workdir"):
         assert words in str(caught.value)
     assert read_config(workdir) == Config(seed=3)
+
+
+def test_a_profile_can_be_asked_for_when_a_run_is_resumed(tmp_path):
+    workdir = Workdir(tmp_path)
+    first, second = (Config(pretrain=Training()) for _ in range(2))
+    claim(workdir, first)
+    assert second.pretrain is not None
+    second.profile.steps = second.pretrain.profile.first = 3
+    claim(workdir, second)
+    second.seed = 1
+    with pytest.raises(ConfigError, match="seed: 0 -> 1"):
+        claim(workdir, second)
 
 
 def test_a_directory_that_is_no_run_is_refused(tmp_path):

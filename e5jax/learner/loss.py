@@ -29,10 +29,12 @@ def infonce(queries: Float[Array, "q d"], passages: Float[Array, "p d"], loss: L
 
 def _dense(queries: Float[Array, "q d"], passages: Float[Array, "p d"]) -> tuple[Float[Array, " q"], Float[Array, " q"]]:
     """Loss of each query, and 1 where its own passage wins. No score leaves its device."""
-    whole = reshard(passages, PartitionSpec(None, None))
+    with jax.named_scope("gather"):
+        whole = reshard(passages, PartitionSpec(None, None))
     spread = PartitionSpec(BATCH, None)
     # HIGHEST: by default TPUs and GPUs round the factors to bfloat16 or TF32, and 1 / temperature lifts the error.
-    scores = jnp.einsum("qd,pd->qp", queries, whole, precision="highest", out_sharding=spread)
+    with jax.named_scope("scores"):
+        scores = jnp.einsum("qd,pd->qp", queries, whole, precision="highest", out_sharding=spread)
     each = passages.shape[0] // queries.shape[0]
     by_query = jax.lax.reshape(passages, (queries.shape[0], each, passages.shape[1]), out_sharding=PartitionSpec(BATCH, None, None))
     own = jnp.sum(queries * by_query[:, 0], axis=-1)

@@ -45,14 +45,16 @@ def encode(
 ) -> tuple[Float[Array, "q d"], Float[Array, "p d"]]:
     """Unit vectors of all queries and passages, both spread over the devices."""
     # One all-gather of the embedding table a step, instead of one a chunk.
-    trained, frozen = _gather_embedding(trained), _gather_embedding(frozen)
+    with jax.named_scope("embed"), jax.named_scope("gather"):
+        trained, frozen = _gather_embedding(trained), _gather_embedding(frozen)
     chunks, layers = batch.tokens.shape[0], objective.blueprint.spec.layers
     seeds = None if key is None else dropout.seeds(key, (chunks, layers))
 
     def run(trained: Parameters, frozen: Parameters, seeds: Array | None, tokens: Array, *rest: Array) -> Array:
         segments, positions, ends = rest
         hidden = objective.blueprint.decoder({**frozen, **trained})(tokens, segments, positions, seeds)
-        return pool(hidden, segments, ends, objective.pooling)
+        with jax.named_scope("pool"):
+            return pool(hidden, segments, ends, objective.pooling)
 
     has_text = jnp.any(batch.ends >= 0, axis=(1, 2))
     inputs = (has_text, seeds, batch.tokens, batch.segments, batch.positions, batch.ends)
@@ -63,10 +65,11 @@ def encode(
     parts = []
     for name, one, part in [("kept", once, slice(0, kept)), ("again", again, slice(kept, chunks))]:
         if part.start < part.stop:
-            with jax.named_scope(name):
+            with jax.named_scope(name):  # by which `e5jax plan` tells them apart
                 parts.append(jax.lax.map(partial(one, trained, frozen), jax.tree.map(itemgetter(part), inputs)))
-    vectors = jnp.concatenate(parts)  # [c n s d]
-    return pick(vectors, batch.queries), pick(vectors, batch.passages)
+    with jax.named_scope("pool"):
+        vectors = jnp.concatenate(parts)  # [c n s d]
+        return pick(vectors, batch.queries), pick(vectors, batch.passages)
 
 
 def _gather_embedding(parameters: Parameters) -> Parameters:
@@ -91,7 +94,8 @@ def loss_and_accuracy(
 ) -> tuple[Float[Array, ""], Float[Array, ""]]:
     """InfoNCE of the global batch. `key` switches LoRA dropout on."""
     queries, passages = encode(objective, trained, frozen, batch, key)
-    return infonce(queries, passages, objective.loss)
+    with jax.named_scope("loss"):
+        return infonce(queries, passages, objective.loss)
 
 
 def make_step(objective: Objective, optimiser: optax.GradientTransformation, rate: optax.Schedule) -> jax.stages.Wrapped:

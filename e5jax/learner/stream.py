@@ -34,7 +34,8 @@ def _losses_and_hits(
 
 
 def _forward(queries: Array, passages: Array, block: int, ring: bool) -> tuple[tuple[Array, Array], tuple[Array, ...]]:
-    seen = passages if ring else reshard(passages, WHOLE)
+    with jax.named_scope("gather"):
+        seen = passages if ring else reshard(passages, WHOLE)
     forward = partial(_score, each=_each(queries, passages), block=block, ring=ring)
     forward = jax.shard_map(forward, in_specs=(SPREAD, SPREAD if ring else WHOLE), out_specs=ONE_EACH)
     losses, hits, top, total = forward(queries, seen)
@@ -66,7 +67,8 @@ def _score(
     def add(state: tuple[Array, ...], part: tuple[Array, Array]) -> tuple[tuple[Array, ...], None]:
         top, total, own, best = state
         passages, first = part
-        scores = _product("qd,bd->qb", queries, passages)
+        with jax.named_scope("scores"):
+            scores = _product("qd,bd->qb", queries, passages)
         highest, winner = jnp.max(scores, axis=-1), first + jnp.argmax(scores, axis=-1)
         new = jnp.maximum(top, highest)
         total = total * jnp.exp(top - new) + jnp.sum(jnp.exp(scores - new[:, None]), axis=-1)
@@ -92,7 +94,8 @@ def _pull_back(
 
     def add(gradient: Array, part: tuple[Array, Array]) -> tuple[Array, Array]:
         passages, first = part
-        scores = _product("qd,bd->qb", queries, passages)
+        with jax.named_scope("scores"):
+            scores = _product("qd,bd->qb", queries, passages)
         # Not exp(score - logsumexp): near 50 float32 rounds a logsumexp by 2e-6, which softmax - one-hot would show.
         share = jnp.exp(scores - top[:, None]) * (cotangent / total)[:, None]
         own = (mine - first)[:, None] == jnp.arange(len(passages))[None]
@@ -103,7 +106,8 @@ def _pull_back(
     sums = jax.lax.pcast(jnp.zeros(passages.shape, jnp.float32), BATCH, to="varying")
     of_queries, of_passages = _visit(add, jnp.zeros_like(queries), passages, sums, block=block, ring=ring)
     if not ring:  # every device has a part of the gradient of every passage
-        of_passages = jax.lax.psum_scatter(of_passages, BATCH, scatter_dimension=0, tiled=True)
+        with jax.named_scope("gather"):
+            of_passages = jax.lax.psum_scatter(of_passages, BATCH, scatter_dimension=0, tiled=True)
     return of_queries, of_passages
 
 
@@ -137,7 +141,8 @@ def _visit(
         sums = jax.tree.map(jnp.add, sums, found)
         if turns > 1:
             onwards = [(device, (device + 1) % turns) for device in range(turns)]
-            passages, sums = jax.tree.map(lambda x: jax.lax.ppermute(x, BATCH, onwards), (passages, sums))
+            with jax.named_scope("gather"):
+                passages, sums = jax.tree.map(lambda x: jax.lax.ppermute(x, BATCH, onwards), (passages, sums))
         return (state, passages, sums), None
 
     (state, _, sums), _ = jax.lax.scan(turn, (state, passages, sums), jnp.arange(turns))

@@ -38,7 +38,8 @@ class Attention(nnx.Module):
         q = checkpoint_name(rotate(split(self.q(x, seed), self.spec.heads), *turn), "q")
         k = checkpoint_name(rotate(split(self.k(x, seed), self.spec.kv_heads), *turn), "k")
         v = checkpoint_name(split(self.v(x, seed), self.spec.kv_heads), "v")
-        mixed = attend(q, k, v, segments, self.spec.window, self.kernel)
+        with jax.named_scope("kernel"):
+            mixed = attend(q, k, v, segments, self.spec.window, self.kernel)
         flat = jax.lax.reshape(
             mixed, (*x.shape[:2], mixed.shape[2] * mixed.shape[3]), out_sharding=PartitionSpec(BATCH, None, "tensor")
         )

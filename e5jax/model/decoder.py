@@ -95,9 +95,11 @@ class Decoder(nnx.Module):
         seeds: UInt32[Array, " l"] | None = None,
     ) -> Float[Array, "n t d"]:
         """Final hidden states after the last norm. `seeds`, one a layer, switch LoRA dropout on."""
-        table = reshard(self.embedding[...], PartitionSpec(None, None))
-        x = table.at[tokens].get(out_sharding=PartitionSpec(BATCH, None, None)).astype(self.dtype)
-        turn = rotary(positions, self.spec.head_size, self.spec.theta)
+        with jax.named_scope("embed"):
+            with jax.named_scope("gather"):
+                table = reshard(self.embedding[...], PartitionSpec(None, None))
+            x = table.at[tokens].get(out_sharding=PartitionSpec(BATCH, None, None)).astype(self.dtype)
+            turn = rotary(positions, self.spec.head_size, self.spec.theta)
         graph, stacked = nnx.split(self.layers)
 
         @partial(jax.checkpoint, policy=keep(self.remat))
@@ -107,5 +109,7 @@ class Decoder(nnx.Module):
         def one_layer(x: Array, layer: tuple[nnx.State, Array | None]) -> tuple[Array, None]:
             return run(checkpoint_name(x, "x"), *layer), None
 
-        x, _ = jax.lax.scan(one_layer, x, (stacked, seeds))
-        return self.norm(checkpoint_name(x, "x"))
+        with jax.named_scope("layers"):
+            x, _ = jax.lax.scan(one_layer, x, (stacked, seeds))
+        with jax.named_scope("norm"):
+            return self.norm(checkpoint_name(x, "x"))

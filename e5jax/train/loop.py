@@ -22,6 +22,7 @@ from e5jax.model.quantise import check_groups
 from e5jax.records import Batch, Metrics
 from e5jax.train.inputs import Inputs
 from e5jax.train.measures import Measures
+from e5jax.train.trace import Trace
 from e5jax.validate import check_shards
 from e5jax.workdir import Workdir
 
@@ -57,7 +58,7 @@ def train(run: Training, inputs: Inputs, workdir: Workdir, name: str) -> int:
         measures = Measures(ready.learner.blueprint, run.batch.queries, peak.flops)
         writes = jax.process_index() == 0
         with MetricLog(workdir.metrics, run.log, name=name, start=ready.start, steps=run.optim.steps, writes=writes) as log:
-            _loop(run, inputs, ready, step, checkpoints, measures, log)
+            _loop(run, inputs, ready, step, checkpoints, measures, log, Trace(run.profile, workdir.profile, name))
     return run.optim.steps - ready.start
 
 
@@ -69,11 +70,19 @@ def _loop(
     checkpoints: Checkpoints,
     measures: Measures,
     log: MetricLog,
+    trace: Trace,
 ) -> None:
     state, pending = ready.state, None
-    with jax.transfer_guard("disallow"):
+    with trace, jax.transfer_guard("disallow"):
         for number, batch in enumerate(_batches(inputs.batches, ready.start, run.optim.steps), ready.start + 1):
-            state, metrics = step(state, ready.frozen, place(batch, ready.mesh))  # returns at once
+            if trace.turns(number):
+                _log(pending, measures, log)
+                pending = None
+                jax.block_until_ready(state)
+                trace.turn(number)
+                measures.restart()
+            with trace.step(number):
+                state, metrics = step(state, ready.frozen, place(batch, ready.mesh))  # returns at once
             # The metrics of the step before: fetching them now never makes the device wait.
             _log(pending, measures, log)
             pending = (number, metrics)
