@@ -33,7 +33,16 @@ def assemble(run: Training, spec: Spec, platform: str) -> Learner:
     """The learner of a training run on a decoder of this shape, for devices of this platform (`cpu`, `gpu`, `tpu`)."""
     kernel = choose(run.model.attention, platform, run.model.dtype, run.batch.width(run.tokens.limit))
     model = run.model
-    made = blueprint(spec, run.lora, dtype=model.dtype, remat=model.remat, kernel=kernel, quantisation=model.quantisation)
+    made = blueprint(
+        spec,
+        run.lora,
+        dtype=model.dtype,
+        remat=model.remat,
+        kernel=kernel,
+        quantisation=model.quantisation,
+        # TPUs round the factors of a float32 product to bfloat16, GPUs may to TF32: what A B adds to W would be lost.
+        inside=platform == "cpu" and model.dtype == "float32",
+    )
     objective = Objective(made, run.model.pooling, run.loss, run.batch.kept_chunks, run.seed)
     update = optimiser(run.optim)
     return Learner(made, objective, update, make_step(objective, update, schedule(run.optim)))

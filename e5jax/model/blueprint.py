@@ -111,10 +111,19 @@ class Blueprint(NamedTuple):
 
 
 def blueprint(
-    spec: Spec, lora: LoraConfig | None, *, dtype: str, remat: Remat, kernel: Concrete, quantisation: Quantisation = "none"
+    spec: Spec,
+    lora: LoraConfig | None,
+    *,
+    dtype: str,
+    remat: Remat,
+    kernel: Concrete,
+    quantisation: Quantisation = "none",
+    inside: bool = False,
 ) -> Blueprint:
-    """The blueprint of a decoder; `lora` None means no adapters."""
-    targets = {} if lora is None else {t: Lora(lora.rank, lora.alpha, lora.dropout) for t in TARGETS if t in lora.targets}
+    """The blueprint of a decoder; `lora` None means no adapters, `inside` that they are added to the kernels (`dense.Lora`)."""
+    targets = {}
+    if lora is not None:
+        targets = {t: Lora(lora.rank, lora.alpha, lora.dropout, inside) for t in TARGETS if t in lora.targets}
 
     def make() -> Decoder:
         return _quantised(Decoder(spec, targets, dtype=dtype, remat=remat, kernel=kernel, rngs=nnx.Rngs(0)), quantisation)

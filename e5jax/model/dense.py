@@ -23,6 +23,7 @@ class Lora(NamedTuple):
     rank: int
     alpha: float
     dropout: float
+    inside: bool = False  # compute x (W + s A B) where that is possible; for float32 products only, as W's rounding hides A B
 
     @property
     def scale(self) -> float:
@@ -50,10 +51,14 @@ class Dense(nnx.Module):
             self.lora_b = adapter(jnp.zeros((layers, lora.rank, sizes[1])), ("layers", "rank", axes[1]))
 
     def __call__(self, x: Float[Array, "n t i"], seed: UInt32[Array, ""] | None) -> Float[Array, "n t o"]:
-        y = self._base(x)
         if self.lora is None:
-            return y
-        if seed is not None and self.lora.dropout > 0:
+            return self._base(x)
+        seed = seed if self.lora.dropout > 0 else None
+        if self.lora.inside and seed is None and self.kernel_scale is None:
+            kernels = (gather_fsdp(each[...].astype(x.dtype)) for each in (self.kernel, self.lora_a, self.lora_b))
+            return adapted(x, *kernels, self.lora.scale, self.out_axis)
+        y = self._base(x)
+        if seed is not None:
             x = dropout(x, self.lora.dropout, seed, self.number)
         low = self._product(x, self.lora_a[...], None)
         return y + self._product(low, self.lora_b[...], self.out_axis) * jnp.asarray(self.lora.scale, y.dtype)
@@ -96,17 +101,64 @@ def _forward(x: Array, kernel: Array, out_axis: str | None) -> tuple[Array, tupl
     return product(x, kernel, out_axis), (x, kernel)
 
 
-def _backward(out_axis: str | None, kept: tuple[Array, Array], g: Array) -> tuple[Array, Array]:
+def _backward(_: str | None, kept: tuple[Array, Array], g: Array) -> tuple[Array, Array]:
     x, kernel = kept
-    in_axis = jax.typeof(x).sharding.spec[-1]
-    back = jnp.einsum("nto,io->nti", g, kernel, out_sharding=PartitionSpec(BATCH, None, in_axis))
-    tokens = (((0, 1), (0, 1)), ((), ()))
-    if kernel.shape[0] <= kernel.shape[1]:
-        return back, jax.lax.dot_general(x, g, tokens, out_sharding=PartitionSpec(in_axis, out_axis))
-    return back, jax.lax.dot_general(g, x, tokens, out_sharding=PartitionSpec(out_axis, in_axis)).T
+    back = jnp.einsum("nto,io->nti", g, kernel, out_sharding=PartitionSpec(BATCH, None, _axis(x)))
+    return back, _over_tokens(x, g)
 
 
 product.defvjp(_forward, _backward)
+
+
+@partial(jax.custom_vjp, nondiff_argnums=(4, 5))
+def adapted(
+    x: Float[Array, "n t i"],
+    kernel: Float[Array, "i o"],
+    a: Float[Array, "i r"],
+    b: Float[Array, "r o"],
+    scale: float,
+    out_axis: str | None,
+) -> Float[Array, "n t o"]:
+    """`x (W + scale A B)`, its last dimension on the mesh axis `out_axis`.
+
+    One wide product each way, where `x W + scale (x A) B` takes a second one as wide and a sum. The gradients of A and B
+    are those of the two: the gradient of W, of which automatic differentiation would make them, is never computed.
+    """
+    return product(x, _sum(kernel, a, b, scale), out_axis)
+
+
+def _forward_adapted(
+    x: Array, kernel: Array, a: Array, b: Array, scale: float, out_axis: str | None
+) -> tuple[Array, tuple[Array, ...]]:
+    return adapted(x, kernel, a, b, scale, out_axis), (x, kernel, a, b)
+
+
+def _backward_adapted(scale: float, _: str | None, kept: tuple[Array, ...], g: Array) -> tuple[Array, ...]:
+    x, kernel, a, b = kept
+    back = jnp.einsum("nto,io->nti", g, _sum(kernel, a, b, scale), out_sharding=PartitionSpec(BATCH, None, _axis(x)))
+    low: Array = product(x, a, None)
+    low_g = jnp.einsum("nto,ro->ntr", g, b, out_sharding=PartitionSpec(BATCH, None, None))
+    return back, _over_tokens(x, g), _over_tokens(x, low_g) * scale, _over_tokens(low, g) * scale
+
+
+adapted.defvjp(_forward_adapted, _backward_adapted)
+
+
+def _sum(kernel: Array, a: Array, b: Array, scale: float) -> Float[Array, "i o"]:
+    return kernel + scale * jnp.einsum("ir,ro->io", a, b, out_sharding=PartitionSpec(jax.typeof(a).sharding.spec[0], _axis(b)))
+
+
+def _axis(x: Array) -> str | None:
+    """The mesh axis of the last dimension."""
+    return jax.typeof(x).sharding.spec[-1]
+
+
+def _over_tokens(x: Float[Array, "n t i"], g: Float[Array, "n t o"]) -> Float[Array, "i o"]:
+    """`x^T g`, with the narrower of the two transposed."""
+    tokens = (((0, 1), (0, 1)), ((), ()))
+    if x.shape[-1] <= g.shape[-1]:
+        return jax.lax.dot_general(x, g, tokens, out_sharding=PartitionSpec(_axis(x), _axis(g)))
+    return jax.lax.dot_general(g, x, tokens, out_sharding=PartitionSpec(_axis(g), _axis(x))).T
 
 
 def fold(

@@ -104,6 +104,16 @@ def training(lora: Lora | None, **optim: float) -> Training:
     )
 
 
+@pytest.mark.parametrize(
+    ("platform", "dtype", "inside"),
+    [("cpu", "float32", True), ("cpu", "bfloat16", False), ("tpu", "float32", False), ("gpu", "float32", False)],
+)
+def test_adapters_go_inside_kernels_only_where_products_keep_all_of_float32(platform, dtype, inside):
+    run = training(tiny.LORA)
+    run.model.dtype = dtype
+    assert {lora.inside for lora in assemble(run, SPEC, platform).blueprint.lora.values()} == {inside}
+
+
 def batches(on: jax.sharding.Mesh, count: int) -> list[Rows]:
     return [place(tiny.batch(16, 2, 2, width=12, seed=seed, **PACKED), on) for seed in range(count)]
 

@@ -29,13 +29,18 @@ def padded() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
 
 
 @pytest.mark.filterwarnings(tiny.PEFT_WARNING)
-def test_gradients_of_all_adapters_equal_those_of_peft():
-    of = tiny.made(SPEC)
+@pytest.mark.parametrize(
+    ("inside", "sizes"),
+    [(False, (1, 1, 1)), (True, (1, 1, 1)), (True, (1, 2, 2))],
+    ids=["beside the kernel", "inside it", "inside it, sharded"],
+)
+def test_gradients_of_all_adapters_equal_those_of_peft(inside, sizes):
+    of = blueprint(SPEC, tiny.LORA, dtype="float32", remat="projections", kernel="xla", inside=inside)
     values = tiny.numbers(of)
     assert set(of.lora) == set(TARGETS)
     tokens, segments, positions = padded()
     weights = np.random.default_rng(1).standard_normal((*tokens.shape, SPEC.hidden)).astype(np.float32) * segments[..., None]
-    on = tiny.mesh(1, 1, 1)
+    on = tiny.mesh(*sizes)
     trained, frozen = tiny.place(of, values, on)
     with jax.set_mesh(on):
         rows = tiny.rows(on, tokens, segments, positions)
@@ -96,6 +101,22 @@ def test_a_folded_adapter_gives_the_states_of_the_adapter(states):
     assert np.abs(found - states(bare, merged))[real].max() <= 1e-4
     base = {name: values[name] for name in bare.leaves}
     assert np.abs(found - states(bare, base))[real].max() > 1e-2
+
+
+def test_dropout_reaches_only_the_adapter_also_of_one_that_may_go_inside_the_kernel():
+    lora, on = Lora(rank=4, alpha=8.0, dropout=0.5), tiny.mesh(1, 1, 1)
+
+    def run(inside: bool, seeds: np.ndarray | None) -> np.ndarray:
+        of = blueprint(SPEC, lora, dtype="float32", remat="nothing", kernel="xla", inside=inside)
+        trained, frozen = tiny.place(of, tiny.numbers(of), on)
+        with jax.set_mesh(on):
+            jitted = jax.jit(lambda p, *inputs: of.decoder(p)(*inputs), compiler_options=tiny.FAST)
+            return np.asarray(jitted(trained | frozen, *tiny.rows(on, *padded()), seeds))
+
+    seeds = np.arange(SPEC.layers, dtype=np.uint32)
+    wanted = run(False, seeds)
+    assert np.array_equal(run(True, seeds), wanted)
+    assert np.abs(run(True, None) - wanted)[padded()[1] > 0].max() > 1e-2
 
 
 @pytest.mark.parametrize("targets", [("q",), ("q", "v"), ("gate", "up", "down"), TARGETS])
