@@ -17,6 +17,7 @@ def to_json(of: Report, name: str) -> dict[str, object]:
         "chunks": run.batch.chunks,
         "remat": run.model.remat,
         "dtype": run.model.dtype,
+        "quantisation": run.model.quantisation,
         "texts": of.texts,
         "tokens_per_text": run.tokens.limit,
         "real_tokens": of.fill.tokens,
