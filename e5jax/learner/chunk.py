@@ -28,6 +28,7 @@ def skippable(run: Encode, policy: Policy) -> Callable[[Parameters, Parameters, 
         """Vectors, what is kept, and how to get the gradient's function back from it and the arguments."""
         vectors, back = jax.vjp(lambda trained: checkpointed(trained, frozen, *texts), trained)
         leaves, tree = jax.tree.flatten(back)
+        # What came in as an argument is there in the backward pass too; the rest has to be kept.
         given = {id(leaf): number for number, leaf in enumerate(jax.tree.leaves((trained, frozen, texts)))}
         places = [given.get(id(leaf)) for leaf in leaves]
 

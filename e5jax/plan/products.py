@@ -32,9 +32,11 @@ def _splash(made: Instruction, where: Computation) -> float:
     times = next((count for name, count in SPLASH.items() if made.name.startswith(name)), 0)
     if not times:
         return 0.0
-    q = next(operand.shapes[0] for operand in where.operands(made) if len(operand.shapes[0].dims) == 4)  # [n h t e]
-    blocks = q.dims[2] // block_size(q.dims[2])
-    return times * 2.0 * q.size * q.dims[2] * (blocks + 1) / (2 * blocks)
+    # The first that is no mask and no table of blocks: [n h t e], without n where a device has one row.
+    q = next(one.shapes[0] for one in where.operands(made) if len(one.shapes[0].dims) > 2 and "f" in one.shapes[0].dtype)
+    length = q.dims[-2]
+    blocks = length // block_size(length)
+    return times * 2.0 * q.size * length * (blocks + 1) / (2 * blocks)
 
 
 def _convolution(made: Instruction, where: Computation) -> float:

@@ -11,6 +11,7 @@ from jax.sharding import SingleDeviceSharding
 
 from e5jax.config import Batch, Model, Optim, Tokens, Training
 from e5jax.learner.assemble import abstract_arguments, assemble
+from e5jax.model.splash import block_size
 from e5jax.plan.costs import operations, total_flops
 from e5jax.plan.hlo import parse
 from e5jax.plan.topology import parse_topology, prepare
@@ -178,3 +179,21 @@ def test_batched_products_that_a_tpu_runs_as_convolutions_count_as_by_hand(chip)
         # Scores forward, and two products for each of scores and mixing backward; the mixing forward serves no gradient.
         5 * 2 * b * h * t * t * d
     )
+
+
+KERNEL = """HloModule m
+
+ENTRY %main (s: s32[1,8,2048], q: bf16[QUERIES]) -> bf16[QUERIES] {
+  %s = s32[1,8,2048]{2,1,0} parameter(0)
+  %q = bf16[QUERIES]{2,1,0} parameter(1)
+  ROOT %splash_mha_dkv.1 = bf16[QUERIES]{2,1,0} custom-call(%s, %q), custom_call_target="tpu_custom_call"
+}
+"""
+
+
+@pytest.mark.parametrize(("shape", "rows"), [("3,8,2048,64", 3), ("8,2048,64", 1)])
+def test_splash_attention_counts_the_blocks_on_and_below_the_diagonal(shape, rows):
+    block = block_size(2_048)
+    visited = sum(i + 1 for i in range(2_048 // block)) * block**2
+    (_, _, kernel) = operations(parse(KERNEL.replace("QUERIES", shape)), 1)
+    assert kernel.flops == 4 * 2 * visited * rows * 8 * 64
