@@ -49,8 +49,8 @@ class TextTokenizer:
             raise ConfigError(f"{path}: no such file; convert the tokenizer to tokenizer.json with transformers' save_pretrained")
         try:
             tokenizer = Tokenizer.from_str(path.read_text(encoding="utf-8"))
-        except Exception as error:
-            if type(error) is not Exception:  # tokenizers raises the base class itself, and nothing else is meant
+        except Exception as error:  # tokenizers raises the base class itself
+            if type(error) is not Exception:  # and nothing else is meant
                 raise
             raise ConfigError(f"{path}: not a tokenizer.json ({error})") from error
         return cls(tokenizer, bos, eos, limit, str(path))

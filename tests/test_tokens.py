@@ -14,6 +14,7 @@ from e5jax.errors import ConfigError
 from e5jax.tokens import TextTokenizer, query_text
 
 BOS, EOS, LIMIT = 1, 2, 16
+UNK, END = "<unk>", "</s>"
 CORPUS = ["the quick brown fox jumps over a lazy dog", "Instruct: given a question, find the answer\nQuery: s </ >"] * 3
 
 words = st.sampled_from(
@@ -41,7 +42,7 @@ def mistral() -> Tokenizer:
         if piece[:cut] in ids and piece[cut:] in ids
     ]
     merges = [(left, right) for left, right, _ in sorted(pairs, key=lambda pair: -pair[2])]
-    tokenizer = Tokenizer(models.BPE(ids, merges, unk_token="<unk>", fuse_unk=True, byte_fallback=True))  # noqa: S106  a token, not a password
+    tokenizer = Tokenizer(models.BPE(ids, merges, unk_token=UNK, fuse_unk=True, byte_fallback=True))
     tokenizer.normalizer = normalizers.Sequence([normalizers.Prepend("▁"), normalizers.Replace(" ", "▁")])
     tokenizer.decoder = decoders.Sequence(
         [decoders.Replace("▁", " "), decoders.ByteFallback(), decoders.Fuse(), decoders.Strip(" ", 1, 0)]
@@ -120,7 +121,7 @@ def disturbed(tokenizer: Tokenizer) -> list[Tokenizer]:
         single="<s> $A </s>", special_tokens=[("<s>", BOS), ("</s>", EOS)], pair="<s> $A </s> $B:1"
     )
     copies[1].enable_truncation(5)
-    copies[2].enable_padding(length=64, pad_id=EOS, pad_token="</s>")  # noqa: S106  a token, not a password
+    copies[2].enable_padding(length=64, pad_id=EOS, pad_token=END)
     copies[3].encode_special_tokens = False
     return copies
 
@@ -166,7 +167,7 @@ def test_special_ids_outside_the_vocabulary_are_refused(tokenizer, bos, eos, nam
 
 @pytest.mark.parametrize(("bos", "eos", "name"), [(BOS, EOS, "BOS"), (0, EOS, "EOS")])
 def test_a_tokenizer_whose_text_can_become_a_special_id_is_refused(bos, eos, name):
-    tokenizer = Tokenizer(models.WordLevel({"a": 0, "<s>": 1, "</s>": 2, "<unk>": 3}, unk_token="<unk>"))  # noqa: S106  a token, not a password
+    tokenizer = Tokenizer(models.WordLevel({"a": 0, "<s>": 1, END: 2, UNK: 3}, unk_token=UNK))
     tokenizer.normalizer = normalizers.Replace("a", "b")  # so that id 0 is no text's
     with pytest.raises(ConfigError, match=f"becomes the {name} id itself"):
         TextTokenizer(tokenizer, bos, eos, LIMIT)

@@ -26,6 +26,7 @@ TEXTS = [
     "Größe — ünïcode",
     "a word, " * 60,  # longer than the limit
 ]
+SPECIAL = {"bos_token": "<s>", "eos_token": "</s>", "pad_token": "</s>"}
 
 # The mock has so few texts that a class is never predicted.
 rare_classes = pytest.mark.filterwarnings("ignore:Precision is ill-defined:sklearn.exceptions.UndefinedMetricWarning")
@@ -141,7 +142,7 @@ def _tokenizer() -> PreTrainedTokenizerFast:
     special = ["<unk>", "<s>", "</s>"]
     tokenizer.train_from_iterator(TEXTS, trainers.BpeTrainer(vocab_size=300, special_tokens=special, initial_alphabet=alphabet))
     tokenizer.post_processor = processors.TemplateProcessing(single="<s> $A </s>", special_tokens=[("<s>", 1), ("</s>", 2)])
-    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, bos_token="<s>", eos_token="</s>", pad_token="</s>")  # noqa: S106  a token, not a password
+    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, **SPECIAL)
 
 
 def loader(texts: list[str]) -> torch.utils.data.DataLoader:
