@@ -88,6 +88,18 @@ def test_a_cpu_is_planned_for_with_rates_measured_on_the_spot(tiny):
     assert found["hours"] == pytest.approx(10 / found["steps_per_hour"])
 
 
+def test_short_texts_leave_chunks_empty_and_the_kept_one_is_not_encoded_twice(tiny):
+    words = ("--lengths=3,4", "--config.batch.kept_chunks=1", "--config.mesh.data=1", "--json")
+    done = planned(f"--config={tiny}", "--topology=cpu:1", *words)
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout)
+    assert 48 * 3 <= found["real_tokens"] < 48 * 6
+    assert (found["chunks_kept"], found["chunks_encoded_again"]) == ({"used": 1, "chunks": 1}, {"used": 0, "chunks": 1})
+    # 8 shards × 3 rows × 16 tokens are computed in the used chunk; encoding them twice would take half as much again.
+    computed = 8 * 3 * 16 / found["real_tokens"]
+    assert found["flops_per_step"] / found["model_flops_per_step"] < 1.2 * computed
+
+
 @pytest.mark.parametrize(
     ("words", "said"),
     [
