@@ -5,6 +5,7 @@ movement of data between devices is a `reshard` or an `out_sharding=` in the sou
 """
 
 import math
+import os
 from collections.abc import Sequence
 
 import jax
@@ -12,6 +13,7 @@ from jax.experimental.mesh_utils import create_hybrid_device_mesh
 from jax.sharding import AxisType, NamedSharding, PartitionSpec, reshard
 
 from e5jax.config import Mesh as MeshConfig
+from e5jax.config import Training
 from e5jax.errors import ConfigError
 
 AXES = ("data", "fsdp", "tensor")
@@ -36,7 +38,7 @@ def make_mesh(config: MeshConfig, devices: Sequence[jax.Device] | None = None) -
     sum of gradients a step, and the network between slices is the slow one.
     """
     devices = jax.devices() if devices is None else devices
-    sizes = [getattr(config, axis) for axis in AXES]
+    sizes = _sizes(config)
     known = math.prod(size for size in sizes if size > 0)
     if len(devices) % known or (-1 not in sizes and known != len(devices)):
         raise ConfigError(
@@ -56,6 +58,35 @@ def make_mesh(config: MeshConfig, devices: Sequence[jax.Device] | None = None) -
     return jax.sharding.Mesh(create_hybrid_device_mesh(inside, (slices, 1, 1), devices), AXES, axis_types=types)
 
 
+def open_cpu(runs: Sequence[Training]) -> None:
+    """Makes the CPU as many devices as these runs can use, in place of one; to be called before JAX looks for devices.
+
+    A device per core is faster than one with a thread per core, which run little but large products in parallel. Where XLA_FLAGS
+    already gives a number it stays, and accelerators are not concerned.
+    """
+    if "xla_force_host_platform_device_count" not in os.environ.get("XLA_FLAGS", ""):
+        jax.config.update("jax_num_cpu_devices", cpu_devices(runs, os.cpu_count() or 1))
+
+
+def cpu_devices(runs: Sequence[Training], cores: int) -> int:
+    """The most devices, at most one a core, that each mesh can fill and whose rows each batch can be dealt to; at least 1.
+
+    A mesh without -1 asks for its own number, however many cores there are.
+    """
+    asked = [math.prod(_sizes(run.mesh)) for run in runs if -1 not in _sizes(run.mesh)]
+    return max(asked, default=next((n for n in range(cores, 1, -1) if all(_fits(run, n) for run in runs)), 1))
+
+
+def _fits(run: Training, devices: int) -> bool:
+    known = math.prod(size for size in _sizes(run.mesh) if size > 0)
+    tensor = run.mesh.tensor if run.mesh.tensor > 0 else devices // known
+    return devices % known == 0 and run.batch.shards % (devices // tensor) == 0
+
+
+def _sizes(config: MeshConfig) -> list[int]:
+    return [getattr(config, axis) for axis in AXES]
+
+
 def spec(logical: Sequence[str | None]) -> PartitionSpec:
     """The partition of an array with these logical axes."""
     return PartitionSpec(*(RULES[name] if name else None for name in logical))
@@ -66,8 +97,20 @@ def sharding(mesh: jax.sharding.Mesh, logical: Sequence[str | None]) -> NamedSha
     return NamedSharding(mesh, spec(logical))
 
 
+def defer_sums(weight: jax.Array) -> jax.Array:
+    """The weight, its gradient left unsummed over the devices that hold copies of it, until it gets here.
+
+    A gradient is then summed once, however many chunks and layers have added to it. What `fsdp` shards is summed over `fsdp`
+    wherever it is gathered, since a device has no room for the whole of it.
+    """
+    stored = jax.typeof(weight).sharding.spec
+    copies = frozenset(axis for axis in BATCH if axis not in stored.partitions)
+    return reshard(weight, PartitionSpec(*stored.partitions, reduced=copies))
+
+
 def gather_fsdp(weight: jax.Array) -> jax.Array:
     """All-gathers a weight over `fsdp`; what `tensor` shards stays sharded."""
     stored = jax.typeof(weight).sharding.spec
+    deferred = frozenset(BATCH) if stored.reduced else stored.reduced
     with jax.named_scope("gather"):
-        return reshard(weight, PartitionSpec(*(None if axis == "fsdp" else axis for axis in stored)))
+        return reshard(weight, PartitionSpec(*(None if axis == "fsdp" else axis for axis in stored.partitions), reduced=deferred))

@@ -9,6 +9,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+from jax.sharding import PartitionSpec
 from jaxtyping import Array
 
 from e5jax.model.blueprint import Parameters
@@ -61,7 +62,7 @@ def skippable(run: Encode, policy: Policy) -> Callable[[Parameters, Parameters, 
             return join(jax.tree.leaves(arguments), kept)(slope)[0]
 
         def skip(*_: Any) -> Parameters:
-            return jax.tree.map(jnp.zeros_like, trained)
+            return jax.tree.map(_no_gradient, trained)
 
         return jax.lax.cond(has_text, go, skip, slope, kept, trained, frozen, *texts), None, None
 
@@ -71,6 +72,11 @@ def skippable(run: Encode, policy: Policy) -> Callable[[Parameters, Parameters, 
 
     encode.defvjp(forward, backward)
     return encode
+
+
+def _no_gradient(weight: Array) -> Array:
+    stored = jax.typeof(weight).sharding.spec
+    return jnp.zeros(weight.shape, weight.dtype, out_sharding=PartitionSpec(*stored.partitions, unreduced=stored.reduced))
 
 
 def _zeros(like: jax.ShapeDtypeStruct) -> Array:

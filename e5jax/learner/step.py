@@ -1,8 +1,8 @@
 """One training step: encode in chunks, contrast over the global batch, update what is trained.
 
 GradCache (arXiv 2101.06983) is `lax.map` over chunks that are encoded again for their gradient: vectors of all chunks are
-kept, activations of one chunk at a time, gradients are exact. `shard_map` is not needed: data movement is the `reshard`
-lines below.
+kept, activations of one chunk at a time, gradients are exact. `shard_map` is not needed: data moves where a placement
+is named, here and in the model.
 """
 
 from functools import partial
@@ -12,7 +12,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import optax
-from jax.sharding import PartitionSpec, reshard
+from jax.sharding import PartitionSpec
 from jaxtyping import Array, Float, Int
 from numpy import ndarray
 
@@ -20,7 +20,7 @@ from e5jax.config import Loss, Pooling
 from e5jax.learner.chunk import skippable
 from e5jax.learner.loss import infonce
 from e5jax.learner.state import State
-from e5jax.mesh import BATCH
+from e5jax.mesh import BATCH, defer_sums, gather_fsdp
 from e5jax.model import dropout
 from e5jax.model.blueprint import Blueprint, Parameters
 from e5jax.model.decoder import keep
@@ -44,8 +44,10 @@ def encode(
     objective: Objective, trained: Parameters, frozen: Parameters, batch: Batch, key: jax.Array | None
 ) -> tuple[Float[Array, "q d"], Float[Array, "p d"]]:
     """Unit vectors of all queries and passages, both spread over the devices."""
+    with jax.named_scope("gather"):
+        trained = jax.tree.map(defer_sums, trained)
     # One all-gather of the embedding table a step, instead of one a chunk.
-    with jax.named_scope("embed"), jax.named_scope("gather"):
+    with jax.named_scope("embed"):
         trained, frozen = _gather_embedding(trained), _gather_embedding(frozen)
     chunks, layers = batch.tokens.shape[0], objective.blueprint.spec.layers
     seeds = None if key is None else dropout.seeds(key, (chunks, layers))
@@ -74,7 +76,7 @@ def encode(
 
 def _gather_embedding(parameters: Parameters) -> Parameters:
     """The embedding table whole on every device, where it is among these."""
-    return {name: reshard(value, PartitionSpec(None, None)) if name == "embedding" else value for name, value in parameters.items()}
+    return {name: gather_fsdp(value) if name == "embedding" else value for name, value in parameters.items()}
 
 
 def pick(vectors: Float[Array, "c n s d"], places: Int[Array | ndarray, "shards m"]) -> Float[Array, "shards_m d"]:

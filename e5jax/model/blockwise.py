@@ -59,7 +59,7 @@ def attend(
 
 def _block(length: int) -> int:
     """Small blocks compute little that short texts mask; larger ones spend less on loops (benchmarks/attention.py)."""
-    return 32 if length <= 1_024 else 64
+    return 32 if length <= 256 else 64
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(0,))

@@ -6,11 +6,11 @@ from functools import partial
 import jax
 from flax import nnx
 from jax.ad_checkpoint import checkpoint_name
-from jax.sharding import PartitionSpec, reshard
+from jax.sharding import PartitionSpec
 from jaxtyping import Array, Float, Int, UInt32
 
 from e5jax.config import Remat
-from e5jax.mesh import BATCH
+from e5jax.mesh import BATCH, gather_fsdp
 from e5jax.model.attention import Attention
 from e5jax.model.dense import Dense, Lora
 from e5jax.model.kernels import Concrete
@@ -96,9 +96,7 @@ class Decoder(nnx.Module):
     ) -> Float[Array, "n t d"]:
         """Final hidden states after the last norm. `seeds`, one a layer, switch LoRA dropout on."""
         with jax.named_scope("embed"):
-            with jax.named_scope("gather"):
-                table = reshard(self.embedding[...], PartitionSpec(None, None))
-            x = table.at[tokens].get(out_sharding=PartitionSpec(BATCH, None, None)).astype(self.dtype)
+            x = gather_fsdp(self.embedding[...]).at[tokens].get(out_sharding=PartitionSpec(BATCH, None, None)).astype(self.dtype)
             turn = rotary(positions, self.spec.head_size, self.spec.theta)
         graph, stacked = nnx.split(self.layers)
 

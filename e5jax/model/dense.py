@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
-from jax.sharding import PartitionSpec
+from jax.sharding import PartitionSpec, reshard
 from jaxtyping import Array, Float, UInt32
 
 from e5jax.config import TARGETS, Quantisation, Target
@@ -104,7 +104,7 @@ def _forward(x: Array, kernel: Array, out_axis: str | None) -> tuple[Array, tupl
 def _backward(_: str | None, kept: tuple[Array, Array], g: Array) -> tuple[Array, Array]:
     x, kernel = kept
     back = jnp.einsum("nto,io->nti", g, kernel, out_sharding=PartitionSpec(BATCH, None, _axis(x)))
-    return back, _over_tokens(x, g)
+    return back, _over_tokens(x, g, kernel)
 
 
 product.defvjp(_forward, _backward)
@@ -138,13 +138,15 @@ def _backward_adapted(scale: float, _: str | None, kept: tuple[Array, ...], g: A
     back = jnp.einsum("nto,io->nti", g, _sum(kernel, a, b, scale), out_sharding=PartitionSpec(BATCH, None, _axis(x)))
     low: Array = product(x, a, None)
     low_g = jnp.einsum("nto,ro->ntr", g, b, out_sharding=PartitionSpec(BATCH, None, None))
-    return back, _over_tokens(x, g), _over_tokens(x, low_g) * scale, _over_tokens(low, g) * scale
+    # Scaled before the products: an unfinished sum is not multiplied.
+    return back, _over_tokens(x, g, kernel), _over_tokens(x, low_g * scale, a), _over_tokens(low * scale, g, b)
 
 
 adapted.defvjp(_forward_adapted, _backward_adapted)
 
 
 def _sum(kernel: Array, a: Array, b: Array, scale: float) -> Float[Array, "i o"]:
+    a, b = (reshard(each, PartitionSpec(*jax.typeof(each).sharding.spec.partitions)) for each in (a, b))
     return kernel + scale * jnp.einsum("ir,ro->io", a, b, out_sharding=PartitionSpec(jax.typeof(a).sharding.spec[0], _axis(b)))
 
 
@@ -153,12 +155,13 @@ def _axis(x: Array) -> str | None:
     return jax.typeof(x).sharding.spec[-1]
 
 
-def _over_tokens(x: Float[Array, "n t i"], g: Float[Array, "n t o"]) -> Float[Array, "i o"]:
-    """`x^T g`, with the narrower of the two transposed."""
+def _over_tokens(x: Float[Array, "n t i"], g: Float[Array, "n t o"], kernel: Float[Array, "i o"]) -> Float[Array, "i o"]:
+    """`x^T g`, the gradient of a kernel, with the narrower of the two transposed; summed over devices where the kernel says so."""
     tokens = (((0, 1), (0, 1)), ((), ()))
+    deferred = jax.typeof(kernel).sharding.spec.reduced
     if x.shape[-1] <= g.shape[-1]:
-        return jax.lax.dot_general(x, g, tokens, out_sharding=PartitionSpec(_axis(x), _axis(g)))
-    return jax.lax.dot_general(g, x, tokens, out_sharding=PartitionSpec(_axis(g), _axis(x))).T
+        return jax.lax.dot_general(x, g, tokens, out_sharding=PartitionSpec(_axis(x), _axis(g), unreduced=deferred))
+    return jax.lax.dot_general(g, x, tokens, out_sharding=PartitionSpec(_axis(g), _axis(x), unreduced=deferred)).T
 
 
 def fold(

@@ -3,6 +3,7 @@
 import jax
 import jax.numpy as jnp
 from flax import nnx
+from jax.sharding import PartitionSpec, reshard
 from jaxtyping import Array, Float, Int
 
 from e5jax.mesh import gather_fsdp
@@ -20,7 +21,26 @@ class RMSNorm(nnx.Module):
         wide = x.astype(jnp.float32)
         wide = wide * jax.lax.rsqrt(jnp.mean(jnp.square(wide), axis=-1, keepdims=True) + self.epsilon)
         scale = gather_fsdp(self.scale[...]).astype(x.dtype)
-        return scale[None, None] * wide.astype(x.dtype)
+        return scaled(wide.astype(x.dtype), scale)
+
+
+@jax.custom_vjp
+def scaled(x: Float[Array, "n t d"], scale: Float[Array, " d"]) -> Float[Array, "n t d"]:
+    """`x · scale`, with a gradient of `scale` that is summed over devices only where its placement says so."""
+    return x * reshard(scale, PartitionSpec(None))[None, None]
+
+
+def _forward(x: Array, scale: Array) -> tuple[Array, tuple[Array, Array]]:
+    return scaled(x, scale), (x, scale)
+
+
+def _backward(kept: tuple[Array, Array], g: Array) -> tuple[Array, Array]:
+    x, scale = kept
+    deferred = jax.typeof(scale).sharding.spec.reduced
+    return scaled(g, scale), jnp.einsum("ntd,ntd->d", x, g, out_sharding=PartitionSpec(None, unreduced=deferred))
+
+
+scaled.defvjp(_forward, _backward)
 
 
 def rotary(positions: Int[Array, "n t"], size: int, theta: float) -> tuple[Float[Array, "n t half"], Float[Array, "n t half"]]:

@@ -1,5 +1,6 @@
 """The training step: what mesh and chunks must not change, and what the state goes through."""
 
+import math
 from functools import partial
 
 import jax
@@ -14,6 +15,8 @@ from e5jax.learner import step as steps
 from e5jax.learner.assemble import Learner, abstract_arguments, assemble, place
 from e5jax.learner.step import loss_and_accuracy
 from e5jax.model import dense
+from e5jax.plan.costs import operations
+from e5jax.plan.hlo import parse
 from e5jax.records import Batch as Rows
 from tests import tiny
 
@@ -81,6 +84,21 @@ def test_packing_leaves_chunks_empty():
     rows = np.any(tiny.batch(16, 2, 8, width=12, **PACKED).ends >= 0, axis=(1, 2))
     assert list(rows) == sorted(rows, reverse=True)
     assert 3 < rows.sum() < 8  # else the tests above would show nothing about them
+
+
+@pytest.mark.parametrize("lora", [tiny.LORA, None], ids=["lora", "full"])
+def test_gradients_are_summed_over_copies_once_a_step_however_many_chunks_and_layers_there_are(lora):
+    of, on = tiny.made(SPEC, lora), tiny.mesh(4, 1, 1)
+    trained, frozen = tiny.place(of, tiny.numbers(of), on)
+    with jax.set_mesh(on):
+        batch = place(tiny.batch(16, 2, 4, width=12, **PACKED), on)
+        loss = partial(loss_and_accuracy, tiny.objective(of, kept_chunks=2))
+        lowered = jax.jit(jax.grad(loss, has_aux=True)).lower(trained, frozen, batch, None)
+        program = parse(lowered.compile(tiny.FAST).as_text())
+    sums = [one for one in operations(program, 4) if any(each.kind == "all-reduce" for each in one.collectives)]
+    assert {one.times for one in sums} == {1}
+    summed = sum(math.prod(shape) for shape in (value.shape for value in trained.values()))
+    assert sum(each.size for one in sums for each in one.collectives) >= 4 * summed  # there is no other way for them to travel
 
 
 @pytest.fixture(scope="module")
