@@ -34,7 +34,7 @@ from e5jax.data.source import ExampleSource
 from e5jax.learner import state
 from e5jax.learner.assemble import abstract_arguments, assemble, place
 from e5jax.loading import load
-from e5jax.mesh import make_mesh
+from e5jax.mesh import make_mesh, open_cpu
 from e5jax.plan.hlo import Instruction, Module, parse
 from e5jax.run import build_data
 from e5jax.tokens import TextTokenizer
@@ -77,6 +77,7 @@ def main() -> None:
     args = options.parse_args()
     config = load(str(CONFIG))
     assert config.pretrain is not None, "the quickstart has two stages"
+    open_cpu([config, config.pretrain])
     with tempfile.TemporaryDirectory() as folder:
         work = Workdir(Path(folder))
         if args.data is None:

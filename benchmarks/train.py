@@ -7,7 +7,7 @@ no GradCache on either side, two threads. The two sides live in processes of the
 at its faster of eager and sdpa attention, without and with grouping of a round's pairs by length, its texts tokenised in advance.
 Grouping puts texts of like length into one batch, which changes what a batch's negatives are; ours need not.
 
-Floor: `model_flops_per_step` at the rate of a matrix product, the better of 2048³ and the model's own, taken in the same run.
+Floor: `model_flops_per_step` at the rate of a matrix product, the better of 2048³ and the model's own, taken in the same round.
 """
 
 import argparse
@@ -24,7 +24,7 @@ import numpy as np
 
 from e5jax.config import Batch, Data, Export, Harvest, Lora, Mesh, Model, Optim, Scratch, Tokens, Training
 
-LIMIT, ROWS, KEPT_TOKENS = 512, 4, 16_384
+LIMIT, ROWS, SHARDS, KEPT_TOKENS = 512, 4, 4, 16_384
 SIZES = Scratch(hidden=384, ff=1_024, layers=6, heads=6, kv_heads=2, head_size=64)
 
 
@@ -50,16 +50,16 @@ def main() -> None:
         args.output.write_text(json.dumps(found, indent=2) + "\n", encoding="utf-8")
 
 
-def training(pairs: int, lora: Lora | None, scratch: Scratch | None) -> Training:
+def training(pairs: int, lora: Lora | None, scratch: Scratch | None, shards: int = 1) -> Training:
     """The run both sides do."""
     return Training(
         data=Data(files=("train.jsonl",), instructions=False),
         tokens=Tokens(limit=LIMIT),
         model=Model(base="" if scratch else "base", scratch=scratch, dtype="float32", remat="attention"),
         lora=lora,
-        batch=Batch(pairs, negatives=0, chunks=2 * pairs // ROWS, kept_chunks=KEPT_TOKENS // LIMIT // ROWS, texts_a_row=32),
+        batch=Batch(pairs, 0, chunks=2 * pairs // ROWS, kept_chunks=KEPT_TOKENS // LIMIT // ROWS, texts_a_row=32, shards=shards),
         optim=Optim(learning_rate=1e-4, steps=10_000, warmup_steps=0),
-        mesh=Mesh(1, 1, 1),
+        mesh=Mesh(-1, 1, 1),
         export=Export(dtype="float32"),
     )
 
@@ -98,13 +98,14 @@ class Ours:
         from e5jax.data.source import ExampleSource
         from e5jax.learner import state
         from e5jax.learner.assemble import abstract_arguments, assemble, place
-        from e5jax.mesh import make_mesh
+        from e5jax.mesh import make_mesh, open_cpu
         from e5jax.model import hf
         from e5jax.model.families import read_spec
         from e5jax.tokens import TextTokenizer
 
-        run, base = training(args.pairs, Lora(rank=16, alpha=32.0, dropout=0.0), None), args.work / "base"
-        spec, self.mesh = read_spec(base), make_mesh(Mesh(1, 1, 1), jax.devices()[:1])
+        run, base = training(args.pairs, Lora(rank=16, alpha=32.0, dropout=0.0), None, SHARDS), args.work / "base"
+        open_cpu([run])
+        spec, self.mesh = read_spec(base), make_mesh(run.mesh)
         self.learner = assemble(run, spec, jax.devices()[0].platform)
         made = self.learner.blueprint
         tokenizer = TextTokenizer.from_file(base / "tokenizer.json", spec.bos, spec.eos, LIMIT)
@@ -319,8 +320,9 @@ def compare(args: argparse.Namespace) -> dict:
 def summary(facts: dict, rounds: list[dict], args: argparse.Namespace) -> dict:
     """Medians, and the fraction of the floor."""
     pairs = args.pairs * args.batches
-    rate = max(max(value for key, value in r.items() if key not in ("ours", "peer", "grouped")) for r in rounds) * 1e9
-    fractions = [facts["flops"] / rate / r["ours"] for r in rounds]
+    # Of each round its own: from minute to minute a shared machine's rate moves by a fifth.
+    rates = [1e9 * max(value for key, value in r.items() if key not in ("ours", "peer", "grouped")) for r in rounds]
+    fractions = [facts["flops"] / rate / r["ours"] for rate, r in zip(rates, rounds, strict=True)]
 
     def ratio(name: str) -> dict:
         found = [r[name] / r["ours"] for r in rounds]
@@ -331,8 +333,8 @@ def summary(facts: dict, rounds: list[dict], args: argparse.Namespace) -> dict:
         "peer_pairs_a_second": statistics.median(pairs / r["peer"] for r in rounds),
         "ratio": ratio("peer"),
         "ratio_grouped": ratio("grouped"),
-        "product_gflops": rate / 1e9,
-        "floor_seconds": facts["flops"] / rate,
+        "product_gflops": {"median": statistics.median(rates) / 1e9, "max": max(rates) / 1e9},
+        "floor_seconds": facts["flops"] / max(rates),
         "fraction_of_floor": {"median": statistics.median(fractions), "min": min(fractions), "max": max(fractions)},
         "real_token_share": facts["tokens"] / facts["computed"],
     }
@@ -349,7 +351,7 @@ def show(found: dict) -> None:
         ("peer at its faster", ", ".join(f"{name}: {kind}" for name, kind in found["peer_fastest"].items())),
         ("pairs/s, ours / peer", f"{found['ours_pairs_a_second']:.2f} / {found['peer_pairs_a_second']:.2f}"),
         *((f"ratio {name}, median (min – max)", f"{r['median']:.2f} ({r['min']:.2f} – {r['max']:.2f})") for name, r in ratios),
-        ("product rate, GFLOP/s", f"{found['product_gflops']:.0f}"),
+        ("product rate, GFLOP/s, median / best round", "{median:.0f} / {max:.0f}".format(**found["product_gflops"])),
         ("fraction of the floor, median (min – max)", f"{fraction['median']:.1%} ({fraction['min']:.1%} – {fraction['max']:.1%})"),
     ]  # fmt: skip
     for name, value in lines:

@@ -16,6 +16,7 @@ from e5jax.config import (
     Export,
     Harvest,
     Lora,
+    Mesh,
     Model,
     Optim,
     Scratch,
@@ -27,6 +28,7 @@ from e5jax.config import (
 def get_config() -> Config:
     harvest = Harvest()
     tokens = Tokens(vocabulary=8_192, limit=64)
+    mesh = Mesh(data=-1, fsdp=1)  # so small a model is whole on every device
     pretrain = Training(
         data=Data(harvest=harvest, instructions=False),
         tokens=tokens,
@@ -36,7 +38,8 @@ def get_config() -> Config:
             dtype="float32",
             remat="attention",
         ),
-        batch=Batch(queries=128, negatives=0, chunks=32, kept_chunks=32, row_tokens=256, texts_a_row=16),
+        batch=Batch(queries=128, negatives=0, chunks=16, kept_chunks=16, row_tokens=128, texts_a_row=16, shards=4),
+        mesh=mesh,
         optim=Optim(learning_rate=2e-3, steps=220, warmup_steps=20, weight_decay=0.01),
         checkpoint=Checkpoint(every=110, keep=2),
         export=Export(dtype="float32"),
@@ -48,7 +51,8 @@ def get_config() -> Config:
         tokens=Tokens(limit=tokens.limit),
         model=Model(pooling="last", dtype="float32", remat="attention"),
         lora=Lora(rank=16, alpha=32.0, dropout=0.0),
-        batch=Batch(queries=96, negatives=1, chunks=36, kept_chunks=36, row_tokens=256, texts_a_row=16),
+        batch=Batch(queries=96, negatives=1, chunks=18, kept_chunks=18, row_tokens=128, texts_a_row=16, shards=4),
+        mesh=mesh,
         optim=Optim(learning_rate=2e-3, steps=75, warmup_steps=5, weight_decay=0.01),
         checkpoint=Checkpoint(every=25, keep=2),
         export=Export(dtype="float32", task=harvest.task),

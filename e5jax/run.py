@@ -17,6 +17,7 @@ from e5jax.errors import ConfigError
 from e5jax.export.folder import export, export_untrained
 from e5jax.learner.assemble import assemble
 from e5jax.learner.flops import parameters
+from e5jax.mesh import open_cpu
 from e5jax.train.inputs import Inputs, read_inputs
 from e5jax.train.loop import train
 from e5jax.workdir import Workdir, claim, complete, write_text
@@ -37,6 +38,7 @@ def run(config: Config, workdir: Workdir, only: str | None = None) -> None:
     """Takes a run from where it is to its end; `only` names the one stage to do."""
     claim(workdir, config)
     write_versions(workdir)
+    open_cpu([config, config.pretrain] if config.pretrain else [config])
     names = (only,) if only else config.stages
     for number, name in enumerate(names, 1):
         stage = STAGES[name](config, workdir)

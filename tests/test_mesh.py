@@ -1,4 +1,5 @@
 import math
+from functools import partial
 
 import jax
 import numpy as np
@@ -6,9 +7,9 @@ import pytest
 from jax.sharding import AxisType, NamedSharding
 from jax.sharding import PartitionSpec as P
 
-from e5jax.config import TARGETS, Lora, Mesh
+from e5jax.config import TARGETS, Batch, Lora, Mesh, Training
 from e5jax.errors import ConfigError
-from e5jax.mesh import AXES, RULES, gather_fsdp, make_mesh, sharding, spec
+from e5jax.mesh import AXES, BATCH, RULES, cpu_devices, defer_sums, gather_fsdp, make_mesh, sharding, spec
 from tests import tiny
 
 
@@ -44,6 +45,29 @@ def test_sizes_that_do_not_fill_the_devices_are_refused_with_the_numbers(config,
         make_mesh(config, jax.devices()[:count])
     for words in ("config.mesh", f"'data': {config.data}", f"of {known} devices", f"there are {count}", "-1"):
         assert words in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("mesh", "shards", "cores", "devices"),
+    [
+        (Mesh(-1, 1, 1), 4, 2, 2),
+        (Mesh(-1, 1, 1), 4, 64, 4),  # no more than have rows
+        (Mesh(-1, 1, 1), 4, 3, 2),
+        (Mesh(-1, 1, 1), 1, 8, 1),
+        (Mesh(), 6, 8, 6),
+        (Mesh(-1, 1, 2), 2, 8, 4),
+        (Mesh(1, 1, -1), 1, 3, 3),  # heads, not rows, are spread
+        (Mesh(2, 2, 2), 4, 2, 8),  # as asked, however few cores
+        (Mesh(3, -1, 1), 2, 8, 1),  # nothing fits: `make_mesh` will say so
+    ],
+)
+def test_a_cpu_is_as_many_devices_as_have_cores_and_rows(mesh, shards, cores, devices):
+    assert cpu_devices([Training(mesh=mesh, batch=Batch(shards=shards))], cores) == devices
+
+
+def test_a_cpu_is_as_many_devices_as_all_runs_can_use():
+    runs = [Training(mesh=Mesh(-1, 1, 1), batch=Batch(shards=shards)) for shards in (4, 6)]
+    assert cpu_devices(runs, 8) == 2
 
 
 @pytest.mark.parametrize("lora", [None, Lora(rank=4, targets=TARGETS)], ids=["base", "adapters"])
@@ -89,3 +113,19 @@ def test_gather_undoes_fsdp_and_keeps_the_tensor_axis(axes):
         tuple(size // 2 if axis else size for size, axis in zip(shape, wanted, strict=True))
     }
     np.testing.assert_array_equal(gathered, values)
+
+
+def test_a_deferred_sum_gives_the_gradient_that_an_immediate_one_gives():
+    mesh = tiny.mesh(2, 2, 2)
+    x = np.arange(32, dtype=np.float32).reshape(4, 2, 4)
+
+    def loss(weight, treated):
+        y = jax.numpy.einsum("nti,io->nto", rows, gather_fsdp(treated(weight)), out_sharding=P(BATCH, None, "tensor"))
+        return jax.numpy.sum(jax.numpy.sin(y))
+
+    with jax.set_mesh(mesh):
+        (rows,) = tiny.rows(mesh, x)
+        weight = jax.device_put(np.arange(16, dtype=np.float32).reshape(4, 4), sharding(mesh, ("embed", "ff")))
+        late, now = (jax.jit(jax.grad(partial(loss, treated=treated)))(weight) for treated in (defer_sums, lambda w: w))
+    assert late.sharding == now.sharding == weight.sharding
+    np.testing.assert_allclose(late, now, rtol=1e-6)

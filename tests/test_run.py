@@ -67,6 +67,11 @@ def test_the_results_name_all_four_systems(finished):
         assert f"{value:.4f}" in (workdir / "report.html").read_text()
 
 
+def test_every_core_that_has_rows_is_a_device(finished):
+    _, done = finished
+    assert done.stdout.count(f"on {min(4, os.cpu_count())} × cpu") == 2
+
+
 def test_the_exported_folder_embeds(finished):
     workdir, _ = finished
     model = Embedder.from_pretrained(workdir / "export")
