@@ -79,8 +79,12 @@ def _add_plan(stage: argparse.ArgumentParser) -> None:
     means = "mean tokens of a query and of a passage, e.g. 40,180 (default: every text at the limit)"
     stage.add_argument("--lengths", metavar="QUERY,PASSAGE", help=means)
     stage.add_argument("--json", action="store_true", help="prints one JSON object")
-    stage.add_argument("--search", action="store_true", help="looks for the fastest mesh, chunks and remat that fit")
+    stage.add_argument(
+        "--search", action="store_true", help="looks for the fastest setting that fits: mesh, chunks, remat, base precision"
+    )
     stage.add_argument("--limit", type=int, default=20, metavar="N", help="most trials of a search (default: 20)")
+    free = "memory of a chip that a search leaves free, per cent (default: 8; 0: whatever compiles)"
+    stage.add_argument("--headroom", type=float, default=8, metavar="PERCENT", help=free)
 
 
 def _open(args: argparse.Namespace, overrides: list[str]) -> tuple[Config, Workdir]:
@@ -136,7 +140,7 @@ def _plan(args: argparse.Namespace, overrides: list[str]) -> int:
     from e5jax.plan.main import Options, main
 
     means = parse_means(args.lengths) if args.lengths else None
-    return main(args.config, overrides, topology, Options(means, args.limit if args.search else None, args.json))
+    return main(args.config, overrides, topology, Options(means, args.limit if args.search else None, args.headroom, args.json))
 
 
 def _version() -> str:

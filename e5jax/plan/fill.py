@@ -47,17 +47,23 @@ def full(batch: Batch, limit: int) -> Fill:
 
 def expected(batch: Batch, limit: int, means: Means) -> Fill:
     """One batch of random lengths, log-normal, dealt to shards and packed as in training. The same on every call."""
+    everything = np.concatenate(_draw(batch, limit, means)).astype(np.float64)
+    used = -(-filled_rows(batch, limit, means) // rows_of_shard(batch, limit))
+    return Fill(float(everything.sum()), float(np.square(everything).sum()), *_parts(batch, used))
+
+
+def filled_rows(batch: Batch, limit: int, means: Means) -> int:
+    """Rows with text in the fullest shard of the batch that is expected, however many chunks they are cut into."""
     queries, passages = _draw(batch, limit, means)
     own = passages.reshape(batch.queries, -1)
     order = deal(queries + own.sum(axis=1), batch.shards).reshape(batch.shards, -1)
-    to = layout(batch, limit)
-    rows = to.rows // to.shards
-    used = 0
-    for examples in order:
-        lengths = np.concatenate([queries[examples], own[examples].ravel()])
-        used = max(used, 1 + first_fit_decreasing(lengths.tolist(), to.width, to.texts_a_row)[:, 0].max() // rows)
-    everything = np.concatenate([queries, passages]).astype(np.float64)
-    return Fill(float(everything.sum()), float(np.square(everything).sum()), *_parts(batch, int(used)))
+    packed = [np.concatenate([queries[examples], own[examples].ravel()]).tolist() for examples in order]
+    return max(1 + int(first_fit_decreasing(one, batch.width(limit), batch.texts_a_row)[:, 0].max()) for one in packed)
+
+
+def rows_of_shard(batch: Batch, limit: int) -> int:
+    """Rows of one shard in one chunk."""
+    return layout(batch, limit).rows // batch.shards
 
 
 def _parts(batch: Batch, used: int) -> tuple[Part, Part]:

@@ -10,7 +10,7 @@ from e5jax.loading import load
 from e5jax.plan.fill import Means
 from e5jax.plan.machine import machine
 from e5jax.plan.report import plan
-from e5jax.plan.search import search
+from e5jax.plan.search import Search, search
 from e5jax.plan.shape import shape_of
 from e5jax.plan.summary import to_json
 from e5jax.plan.table import table
@@ -24,6 +24,7 @@ class Options(NamedTuple):
 
     means: Means | None
     limit: int | None
+    headroom: float  # per cent of a chip's memory that a search leaves free
     as_json: bool
 
 
@@ -36,9 +37,11 @@ def main(config: str, overrides: Sequence[str], topology: Topology, options: Opt
     else:
         if options.limit < 1:
             raise ConfigError(f"--limit={options.limit}: must be at least 1")
-        best, changes = search(config, overrides, spec, on, options.limit, options.means)
+        if not 0 <= options.headroom < 100:
+            raise ConfigError(f"--headroom={options.headroom:g}: must be at least 0 and below 100 per cent")
+        best, changes = search(Search(config, overrides, options.means, options.limit, options.headroom / 100), spec, on)
     if best is None:
-        print(f"e5jax: nothing that was tried fits {topology.name}", file=sys.stderr)
+        print(f"e5jax: nothing that was tried fits {topology.name} with {options.headroom:g} % of memory free", file=sys.stderr)
         return DOES_NOT_FIT
     if options.as_json:
         print(json.dumps(to_json(best, config) | {"overrides": list(changes)}, indent=2))

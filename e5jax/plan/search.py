@@ -1,171 +1,183 @@
-"""Looks for the fastest setting that fits: mesh, chunks and what a layer keeps, from the cheapest estimate upwards.
+"""Looks for the fastest setting that fits: the config's own, then the cheapest estimate first, one program after the other.
 
-A setting that needs too much memory is refused by the compiler within seconds, one that fits takes a minute or more. So the
+A setting that needs too much memory is refused by the compiler within seconds, one that fits takes minutes. So the
 search starts where most is refused, and skips what it can already tell:
 
-- weights and what the layers keep of one chunk alone must be below the limit;
-- fewer chunks or more kept than in a setting refused on the same mesh need more memory still;
-- no fewer FLOPs and no less traffic than in a setting that fits cannot be faster.
+- what certainly lives at once must be below the room, the chip's limit less the headroom;
+- what a refused setting needed beyond that shrinks no faster than its chunks, and not at all when layers keep more;
+- no fewer FLOPs and no less traffic than in a setting that fits cannot be faster, nor can the longer of compute and network
+  when it exceeds both of that one together. Estimates leave out main memory, so only the fastest program yet and settings
+  with layers that keep the same are judged by.
+
+Integers in place of the base change what a run computes. A lower precision is tried only when every setting of the higher one
+was refused or ruled out, and never when config or command line name one.
+
+Kept chunks come last: a kept chunk saves one forward pass and costs what its layers keep, which takes memory from what larger
+chunks would need. Settings that fit, and more chunks on their meshes, are filled up with as many kept chunks as the memory
+reports leave room for; the best of them by estimate is tried, if it promises to be worth it, and corrects the next.
 """
 
-import dataclasses
+import math
 import sys
-from collections.abc import Iterator, Sequence
-from typing import NamedTuple, get_args
+from collections.abc import Sequence
+from typing import NamedTuple
 
 import jax
 
-from e5jax.config import Config, Mesh, Remat
+from e5jax.config import Remat
 from e5jax.errors import ConfigError
 from e5jax.loading import load
-from e5jax.mesh import AXES
-from e5jax.model.spec import Spec, check_divisible
+from e5jax.model.spec import Spec
+from e5jax.plan.estimate import PASSES, Guess, Problem, chunk_bytes, filled, guess, least_memory, used_chunks
 from e5jax.plan.fill import Means
 from e5jax.plan.machine import Machine
 from e5jax.plan.report import Report, plan
+from e5jax.plan.setting import Setting, own, precisions, settings
 from e5jax.plan.table import setting as shown
 from e5jax.plan.table import verdict
-from e5jax.validate import check_batch
 
-# Forward passes of a layer in a step without chunks, by what it keeps: "nothing" repeats all but `down`, whose result the
-# backward pass does not need; "projections" repeats attention, "attention" only what is cheap.
-PASSES: dict[Remat, float] = {"everything": 1.0, "attention": 1.04, "projections": 1.06, "nothing": 1.8}
+KEEPING = 4  # trials of kept chunks at most
+WORTH = 0.98  # of the estimated time: for less than 2 % nobody waits minutes
 
 
-class Setting(NamedTuple):
-    """What is searched. Another thing to vary is one more field here, one line each in `overrides` and `candidates`."""
+class Search(NamedTuple):
+    """What is asked."""
 
-    data: int
-    fsdp: int
-    tensor: int
-    chunks: int
-    remat: Remat
-
-    @property
-    def overrides(self) -> tuple[str, ...]:
-        """To be typed on the command line."""
-        axes = tuple(f"--config.mesh.{axis}={getattr(self, axis)}" for axis in AXES)
-        batch = (f"--config.batch.chunks={self.chunks}", f"--config.batch.shards={self.shards}", "--config.batch.kept_chunks=0")
-        return (*axes, *batch, f"--config.model.remat={self.remat}")
-
-    @property
-    def shards(self) -> int:
-        """One for each device that has rows of its own."""
-        return self.data * self.fsdp
-
-    def needs_more_memory_than(self, other: "Setting") -> bool:
-        """Certainly so, or just as much."""
-        return self[:3] == other[:3] and self.chunks <= other.chunks and PASSES[self.remat] <= PASSES[other.remat]
+    config: str
+    overrides: Sequence[str]
+    means: Means | None
+    limit: int  # trials
+    headroom: float  # share of a chip's memory that stays free
 
 
-class Guess(NamedTuple):
-    """Seconds of a step by counting weights and tokens, before anything is compiled."""
+class Trial(NamedTuple):
+    """A setting that was compiled."""
 
-    compute: float
-    network: float
-
-    @property
-    def order(self) -> tuple[float, float]:
-        return max(self), sum(self)
-
-    def no_faster_than(self, other: "Guess") -> bool:
-        """In neither respect."""
-        return self.compute >= other.compute and self.network >= other.network
+    setting: Setting
+    report: Report
+    fits: bool  # and leaves the headroom
 
 
-def search(
-    config: str, overrides: Sequence[str], spec: Spec, on: Machine, limit: int, means: Means | None
-) -> tuple[Report | None, tuple[str, ...]]:
-    """The fastest report that fits among at most `limit` trials, with its overrides. Prints a line for each trial."""
-    found = candidates(load(config, overrides), spec, on)
-    if not found:
-        raise ConfigError(
-            f"--search: no mesh and number of chunks divide this batch over {on.topology.chips} chips and could fit their memory"
-        )
-    fitting: list[tuple[Setting, Report]] = []
-    refused: list[Setting] = []
-    tried = 0
-    for one in sorted(found, key=lambda one: found[one].order):
-        hopeless = any(one.needs_more_memory_than(other) for other in refused)
-        slower = any(found[one].no_faster_than(found[other]) for other, _ in fitting)
-        if hopeless or slower:
-            continue
-        if tried == limit:
+def search(asked: Search, spec: Spec, on: Machine) -> tuple[Report | None, tuple[str, ...]]:
+    """The fastest report that fits, with its overrides. Prints a line for each trial."""
+    run = load(asked.config, asked.overrides)
+    room = on.chip.limit * (1 - asked.headroom)
+    trials: list[Trial] = []
+    hopeless = True
+    for kind in precisions(run, asked.overrides):
+        whole = list(settings(run, spec, on.topology, kind))
+        of = Problem(run, spec, on, room, filled(run, asked.means, (one.shards for one in whole)))
+        found = candidates(whole, of)
+        hopeless &= not found
+        done = _fastest(found, own(run, on.topology.chips, kind), trials, asked, of)
+        if any(trial.fits for trial in trials):
+            _keep(found, trials, asked, of)
+            best = min((trial for trial in trials if trial.fits), key=_seconds)
+            return best.report, best.setting.overrides
+        if not done:
             break
-        tried += 1
-        report = plan(load(config, [*overrides, *one.overrides]), spec, on, means)
-        _say(report, tried, limit)
-        if report.fits:
-            fitting.append((one, report))
-        else:
-            refused.append(one)
-        jax.clear_caches()  # a 7B program holds gigabytes
-    if not fitting:
-        return None, ()
-    best, report = min(fitting, key=lambda pair: pair[1].work.seconds.step if pair[1].work else 0)
-    return report, best.overrides
+        _say(f"nothing fits with model.quantisation={kind} and {asked.headroom:.0%} of memory free")
+    if hopeless:
+        raise ConfigError(
+            f"--search: no mesh and number of chunks divide this batch over {on.topology.chips} chips and could fit their memory "
+            f"with {asked.headroom:.0%} of it free"
+        )
+    return None, ()
 
 
-def candidates(run: Config, spec: Spec, on: Machine) -> dict[Setting, Guess]:
-    """Every setting that divides and is not hopeless, with its guess."""
-    texts = run.batch.texts
-    found = {}
-    for data, fsdp, tensor in _meshes(on.topology.chips):
-        for chunks in (n for n in range(1, texts + 1) if texts % n == 0):
-            for remat in get_args(Remat):
-                one = Setting(data, fsdp, tensor, chunks, remat)
-                if _divides(one, run, spec) and least_memory(one, run, spec) <= on.chip.limit:
-                    found[one] = guess(one, run, spec, on)
-    return found
+def candidates(among: Sequence[Setting], of: Problem) -> dict[Setting, Guess]:
+    """Those that are not hopeless, with their guesses."""
+    return {one: guess(one, of) for one in among if least_memory(one, of) <= of.room}
 
 
-def least_memory(one: Setting, run: Config, spec: Spec) -> float:
-    """Bytes of a chip that certainly live at once: its share of the weights, and what the layers keep of one chunk."""
-    width = 2 if run.model.dtype == "bfloat16" else 4
-    weights = (spec.matrix_parameters + spec.vocab * spec.hidden) * (width if run.lora else 3 * 4)  # two moments beside them
-    tokens = run.batch.texts * run.tokens.limit / one.chunks / one.data / one.fsdp
-    split = (spec.heads + 2 * spec.kv_heads) * spec.head_size + 2 * spec.ff  # q k v gate up
-    kept = spec.hidden if one.remat == "nothing" else 2 * spec.hidden + split / one.tensor
-    stored = weights / one.fsdp / one.tensor
-    if one.remat == "everything":  # attention's weights too, and every gathered matrix
-        kept += spec.heads * run.tokens.limit / one.tensor
-        stored += spec.matrix_parameters * width / one.tensor
-    return stored + tokens * spec.layers * kept * width
+def excess(trial: Trial, of: Problem, remat: Remat) -> float:
+    """Bytes that a trial needed beyond the least of layers that keep this. A refusal may come without a figure, or a part of it."""
+    peak = trial.report.memory["peak"]
+    if not trial.fits:
+        peak = max(peak if math.isfinite(peak) else 0, of.room + 1)
+    return max(peak - least_memory(trial.setting._replace(remat=remat), of), 0)
 
 
-def guess(one: Setting, run: Config, spec: Spec, on: Machine) -> Guess:
-    """Products of frozen and trained matrices; gathers of weights over fsdp, sums of activations over tensor."""
-    tokens = run.batch.texts * run.tokens.limit
-    forward = PASSES[one.remat] + (one.chunks > 1)  # every chunk is encoded twice
-    backward = 1 if run.lora else 2  # gradients of the input; of the weights too
-    flops = 2 * tokens * spec.matrix_parameters * (forward + backward)
-    width = 2 if run.model.dtype == "bfloat16" else 4
-    runs = 3 if one.chunks > 1 else 2
-    weights = runs * one.chunks * width * spec.matrix_parameters / one.tensor * (one.fsdp - 1) / one.fsdp
-    activations = tokens / (one.data * one.fsdp) * spec.hidden * width * spec.layers
-    sums = 2 * runs * 2 * activations * (one.tensor - 1) / one.tensor
-    return Guess(flops / on.topology.chips / on.chip.flops, (weights + sums) / on.chip.interconnect)
-
-
-def _meshes(chips: int) -> Iterator[tuple[int, int, int]]:
-    divisors = [n for n in range(1, chips + 1) if chips % n == 0]
-    yield from ((data, fsdp, chips // data // fsdp) for data in divisors for fsdp in divisors if chips // data % fsdp == 0)
-
-
-def _divides(one: Setting, run: Config, spec: Spec) -> bool:
-    if run.batch.texts % (one.chunks * one.shards * run.batch.sure(run.tokens.limit)):
-        return False  # it would work, with rows that are never used
-    try:
-        check_divisible(spec, Mesh(one.data, one.fsdp, one.tensor))
-        check_batch(dataclasses.replace(run.batch, chunks=one.chunks, shards=one.shards, kept_chunks=0), run.tokens.limit)
-    except ConfigError:
+def ruled_out(one: Setting, trial: Trial, of: Problem) -> bool:
+    """Whether a refusal says that this one has no chance either, though all beyond the least shrink with the chunk."""
+    tried = trial.setting
+    alike = one[:3] == tried[:3] and one.quantisation == tried.quantisation and PASSES[one.remat] <= PASSES[tried.remat]
+    if trial.fits or not alike:
         return False
+    beyond = excess(trial, of, tried.remat) * tried.chunks / one.chunks
+    return least_memory(one._replace(remat=tried.remat), of) + beyond > of.room
+
+
+def with_kept(found: Sequence[Setting], trials: Sequence[Trial], of: Problem) -> list[Setting]:
+    """Settings with as many kept chunks as there seems to be room for, on meshes of trials that fit.
+
+    What a trial with as many chunks, or the next fewer, needed beyond the least is taken to stay. A fit of layers that keep more
+    serves as well. "everything" has every gathered matrix in it, and is not kept for several chunks.
+    """
+    filled_up = []
+    for one in (one._replace(kept=0) for one in found if one.chunks > 1 and one.remat != "everything"):
+        like = [trial for trial in trials if _tells(trial, one)]
+        if any(trial.fits for trial in like):
+            nearest = max((trial.setting.chunks, trial.setting.remat == one.remat, excess(trial, of, one.remat)) for trial in like)
+            free = of.room - least_memory(one, of) - nearest[-1]
+            kept = min(math.floor(free / chunk_bytes(one, of)), used_chunks(one, of))
+            filled_up += [one._replace(kept=kept)] if kept > 0 else []
+    return filled_up
+
+
+def _tells(trial: Trial, one: Setting) -> bool:
+    """Whether a trial bears on the memory of this setting, whose chunks are as large or smaller."""
+    tried = trial.setting
+    near = one[:3] == tried[:3] and one.quantisation == tried.quantisation and tried.chunks <= one.chunks
+    return near and (tried.remat == one.remat or (trial.fits and PASSES[tried.remat] < PASSES[one.remat]))
+
+
+def _fastest(found: dict[Setting, Guess], first: Setting | None, trials: list[Trial], asked: Search, of: Problem) -> bool:
+    """Trials of the config's own setting, then from the fastest guess upwards. Returns false when the limit ends them."""
+    for one in sorted(found, key=lambda one: (one != first, found[one].order, one.chunks)):
+        if _slower(one, found, trials) or any(ruled_out(one, trial, of) for trial in trials):
+            continue
+        if len(trials) == asked.limit:
+            return False
+        _try(one, trials, asked, of)
     return True
 
 
-def _say(report: Report, number: int, limit: int) -> None:
-    """One line for a trial, where a person sees it and a pipe does not."""
+def _slower(one: Setting, found: dict[Setting, Guess], trials: Sequence[Trial]) -> bool:
+    """By the guesses for the fastest program yet, and for those with layers that keep the same."""
+    fitting = [trial for trial in trials if trial.fits]
+    best = min(fitting, key=_seconds, default=None)
+    against = [trial for trial in fitting if trial is best or trial.setting.remat == one.remat]
+    return any(found[one].no_faster_than(found[trial.setting]) for trial in against)
+
+
+def _keep(found: dict[Setting, Guess], trials: list[Trial], asked: Search, of: Problem) -> None:
+    """Trials with kept chunks, each the most promising by all that is known then."""
+    for _ in range(min(KEEPING, asked.limit - len(trials))):
+        best = min((trial for trial in trials if trial.fits), key=_seconds)
+        guesses = {one: guess(one, of) for one in with_kept(list(found), trials, of)}
+        wanted = WORTH * max(guess(best.setting, of))
+        worth = [one for one, each in guesses.items() if max(each) < wanted and not any(ruled_out(one, t, of) for t in trials)]
+        if not worth:
+            return
+        _try(min(worth, key=lambda one: guesses[one].order), trials, asked, of)
+
+
+def _try(one: Setting, trials: list[Trial], asked: Search, of: Problem) -> None:
+    report = plan(load(asked.config, [*asked.overrides, *one.overrides]), of.spec, of.on, asked.means)
+    trial = Trial(one, report, report.fits and report.memory["peak"] <= of.room)
+    trials.append(trial)
     work = report.work
     rest = f"FLOPs × {report.flops_ratio:.2f}, {work.seconds.step:,.2f} s a step" if work else "refused"
-    words = f"{number}/{limit}  {shown(report):<58}{verdict(report):<42}{rest}  ({report.compile_seconds:.0f} s)"
+    rest += ", too little headroom" if report.fits and not trial.fits else ""
+    _say(f"{len(trials)}/{asked.limit}  {shown(report):<58}  {verdict(report):<42}{rest}  ({report.compile_seconds:.0f} s)")
+    jax.clear_caches()  # a 7B program holds gigabytes
+
+
+def _seconds(trial: Trial) -> float:
+    return trial.report.work.seconds.step if trial.report.work else math.inf
+
+
+def _say(words: str) -> None:
+    """Where a person sees it and a pipe does not."""
     print(words, file=sys.stderr, flush=True)

@@ -19,7 +19,10 @@ def table(of: Report, name: str) -> str:
 def setting(of: Report) -> str:
     """What a search changes, on one line."""
     mesh = " ".join(f"{axis}={size}" for axis, size in of.mesh.items())
-    return f"{mesh} chunks={of.run.batch.chunks} remat={of.run.model.remat}"
+    batch, model = of.run.batch, of.run.model
+    kept = f" kept_chunks={batch.kept_chunks}" if batch.kept_chunks else ""
+    base = f" quantisation={model.quantisation}" if model.quantisation != "none" else ""
+    return f"{mesh} chunks={batch.chunks}{kept} remat={model.remat}{base}"
 
 
 def verdict(of: Report) -> str:

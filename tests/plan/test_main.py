@@ -112,6 +112,7 @@ def test_short_texts_leave_chunks_empty_and_the_kept_one_is_not_encoded_twice(ti
         (["--topology=cpu:8", "--lengths=40"], "--lengths=40"),
         (["--topology=cpu:8", "--lengths=40,0"], "at least 3"),
         (["--topology=cpu:8", "--search", "--limit=0"], "--limit=0"),
+        (["--topology=cpu:8", "--search", "--headroom=100"], "--headroom=100"),
         (["--topology=cpu:8", "--config.mesh.fsdp=4"], "config.mesh"),
         (["--topology=cpu:8", "--config.optim.lerning_rate=1"], "did you mean learning_rate?"),
         (["--topology=cpu:8", "--config.batch.shards=3"], "config.batch"),
