@@ -98,7 +98,11 @@ class Decoder(nnx.Module):
         with jax.named_scope("embed"):
             with jax.named_scope("gather"):
                 table = reshard(self.embedding[...], PartitionSpec(None, None))
-            x = table.at[tokens].get(out_sharding=PartitionSpec(BATCH, None, None)).astype(self.dtype)
+            # As one row of ids: around a gather of more dimensions in a conditional libtpu 0.0.42 fails to lay out a program
+            # that uses host memory.
+            flat = jax.lax.reshape(tokens, (tokens.size,), out_sharding=PartitionSpec(BATCH))
+            x = table.at[flat].get(out_sharding=PartitionSpec(BATCH, None)).astype(self.dtype)
+            x = jax.lax.reshape(x, (*tokens.shape, x.shape[-1]), out_sharding=PartitionSpec(BATCH, None, None))
             turn = rotary(positions, self.spec.head_size, self.spec.theta)
         graph, stacked = nnx.split(self.layers)
 
