@@ -13,6 +13,7 @@ from e5jax.errors import ConfigError
 Pooling = Literal["last", "mean"]
 Dtype = Literal["float32", "bfloat16"]
 Remat = Literal["nothing", "projections", "attention", "everything"]
+KeptOn = Literal["device", "host"]
 Quantisation = Literal["none", "int8", "int4"]
 Kernel = Literal["auto", "xla", "blockwise", "cudnn", "splash"]
 Scores = Literal["dense", "chunked", "ring"]
@@ -98,13 +99,15 @@ class Batch:
     """The global batch: queries × (2 + negatives) texts, packed into rows, the rows in `chunks` equal parts.
 
     Texts fill the leading chunks, empty ones cost nothing. The first `kept_chunks` keep their activations; the others are
-    encoded again for their gradient (GradCache). Rows belong to `shards`, which devices take whole.
+    encoded again for their gradient (GradCache). `kept_on="host"` sends what is kept to the host's memory and fetches it back:
+    more chunks than the device has room for. Rows belong to `shards`, which devices take whole.
     """
 
     queries: int = 2_048
     negatives: int = 1
     chunks: int = 48
     kept_chunks: int = 0  # at most all
+    kept_on: KeptOn = "device"
     row_tokens: int = 0  # 0: tokens.limit; longer rows hold more short texts
     texts_a_row: int = 8  # at most
     shards: int = 1  # fixes the layout: data × fsdp must divide it

@@ -128,6 +128,11 @@ def check_batch(batch: Batch, limit: int, at: str = "config") -> None:
         _at_least(f"{at}.batch.{name}", getattr(batch, name), least)
     if batch.row_tokens and batch.row_tokens < limit:
         raise ConfigError(f"{at}.batch.row_tokens={batch.row_tokens}: must be at least tokens.limit={limit}, or 0 for just that")
+    if batch.kept_on == "host" and batch.kept_chunks == 0 and batch.chunks > 1:
+        raise ConfigError(
+            f"{at}.batch.kept_on='host' moves what kept chunks keep, and {at}.batch.kept_chunks=0 keeps nothing; "
+            "set kept_chunks, or kept_on to 'device'"
+        )
     if batch.queries % batch.shards:
         raise ConfigError(
             f"{at}.batch.queries={batch.queries}: must divide into shards={batch.shards}; use a multiple of {batch.shards}"

@@ -33,6 +33,11 @@ WRONG: dict[str, tuple[str, list[str], list[str]]] = {
     "batch over both axes": (PAPER, ["--config.mesh.fsdp=16", "--config.mesh.data=16"], ["shards=16", "= 256", "shards to 256"]),
     "no queries": (PAPER, ["--config.batch.queries=0"], ["config.batch.queries=0", "at least 1"]),
     "no chunks": (PAPER, ["--config.batch.chunks=0"], ["config.batch.chunks=0", "at least 1"]),
+    "nothing to keep on the host": (
+        PAPER,
+        ["--config.batch.kept_on=host"],
+        ["config.batch.kept_on='host'", "config.batch.kept_chunks=0", "set kept_chunks", "'device'"],
+    ),
     "negative negatives": (PAPER, ["--config.batch.negatives=-1"], ["config.batch.negatives=-1", "at least 0"]),
     "limit": (PAPER, ["--config.tokens.limit=2"], ["config.tokens.limit=2", "at least 3"]),
     "vocabulary": (PAPER, ["--config.tokens.vocabulary=299"], ["config.tokens.vocabulary=299", "at least 300"]),

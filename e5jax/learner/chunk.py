@@ -2,6 +2,8 @@
 
 A plain `lax.cond` would do, but its gradient returns from the forward branch whatever the backward branch needs, the
 weights of all layers among it: a copy of the model for every chunk. Here the weights stay where they are.
+
+What is kept may wait for the backward pass in the host's memory (docs/decisions/0010-host-offload.md).
 """
 
 from collections.abc import Callable
@@ -12,18 +14,23 @@ import jax.numpy as jnp
 from jax.sharding import PartitionSpec
 from jaxtyping import Array
 
+from e5jax.config import KeptOn
 from e5jax.model.blueprint import Parameters
 
 Encode = Callable[..., Array]  # (trained, frozen, *texts) -> vectors
 Policy = Callable[..., bool]  # of jax.checkpoint: what is kept
 
 
-def skippable(run: Encode, policy: Policy) -> Callable[[Parameters, Parameters, tuple[Array, ...]], Array]:
+def skippable(
+    run: Encode, policy: Policy, kept_on: KeptOn = "device"
+) -> Callable[[Parameters, Parameters, tuple[Array, ...]], Array]:
     """`(trained, frozen, (has_text, *texts)) -> run(trained, frozen, *texts)`, or zeros when `has_text` is false.
 
-    Differentiable in `trained`. Between forward and backward pass there is what the policy keeps, and nothing else.
+    Differentiable in `trained`. Between forward and backward pass there is what the policy keeps, and nothing else: in the
+    memory of the device, or in pinned memory of its host.
     """
     checkpointed = jax.checkpoint(run, policy=policy, prevent_cse=False)
+    move = _move if kept_on == "host" else _stay
 
     def split(trained: Parameters, frozen: Parameters, *texts: Array) -> tuple[Array, list[Array], jax.tree_util.Partial]:
         """Vectors, what is kept, and how to get the gradient's function back from it and the arguments."""
@@ -53,13 +60,15 @@ def skippable(run: Encode, policy: Policy) -> Callable[[Parameters, Parameters, 
             return jax.tree.map(_zeros, jax.eval_shape(go, *arguments))
 
         vectors, kept = jax.lax.cond(has_text, go, skip, trained, frozen, *texts)
-        return vectors, (trained, frozen, chunk, kept, joins[0])
+        # An empty chunk sends its zeros too: out of a branch the TPU compiler moves nothing to the host, and here it sends one
+        # chunk while the next is computed.
+        return vectors, (trained, frozen, chunk, move(kept, jax.memory.Space.Host), joins[0])
 
     def backward(saved: tuple, slope: Array) -> tuple[Parameters, None, None]:
         trained, frozen, (has_text, *texts), kept, join = saved
 
         def go(slope: Array, kept: list[Array], *arguments: Any) -> Parameters:
-            return join(jax.tree.leaves(arguments), kept)(slope)[0]
+            return join(jax.tree.leaves(arguments), move(kept, jax.memory.Space.Device))(slope)[0]
 
         def skip(*_: Any) -> Parameters:
             return jax.tree.map(_no_gradient, trained)
@@ -77,6 +86,15 @@ def skippable(run: Encode, policy: Policy) -> Callable[[Parameters, Parameters, 
 def _no_gradient(weight: Array) -> Array:
     stored = jax.typeof(weight).sharding.spec
     return jnp.zeros(weight.shape, weight.dtype, out_sharding=PartitionSpec(*stored.partitions, unreduced=stored.reduced))
+
+
+def _move(kept: list[Array], to: jax.memory.Space) -> list[Array]:
+    with jax.named_scope(f"to_{to.name.lower()}"):
+        return jax.device_put(kept, to)
+
+
+def _stay(kept: list[Array], _: jax.memory.Space) -> list[Array]:
+    return kept
 
 
 def _zeros(like: jax.ShapeDtypeStruct) -> Array:

@@ -16,7 +16,7 @@ from jax.sharding import PartitionSpec
 from jaxtyping import Array, Float, Int
 from numpy import ndarray
 
-from e5jax.config import Loss, Pooling
+from e5jax.config import KeptOn, Loss, Pooling
 from e5jax.learner.chunk import skippable
 from e5jax.learner.loss import infonce
 from e5jax.learner.state import State
@@ -38,6 +38,7 @@ class Objective(NamedTuple):
     loss: Loss
     kept_chunks: int
     seed: int
+    kept_on: KeptOn = "device"
 
 
 def encode(
@@ -62,7 +63,7 @@ def encode(
     inputs = (has_text, seeds, batch.tokens, batch.segments, batch.positions, batch.ends)
     # A single chunk gains nothing from being encoded twice.
     kept = chunks if chunks == 1 else min(objective.kept_chunks, chunks)
-    once = skippable(run, keep(objective.blueprint.remat, "x", "pooled"))
+    once = skippable(run, keep(objective.blueprint.remat, "x", "pooled"), objective.kept_on)
     again = skippable(run, jax.checkpoint_policies.nothing_saveable)
     parts = []
     for name, one, part in [("kept", once, slice(0, kept)), ("again", again, slice(kept, chunks))]:

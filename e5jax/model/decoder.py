@@ -96,7 +96,12 @@ class Decoder(nnx.Module):
     ) -> Float[Array, "n t d"]:
         """Final hidden states after the last norm. `seeds`, one a layer, switch LoRA dropout on."""
         with jax.named_scope("embed"):
-            x = gather_fsdp(self.embedding[...]).at[tokens].get(out_sharding=PartitionSpec(BATCH, None, None)).astype(self.dtype)
+            table = gather_fsdp(self.embedding[...])
+            # As one row of ids: around a gather of more dimensions in a conditional libtpu 0.0.42 fails to lay out a program
+            # that uses host memory.
+            flat = jax.lax.reshape(tokens, (tokens.size,), out_sharding=PartitionSpec(BATCH))
+            x = table.at[flat].get(out_sharding=PartitionSpec(BATCH, None)).astype(self.dtype)
+            x = jax.lax.reshape(x, (*tokens.shape, x.shape[-1]), out_sharding=PartitionSpec(BATCH, None, None))
             turn = rotary(positions, self.spec.head_size, self.spec.theta)
         graph, stacked = nnx.split(self.layers)
 

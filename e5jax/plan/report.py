@@ -30,6 +30,8 @@ class Work(NamedTuple):
     collectives: dict[str, dict[str, float]]  # bytes each chip receives, by kind and mesh axis
     seconds: Roofline
     notes: tuple[str, ...]  # what could not be counted
+    to_host: float = 0.0  # bytes that a chip sends to its host; empty chunks are sent too
+    from_host: float = 0.0  # bytes that it gets back; empty chunks are not
 
 
 class Report(NamedTuple):
@@ -86,11 +88,11 @@ def plan(run: Training, spec: Spec, on: Machine, means: Means | None = None) -> 
     found = full(run.batch, run.tokens.limit) if means is None else expected(run.batch, run.tokens.limit, means)
     needed = model_flops(learner.blueprint, found.tokens, found.squared_lengths)
     memory |= refused(refusal) if compiled is None else _compiled(compiled, on.topology.generation)
-    work = None if compiled is None else _work(compiled, on, mesh, found)
+    work = None if compiled is None else _work(compiled, on, mesh, found, memory["host"])
     return Report(run, on, sizes, memory, refusal, needed, found, work, taken)
 
 
-def _work(compiled: jax.stages.Compiled, on: Machine, mesh: jax.sharding.Mesh, fill: Fill) -> Work:
+def _work(compiled: jax.stages.Compiled, on: Machine, mesh: jax.sharding.Mesh, fill: Fill, host: float) -> Work:
     text = compiled.as_text()
     assert text is not None, "a program just compiled has its text"
     done = operations(parse(text), mesh.size, fill.shares)
@@ -101,6 +103,8 @@ def _work(compiled: jax.stages.Compiled, on: Machine, mesh: jax.sharding.Mesh, f
         collectives=traffic(done, mesh.devices.shape),
         seconds=roofline(done, on.chip, slices),
         notes=tuple(sorted({one.unknown for one in done if one.unknown})),
+        to_host=host,
+        from_host=host * fill.shares.get("kept", 0),
     )
 
 
@@ -108,13 +112,17 @@ def _compiled(compiled: jax.stages.Compiled, platform: str) -> dict[str, float]:
     found = compiled.memory_analysis()
     assert found is not None, "TPU and CPU compilers both report memory"
     held = found.argument_size_in_bytes + found.temp_size_in_bytes + found.output_size_in_bytes - found.alias_size_in_bytes
+    # On a TPU temporaries share their places over time, and the peak is less; a CPU program holds its whole buffer.
+    peak = held if platform == "cpu" else found.peak_memory_in_bytes
+    # The TPU's peak is that of the larger memory, device's or host's. Both figures are at least the device's.
+    peak = min(peak, held) if found.host_temp_size_in_bytes else peak
     return {
         "arguments": found.argument_size_in_bytes,
         "temporaries": found.temp_size_in_bytes,
         "outputs": found.output_size_in_bytes,
         "aliased": found.alias_size_in_bytes,
-        # On a TPU temporaries share their places over time, and the peak is less; a CPU program holds its whole buffer.
-        "peak": held if platform == "cpu" else found.peak_memory_in_bytes,
+        "host": found.host_temp_size_in_bytes,
+        "peak": peak,
     }
 
 

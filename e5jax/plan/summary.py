@@ -28,6 +28,7 @@ def to_json(of: Report, name: str) -> dict[str, object]:
         "memory_limit_bytes": chip.limit,
         "memory_free_share": 1 - of.memory["peak"] / chip.limit,
         "memory_by_kind": of.memory,
+        "host_memory_bytes_per_chip": of.memory.get("host"),  # null when the compiler refused
         "compiler_says": of.refusal,
         "model_flops_per_step": of.model_flops,
         "rates": {**chip._asdict(), "source": of.machine.rates},
@@ -44,6 +45,8 @@ def _work_json(work: Work, chips: int, of: Report, chip: Chip) -> dict[str, obje
         "flops_ratio": of.flops_ratio,
         "model_flops_utilisation": of.model_flops / chips / step / chip.flops,
         "memory_traffic_bytes_per_step": work.hbm_bytes,
+        "to_host_bytes_per_step": work.to_host,
+        "from_host_bytes_per_step": work.from_host,
         "collective_bytes_per_step": sum(sum(axes.values()) for axes in work.collectives.values()),
         "collective_bytes_by_kind_and_axis": work.collectives,
         "seconds": work.seconds._asdict(),

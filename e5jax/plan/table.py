@@ -57,6 +57,9 @@ def _memory(of: Report) -> list[str]:
         rows.append(("outputs", f"{of.memory['outputs'] / size:,.2f}", kept))
         rows.append(("temporaries", f"{of.memory['temporaries'] / size:,.2f}", ""))
     rows.append(("peak", f"{of.memory['peak'] / size:,.2f}", verdict(of)))
+    if of.work and of.memory["host"]:
+        moved = f"{of.work.to_host / 1e9:,.2f} GB sent in a step, {of.work.from_host / 1e9:,.2f} GB fetched, not timed"
+        rows.append(("host's, beside it", f"{of.memory['host'] / size:,.2f}", moved))
     said = [f"the compiler: {of.refusal.splitlines()[0]}"] if of.refusal else []
     return _block("memory of a chip", unit, rows) + said
 

@@ -59,6 +59,25 @@ def test_value_and_gradient_are_those_of_the_chunks_with_text(numbers, policy, s
             assert np.allclose(one, other, rtol=1e-6)
 
 
+@pytest.mark.parametrize("policy", POLICIES)
+def test_what_is_kept_on_the_host_changes_no_bit(numbers, policy):
+    trained, frozen, x = numbers
+
+    def program(kept_on: str) -> jax.stages.Traced:
+        def loss(trained: dict) -> jax.Array:
+            one = partial(skippable(run, POLICIES[policy], kept_on), trained, frozen)
+            return jnp.sum(jax.lax.map(one, (jnp.asarray([True, False, True, False]), None, x)) ** 2)
+
+        return jax.jit(jax.value_and_grad(loss)).trace(trained)
+
+    with jax.set_mesh(tiny.mesh(1, 1, 1)):
+        programs = {kept_on: program(kept_on) for kept_on in ("device", "host")}
+        found, wanted = (jax.tree.leaves(programs[kept_on].lower().compile()(trained)) for kept_on in ("host", "device"))
+    assert all(np.array_equal(one, other) for one, other in zip(found, wanted, strict=True))
+    assert "Host" not in str(programs["device"].jaxpr)
+    assert ("Host" in str(programs["host"].jaxpr)) == (policy != "nothing")  # else nothing was shown
+
+
 def test_a_chunk_without_text_is_zero_and_has_no_gradient(numbers):
     trained, frozen, x = numbers
     one = skippable(run, POLICIES["nothing"])

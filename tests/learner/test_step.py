@@ -31,7 +31,7 @@ PACKED = {"texts_a_row": 3, "shards": 8}
 
 
 def gradients(
-    lora: Lora | None, sizes: tuple[int, int, int], kept: int = 0, scores: str = "dense", **layout: int
+    lora: Lora | None, sizes: tuple[int, int, int], kept: int = 0, scores: str = "dense", kept_on: str = "device", **layout: int
 ) -> tuple[float, dict[str, np.ndarray]]:
     """(loss, gradient of every trained parameter); dropout when the adapters have a rate."""
     of = tiny.made(SPEC, lora)
@@ -40,7 +40,8 @@ def gradients(
     key = jax.random.key(5) if lora and lora.dropout else None
     with jax.set_mesh(on):
         batch = place(tiny.batch(16, 2, width=12, **layout), on)
-        loss = partial(loss_and_accuracy, tiny.objective(of, scores=scores, block=5, kept_chunks=kept))
+        objective = tiny.objective(of, scores=scores, block=5, kept_chunks=kept)._replace(kept_on=kept_on)
+        loss = partial(loss_and_accuracy, objective)
         run = jax.jit(jax.value_and_grad(loss, has_aux=True), compiler_options=tiny.FAST)
         (value, _), gradient = run(trained, frozen, batch, key)
     return float(value), jax.device_get(gradient)
@@ -78,6 +79,14 @@ def test_neither_packing_nor_mesh_nor_chunks_change_loss_or_gradients(padded, lo
 @pytest.mark.parametrize("kept", [1, 5, 8])
 def test_keeping_activations_of_some_chunks_changes_nothing(padded, kept):
     assert_close(gradients(tiny.LORA, (2, 2, 2), kept, chunks=8, **PACKED), padded(tiny.LORA))
+
+
+@pytest.mark.parametrize(("lora", "sizes"), [(DROPOUT, (2, 2, 2)), (None, (1, 1, 1))], ids=["lora", "full"])
+def test_keeping_activations_on_the_host_changes_no_bit(lora, sizes):
+    # Seven chunks are kept, some of them empty, and one is encoded again.
+    (loss, found), (other, wanted) = (gradients(lora, sizes, 7, kept_on=on, chunks=8, **PACKED) for on in ("host", "device"))
+    assert loss == other
+    assert all(np.array_equal(found[name], value) for name, value in wanted.items())
 
 
 def test_packing_leaves_chunks_empty():

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -98,6 +99,24 @@ def test_short_texts_leave_chunks_empty_and_the_kept_one_is_not_encoded_twice(ti
     # 8 shards × 3 rows × 16 tokens are computed in the used chunk; encoding them twice would take half as much again.
     computed = 8 * 3 * 16 / found["real_tokens"]
     assert found["flops_per_step"] / found["model_flops_per_step"] < 1.2 * computed
+
+
+def test_on_a_tpu_what_is_kept_moves_from_the_chip_to_its_host(tmp_path):
+    sizes = "Scratch(hidden=128, ff=256, layers=2, heads=8, kv_heads=8, head_size=128)"
+    changed = re.sub(r"Scratch\(hidden.*\)", sizes, TINY).replace('dtype="float32"', "").replace("limit=16", "limit=128")
+    (tmp_path / "wide.py").write_text(changed, encoding="utf-8")
+    words = ("--lengths=40,50", "--config.batch.chunks=6", "--config.batch.kept_chunks=6", "--config.batch.kept_on=host", "--json")
+    done = planned(f"--config={tmp_path / 'wide.py'}", "--topology=v5e:1x1", *words)
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout)
+    rows, tokens = 48, 48 * 128  # of all six chunks
+    layer = 128 + 3 * 8 * 128 + 128 + 2 * 256  # x; q, k, v; wo; gate, up
+    kept = 2 * tokens * (2 * layer + 128) + 4 * rows * 8 * 128  # two layers, the last x, pooled vectors
+    assert found["host_memory_bytes_per_chip"] == pytest.approx(kept, rel=1e-3)
+    assert found["memory_by_kind"]["temporaries"] < kept / 2  # one chunk's, and what it is computed from
+    used = found["chunks_kept"]["used"]
+    assert (found["to_host_bytes_per_step"], found["from_host_bytes_per_step"]) == pytest.approx((kept, kept * used / 6), rel=1e-3)
+    assert 0 < used < 6
 
 
 @pytest.mark.parametrize(

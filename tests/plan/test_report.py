@@ -66,6 +66,17 @@ def test_the_table_names_what_was_asked_and_what_was_found(report):
     assert max(map(len, shown.splitlines())) < 132
 
 
+def test_what_the_host_holds_is_a_line_of_the_table_and_in_json(report):
+    assert "host" not in table(report, "a.py")
+    held = report._replace(memory={**report.memory, "host": 3 * 2**20}, work=report.work._replace(to_host=2e9, from_host=1e9))
+    (line,) = (line for line in table(held, "a.py").splitlines() if "host" in line)
+    for words in ("3.00", "2.00 GB sent", "1.00 GB fetched"):
+        assert words in line
+    found = to_json(held, "a.py")
+    assert found["host_memory_bytes_per_chip"] == 3 * 2**20
+    assert (found["to_host_bytes_per_step"], found["from_host_bytes_per_step"]) == (2e9, 1e9)
+
+
 def test_a_refused_program_is_a_table_with_the_compilers_words(report):
     words = "RESOURCE_EXHAUSTED: Used 2.00G of 1.00G hbm."
     refused = report._replace(work=None, refusal=words, memory={**report.memory, "peak": 2 * 2**30})
