@@ -78,16 +78,17 @@ def elements(pieces: Iterable[bytes], file: str, limits: Limits, names: tuple[st
 def _element(text: _Text, file: str, limits: Limits, start: re.Pattern[str]) -> Iterator[Element | Rejected]:
     """One object, or what is wrong at this place."""
     number = text.number
+    if text.held[text.at] != "{":
+        yield Rejected(file, number, "not a JSON object")
+        return _search(text, start)
     try:
         values, end = _decode(STRICT, text, limits, start)
-        if not isinstance(values, dict):
-            raise RecordError(f"not a JSON object: {type(values).__name__}")
     except RecordError as error:
         yield Rejected(file, number, str(error))
-        _skip(text, limits, start)
-        return
+        return _skip(text, limits, start)
     text.use(end)
     yield Element(number, values)
+    return None
 
 
 def _decode(decoder: json.JSONDecoder, text: _Text, limits: Limits, start: re.Pattern[str]) -> tuple[Any, int]:
