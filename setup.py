@@ -16,7 +16,13 @@ EVAL = [
     "torch>=2.10,<2.14",
     "transformers>=5.5,<5.24",
 ]
+DATA = [  # formats of others
+    "datasets>=4,<6",
+    "pyarrow>=21,<27",
+    "zstandard>=0.23,<0.26",
+]
 DEV = [
+    *DATA,
     "beartype>=0.22,<0.24",
     "hypothesis>=6.140,<7",
     "import-linter>=2.5,<2.17",
@@ -44,6 +50,7 @@ setup(
     extras_require={
         "tpu": ["jax[tpu]>=0.10.2,<0.11"],
         "cuda": ["jax[cuda13]>=0.10.2,<0.11"],
+        "data": DATA,
         "eval": EVAL,
         "dev": DEV,
     },

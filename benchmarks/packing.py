@@ -30,7 +30,7 @@ def main() -> None:
     source = ExampleSource([args.data / "train.jsonl"], 0)
     tokenizer = TextTokenizer.from_file(args.data / "tokenizer.json", 1, 2, LIMIT)
     order = np.random.default_rng(0).permutation(len(source))[: args.batches * max(pairs for pairs, _ in SETTINGS)]
-    queries, passages = tokenizer([source[i].query for i in order]), tokenizer([source[i].positive for i in order])
+    queries, passages = tokenizer([source[i].query for i in order]), tokenizer([source[i].positives[0] for i in order])
     found = [measure(queries, passages, pairs, rows, args.batches) for pairs, rows in SETTINGS]
     print(f"{'pairs':>6}{'rows a chunk':>14}{'packed':>9}{'padded':>9}{'grouped':>9}")
     for one in found:

@@ -78,7 +78,7 @@ def prepare(args: argparse.Namespace) -> None:
 
     harvest(Harvest(), args.work)
     source = ExampleSource([args.work / "train.jsonl"], 0)
-    texts = (text for i in range(len(source)) for text in (source[i].query, source[i].positive))
+    texts = (text for i in range(len(source)) for text in (source[i].query, source[i].positives[0]))
     file = args.work / "tokenizer.json"
     train_tokenizer(texts, 8_192).save(str(file))
     scratch = training(args.pairs, None, SIZES)

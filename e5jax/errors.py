@@ -5,5 +5,9 @@ class ConfigError(ValueError):
     """A configuration field, value, option or data file is wrong. Says which, and the fix; exit code 3."""
 
 
+class RecordError(ValueError):
+    """A record cannot be used. Says why; whoever reads the file adds the place."""
+
+
 class RunError(RuntimeError):
     """A run cannot go on. Says where and why; exit code 1."""

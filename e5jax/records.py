@@ -7,12 +7,20 @@ Dimensions, the same letter everywhere (annotations, einsum strings):
 """
 
 import json
-from typing import NamedTuple
+import math
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
 
 from jaxtyping import Array, Float, Int
 from numpy import ndarray
 
-from e5jax.errors import ConfigError
+from e5jax.errors import ConfigError, RecordError
+from e5jax.jsonl import parse_object
+
+SCHEMA = 1  # of a line; docs/data.md describes it
+
+_LANGUAGE = re.compile(r"([a-z]{2,3}(-[A-Za-z0-9]{2,8})*)?")
 
 
 class Example(NamedTuple):
@@ -20,36 +28,96 @@ class Example(NamedTuple):
 
     id: str
     query: str
-    positive: str
+    positives: tuple[str, ...]
     negatives: tuple[str, ...] = ()
     instruction: str = ""  # the bare task; the query template wraps it
+    language: str = ""  # ISO 639 code, with script or region where it matters: en, zh-Hant; empty: not known
     source: str = ""
+    positive_scores: tuple[float, ...] = ()  # what a teacher gave each text; empty: not scored
+    negative_scores: tuple[float, ...] = ()
 
     def to_json(self) -> str:
         """One line, without its newline."""
-        return json.dumps(self._asdict(), ensure_ascii=False)
+        return json.dumps({"schema": SCHEMA, **self._asdict()}, ensure_ascii=False, allow_nan=False)
+
+    def only(self, positives: Sequence[int], negatives: Sequence[int]) -> "Example":
+        """Keeps the texts at these places, in this order, with their scores."""
+        return self._replace(
+            positives=_take(self.positives, positives),
+            negatives=_take(self.negatives, negatives),
+            positive_scores=_take(self.positive_scores, positives),
+            negative_scores=_take(self.negative_scores, negatives),
+        )
+
+
+def _take(values: tuple, places: Sequence[int]) -> tuple:
+    return tuple(values[i] for i in places) if values else ()
 
 
 def parse_example(line: str | bytes, where: str) -> Example:
     """Reads one JSONL line; raises ConfigError `where: reason` for anything but an object with the fields above."""
     try:
-        values = json.loads(line)
-    except ValueError as error:
-        raise ConfigError(f"{where}: not JSON ({error})") from error
-    if not isinstance(values, dict):
-        raise ConfigError(f"{where}: not a JSON object")
-    if unknown := sorted(set(values) - set(Example._fields)):
-        raise ConfigError(f"{where}: unknown fields {', '.join(unknown)}; known are {', '.join(Example._fields)}")
-    for name in ("id", "query", "positive", "instruction", "source"):
-        if not isinstance(values.get(name, ""), str):
-            raise ConfigError(f"{where}: {name} must be a string")
-    for name in ("query", "positive"):
-        if not values.get(name, "").strip():
-            raise ConfigError(f"{where}: {name} is missing or empty")
-    negatives = values.pop("negatives", [])
-    if not isinstance(negatives, list) or not all(isinstance(text, str) and text.strip() for text in negatives):
-        raise ConfigError(f"{where}: negatives must be a list of non-empty strings")
-    return Example(**{"id": where, **values}, negatives=tuple(negatives))
+        return make_example(parse_object(line), where)
+    except RecordError as error:
+        raise ConfigError(f"{where}: {error}") from error
+
+
+def make_example(values: Mapping[str, Any], identity: str) -> Example:
+    """An example from the fields of a line; `identity` is its id if it brings none. Raises RecordError."""
+    schema = values.get("schema", SCHEMA)
+    if isinstance(schema, bool) or schema != SCHEMA:
+        raise RecordError(f"schema {schema!r}: this e5jax reads schema {SCHEMA}; convert the file, or use the e5jax that wrote it")
+    if "positive" in values:
+        raise RecordError('positive: the field is called positives and is a list: "positives": ["…"]')
+    if unknown := sorted(set(values) - {"schema", *Example._fields}):
+        raise RecordError(f"unknown fields: {', '.join(unknown)}; known are {', '.join(Example._fields)}")
+    for name in ("positives", "negatives", "positive_scores", "negative_scores"):
+        if not isinstance(values.get(name, []), list):
+            raise RecordError(f"{name}: must be a list")
+    fields = {name: tuple(value) if isinstance(value, list) else value for name, value in values.items() if name != "schema"}
+    return check_example(Example(**{"id": identity, "query": "", "positives": (), **fields}))
+
+
+def check_example(example: Example) -> Example:
+    """The example with its scores as floats, if all its fields are what they should be. Raises RecordError."""
+    for name in ("id", "query", "instruction", "language", "source"):
+        _check_text(name, getattr(example, name), name in ("id", "query"))
+    if not _LANGUAGE.fullmatch(example.language):
+        raise RecordError(f"language: must be an ISO code such as en or zh-Hant, or empty: not {example.language!r}")
+    if not example.positives:
+        raise RecordError("positives: missing or empty")
+    for name, texts in (("positives", example.positives), ("negatives", example.negatives)):
+        for text in texts:
+            _check_text(name, text, True)
+    return example._replace(
+        positive_scores=_scores("positive_scores", example.positive_scores, len(example.positives)),
+        negative_scores=_scores("negative_scores", example.negative_scores, len(example.negatives)),
+    )
+
+
+def _check_text(name: str, text: object, needed: bool) -> None:
+    if not isinstance(text, str):
+        raise RecordError(f"{name}: must be a string, or hold strings: not {type(text).__name__}")
+    if needed and not text.strip():
+        raise RecordError(f"{name}: missing or empty")
+    if "\0" in text:
+        raise RecordError(f"{name}: holds a NUL character")
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        raise RecordError(f"{name}: not Unicode text: lone surrogate at character {error.start}") from error
+
+
+def _scores(name: str, scores: tuple, texts: int) -> tuple[float, ...]:
+    if scores and len(scores) != texts:
+        raise RecordError(f"{name}: needs one score a text: {len(scores)} scores, {texts} texts")
+    try:
+        numbers = tuple(float(score) for score in scores if isinstance(score, int | float) and not isinstance(score, bool))
+    except OverflowError:
+        numbers = ()
+    if len(numbers) < len(scores) or not all(map(math.isfinite, numbers)):
+        raise RecordError(f"{name}: must be finite numbers")
+    return numbers
 
 
 class Batch(NamedTuple):

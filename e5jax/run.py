@@ -68,7 +68,7 @@ def build_data(config: Config, workdir: Workdir) -> None:
         tokens = first_training(config).tokens
         if not tokens.tokenizer and first_training(config).model.scratch:
             source = ExampleSource([folder / "train.jsonl"], 0)
-            texts = (text for i in range(len(source)) for text in (source[i].query, source[i].positive))
+            texts = (text for i in range(len(source)) for text in (source[i].query, *source[i].positives))
             train_tokenizer(texts, tokens.vocabulary).save(str(folder / "tokenizer.json"))
     print(
         f"data: {summary['train_pairs']:,} training pairs of {len(summary['train_packages'])} packages, {_held(summary)}",

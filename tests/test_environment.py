@@ -58,7 +58,7 @@ def test_the_environment_really_lacks_them(package, without, tmp_path):
 def test_train_export_and_encode_run_there(without, tmp_path):
     texts = [f"query {i} about a file" for i in range(8)]
     train_tokenizer(texts, 300).save(str(tmp_path / "tokenizer.json"))
-    lines = [json.dumps({"id": str(i), "query": text, "positive": f"answer {i}"}) for i, text in enumerate(texts)]
+    lines = [json.dumps({"id": str(i), "query": text, "positives": [f"answer {i}"]}) for i, text in enumerate(texts)]
     (tmp_path / "train.jsonl").write_text("\n".join(lines) + "\n")
     (tmp_path / "config.py").write_text(CONFIG)
     trained = python(without, tmp_path, "-m", "e5jax", "run", "--config=config.py", "--workdir=run")

@@ -1,4 +1,4 @@
-"""A batch is a pure function of its number: seed and step decide every example, negative and token, on every host."""
+"""A batch is a pure function of its number: seed and step decide every example, text and token, on every host."""
 
 from collections.abc import Sequence
 
@@ -25,12 +25,13 @@ def make_batches(source: ExampleSource, tokenizer: TextTokenizer, run: Training)
         )
 
     def choose(example: Example, random: np.random.Generator) -> Example:
+        positive = int(random.integers(len(example.positives))) if len(example.positives) > 1 else 0  # one alone draws nothing
         chosen = random.choice(len(example.negatives), run.batch.negatives, replace=False) if run.batch.negatives else []
-        return example._replace(negatives=tuple(example.negatives[i] for i in chosen))
+        return example.only([positive], [int(i) for i in chosen])
 
     def assemble(examples: Sequence[Example]) -> Batch:
         queries = tokenizer([query_text(e.query, e.instruction if run.data.instructions else None) for e in examples])
-        passages = tokenizer([text for e in examples for text in (e.positive, *e.negatives)])
+        passages = tokenizer([text for e in examples for text in (*e.positives, *e.negatives)])
         each = 1 + run.batch.negatives
         own = [passages[i * each : (i + 1) * each] for i in range(len(queries))]
         lengths = np.array([len(query) + sum(map(len, texts)) for query, texts in zip(queries, own, strict=True)])

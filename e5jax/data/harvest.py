@@ -125,7 +125,7 @@ def _examples(spec: Harvest, train: Half) -> list[Example]:
     """At most `train_pairs` examples, as many from each package as possible without taking more from another."""
     hands = [
         [
-            Example(function.id, function.query, function.code, (negative.code,), spec.task, package)
+            Example(function.id, function.query, (function.code,), (negative.code,), spec.task, source=package)
             for function, negative in zip(functions, _negatives(functions), strict=True)
         ]
         for package, functions in train.items()

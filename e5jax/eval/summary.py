@@ -117,7 +117,7 @@ def training_lengths(config: Config, workdir: Workdir, embedder: Embedder) -> tu
     source = ExampleSource(config.data.files or [workdir.data / "train.jsonl"], 0)
     sample = [source[int(i)] for i in np.linspace(0, len(source) - 1, min(SAMPLED_LENGTHS, len(source)), dtype=int)]
     count = embedder.tokenizer.count
-    return count([example.query for example in sample]), count([example.positive for example in sample])
+    return count([example.query for example in sample]), count([example.positives[0] for example in sample])
 
 
 def searches(embedder: Embedder, folder: Path) -> list[Search]:

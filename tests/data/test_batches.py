@@ -1,5 +1,6 @@
 """Texts are recognised by their ids: every text of the source below is different, and none is truncated."""
 
+from collections import Counter
 from typing import NamedTuple
 
 import grain
@@ -28,7 +29,7 @@ class Texts(NamedTuple):
 
 
 def example(i: int) -> Example:
-    return Example(f"id{i}", f"query {i}", f"answer {i}", tuple(f"wrong {i} {letter}" for letter in "abcd"), TASK, "here")
+    return Example(f"id{i}", f"query {i}", (f"answer {i}",), tuple(f"wrong {i} {letter}" for letter in "abcd"), TASK)
 
 
 def run(queries: int = 4, negatives: int = 2, chunks: int = 1, *, seed: int = 0, instructions: bool = True) -> Training:
@@ -39,7 +40,7 @@ def run(queries: int = 4, negatives: int = 2, chunks: int = 1, *, seed: int = 0,
 
 @pytest.fixture(scope="module")
 def tokenizer() -> TextTokenizer:
-    corpus = [text for i in range(COUNT) for text in (TASK, example(i).query, example(i).positive, *example(i).negatives)]
+    corpus = [text for i in range(COUNT) for text in (TASK, example(i).query, *example(i).positives, *example(i).negatives)]
     return TextTokenizer(train_tokenizer(corpus, 300), 1, 2, 64)
 
 
@@ -63,10 +64,22 @@ def make(path, tokenizer):
 
 
 @pytest.fixture
+def make_from(tmp_path, tokenizer):
+    """The batches of a training run over the given examples."""
+
+    def made(examples, training: Training):
+        file = tmp_path / "given.jsonl"
+        file.write_text("".join(e.to_json() + "\n" for e in examples), encoding="utf-8")
+        return make_batches(ExampleSource([file], training.batch.negatives), tokenizer, training)
+
+    return made
+
+
+@pytest.fixture
 def read(tokenizer):
     """A batch as text."""
     known = [query_text(example(i).query, task) for i in range(COUNT) for task in (TASK, None)]
-    known += [text for i in range(COUNT) for text in (example(i).positive, *example(i).negatives)]
+    known += [text for i in range(COUNT) for text in (*example(i).positives, *example(i).negatives)]
     text_of = {tuple(ids): text for text, ids in zip(known, tokenizer(known), strict=True)}
     assert len(text_of) == len(known)
 
@@ -156,6 +169,33 @@ def test_every_negative_is_chosen_in_some_epoch(make, read):
     batches = make(run(negatives=1))
     chosen = {text for i in range(120) for text in read(batches[i]).negatives}
     assert chosen == {text for i in range(COUNT) for text in example(i).negatives}
+
+
+def test_every_positive_is_chosen_in_some_epoch_and_one_at_a_time(make_from, tokenizer):
+    many = [example(i)._replace(positives=(f"answer {i}", f"other {i}", f"third {i}")) for i in range(COUNT)]
+    batches = make_from(many, run(queries=COUNT, negatives=0))
+    known = {tuple(ids): text for e in many for text, ids in zip(e.positives, tokenizer(e.positives), strict=True)}
+    assert len(known) == 3 * COUNT
+    texts = [query_text(e.query, TASK) for e in many]
+    asked = {tuple(ids): text for text, ids in zip(texts, tokenizer(texts), strict=True)}
+    counts = Counter()
+    for i in range(60):
+        queries, positives = tiny.unpack(batches[i])
+        found = [known[tuple(ids)] for ids in positives]
+        assert [query_text(f"query {text.split()[-1]}", TASK) for text in found] == [asked[tuple(ids)] for ids in queries]
+        counts.update(found)
+    assert set(counts) == {f"{word} {i}" for word in ("answer", "other", "third") for i in range(COUNT)}
+    by_word = [sum(counts[f"{word} {i}"] for i in range(COUNT)) for word in ("answer", "other", "third")]
+    assert min(by_word) > 180  # 240 are expected each; a fair choice is below 180 once in a million times
+
+
+def test_one_positive_alone_leaves_the_choice_of_negatives_as_it_was(make, read):
+    # What NumPy's generator gives for the same example when nothing but its negatives is drawn.
+    drawn = grain.MapDataset.range(COUNT).seed(3).shuffle().random_map(lambda i, random: (i, random.choice(4, 2, replace=False)))
+    texts = read(make(run(queries=COUNT, negatives=2, seed=3))[0])
+    wanted = {int(i): [f"wrong {i} {'abcd'[j]}" for j in chosen] for i, chosen in (drawn[k] for k in range(COUNT))}
+    found = {n: texts.negatives[2 * place : 2 * place + 2] for place, n in enumerate(numbers(texts.queries))}
+    assert found == wanted
 
 
 def test_without_negatives_there_are_queries_and_positives_alone(make, read):

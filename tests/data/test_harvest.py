@@ -84,7 +84,7 @@ def test_no_package_is_in_both_halves(output):
 def test_no_query_and_no_code_occurs_twice(output):
     train, heldout = lines(output / "train.jsonl"), output / "heldout"
     queries = [line["query"] for line in train] + [line["text"] for line in lines(heldout / "queries.jsonl")]
-    codes = [line["positive"] for line in train] + [line["text"] for line in lines(heldout / "corpus.jsonl")]
+    codes = [line["positives"][0] for line in train] + [line["text"] for line in lines(heldout / "corpus.jsonl")]
     assert len(set(queries)) == len(queries) == len(codes) == len(set(codes))
 
 
@@ -92,10 +92,10 @@ def test_hard_negative_is_another_function_of_the_same_package(output):
     train = lines(output / "train.jsonl")
     for line in train:
         (negative,) = line["negatives"]
-        assert negative != line["positive"]
+        assert negative != line["positives"][0]
         assert f"{line['source']}(" in negative
-    of_file = {line["positive"]: line["id"].split(":")[0] for line in train}
-    same = [of_file.get(line["negatives"][0]) == of_file[line["positive"]] for line in train]
+    of_file = {line["positives"][0]: line["id"].split(":")[0] for line in train}
+    same = [of_file.get(line["negatives"][0]) == of_file[line["positives"][0]] for line in train]
     assert all(same)
 
 

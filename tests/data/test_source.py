@@ -13,7 +13,7 @@ from e5jax.records import Example
 
 
 def example(i: int) -> Example:
-    return Example(f"id{i}", f"query é😀 {i}", "positive\n" * (i % 7 + 1), (f"negative {i}",), "task", "somewhere")
+    return Example(f"id{i}", f"query é😀 {i}", ("positive\n" * (i % 7 + 1),), (f"negative {i}",), "task", "en", "here")
 
 
 def write(path, examples):

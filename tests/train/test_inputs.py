@@ -23,8 +23,8 @@ PIECES = 265
 def shared(tmp_path_factory) -> Path:
     """A tokenizer of 265 pieces and eight examples."""
     root = tmp_path_factory.mktemp("inputs")
-    examples = [Example(str(i), f"query {i}", f"answer {i}", (f"wrong {i}",)) for i in range(8)]
-    train_tokenizer([text for e in examples for text in (e.query, e.positive)], PIECES).save(str(root / "tokenizer.json"))
+    examples = [Example(str(i), f"query {i}", (f"answer {i}",), (f"wrong {i}",)) for i in range(8)]
+    train_tokenizer([text for e in examples for text in (e.query, *e.positives)], PIECES).save(str(root / "tokenizer.json"))
     (root / "train.jsonl").write_text("".join(example.to_json() + "\n" for example in examples))
     return root
 

@@ -33,7 +33,7 @@ def place(tmp_path_factory) -> Path:
     random = np.random.default_rng(0)
     texts = [" ".join(random.choice(WORDS, 6)) for _ in range(120)]
     train_tokenizer(texts, 300).save(str(root / "tokenizer.json"))
-    examples = [Example(str(i), texts[i], texts[40 + i], (texts[80 + i],), "find it") for i in range(40)]
+    examples = [Example(str(i), texts[i], (texts[40 + i],), (texts[80 + i],), "find it") for i in range(40)]
     (root / "train.jsonl").write_text("".join(example.to_json() + "\n" for example in examples))
     scratch = scratch_run(root)
     inputs = read_inputs(scratch, scratch.data.files, Path(scratch.tokens.tokenizer), "")

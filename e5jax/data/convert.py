@@ -1,0 +1,56 @@
+"""Any readable format to our JSONL: examples to one file, what was left out to another, and how much of each."""
+
+import re
+from collections import Counter
+from pathlib import Path
+from typing import NamedTuple
+
+from tqdm import tqdm
+
+from e5jax.data.readers.formats import AUTO, read
+from e5jax.data.readers.outcome import Options, Rejected
+from e5jax.errors import ConfigError
+from e5jax.workdir import complete
+
+_UNPRINTABLE = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
+
+
+class Counts(NamedTuple):
+    """What a conversion gave."""
+
+    examples: int
+    rejected: Counter[str]  # by kind of reason
+
+    def __str__(self) -> str:
+        lines = [f"{self.examples:,} examples, {self.rejected.total():,} rejected"]
+        return "\n".join([*lines, *(f"{count:>12,}  {kind}" for kind, count in self.rejected.most_common())])
+
+
+def convert(source: Path, output: Path, name: str = AUTO, options: Options = Options()) -> Counts:  # noqa: B008  immutable
+    """Writes `output` and, beside it, `rejects_of(output)` with one `file:line: reason` a line.
+
+    Both are whole or not there. Raises ConfigError if there is not one example.
+    """
+    examples = 0
+    rejected: Counter[str] = Counter()
+    with complete(rejects_of(output)) as rejects, complete(output) as made:
+        with made.open("w", encoding="utf-8", newline="\n") as good, rejects.open("w", encoding="utf-8", newline="\n") as bad:
+            for outcome in tqdm(read(source, name, options), desc="convert", unit=" lines", disable=None):
+                if isinstance(outcome, Rejected):
+                    bad.write(_UNPRINTABLE.sub(_escape, str(outcome)) + "\n")
+                    rejected[outcome.kind] += 1
+                else:
+                    good.write(outcome.to_json() + "\n")
+                    examples += 1
+        if not examples:
+            raise ConfigError(f"{source}: not one example; {Counts(0, rejected)}")
+    return Counts(examples, rejected)
+
+
+def rejects_of(output: Path) -> Path:
+    """`train.jsonl` -> `train.rejects.txt`."""
+    return output.with_suffix(".rejects.txt")
+
+
+def _escape(found: re.Match[str]) -> str:
+    return found[0].encode("unicode_escape").decode()

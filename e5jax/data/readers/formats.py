@@ -1,0 +1,92 @@
+"""The formats that can be read, by name."""
+
+from collections.abc import Callable, Iterator
+from itertools import islice
+from pathlib import Path
+
+from e5jax.data.readers import beir, dpr, hub, mix, msmarco, native, pairs, parquet, tevatron
+from e5jax.data.readers.compressed import bare_name
+from e5jax.data.readers.lines import Line, files, lines
+from e5jax.data.readers.outcome import Limits, Options, Outcome
+from e5jax.errors import ConfigError, RecordError
+from e5jax.jsonl import parse_value
+
+Reader = Callable[[Path, Options], Iterator[Outcome]]
+
+FORMATS: dict[str, Reader] = {
+    "e5jax": native.read,
+    "e5-mix": mix.read,
+    "pairs": pairs.read,
+    "tevatron": tevatron.read,
+    "beir": beir.read,
+    "dpr": dpr.read,
+    "msmarco": msmarco.read,
+    "parquet": parquet.read,
+    "datasets": hub.read,
+}
+AUTO = "auto"
+
+# Names that only one format has, all of them in the first line.
+_SIGNS = (
+    ({"query", "positives"}, "e5jax"),
+    ({"anchor", "positive"}, "pairs"),
+    ({"query", "pos"}, "pairs"),
+    ({"query", "positive_passages"}, "tevatron"),
+    ({"query", "positive", "negative"}, "e5-mix"),
+)
+
+
+def read(path: Path, name: str = AUTO, options: Options = Options()) -> Iterator[Outcome]:  # noqa: B008  it is immutable
+    """Examples and rejections, in the order of the files. Raises ConfigError for what is no bad line: no file, no such
+    format, a cap.
+    """
+    if name == AUTO:
+        name = detect(path, options.limits)
+    if name not in FORMATS:
+        raise ConfigError(f"format {name!r}: there is none; use one of {', '.join(FORMATS)}, {AUTO}")
+    return FORMATS[name](path, options)
+
+
+def detect(path: Path, limits: Limits = Limits()) -> str:  # noqa: B008  it is immutable
+    """The format of a file or folder, if there can be no doubt. Raises ConfigError otherwise."""
+    if not path.exists():
+        raise ConfigError(f"{path}: no such file or folder")
+    name = (_of_folder(path) if path.is_dir() else None) or _of_file(path, limits)
+    if name is None:
+        raise ConfigError(f"{path}: its format cannot be told from its content; name it, one of {', '.join(FORMATS)}")
+    return name
+
+
+def _of_folder(path: Path) -> str | None:
+    names = {bare_name(file) for file in path.iterdir()}
+    if {"corpus.jsonl", "queries.jsonl", "qrels"} <= names:
+        return "beir"
+    if names & {"collection.tsv", "msmarco-docs.tsv"}:
+        return "msmarco"
+    return "datasets" if hub.is_saved(path) else None
+
+
+def _of_file(path: Path, limits: Limits) -> str | None:
+    first = files(path, ".jsonl", ".json", ".parquet", ".csv", ".tsv")[0]
+    if first.suffix == ".parquet":
+        return "parquet"
+    line = next((line for line in islice(lines(first, limits), 1) if isinstance(line, Line)), None)
+    if line is None:
+        return None
+    if bare_name(first).endswith((".csv", ".tsv")):
+        header = set(line.text.replace("\t", ",").split(","))
+        return "pairs" if {"anchor", "positive"} <= header else None
+    return _of_json(line.text, bare_name(first))
+
+
+def _of_json(text: str, name: str) -> str | None:
+    if name.endswith(".json"):
+        return "dpr" if text.lstrip().startswith("[") else None
+    try:
+        value = parse_value(text)
+    except RecordError:
+        return None
+    if isinstance(value, list):
+        return "pairs"
+    found = {format_ for names, format_ in _SIGNS if isinstance(value, dict) and names <= set(value)}
+    return found.pop() if len(found) == 1 else None

@@ -1,0 +1,66 @@
+"""An example from a row with named columns, whatever file it is from.
+
+Names that are looked for: query | anchor | question; positive | positives | pos | answer; negative | negatives | neg and
+negative_1, negative_2, …; or Tevatron's positive_passages and negative_passages. `options.columns` names others.
+"""
+
+import re
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from e5jax.data.readers.outcome import Options
+from e5jax.data.readers.texts import identity, passages, texts
+from e5jax.errors import RecordError
+from e5jax.records import Example
+
+_NAMES = {
+    "id": ("id", "query_id", "_id"),
+    "query": ("query", "anchor", "question"),
+    "positive": ("positive", "positives", "pos", "positive_passages", "answer"),
+    "negative": ("negative", "negatives", "neg", "negative_passages"),
+    "instruction": ("instruction", "prompt"),
+    "language": ("language",),
+}
+_NUMBERED = re.compile(r"negative_\d+")
+
+
+def columns(names: Iterable[str], options: Options) -> dict[str, list[str]]:
+    """Which columns hold which part of an example. Raises RecordError if query or positive cannot be told."""
+    have = list(names)
+    if unknown := sorted(set(options.columns) - set(_NAMES)):
+        raise RecordError(f"columns: {', '.join(unknown)} cannot be given; {', '.join(_NAMES)} can")
+    if missing := sorted(set(options.columns.values()) - set(have)):
+        raise RecordError(f"columns: there is no {', '.join(missing)} among {', '.join(have)}")
+    found = {part: _find(part, have, options) for part in _NAMES}
+    if not found["query"] or not found["positive"]:
+        raise RecordError(f"columns: no query and positive among {', '.join(have) or 'none'}; say which they are")
+    return found
+
+
+def _find(part: str, have: list[str], options: Options) -> list[str]:
+    if part in options.columns:
+        return [options.columns[part]]
+    named = [name for name in _NAMES[part] if name in have][:1]
+    return named + (sorted(filter(_NUMBERED.fullmatch, have), key=lambda n: int(n[9:])) if part == "negative" else [])
+
+
+def row_example(row: Mapping[str, Any], parts: Mapping[str, list[str]], options: Options, where: str) -> Example:
+    """The example; `where` is its id if the row brings none. Raises RecordError."""
+    return Example(
+        id=identity(row, parts["id"][0], where) if parts["id"] else where,
+        query=_one(row, parts["query"]),
+        positives=_all(row, parts["positive"]),
+        negatives=_all(row, parts["negative"]),
+        instruction=_one(row, parts["instruction"]) or options.instruction,
+        language=_one(row, parts["language"]) or options.language,
+        source=options.source,
+    )
+
+
+def _one(row: Mapping[str, Any], names: list[str]) -> str:
+    value = row.get(names[0]) if names else None
+    return "" if value is None else value
+
+
+def _all(row: Mapping[str, Any], names: list[str]) -> tuple[str, ...]:
+    return tuple(text for name in names for text in (passages if name.endswith("passages") else texts)(row, name))
