@@ -16,6 +16,10 @@ EVAL = [
     "torch>=2.10,<2.14",
     "transformers>=5.5,<5.24",
 ]
+DATA = [
+    "py3langid>=0.4,<0.5",
+    "rensa>=0.5,<0.6",  # 0.5 changed what its signatures are
+]
 DEV = [
     "beartype>=0.22,<0.24",
     "hypothesis>=6.140,<7",
@@ -44,6 +48,7 @@ setup(
     extras_require={
         "tpu": ["jax[tpu]>=0.10.2,<0.11"],
         "cuda": ["jax[cuda13]>=0.10.2,<0.11"],
+        "data": DATA,
         "eval": EVAL,
         "dev": DEV,
     },
