@@ -23,16 +23,19 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from itertools import islice
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
+from zlib import crc32
 
 import numpy as np
 from rensa import RMinHash, RMinHashLSH
 
 from e5jax.data.contamination import Evaluation, beir_texts
+from e5jax.data.duplicates import without_duplicates
 from e5jax.data.near import BANDS, ROWS, THRESHOLD, NearIndex, sketch
 from e5jax.data.source import ExampleSource
-from e5jax.data.texts import texts_of
+from e5jax.data.texts import Removed, texts_of
 from e5jax.data.words import read, shingles
+from e5jax.records import Example
 
 ALIKE = 0.8
 LONG = 10  # words
@@ -42,7 +45,8 @@ class Text(NamedTuple):
     """A text of the stream."""
 
     text: str
-    planted: str  # equal, near, inside, or nothing
+    planted: str = ""  # equal, near, inside, or nothing
+    original: str = ""
 
 
 def main() -> None:
@@ -60,10 +64,9 @@ def main() -> None:
         "evaluation_texts": len(evaluation),
         "duplicates": duplicates(texts, args.planted),
         "contamination": contamination(texts, evaluation, args.planted),
+        "pairs": pairs(args.data, args.planted),
     }
-    found["libraries"] = [rensa(texts), datasketch(texts)]
-    for row in found["libraries"]:
-        print(json.dumps(row))
+    found["libraries"] = libraries(texts)
     if args.output:
         args.output.write_text(json.dumps(found, indent=2) + "\n", encoding="utf-8")
 
@@ -98,13 +101,35 @@ def duplicates(texts: list[str], planted: int) -> dict:
         return measure("duplicates", stream, remove, len(texts))
 
 
+def pairs(data: Path, planted: int) -> dict:
+    """What `without_duplicates` does to the training pairs, with copies of pairs behind them whose texts both are changed."""
+    source = ExampleSource([data / "train.jsonl"], 0)
+    examples = [source[i] for i in range(len(source))]
+    chooser = random.Random(3)
+    long = [one for one in examples if read(one.query).length >= LONG]
+    vocabulary = sorted({word for one in chooser.sample(examples, 1_000) for word in read(texts_of(one)[1][1]).words})
+    equal = [one._replace(id=f"equal {one.id}", query=one.query.upper()) for one in chooser.sample(examples, planted)]
+    near = [changed(one, vocabulary, chooser) for one in chooser.sample(long, planted)]
+    removed: list[Removed] = []
+    start = time.process_time()
+    kept = {one.id for one in without_duplicates([*examples, *equal, *near], removed.append)}
+    row = {
+        "pairs": len(examples),
+        "found": {kind: sum(one.id not in kept for one in copies) / planted for kind, copies in (("equal", equal), ("near", near))},
+        "removed_share": sum(one.id not in kept for one in examples) / len(examples),
+        "cpu_seconds": time.process_time() - start,
+    }
+    print(f"pairs: {row}")
+    return row
+
+
 def contamination(texts: list[str], evaluation: list[tuple[str, str]], planted: int) -> dict:
     """Copies of evaluation texts, anywhere in the stream."""
     chooser = random.Random(1)
     wanted = dict(evaluation)
     inside = chooser.sample([text for text in wanted.values() if read(text).length >= LONG], planted)
     copies = [copy for _, copy in plant(list(wanted.values()), planted, chooser)]
-    copies += [Text(f"{chooser.choice(texts)}\n{text}\n{chooser.choice(texts)}", "inside") for text in inside]
+    copies += [Text(f"{chooser.choice(texts)}\n{text}\n{chooser.choice(texts)}", "inside", text) for text in inside]
     stream = weave(texts, [(chooser.randint(0, len(texts)), copy) for copy in copies])
     start = time.process_time(), time.perf_counter()
     with Evaluation(evaluation) as index:
@@ -122,9 +147,9 @@ def plant(texts: list[str], count: int, chooser: random.Random) -> Iterator[tupl
     """Equal and near copies, each with the number of its original."""
     vocabulary = sorted({word for text in chooser.sample(texts, min(len(texts), 3_000)) for word in read(text).words})
     for number, i in enumerate(chooser.sample(range(len(texts)), count)):
-        yield i, Text("  ".join(texts[i].upper().split(" ")) if number % 2 else texts[i], "equal")
+        yield i, Text("  ".join(texts[i].upper().split(" ")) if number % 2 else texts[i], "equal", texts[i])
     for i in chooser.sample([i for i, text in enumerate(texts) if len(re.findall(r"\w+", text)) >= LONG], count):
-        yield i, Text(change(texts[i], vocabulary, chooser), "near")
+        yield i, Text(change(texts[i], vocabulary, chooser), "near", texts[i])
 
 
 def change(text: str, vocabulary: list[str], chooser: random.Random) -> str:
@@ -136,9 +161,18 @@ def change(text: str, vocabulary: list[str], chooser: random.Random) -> str:
     return text
 
 
+def changed(example: Example, vocabulary: list[str], chooser: random.Random) -> Example:
+    """`change` of the query and of every positive."""
+    values = {name: value for name, value in example._asdict().items() if name in ("query", "positive", "positives")}
+    for name, value in values.items():
+        new = [change(text, vocabulary, chooser) for text in ([value] if isinstance(value, str) else value)]
+        values[name] = new[0] if isinstance(value, str) else tuple(new)
+    return example._replace(id=f"near {example.id}", **values)
+
+
 def weave(texts: list[str], copies: list[tuple[int, Text]]) -> list[Text]:
     """Copies before the text of their number."""
-    places = [(i, 1, Text(text, "")) for i, text in enumerate(texts)] + [(i, 0, copy) for i, copy in copies]
+    places = [(i, 1, Text(text)) for i, text in enumerate(texts)] + [(i, 0, copy) for i, copy in copies]
     return [text for _, _, text in sorted(places, key=lambda place: place[:2])]
 
 
@@ -151,10 +185,13 @@ def measure(name: str, stream: Iterable[Text], remove: Callable[[str], tuple[str
     planted = Counter(text.planted for text, _ in seen if text.planted)
     found = Counter(text.planted for text, match in seen if text.planted and match)
     removed = [(text.text, *match) for text, match in seen if match and not text.planted]
+    lost = {text for text, _, _ in removed}
+    of_kept = [match is not None for text, match in seen if text.planted == "near" and text.original not in lost]
     ratios = [likeness(text, other) for text, reason, other in removed if reason != "equal"]
     row = {
         "planted": dict(planted),
         "found": {kind: found[kind] / planted[kind] for kind in planted},
+        "found_near_of_kept": float(np.mean(of_kept)),
         "removed": dict(Counter(reason for _, reason, _ in removed)),
         "removed_share": len(removed) / innocent,
         "false_share": sum(ratio < ALIKE for ratio in ratios) / innocent,
@@ -164,8 +201,11 @@ def measure(name: str, stream: Iterable[Text], remove: Callable[[str], tuple[str
         "memory_bytes": resident() - memory,
     }
     shares = ", ".join(f"{kind} {share:.1%}" for kind, share in row["found"].items())
-    print(f"{name}: found {shares}; not planted but removed {row['removed_share']:.2%} {row['removed']}, ", end="")
-    print(f"false {row['false_share']:.2%}; {spent[0]:.1f} s of CPU, {spent[1]:.1f} s")
+    print(
+        f"{name}: found {shares} (near copies of texts that stay: {row['found_near_of_kept']:.1%}); not planted but removed ",
+        end="",
+    )
+    print(f"{row['removed_share']:.2%} {row['removed']}, false {row['false_share']:.2%}; {spent[0]:.1f} s of CPU, {spent[1]:.1f} s")
     return row
 
 
@@ -183,57 +223,47 @@ def resident() -> int:
     return 1_024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 
 
-def rensa(texts: list[str]) -> dict:
-    """Sketches, index and queries of rensa."""
-    sets = [parts for text in texts if (parts := list(shingles(read(text).words)))]
-    start = time.process_time(), time.perf_counter()
-    sketches = RMinHash.from_token_sets(sets, BANDS * ROWS, 1)
-    middle = time.process_time(), time.perf_counter()
-    index = RMinHashLSH(THRESHOLD, BANDS * ROWS, BANDS)
-    candidates = []
-    for number, one in enumerate(sketches):
-        candidates.append(index.query(one))
-        index.insert(number, one)
-    return compared("rensa", sets, candidates, (start, middle), lambda i, j: sketches[i].jaccard(sketches[j]))
-
-
-def datasketch(texts: list[str]) -> dict:
-    """The same of datasketch, with a fast hash instead of SHA-1."""
-    from zlib import crc32
-
+def libraries(texts: list[str]) -> list[dict]:
+    """Sketches, index and queries of both libraries; datasketch with a fast hash instead of SHA-1."""
     from datasketch import MinHash, MinHashLSH
 
     sets = [parts for text in texts if (parts := list(shingles(read(text).words)))]
-    start = time.process_time(), time.perf_counter()
     coded = [[part.encode() for part in parts] for parts in sets]
-    sketches = list(MinHash.generator(coded, num_perm=BANDS * ROWS, hashfunc=crc32))
-    middle = time.process_time(), time.perf_counter()
-    index = MinHashLSH(num_perm=BANDS * ROWS, params=(BANDS, ROWS))
-    candidates = []
-    for number, one in enumerate(sketches):
-        candidates.append(index.query(one))
-        index.insert(number, one, check_duplication=False)
-    return compared("datasketch", sets, candidates, (start, middle), lambda i, j: sketches[i].jaccard(sketches[j]))
+    size = BANDS * ROWS
+    return [
+        compared("rensa", sets, lambda: RMinHash.from_token_sets(sets, size, 1), RMinHashLSH(THRESHOLD, size, BANDS)),
+        compared(
+            "datasketch",
+            sets,
+            lambda: list(MinHash.generator(coded, num_perm=size, hashfunc=crc32)),
+            MinHashLSH(num_perm=size, params=(BANDS, ROWS)),
+        ),
+    ]
 
 
-def compared(name: str, sets: list, candidates: list, times: tuple, estimate: Callable[[int, int], float]) -> dict:
+def compared(name: str, sets: list[list[str]], make: Callable[[], list], index: Any) -> dict:
     """Time, the error of estimates against exact similarities, and pairs at or above the threshold that were proposed."""
-    end = time.process_time(), time.perf_counter()
-    pairs = [(i, j) for i, near in enumerate(candidates) for j in near]
+    start = time.process_time()
+    sketches = make()
+    middle = time.process_time()
+    pairs = []
+    for number, one in enumerate(sketches):
+        pairs += [(number, other) for other in index.query(one)]
+        index.insert(number, one)
+    end = time.process_time()
     chosen = random.Random(2).sample(pairs, min(len(pairs), 20_000))
     exact = np.array([len({*sets[i]} & {*sets[j]}) / len({*sets[i]} | {*sets[j]}) for i, j in chosen])
-    error = np.array([estimate(i, j) for i, j in chosen]) - exact
-    start, middle = times
-    return {
+    error = np.array([sketches[i].jaccard(sketches[j]) for i, j in chosen]) - exact
+    row = {
         "library": name,
-        "sketch_cpu_seconds": middle[0] - start[0],
-        "sketch_seconds": middle[1] - start[1],
-        "index_cpu_seconds": end[0] - middle[0],
-        "index_seconds": end[1] - middle[1],
+        "sketch_cpu_seconds": middle - start,
+        "index_cpu_seconds": end - middle,
         "candidate_pairs": len(pairs),
         "pairs_at_threshold": round(len(pairs) * float(np.mean(exact >= THRESHOLD))),
         "root_mean_square_error": float(np.sqrt(np.mean(error**2))),
     }
+    print(", ".join(f"{key} {value:.3g}" if isinstance(value, float) else f"{key} {value}" for key, value in row.items()))
+    return row
 
 
 if __name__ == "__main__":
