@@ -22,6 +22,7 @@ DATA = [
 ]
 DEV = [
     "beartype>=0.22,<0.24",
+    "datasketch>=2.0,<3",  # beside rensa in a benchmark
     "hypothesis>=6.140,<7",
     "import-linter>=2.5,<2.17",
     "libtpu>=0.0.42,<0.0.43; platform_machine == 'x86_64' and sys_platform == 'linux'",

@@ -1,4 +1,4 @@
-"""Planted copies found and innocent texts removed, on 50,000 real texts; and the two MinHash libraries beside each other.
+"""Planted copies found and innocent texts removed, on 50,000 real texts.
 
 .venv/bin/python benchmarks/decontamination.py [--data=runs/quickstart/data] [--texts=50000] [--planted=1000] [--output=FILE]
 
@@ -7,8 +7,8 @@ packages' descriptions. `duplicates` plants copies of these texts among them; `c
 held-out queries and documents, which are of other packages. Copies are equal (half of them in other case and spacing), near (one
 word in ten replaced by another of the corpus, texts of 10 words or more) or inside (within a longer text, contamination only).
 `false` are removals of texts that were not planted and that share less than 80 % of their words, in order, with what they were
-removed for: difflib's ratio over words, which knows nothing of shingles. Seconds are those of the process's CPU time too,
-because other work on the machine stretches wall time.
+removed for: difflib's ratio over words, which knows nothing of shingles. `pairs` is what `without_duplicates` does to whole
+examples. CPU seconds are given beside wall seconds, which other work on the machine stretches.
 """
 
 import argparse
@@ -23,18 +23,16 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from itertools import islice
 from pathlib import Path
-from typing import Any, NamedTuple
-from zlib import crc32
+from typing import NamedTuple
 
 import numpy as np
-from rensa import RMinHash, RMinHashLSH
 
 from e5jax.data.contamination import Evaluation, beir_texts
 from e5jax.data.duplicates import without_duplicates
-from e5jax.data.near import BANDS, ROWS, THRESHOLD, NearIndex, sketch
+from e5jax.data.near import NearIndex, sketch
 from e5jax.data.source import ExampleSource
 from e5jax.data.texts import Removed, texts_of
-from e5jax.data.words import read, shingles
+from e5jax.data.words import read
 from e5jax.records import Example
 
 ALIKE = 0.8
@@ -66,7 +64,6 @@ def main() -> None:
         "contamination": contamination(texts, evaluation, args.planted),
         "pairs": pairs(args.data, args.planted),
     }
-    found["libraries"] = libraries(texts)
     if args.output:
         args.output.write_text(json.dumps(found, indent=2) + "\n", encoding="utf-8")
 
@@ -221,49 +218,6 @@ def likeness(one: str, other: str) -> float:
 def resident() -> int:
     """Most bytes that this process held so far."""
     return 1_024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-
-
-def libraries(texts: list[str]) -> list[dict]:
-    """Sketches, index and queries of both libraries; datasketch with a fast hash instead of SHA-1."""
-    from datasketch import MinHash, MinHashLSH
-
-    sets = [parts for text in texts if (parts := list(shingles(read(text).words)))]
-    coded = [[part.encode() for part in parts] for parts in sets]
-    size = BANDS * ROWS
-    return [
-        compared("rensa", sets, lambda: RMinHash.from_token_sets(sets, size, 1), RMinHashLSH(THRESHOLD, size, BANDS)),
-        compared(
-            "datasketch",
-            sets,
-            lambda: list(MinHash.generator(coded, num_perm=size, hashfunc=crc32)),
-            MinHashLSH(num_perm=size, params=(BANDS, ROWS)),
-        ),
-    ]
-
-
-def compared(name: str, sets: list[list[str]], make: Callable[[], list], index: Any) -> dict:
-    """Time, the error of estimates against exact similarities, and pairs at or above the threshold that were proposed."""
-    start = time.process_time()
-    sketches = make()
-    middle = time.process_time()
-    pairs = []
-    for number, one in enumerate(sketches):
-        pairs += [(number, other) for other in index.query(one)]
-        index.insert(number, one)
-    end = time.process_time()
-    chosen = random.Random(2).sample(pairs, min(len(pairs), 20_000))
-    exact = np.array([len({*sets[i]} & {*sets[j]}) / len({*sets[i]} | {*sets[j]}) for i, j in chosen])
-    error = np.array([sketches[i].jaccard(sketches[j]) for i, j in chosen]) - exact
-    row = {
-        "library": name,
-        "sketch_cpu_seconds": middle - start,
-        "index_cpu_seconds": end - middle,
-        "candidate_pairs": len(pairs),
-        "pairs_at_threshold": round(len(pairs) * float(np.mean(exact >= THRESHOLD))),
-        "root_mean_square_error": float(np.sqrt(np.mean(error**2))),
-    }
-    print(", ".join(f"{key} {value:.3g}" if isinstance(value, float) else f"{key} {value}" for key, value in row.items()))
-    return row
 
 
 if __name__ == "__main__":
