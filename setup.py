@@ -51,7 +51,7 @@ setup(
         "cuda": ["jax[cuda13]>=0.10.2,<0.11"],
         "data": DATA,
         "eval": EVAL,
-        "dev": DEV,
+        "dev": [*DEV, *DATA],  # tests clean data
     },
     entry_points={"console_scripts": ["e5jax=e5jax.__main__:main"]},
 )
