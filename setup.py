@@ -16,14 +16,17 @@ EVAL = [
     "torch>=2.10,<2.14",
     "transformers>=5.5,<5.24",
 ]
-DATA = [  # formats of others
+DATA = [  # formats of others, cleaning
     "datasets>=4,<6",
+    "py3langid>=0.4,<0.5",
     "pyarrow>=21,<27",
+    "rensa>=0.5,<0.6",  # 0.5 changed what its signatures are
     "zstandard>=0.23,<0.26",
 ]
 DEV = [
     *DATA,
     "beartype>=0.22,<0.24",
+    "datasketch>=2.0,<3",  # beside rensa in a benchmark
     "hypothesis>=6.140,<7",
     "import-linter>=2.5,<2.17",
     "libtpu>=0.0.42,<0.0.43; platform_machine == 'x86_64' and sys_platform == 'linux'",
@@ -52,7 +55,7 @@ setup(
         "cuda": ["jax[cuda13]>=0.10.2,<0.11"],
         "data": DATA,
         "eval": EVAL,
-        "dev": DEV,
+        "dev": [*DEV, *DATA],  # tests clean data
     },
     entry_points={"console_scripts": ["e5jax=e5jax.__main__:main"]},
 )

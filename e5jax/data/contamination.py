@@ -1,0 +1,129 @@
+"""Training examples that hold what a model will be evaluated on: examples flow in, those to keep flow out.
+
+Evaluation texts come as `(id, text)`: from BEIR folders (`beir_texts`) or from whoever can read the tasks of a benchmark.
+"""
+
+import json
+from array import array
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import NamedTuple, Self
+
+import numpy as np
+
+from e5jax.data.near import SHORT, THRESHOLD, NearIndex, sketch
+from e5jax.data.texts import Part, Reason, Removed, excerpt, texts_of
+from e5jax.data.words import Words, ngrams, read
+from e5jax.errors import ConfigError
+from e5jax.records import Example
+
+NGRAM = 8  # words
+SHARE = 0.7  # of the n-grams of the shorter text
+PARTS: tuple[Part, ...] = ("query", "positive", "negative")
+
+
+class Hit(NamedTuple):
+    """An evaluation text found in a training text."""
+
+    id: str
+    reason: Reason
+    similarity: float
+
+
+class Evaluation:
+    """Evaluation texts, to be found in others. Use with `with`: it holds a temporary file.
+
+    A text matches if it is equal or nearly equal to an evaluation text (`NearIndex`), contains `share` of the `NGRAM`-grams of
+    one, or has `share` of its own in one. Texts of fewer than `SHORT` words match only as a whole. In memory: an index entry for
+    each text, and 12 bytes a word.
+    """
+
+    def __init__(self, texts: Iterable[tuple[str, str]], threshold: float = THRESHOLD, share: float = SHARE):
+        self.share = share
+        self._ids: list[str] = []
+        self._sizes = array("q")  # n-grams of each text
+        self._near = NearIndex(threshold)
+        grams = [np.zeros(0, np.uint64)]
+        for name, text in texts:
+            words = read(text)
+            self._near.add(sketch(words))
+            grams.append(_grams(words))
+            self._ids.append(name)
+            self._sizes.append(len(grams[-1]))
+        owners = np.repeat(np.arange(len(self._ids), dtype=np.uint32), np.asarray(self._sizes, np.int64))
+        together = np.concatenate(grams)
+        order = np.argsort(together, kind="stable")
+        self._grams, self._owners = together[order], owners[order]
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._near.__exit__(*error)
+
+    def __len__(self) -> int:
+        return len(self._ids)
+
+    def find(self, text: str) -> Hit | None:
+        """The evaluation text that this one matches, if any: equal before near before containment."""
+        words = read(text)
+        if match := self._near.find(sketch(words)):
+            return Hit(self._ids[match.number], "equal" if match.equal else "near", match.similarity)
+        return self._containment(words)
+
+    def _containment(self, words: Words) -> Hit | None:
+        own = _grams(words)
+        starts, ends = (np.searchsorted(self._grams, own, side=side) for side in ("left", "right"))
+        shared = Counter[int]()
+        for start, end in zip(starts[ends > starts], ends[ends > starts], strict=True):
+            shared.update(self._owners[start:end].tolist())
+        best = Hit("", "contains", 0.0)
+        for number, count in shared.items():
+            reason = "contains" if self._sizes[number] <= len(own) else "contained"
+            share = count / min(self._sizes[number], len(own))
+            if share > best.similarity:
+                best = Hit(self._ids[number], reason, share)
+        return best if best.similarity >= self.share else None
+
+
+def without_contamination(
+    examples: Iterable[Example], evaluation: Evaluation, report: Callable[[Removed], object], parts: Sequence[Part] = PARTS
+) -> Iterator[Example]:
+    """Yields each example none of whose texts (of these parts) matches an evaluation text, and reports the others."""
+    for example in examples:
+        for part, text in texts_of(example):
+            if part in parts and (hit := evaluation.find(text)):
+                report(Removed(example.id, example.source, part, hit.reason, hit.id, hit.similarity, excerpt(text)))
+                break
+        else:
+            yield example
+
+
+def beir_texts(folder: Path, documents: bool = True) -> Iterator[tuple[str, str]]:
+    """Queries and, if wished, documents of a folder in BEIR layout, with ids such as `nq/queries/test12`.
+
+    A document is its title and text, as models are given it. Raises ConfigError `file:line: reason`.
+    """
+    for kind in ("queries", "corpus") if documents else ("queries",):
+        path = folder / f"{kind}.jsonl"
+        if not path.is_file():
+            raise ConfigError(f"{folder}: no {kind}.jsonl in it; give a folder in BEIR layout")
+        with path.open("rb") as file:
+            for number, line in enumerate(file, start=1):
+                name, text = _beir_line(line, f"{path}:{number}")
+                yield f"{folder.name}/{kind}/{name}", text
+
+
+def _beir_line(line: bytes, where: str) -> tuple[str, str]:
+    try:
+        values = json.loads(line)
+    except ValueError as error:
+        raise ConfigError(f"{where}: not JSON ({error})") from error
+    if not isinstance(values, dict) or not all(isinstance(values.get(name), str) for name in ("_id", "text")):
+        raise ConfigError(f"{where}: no object with the strings _id and text")
+    return values["_id"], f"{values.get('title') or ''} {values['text']}".strip()
+
+
+def _grams(words: Words) -> np.ndarray:
+    return ngrams(words.words, NGRAM if words.length >= SHORT else len(words.words) + 1)

@@ -1,0 +1,45 @@
+"""The language of a text, and how many examples of which source and language there are: the only home of py3langid."""
+
+import functools
+from collections import Counter
+from collections.abc import Iterable, Iterator
+
+from e5jax.data.texts import texts_of
+from e5jax.data.words import read
+from e5jax.records import Example
+
+CONFIDENCE = 0.5
+SHORT = 3  # words; names and titles are of no language
+LOOKED_AT = 1_000  # characters
+
+
+def language(text: str, confidence: float = CONFIDENCE) -> str:
+    """ISO 639-1 code, or "" if the text is short, the model not as sure as `confidence`, or the language has no such code.
+
+    The first call loads the model.
+    """
+    words = read(text[:LOOKED_AT])
+    if words.length < SHORT:
+        return ""
+    found, probability = _identifier().classify(text[:LOOKED_AT])
+    return found if probability >= confidence and len(found) == 2 else ""
+
+
+def with_language(examples: Iterable[Example], confidence: float = CONFIDENCE) -> Iterator[tuple[Example, str]]:
+    """Each example with the language of its positives, which are longer than queries, or of its query if that is unknown."""
+    for example in examples:
+        texts = texts_of(example)
+        positives = " ".join(text for part, text in texts if part == "positive")
+        yield example, language(positives, confidence) or language(texts[0][1], confidence)
+
+
+def count(examples: Iterable[Example]) -> Counter[tuple[str, str]]:
+    """Number of examples by (source, language)."""
+    return Counter((example.source, code) for example, code in with_language(examples))
+
+
+@functools.cache
+def _identifier():
+    from py3langid.langid import MODEL_FILE, LanguageIdentifier  # noqa: PLC0415  takes a moment, and many streams need none
+
+    return LanguageIdentifier.from_model_file(MODEL_FILE, norm_probs=True)

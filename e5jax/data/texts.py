@@ -1,0 +1,32 @@
+"""The texts of an example, and what is said of an example that was removed for one of them."""
+
+from typing import Literal, NamedTuple
+
+from e5jax.records import Example
+
+EXCERPT = 120  # characters
+
+Part = Literal["query", "positive", "negative"]
+Reason = Literal["equal", "near", "contains", "contained"]
+
+
+class Removed(NamedTuple):
+    """An example left out. `similarity` belongs to `reason`: a Jaccard similarity or a share of n-grams, 1.0 for equal texts."""
+
+    id: str
+    source: str
+    part: Part  # where the text is in the example; of a duplicate, the part that matches less well
+    reason: Reason
+    matched_id: str  # of the example that was kept, or of the evaluation text
+    similarity: float
+    excerpt: str  # the beginning of the text, on one line
+
+
+def texts_of(example: Example) -> list[tuple[Part, str]]:
+    """All texts of an example: the query first, then the positives, then the negatives. No other code here knows the fields."""
+    return [("query", example.query), ("positive", example.positive), *(("negative", text) for text in example.negatives)]
+
+
+def excerpt(text: str) -> str:
+    """The beginning of a text, spaces and line breaks made single spaces."""
+    return " ".join(text[: 4 * EXCERPT].split())[:EXCERPT]

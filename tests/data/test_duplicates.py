@@ -1,0 +1,61 @@
+import random
+from itertools import chain
+
+from e5jax.data.duplicates import without_duplicates
+from tests.data.examples import changed, example, sentence
+
+WORDS = sentence(random.Random(9), 2_000)
+
+
+def clean(*sets):
+    removed = []
+    return [one.id for one in without_duplicates(chain(*sets), removed.append)], removed
+
+
+def text(seed, length=30):
+    return " ".join(sentence(random.Random(seed), length))
+
+
+def near(words, seed=0):
+    return " ".join(changed(words.split(), random.Random(seed), WORDS))
+
+
+def test_the_first_copy_stays_within_a_set_and_across_sets():
+    one = [example("a", "what is jax", text(1), source="first"), example("b", "What is JAX?", text(1).upper(), source="first")]
+    two = [example("c", "what is jax", near(text(1)), source="second"), example("d", "what is flax", text(2), source="second")]
+    kept, removed = clean(one, two)
+    assert kept == ["a", "d"]
+    assert [(r.id, r.source, r.reason, r.matched_id) for r in removed] == [
+        ("b", "first", "equal", "a"),
+        ("c", "second", "near", "a"),
+    ]
+    assert (removed[0].similarity, removed[0].part) == (1.0, "positive")
+    assert 0.6 <= removed[1].similarity < 1
+    assert near(text(1)).startswith(removed[1].excerpt)
+
+
+def test_a_second_passage_and_a_second_question_are_kept():
+    questions = [example(f"q{i}", text(100 + i, 12), text(1)) for i in range(20)]
+    answers = [example(f"a{i}", "what is jax", text(200 + i)) for i in range(20)]
+    crossed = [example("x", text(100, 12), text(200))]  # both parts were seen, but not together
+    kept, removed = clean(questions, answers, crossed)
+    assert removed == []
+    assert len(kept) == 41
+
+
+def test_negatives_decide_nothing():
+    kept, _ = clean([example("a", "what is jax", text(1), (text(2),)), example("b", "what is jax", text(1), (text(3),))])
+    assert kept == ["a"]
+    kept, _ = clean([example("a", "what is jax", text(1), (text(2),)), example("b", "what is flax", text(3), (text(2),))])
+    assert kept == ["a", "b"]
+
+
+def test_planted_copies_are_removed_and_no_others():
+    innocent = [example(f"{i}", text(i, 8), text(1_000 + i, 12 + i % 50)) for i in range(300)]
+    equal = [one._replace(id=f"copy {one.id}", query=one.query.title()) for one in innocent[::3]]
+    alike = [example(f"copy {i}", text(i, 8), near(text(1_000 + i, 12 + i % 50), i)) for i in range(1, 300, 3)]
+    kept, removed = clean(innocent, equal, alike)
+    assert kept[:300] == [one.id for one in innocent]
+    assert len(kept) <= 303  # a near copy or two may be overlooked, an equal one may not
+    assert all(r.id == f"copy {r.matched_id}" for r in removed)
+    assert [r.id for r in removed if r.reason == "equal"] == [one.id for one in equal]
