@@ -1,0 +1,48 @@
+"""The records that are mined for: what is read of them, and how they are written with their negatives."""
+
+import json
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from e5jax.errors import ConfigError
+from e5jax.mine.lines import Lines
+from e5jax.records import Example, parse_example
+
+
+class Asked(NamedTuple):
+    """What mining needs of a record."""
+
+    id: str
+    query: str
+    instruction: str
+    positives: tuple[str, ...]
+    negatives: tuple[str, ...]
+
+
+class Examples:
+    """The records of a JSONL file. All are checked on opening."""
+
+    def __init__(self, path: Path):
+        self._lines = Lines(path)
+        if not len(self._lines):
+            raise ConfigError(f"--input={path}: no records in it")
+
+    def __len__(self) -> int:
+        return len(self._lines)
+
+    def __iter__(self) -> Iterator[Asked]:
+        return map(self.asked, range(len(self)))
+
+    def asked(self, index: int) -> Asked:
+        """What mining needs of one record."""
+        example = self._example(index)
+        return Asked(example.id, example.query, example.instruction, (example.positive,), example.negatives)
+
+    def mined(self, index: int, negatives: Sequence[str], positive_scores: Sequence[float], scores: Sequence[float]) -> str:
+        """The record as one line, its negatives replaced, with scores."""
+        found = {"negatives": list(negatives), "positive_scores": list(positive_scores), "negative_scores": list(scores)}
+        return json.dumps(self._example(index)._asdict() | found, ensure_ascii=False)
+
+    def _example(self, index: int) -> Example:
+        return parse_example(self._lines[index], self._lines.where(index))
