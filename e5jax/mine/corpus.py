@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import overload
 
 import numpy as np
-from jaxtyping import Int
 
 from e5jax.errors import ConfigError
 from e5jax.mine.lines import Lines

@@ -27,7 +27,7 @@ RECORDS, REPORT = "mined.jsonl", "report.json"
 
 
 def main(model: str, source: Path, corpus: Path | None, output: Path, rules: Mining) -> int:
-    """Mines with the model of a folder or hub id, and prints what came of it. Without a corpus, the records' own passages are it."""
+    """Mines with a folder's or hub id's model and prints what came of it. Without a corpus, the records' own passages are it."""
     if not source.is_file():
         raise ConfigError(f"--input={source}: there is no such file")
     folder = hf.locate(model)
@@ -98,7 +98,7 @@ def _search(given: Given, examples: Examples, texts: Corpus, rules: Mining, tall
 
 
 def _never(examples: Examples, texts: Corpus) -> Iterator[frozenset[int]]:
-    """For each example what is no negative of it: positives of any record with its query, the query itself, the text with its id."""
+    """For each example what is no negative: positives of any record with its query, the query itself, the text with its id."""
     of_query: defaultdict[str, set[int | None]] = defaultdict(set)
     for asked in examples:
         of_query[asked.query].update(map(texts.place, asked.positives))
