@@ -27,11 +27,13 @@ class Sizes(NamedTuple):
     queries: int  # of a product
     rows: int  # of a block, on each device
     group: int = 16  # rows that share a maximum
-    looked: int = 16  # groups a query looks into at a time
+    looked: int = 32  # groups a query looks into at a time
 
 
-CPU = Sizes(queries=128, rows=8_192)  # scores stay in the cache
+CPU = Sizes(queries=128, rows=32_768)  # more queries at a time would push the scores out of the cache
 ACCELERATOR = Sizes(queries=2_048, rows=65_536)
+BLOCK_BYTES = 2**28  # of vectors, over all devices: wide ones make up in work for what they lack in number
+LOOKS = 3  # from that many on, sorting all scores of a block costs less
 
 Shards = Sequence[Float[np.ndarray, "p d"]]
 
@@ -60,7 +62,7 @@ def top_k(
     shards = [corpus] if isinstance(corpus, np.ndarray) else corpus
     _check(queries, shards, k)
     devices = jax.local_devices() if devices is None else devices
-    sizes = _fitted(sizes or (CPU if devices[0].platform == "cpu" else ACCELERATOR), len(queries), _rows(shards), len(devices))
+    sizes = _fitted(sizes or (CPU if devices[0].platform == "cpu" else ACCELERATOR), queries, _rows(shards), len(devices))
     mesh = jax.make_mesh((len(devices),), (AXIS,), axis_types=(AxisType.Explicit,), devices=devices)
     step = _step(mesh, sizes)
     found = [_pass(step, queries[start : start + PASS], shards, k, mesh, sizes, progress) for start in range(0, len(queries), PASS)]
@@ -81,12 +83,12 @@ def _rows(shards: Shards) -> int:
     return sum(map(len, shards))
 
 
-def _fitted(sizes: Sizes, queries: int, rows: int, devices: int) -> Sizes:
-    """No larger than what there is to do, in whole groups."""
-    share = -(-max(rows, 1) // devices)
+def _fitted(sizes: Sizes, queries: np.ndarray, rows: int, devices: int) -> Sizes:
+    """No larger than memory allows and what there is to do, in whole groups."""
+    share, held = -(-max(rows, 1) // devices), BLOCK_BYTES // (4 * max(queries.shape[1], 1) * devices)
     return sizes._replace(
-        queries=min(sizes.queries, max(queries, 1)),
-        rows=-(-min(sizes.rows, share) // sizes.group) * sizes.group,
+        queries=min(sizes.queries, max(len(queries), 1)),
+        rows=-(-max(min(sizes.rows, share, held), 1) // sizes.group) * sizes.group,
     )
 
 
@@ -180,7 +182,7 @@ def _search_block(
 
 
 def _take(best: Best, scores: Float[Array, "q group p"], real: Int[Array, ""], first: Int[Array, ""], looked: int) -> Best:
-    """Looks into the groups that may hold a better score, from low places to high, a few at a time.
+    """Looks into the groups that may hold a better score, from low places to high, a few at a time; into all where they are many.
 
     In that order what comes later loses every tie, as `lax.top_k` has it, and the rising k-th best rules further groups out.
     """
@@ -199,13 +201,23 @@ def _take(best: Best, scores: Float[Array, "q group p"], real: Int[Array, ""], f
         at = jnp.minimum(count - rank, count - 1)
         row = at[:, :, None] * size + jnp.arange(size, dtype=jnp.int32)[None, None]
         inside = jnp.take_along_axis(scores, at[:, None, :], axis=2).swapaxes(1, 2)
-        usable = (rank > 0)[:, :, None] & (row < real) & ~jnp.isnan(inside)
-        inside = jnp.where(usable, jnp.where(inside == 0, 0.0, inside), -jnp.inf)  # top_k sets 0 above -0
-        merged = _merge(kept, inside.reshape(len(at), -1), (first + row).reshape(len(at), -1))
+        merged = merge(kept, inside, jnp.where((rank > 0)[:, :, None], row, real))
         return hits(merged, jnp.where(rank[:, -1] > 0, at[:, -1], count)), merged
 
+    def merge(kept: Best, inside: Float[Array, "q p group"], row: Int[Array, "q p group"]) -> Best:
+        usable = (row < real) & ~jnp.isnan(inside)
+        inside = jnp.where(usable, jnp.where(inside == 0, 0.0, inside), -jnp.inf)  # top_k sets 0 above -0
+        return _merge(kept, inside.reshape(len(inside), -1), (first + row).reshape(len(inside), -1))
+
+    def sort(kept: Best) -> Best:
+        row = jnp.arange(count * size, dtype=jnp.int32).reshape(1, count, size)
+        return merge(kept, scores.swapaxes(1, 2), jnp.broadcast_to(row, (len(scores), count, size)))
+
+    def few(kept: Best) -> Best:
+        return jax.lax.while_loop(lambda state: state[0].any(), look, (start, kept))[1]
+
     start = hits(best, jnp.full_like(best.places[:, 0], -1))
-    return jax.lax.while_loop(lambda state: state[0].any(), look, (start, best))[1]
+    return jax.lax.cond(start.sum(1).max() > LOOKS * looked, sort, few, best)
 
 
 def _merge(best: Best, scores: Float[Array, "q n"], places: Int[Array, "q n"]) -> Best:

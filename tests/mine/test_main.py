@@ -21,7 +21,7 @@ from e5jax.mine.main import mine
 from e5jax.mine.settings import Mining
 from tests.mine import small
 
-class Dies(small.Letters):
+class Dies(small.Hashing):
     def encode(self, texts):
         if len(self.calls) == {calls}:
             os.kill(os.getpid(), signal.SIGKILL)
@@ -37,14 +37,15 @@ def tree(folder: Path) -> dict[str, bytes]:
 
 def test_negatives_are_those_of_brute_force(tmp_path):
     records, corpus = small.task(tmp_path)
-    rules = Mining(negatives=3, first=2, last=20, relative_margin=0.02)
-    report = mine(small.Letters(), "model", records, corpus, tmp_path / "out", rules)
+    rules = Mining(negatives=3, first=2, last=60, relative_margin=0.02)
+    report = mine(small.Hashing(), "model", records, corpus, tmp_path / "out", rules)
     texts = list(dict.fromkeys(line["text"] for line in small.read(corpus)))
     wanted = {}
     for given in small.read(records):
         query, positive = small.vector(given["query"]), small.vector(given["positive"])
         ranked = sorted((text for text in texts if text != given["positive"]), key=lambda text: -(small.vector(text) @ query))
-        fit = [text for text in ranked[1:20] if small.vector(text) @ query <= 0.98 * (positive @ query)]
+        most = positive @ query - 0.02 * abs(positive @ query)
+        fit = [text for text in ranked[1:60] if small.vector(text) @ query <= most]
         if len(fit) >= 3:
             wanted[given["id"]] = fit[:3]
     mined = small.read(tmp_path / "out/mined.jsonl")
@@ -62,11 +63,10 @@ def test_negatives_are_those_of_brute_force(tmp_path):
 
 def test_positives_of_the_same_query_the_query_and_the_text_of_its_id_are_never_negatives(tmp_path):
     given = [small.record(0, "abc", "aabbcc"), small.record(1, "abc", "abcc"), small.record(2, "def", "ddeeff")]
-    corpus = [{"text": text} for text in ("aabbcc", "abcc", "abc", "abcd", "ddeeff", "def", "defg")] + [
-        {"_id": "r2", "text": "deff"}
-    ]
+    corpus = [{"text": text} for text in ("aabbcc", "abcc", "abc", "abcd", "ddeeff", "def", "defg")]
+    corpus.append({"_id": "r2", "text": "deff"})
     files = small.write(tmp_path / "r.jsonl", given), small.write(tmp_path / "c.jsonl", corpus)
-    mine(small.Letters(), "model", *files, tmp_path / "out", Mining(negatives=7, last=7, short="keep"))
+    mine(small.Hashing(), "model", *files, tmp_path / "out", Mining(negatives=7, last=7, short="keep"))
     found = {line["id"]: set(line["negatives"]) for line in small.read(tmp_path / "out/mined.jsonl")}
     assert found["r0"] == found["r1"] == {"abcd", "ddeeff", "def", "defg", "deff"}
     assert found["r2"] == {"aabbcc", "abcc", "abc", "abcd", "defg"}
@@ -75,7 +75,7 @@ def test_positives_of_the_same_query_the_query_and_the_text_of_its_id_are_never_
 def test_without_a_corpus_the_records_passages_are_mined(tmp_path):
     given = [small.record(i, text, f"{text} positive", [f"{text} negative"]) for i, text in enumerate(small.words(5))]
     records = small.write(tmp_path / "r.jsonl", given)
-    report = mine(small.Letters(), "model", records, None, tmp_path / "out", Mining(negatives=2, last=9))
+    report = mine(small.Hashing(), "model", records, None, tmp_path / "out", Mining(negatives=2, last=9))
     known = {text for line in given for text in (line["positive"], *line["negatives"])}
     assert report["corpus"] == len(known) == 10
     for line in small.read(tmp_path / "out/mined.jsonl"):
@@ -87,9 +87,9 @@ def test_another_model_text_or_instruction_is_embedded_anew_and_nothing_else(tmp
     records, corpus = small.task(tmp_path)
 
     def embedded(identity: str = "model", **changed: str) -> int:
-        letters = small.Letters()
-        mine(letters, identity, records, corpus, tmp_path / "out", Mining(**changed))
-        return sum(map(len, letters.calls))
+        hashing = small.Hashing()
+        mine(hashing, identity, records, corpus, tmp_path / "out", Mining(**changed))
+        return sum(map(len, hashing.calls))
 
     queries, passages, positives = 20, 90, 10
     assert embedded() == queries + passages + positives
@@ -102,13 +102,13 @@ def test_another_model_text_or_instruction_is_embedded_anew_and_nothing_else(tmp
 
 def test_a_killed_run_loses_at_most_one_shard_and_ends_as_if_it_had_not_been_killed(tmp_path):
     records, corpus = small.task(tmp_path)
-    straight = small.Letters()
+    straight = small.Hashing()
     mine(straight, "model", records, corpus, tmp_path / "straight", Mining(shard=16))
     code = KILLED.format(calls=4, records=str(records), corpus=str(corpus), output=str(tmp_path / "out"))
     killed = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, check=False)
     assert killed.returncode == -9
     assert len(list((tmp_path / "out").rglob("*.npy"))) == 4
-    again = small.Letters()
+    again = small.Hashing()
     mine(again, "model", records, corpus, tmp_path / "out", Mining(shard=16))
     assert again.calls == straight.calls[4:]  # the fifth was under way
     left = {name: content for name, content in tree(tmp_path / "out").items() if "/." not in name}
