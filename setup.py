@@ -27,6 +27,7 @@ DEV = [
     *DATA,
     "beartype>=0.22,<0.24",
     "datasketch>=2.0,<3",  # beside rensa in a benchmark
+    "faiss-cpu>=1.15,<1.16",  # benchmarks/search.py
     "hypothesis>=6.140,<7",
     "import-linter>=2.5,<2.17",
     "libtpu>=0.0.42,<0.0.43; platform_machine == 'x86_64' and sys_platform == 'linux'",

@@ -60,6 +60,7 @@ def parser() -> argparse.ArgumentParser:
         "--backend", choices=("torch", "jax"), default="torch", help="what runs the model (default: %(default)s)"
     )
     evaluator.add_argument("--instruction", help="instead of each task's own instruction; empty for none")
+    _add_mine(add("mine", _mine, "finds hard negatives for records with a model; the same command goes on where it was"))
     _add_plan(add("plan", _plan, "compiles a config's training step for a machine that is not here, and says what it needs"))
     return top
 
@@ -88,6 +89,32 @@ def _add_data(stage: argparse.ArgumentParser) -> None:
     columns = "columns of tables: query=title,positive=body"
     converter.add_argument("--columns", default="", metavar="OURS=THEIRS,…", help=columns)
     converter.add_argument("--ratio", type=float, metavar="X", help="most decompressed bytes per compressed one (default: 200)")
+
+
+def _add_mine(stage: argparse.ArgumentParser) -> None:
+    stage.add_argument("--model", required=True, metavar="DIR", help="Hugging Face folder or hub id of the model")
+    stage.add_argument("--input", type=Path, required=True, metavar="FILE", help="records, JSONL; their negatives are replaced")
+    corpus = "JSONL with `text`, or lines of text; from-records: the records' own passages (default: from-records)"
+    stage.add_argument("--corpus", default="from-records", metavar="FILE", help=corpus)
+    stage.add_argument(
+        "--output", type=Path, required=True, metavar="DIR", help="mined.jsonl, report.json, and vectors/ to resume from"
+    )
+    for name, kind, default, text in [
+        ("negatives", int, 1, "of each record"),
+        ("first", int, 1, "best rank that may be a negative; positives have no rank"),
+        ("last", int, 100, "worst rank"),
+        ("absolute-margin", float, None, "a negative scores at least that much less than every positive"),
+        ("relative-margin", float, None, "the same as a share of the positive's score; 0.05 is at most 95 %% of it"),
+        ("min-score", float, None, "of a negative"),
+        ("max-score", float, None, "of a negative"),
+        ("pick", str, "top", "top: the best ranks that are left; random: any, by --seed"),
+        ("short", str, "drop", "what becomes of records with too few negatives: drop or keep"),
+        ("seed", int, 0, "of --pick=random"),
+        ("shard", int, 16_384, "texts embedded between two savings"),
+    ]:
+        said = "" if default is None else " (default: %(default)s)"
+        stage.add_argument(f"--{name}", type=kind, default=default, help=text + said)
+    stage.add_argument("--instruction", help="instead of each record's own; empty for none")
 
 
 def _add_plan(stage: argparse.ArgumentParser) -> None:
@@ -162,6 +189,17 @@ def _eval(args: argparse.Namespace, _: list[str]) -> int:
     from e5jax.eval.main import main as evaluate
 
     return evaluate(args)
+
+
+def _mine(args: argparse.Namespace, _: list[str]) -> int:
+    from dataclasses import fields
+
+    from e5jax.mine.settings import Mining
+
+    rules = Mining(**{field.name: getattr(args, field.name) for field in fields(Mining)})  # before JAX is imported
+    from e5jax.mine.main import main as mine
+
+    return mine(args.model, args.input, None if args.corpus == "from-records" else Path(args.corpus), args.output, rules)
 
 
 def _plan(args: argparse.Namespace, overrides: list[str]) -> int:

@@ -24,7 +24,9 @@ class Removed(NamedTuple):
 
 def texts_of(example: Example) -> list[tuple[Part, str]]:
     """All texts of an example: the query first, then the positives, then the negatives. No other code here knows the fields."""
-    return [("query", example.query), ("positive", example.positive), *(("negative", text) for text in example.negatives)]
+    texts: list[tuple[Part, str]] = [("query", example.query)]
+    texts += [("positive", text) for text in example.positives]
+    return texts + [("negative", text) for text in example.negatives]
 
 
 def excerpt(text: str) -> str:

@@ -9,7 +9,7 @@ HAN = [chr(code) for code in range(0x4E00, 0x4E00 + 1_500)]
 
 
 def example(name: str, query: str, positive: str, negatives: tuple[str, ...] = (), source: str = "") -> Example:
-    return Example(id=name, query=query, positive=positive, negatives=negatives, source=source)
+    return Example(id=name, query=query, positives=(positive,), negatives=negatives, source=source)
 
 
 def sentence(chooser: random.Random, length: int) -> list[str]:

@@ -1,0 +1,1 @@
+"""Hard negatives: a model embeds queries and a corpus, exact search ranks, rules choose."""

@@ -1,0 +1,47 @@
+"""The records that are mined for: what is read of them, and how they are written with their negatives."""
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from e5jax.errors import ConfigError
+from e5jax.mine.lines import Lines
+from e5jax.records import Example, parse_example
+
+
+class Asked(NamedTuple):
+    """What mining needs of a record."""
+
+    id: str
+    query: str
+    instruction: str
+    positives: tuple[str, ...]
+    negatives: tuple[str, ...]
+
+
+class Examples:
+    """The records of a JSONL file. All are checked on opening."""
+
+    def __init__(self, path: Path):
+        self._lines = Lines(path)
+        if not len(self._lines):
+            raise ConfigError(f"--input={path}: no records in it")
+
+    def __len__(self) -> int:
+        return len(self._lines)
+
+    def __iter__(self) -> Iterator[Asked]:
+        return map(self.asked, range(len(self)))
+
+    def asked(self, index: int) -> Asked:
+        """What mining needs of one record."""
+        example = self._example(index)
+        return Asked(example.id, example.query, example.instruction, example.positives, example.negatives)
+
+    def mined(self, index: int, negatives: Sequence[str], positive_scores: Sequence[float], scores: Sequence[float]) -> str:
+        """The record as one line, its negatives replaced, with scores."""
+        scored = {"positive_scores": tuple(positive_scores), "negative_scores": tuple(scores)}
+        return self._example(index)._replace(negatives=tuple(negatives), **scored).to_json()
+
+    def _example(self, index: int) -> Example:
+        return parse_example(self._lines[index], self._lines.where(index))

@@ -1,0 +1,118 @@
+"""`e5jax mine`: hard negatives for records, from a corpus, with a model. A killed run goes on where its vectors end."""
+
+import json
+from collections import defaultdict
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple, TextIO
+
+import numpy as np
+from jaxtyping import Float
+from tqdm import tqdm
+
+from e5jax.embedder import Embedder
+from e5jax.errors import ConfigError
+from e5jax.mine.corpus import Corpus, digest_of, write_corpus
+from e5jax.mine.examples import Asked, Examples
+from e5jax.mine.report import Tally
+from e5jax.mine.rules import choose
+from e5jax.mine.settings import Mining
+from e5jax.mine.vectors import Shards, TextEmbedder, embed, model_identity, rows
+from e5jax.model import hf
+from e5jax.search import PASS, top_k
+from e5jax.tokens import query_text
+from e5jax.workdir import complete, write_text
+
+RECORDS, REPORT = "mined.jsonl", "report.json"
+
+
+def main(model: str, source: Path, corpus: Path | None, output: Path, rules: Mining) -> int:
+    """Mines with a folder's or hub id's model and prints what came of it. Without a corpus, the records' own passages are it."""
+    if not source.is_file():
+        raise ConfigError(f"--input={source}: there is no such file")
+    folder = hf.locate(model)
+    report = mine(Embedder.from_pretrained(folder), model_identity(folder), source, corpus, output, rules)
+    short = f"{report['short']['examples']:,} with too few negatives: {report['short']['action']}"
+    print(f"mine: {report['written']:,} of {report['examples']:,} records in {output / RECORDS}; {short}")
+    return 0
+
+
+def mine(embedder: TextEmbedder, identity: str, source: Path, corpus: Path | None, output: Path, rules: Mining) -> dict:
+    """Writes `mined.jsonl` and `report.json` below `output`, and `vectors/`; returns the report."""
+    examples = Examples(source)
+    if corpus is None:
+        corpus = output / "corpus.jsonl"
+        write_corpus(corpus, (text for asked in examples for text in (*asked.positives, *asked.negatives)))
+    texts = Corpus(corpus)
+    given = _embed(embedder, identity, examples, texts, output / "vectors", rules)
+    tally = Tally()
+    with complete(output / RECORDS) as temporary, temporary.open("w", encoding="utf-8", newline="\n") as file:
+        _search(given, examples, texts, rules, tally, file)
+    report = tally.report(rules, {"corpus": len(texts), "corpus_duplicates": texts.duplicates})
+    write_text(output / REPORT, json.dumps(report, indent=2) + "\n")
+    return report
+
+
+class Given(NamedTuple):
+    """All vectors, and where a text that is no text of the corpus has its own."""
+
+    corpus: Shards
+    queries: Shards
+    positives: Shards
+    extra: dict[str, int]
+
+
+def _embed(embedder: TextEmbedder, identity: str, examples: Examples, texts: Corpus, folder: Path, rules: Mining) -> Given:
+    missing = (text for asked in examples for text in asked.positives if texts.place(text) is None)
+    extra = {text: place for place, text in enumerate(dict.fromkeys(missing))}
+    asked = [query_text(asked.query, asked.instruction if rules.instruction is None else rules.instruction) for asked in examples]
+
+    def vectors(name: str, of: Corpus | list[str], fingerprint: str) -> Shards:
+        return embed(embedder, of, f"{identity} {fingerprint}", folder / name, rules.shard)
+
+    return Given(
+        vectors("corpus", texts, texts.fingerprint),
+        vectors("queries", asked, digest_of(asked)),
+        vectors("positives", list(extra), digest_of(list(extra))),
+        extra,
+    )
+
+
+def _search(given: Given, examples: Examples, texts: Corpus, rules: Mining, tally: Tally, file: TextIO) -> None:
+    """Ranks, chooses and writes, some examples at a time."""
+    never = list(_never(examples, texts))
+    depth = min(rules.last + max(map(len, never)), len(texts))
+    starts = range(0, len(examples), PASS)
+    with tqdm(total=len(texts) * len(starts), unit="text", desc="search", disable=None) as bar:
+        for start in starts:
+            numbers = np.arange(start, min(start + PASS, len(examples)))
+            queries = rows(given.queries, numbers)
+            ranking = zip(*top_k(queries, given.corpus, depth, progress=bar.update), strict=True)
+            for number, query, (scores, places) in zip(numbers.tolist(), queries, ranking, strict=True):
+                positives = _vectors(given, texts, examples.asked(number)) @ query
+                choice = choose(scores, places, float(positives.min()), never[number], rules, number)
+                tally.add(choice, positives, scores)
+                if len(choice.chosen) == rules.negatives or rules.short == "keep":
+                    found = [texts[place] for place in places[choice.chosen].tolist()]
+                    file.write(examples.mined(number, found, positives.tolist(), scores[choice.chosen].tolist()) + "\n")
+
+
+def _never(examples: Examples, texts: Corpus) -> Iterator[frozenset[int]]:
+    """For each example what is no negative: positives of any record with its query, the query itself, the text with its id."""
+    of_query: defaultdict[str, set[int | None]] = defaultdict(set)
+    for asked in examples:
+        of_query[asked.query].update(map(texts.place, asked.positives))
+    for asked in examples:
+        places = {*of_query[asked.query], texts.place(asked.query), texts.place_of_id(asked.id)}
+        yield frozenset(place for place in places if place is not None)
+
+
+def _vectors(given: Given, texts: Corpus, asked: Asked) -> Float[np.ndarray, "p d"]:
+    """Of its positives."""
+
+    def one(text: str) -> Float[np.ndarray, "1 d"]:
+        place = texts.place(text)
+        shards, at = (given.positives, given.extra[text]) if place is None else (given.corpus, place)
+        return rows(shards, np.array([at]))
+
+    return np.concatenate([one(text) for text in asked.positives])

@@ -1,0 +1,56 @@
+"""Texts into shards of vectors on disk. A shard is there whole or not at all, and one that is there is not made again."""
+
+import hashlib
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+from jaxtyping import Float, Int
+from tqdm import tqdm
+
+from e5jax.model import hf
+from e5jax.workdir import complete
+
+Shards = list[Float[np.ndarray, "p d"]]
+
+
+class TextEmbedder(Protocol):
+    """What mining needs of `e5jax.Embedder`."""
+
+    def encode(self, texts: Sequence[str]) -> Float[np.ndarray, "b d"]: ...
+
+
+def embed(embedder: TextEmbedder, texts: Sequence[str], identity: str, place: Path, shard: int) -> Shards:
+    """The vectors of all texts, read from disk as they are used: one array of `shard` rows after the other.
+
+    `identity` says all that they depend on. It becomes part of the name of their folder, which starts with `place`: what
+    another model or other texts left there is not mistaken for them.
+    """
+    name = place.name
+    place = place.with_name(f"{name}-{hashlib.sha256(f'{identity} {shard}'.encode()).hexdigest()[:16]}")
+    files = [place / f"{number:06}.npy" for number in range(-(-len(texts) // shard))]
+    with tqdm(total=len(texts), unit="text", desc=f"encode {name}", disable=None) as bar:
+        for number, file in enumerate(files):
+            start, stop = number * shard, min((number + 1) * shard, len(texts))
+            if not file.exists():
+                with complete(file) as temporary:
+                    np.save(temporary, embedder.encode(texts[start:stop]))
+            bar.update(stop - start)
+    return [np.load(file, mmap_mode="r") for file in files]
+
+
+def rows(shards: Shards, places: Int[np.ndarray, " n"]) -> Float[np.ndarray, "n d"]:
+    """The vectors at these places."""
+    size = len(shards[0])
+    return np.stack([shards[place // size][place % size] for place in places.tolist()])
+
+
+def model_identity(folder: Path) -> str:
+    """SHA-256 over every file that the vectors of a model depend on."""
+    digest = hashlib.sha256()
+    for file in sorted({*folder.glob("*.json"), *folder.glob("*/config.json"), *hf.files(folder)}):
+        digest.update(file.relative_to(folder).as_posix().encode())
+        with file.open("rb") as opened:
+            digest.update(hashlib.file_digest(opened, "sha256").digest())
+    return digest.hexdigest()

@@ -1,0 +1,227 @@
+"""Exact search by inner product: a corpus larger than memory flows in by blocks, the best k of each query flow out.
+
+Rows of a block are spread over the devices, and each device keeps the best k of the rows it has seen. A block costs its
+products and one maximum over each group of rows; only groups that beat a query's k-th best are looked into, and after the
+first blocks these are few (docs/decisions/0013-exact-search.md).
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from functools import cache, partial
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
+from jaxtyping import Array, Bool, Float, Int
+
+from e5jax.errors import ConfigError
+
+AXIS = "rows"
+PASS = 32_768  # queries of one pass over the corpus: what bounds the memory of the running best
+
+
+class Sizes(NamedTuple):
+    """How the work is cut. Scores of `queries` × `rows` are all that a device holds at a time."""
+
+    queries: int  # of a product
+    rows: int  # of a block, on each device
+    group: int = 16  # rows that share a maximum
+    looked: int = 32  # groups a query looks into at a time
+
+
+CPU = Sizes(queries=128, rows=32_768)  # more queries at a time would push the scores out of the cache
+ACCELERATOR = Sizes(queries=2_048, rows=65_536)
+BLOCK_BYTES = 2**28  # of vectors, over all devices: wide ones make up in work for what they lack in number
+LOOKS = 3  # from that many on, sorting all scores of a block costs less
+
+Shards = Sequence[Float[np.ndarray, "p d"]]
+
+
+class Best(NamedTuple):
+    """The best k so far, by falling score and then rising place. Places count the rows that the device has seen."""
+
+    scores: Float[Array, "device c q k"]
+    places: Int[Array, "device c q k"]
+
+
+def top_k(
+    queries: Float[np.ndarray, "q d"],
+    corpus: Float[np.ndarray, "p d"] | Shards,
+    k: int,
+    devices: Sequence[jax.Device] | None = None,
+    sizes: Sizes | None = None,
+    progress: Callable[[int], object] | None = None,
+) -> tuple[Float[np.ndarray, "q k"], Int[np.ndarray, "q k"]]:
+    """Scores (float32) and places (int64) of the k rows with the largest inner product, best first; the lower place wins a tie.
+
+    `corpus` is an array or a sequence of arrays that count on, from memory or from `np.load(mmap_mode="r")`. Where it has fewer
+    than k rows, scores are -inf and places -1; rows with NaN are never found. `progress` is told how many rows of the
+    corpus have been searched since its last call. Raises ConfigError when widths differ or k is below 1.
+    """
+    shards = [corpus] if isinstance(corpus, np.ndarray) else corpus
+    _check(queries, shards, k)
+    devices = jax.local_devices() if devices is None else devices
+    sizes = _fitted(sizes or (CPU if devices[0].platform == "cpu" else ACCELERATOR), queries, _rows(shards), len(devices))
+    mesh = jax.make_mesh((len(devices),), (AXIS,), axis_types=(AxisType.Explicit,), devices=devices)
+    step = _step(mesh, sizes)
+    found = [_pass(step, queries[start : start + PASS], shards, k, mesh, sizes, progress) for start in range(0, len(queries), PASS)]
+    if not found:
+        return np.zeros((0, k), np.float32), np.zeros((0, k), np.int64)
+    return np.concatenate([scores for scores, _ in found]), np.concatenate([places for _, places in found])
+
+
+def _check(queries: np.ndarray, shards: Shards, k: int) -> None:
+    if k < 1:
+        raise ConfigError(f"k={k}: must be at least 1")
+    for shard in shards:
+        if shard.ndim != 2 or shard.shape[1] != queries.shape[1]:
+            raise ConfigError(f"corpus of shape {list(shard.shape)}: queries are [{len(queries)}, {queries.shape[1]}]")
+
+
+def _rows(shards: Shards) -> int:
+    return sum(map(len, shards))
+
+
+def _fitted(sizes: Sizes, queries: np.ndarray, rows: int, devices: int) -> Sizes:
+    """No larger than memory allows and what there is to do, in whole groups."""
+    share, held = -(-max(rows, 1) // devices), BLOCK_BYTES // (4 * max(queries.shape[1], 1) * devices)
+    return sizes._replace(
+        queries=min(sizes.queries, max(len(queries), 1)),
+        rows=-(-max(min(sizes.rows, share, held), 1) // sizes.group) * sizes.group,
+    )
+
+
+def _pass(
+    step: Callable[..., Best],
+    queries: np.ndarray,
+    shards: Shards,
+    k: int,
+    mesh: Mesh,
+    sizes: Sizes,
+    progress: Callable[[int], object] | None,
+) -> tuple[np.ndarray, np.ndarray]:
+    """One pass over the corpus for some of the queries."""
+    spread, whole = (NamedSharding(mesh, PartitionSpec(*axes)) for axes in ((AXIS,), ()))
+    count = -(-min(len(queries), PASS) // sizes.queries)
+    tiles = np.zeros((count * sizes.queries, queries.shape[1]), np.float32)
+    tiles[: len(queries)] = queries
+    asked = jax.device_put(tiles.reshape(count, sizes.queries, -1), whole)
+    shape = (mesh.size, count, sizes.queries, k)
+    best = Best(*(jax.device_put(np.full(shape, value), spread) for value in (np.float32(-np.inf), np.int32(-1))))
+    for number, (block, filled) in enumerate(_blocks(shards, sizes.rows * mesh.size)):
+        # A device's share of a block that is not full: -inf is never written into vectors, so the number of rows goes along.
+        real = np.clip(filled - np.arange(mesh.size) * sizes.rows, 0, sizes.rows).astype(np.int32)
+        before = best
+        best = step(best, asked, *jax.device_put((block, real), spread), np.int32(number * sizes.rows))
+        jax.block_until_ready(before)  # one block is read while another is searched, and no more are in memory
+        if progress:
+            progress(filled)
+    return _merged(best, len(queries), sizes.rows)
+
+
+def _blocks(shards: Shards, rows: int) -> Iterator[tuple[Float[np.ndarray, "p d"], int]]:
+    """The corpus in order in new arrays of `rows` rows, and how many of them are real: all but in the last."""
+    block, filled = None, 0
+    for shard in shards:
+        done = 0
+        while done < len(shard):
+            if block is None:
+                block = np.zeros((rows, shard.shape[1]), np.float32)
+            taken = min(rows - filled, len(shard) - done)
+            block[filled : filled + taken] = shard[done : done + taken]
+            filled, done = filled + taken, done + taken
+            if filled == rows:
+                yield block, filled
+                block, filled = None, 0
+    if block is not None:
+        yield block, filled
+
+
+def _merged(best: Best, queries: int, rows: int) -> tuple[np.ndarray, np.ndarray]:
+    """The best k of all devices, places counted over the whole corpus."""
+    devices, _, _, k = best.scores.shape
+    scores = np.asarray(best.scores).reshape(devices, -1, k)[:, :queries]
+    seen = np.asarray(best.places).reshape(devices, -1, k)[:, :queries].astype(np.int64)
+    block, row = np.divmod(seen, rows)
+    places = np.where(seen < 0, -1, (block * devices + np.arange(devices)[:, None, None]) * rows + row)
+    scores, places = (np.concatenate(list(part), axis=1) for part in (scores, places))  # device after device in each row
+    if devices > 1:
+        order = np.lexsort((places, -scores), axis=1)[:, :k]
+        scores, places = (np.take_along_axis(part, order, axis=1) for part in (scores, places))
+    return scores, places
+
+
+@cache  # else every search would compile anew
+def _step(mesh: Mesh, sizes: Sizes) -> Callable[..., Best]:
+    """The program that takes one block into the best so far."""
+    spread, whole = PartitionSpec(AXIS), PartitionSpec()
+    local = partial(_search_block, sizes=sizes)
+    return jax.jit(jax.shard_map(local, mesh=mesh, in_specs=(spread, whole, spread, spread, whole), out_specs=spread))
+
+
+def _search_block(
+    best: Best,
+    queries: Float[Array, "c q d"],
+    block: Float[Array, "p d"],
+    real: Int[Array, "1"],
+    first: Int[Array, ""],
+    sizes: Sizes,
+) -> Best:
+    """On one device: every tile of queries against its part of the block."""
+    groups = sizes.rows // sizes.group
+    # The members of a group lie `groups` columns apart in the scores, so that maxima are taken over whole vectors.
+    rows = block.reshape(groups, sizes.group, -1).swapaxes(0, 1).reshape(sizes.rows, -1)
+
+    def one(tile: tuple[Best, Array]) -> Best:
+        kept, asked = tile
+        scores = jnp.einsum("qd,pd->qp", asked, rows, precision="highest").reshape(len(asked), sizes.group, groups)
+        return _take(kept, scores, real[0], first, sizes.looked)
+
+    return jax.tree.map(lambda part: part[None], jax.lax.map(one, (jax.tree.map(lambda part: part[0], best), queries)))
+
+
+def _take(best: Best, scores: Float[Array, "q group p"], real: Int[Array, ""], first: Int[Array, ""], looked: int) -> Best:
+    """Looks into the groups that may hold a better score, from low places to high, a few at a time; into all where they are many.
+
+    In that order what comes later loses every tie, as `lax.top_k` has it, and the rising k-th best rules further groups out.
+    """
+    _, size, count = scores.shape
+    most = scores.max(1)
+    group = jnp.arange(count, dtype=jnp.int32)
+
+    def hits(kept: Best, beyond: Int[Array, " q"]) -> Bool[Array, "q p"]:
+        better = ~(most <= kept.scores[:, -1:])  # NaN hides what else is in its group
+        return better & (group[None] > beyond[:, None]) & (group[None] * size < real)
+
+    def look(state: tuple[Array, Best]) -> tuple[Array, Best]:
+        hit, kept = state
+        # The lowest places first. float32, exact for numbers of groups, is what top_k is fast for.
+        rank = jax.lax.top_k(jnp.where(hit, count - group[None], 0).astype(jnp.float32), min(looked, count))[0].astype(jnp.int32)
+        at = jnp.minimum(count - rank, count - 1)
+        row = at[:, :, None] * size + jnp.arange(size, dtype=jnp.int32)[None, None]
+        inside = jnp.take_along_axis(scores, at[:, None, :], axis=2).swapaxes(1, 2)
+        merged = merge(kept, inside, jnp.where((rank > 0)[:, :, None], row, real))
+        return hits(merged, jnp.where(rank[:, -1] > 0, at[:, -1], count)), merged
+
+    def merge(kept: Best, inside: Float[Array, "q p group"], row: Int[Array, "q p group"]) -> Best:
+        usable = (row < real) & ~jnp.isnan(inside)
+        inside = jnp.where(usable, jnp.where(inside == 0, 0.0, inside), -jnp.inf)  # top_k sets 0 above -0
+        return _merge(kept, inside.reshape(len(inside), -1), (first + row).reshape(len(inside), -1))
+
+    def sort(kept: Best) -> Best:
+        row = jnp.arange(count * size, dtype=jnp.int32).reshape(1, count, size)
+        return merge(kept, scores.swapaxes(1, 2), jnp.broadcast_to(row, (len(scores), count, size)))
+
+    def few(kept: Best) -> Best:
+        return jax.lax.while_loop(lambda state: state[0].any(), look, (start, kept))[1]
+
+    start = hits(best, jnp.full_like(best.places[:, 0], -1))
+    return jax.lax.cond(start.sum(1).max() > LOOKS * looked, sort, few, best)
+
+
+def _merge(best: Best, scores: Float[Array, "q n"], places: Int[Array, "q n"]) -> Best:
+    """The k best of both, the former first among equals."""
+    found, order = jax.lax.top_k(jnp.concatenate([best.scores, scores], axis=1), best.scores.shape[1])
+    chosen = jnp.take_along_axis(jnp.concatenate([best.places, places], axis=1), order, axis=1)
+    return Best(found, jnp.where(found == -jnp.inf, -1, chosen))
