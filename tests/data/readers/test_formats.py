@@ -345,3 +345,12 @@ def test_a_byte_order_mark_is_no_part_of_the_first_line(tmp_path):
     (tmp_path / "x.tsv").write_bytes("\ufeffanchor\tpositive\r\nq\tp\r\n".encode())
     (found,) = read(tmp_path / "x.tsv", "pairs")
     assert found == Example("x:2", "q", ("p",), source="x")
+
+
+def test_an_object_that_is_not_closed_does_not_swallow_the_next(tmp_path):
+    kept = '{"question": "kept", "positive_ctxs": [{"title": "", "text": "p"}]}'
+    lost = kept.replace("kept", "lost").removesuffix("]}")
+    (tmp_path / "x.json").write_text(f'[{lost},\n{kept},\n{{"title": "", "text": "end of another"}}]}}\n]')
+    found = list(read(tmp_path / "x.json", "dpr"))
+    assert [example.query for example in good(found)] == ["kept"]
+    assert bad(found)[0] == f"{tmp_path / 'x.json'}:1: object is not closed: the next one begins inside it"
