@@ -3,7 +3,6 @@
 import os
 import weakref
 from array import array
-from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +10,7 @@ import numpy as np
 from e5jax.errors import ConfigError
 
 
-class Lines(Sequence[bytes]):
+class Lines:
     """The lines of a file. Blank ones are left out."""
 
     def __init__(self, path: Path):
@@ -34,10 +33,6 @@ class Lines(Sequence[bytes]):
     def __getitem__(self, index: int) -> bytes:
         start, length, _ = self._spans[index].tolist()
         return os.pread(self._descriptor, length, start)
-
-    def __iter__(self) -> Iterator[bytes]:
-        with self.path.open("rb") as file:
-            yield from (line for line in file if line.strip())
 
     def where(self, index: int) -> str:
         """`file:line` of a line."""
