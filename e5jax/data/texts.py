@@ -1,5 +1,6 @@
 """The texts of an example, and what is said of an example that was removed for one of them."""
 
+from collections.abc import Sequence
 from typing import Literal, NamedTuple
 
 from e5jax.records import Example
@@ -24,9 +25,8 @@ class Removed(NamedTuple):
 
 def texts_of(example: Example) -> list[tuple[Part, str]]:
     """All texts of an example: the query first, then the positives, then the negatives. No other code here knows the fields."""
-    texts: list[tuple[Part, str]] = [("query", example.query)]
-    texts += [("positive", text) for text in example.positives]
-    return texts + [("negative", text) for text in example.negatives]
+    parts: list[tuple[Part, Sequence[str]]] = [("positive", example.positives), ("negative", example.negatives)]
+    return [("query", example.query), *((part, text) for part, texts in parts for text in texts)]
 
 
 def excerpt(text: str) -> str:
