@@ -114,7 +114,7 @@ def test_a_slow_program_rules_out_only_what_keeps_the_same(monkeypatch):
         def seconds(self, one, of):
             return super().seconds(one, of) * (4 if one.remat == "everything" else 1)
 
-    on = machine(links=100.0)
+    on = machine()
     best, _, tried = run(monkeypatch, on, formula=Slow())
     assert {one.remat for one in tried} >= {"everything", "projections"}
     assert step(best) == min(Slow().seconds(one, problem(on)) for one in every(problem(on)))
