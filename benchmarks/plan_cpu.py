@@ -33,7 +33,7 @@ RUNS = {
         Training(
             model=Model(dtype="float32", remat="projections"),
             tokens=Tokens(limit=64),
-            batch=Batch(16, 1, 3),
+            batch=Batch(16, 1, 3, shards=8),
             optim=OPTIM,
             mesh=Mesh(1, 8, 1),
         ),
@@ -44,7 +44,7 @@ RUNS = {
             model=Model(dtype="float32", remat="projections"),
             tokens=Tokens(limit=64),
             lora=Lora(rank=16, dropout=0.1),
-            batch=Batch(16, 1, 3),
+            batch=Batch(16, 1, 3, shards=8),
             optim=OPTIM,
             mesh=Mesh(2, 2, 2),
         ),
@@ -54,7 +54,7 @@ RUNS = {
         Training(
             model=Model(dtype="float32", remat="nothing"),
             tokens=Tokens(limit=192),
-            batch=Batch(8, 1, 3),
+            batch=Batch(8, 1, 3, shards=8),
             optim=OPTIM,
             mesh=Mesh(8, 1, 1),
         ),
