@@ -114,9 +114,9 @@ def test_a_slow_program_rules_out_only_what_keeps_the_same(monkeypatch):
         def seconds(self, one, of):
             return super().seconds(one, of) * (4 if one.remat == "everything" else 1)
 
-    on = machine()
+    on = machine(links=100.0)
     best, _, tried = run(monkeypatch, on, formula=Slow())
-    assert {one.remat for one in tried} >= {"everything", "projections"}
+    assert {"everything", "projections"} <= {one.remat for one in tried}
     assert step(best) == min(Slow().seconds(one, problem(on)) for one in every(problem(on)))
 
 
@@ -156,13 +156,15 @@ def test_full_fine_tuning_has_no_integers(monkeypatch):
     assert {one.quantisation for one in run(monkeypatch, machine(4), overrides=["--config.lora=none"])[2]} == {"none"}
 
 
-def test_a_limit_that_is_reached_is_no_reason_for_a_lower_precision(monkeypatch):
+def test_a_limit_that_is_reached_is_no_reason_for_a_lower_precision(monkeypatch, capsys):
     on = machine(0.3)
     refused = sum(one.quantisation == "none" for one in run(monkeypatch, on)[2])
     assert refused > 1
+    capsys.readouterr()
     best, _, fewer = run(monkeypatch, on, limit=refused - 1)
     assert best is None
     assert {one.quantisation for one in fewer} == {"none"}
+    assert "nothing fits with" not in capsys.readouterr().err
 
 
 # --- what a refusal tells ------------------------------------------------------------------------------------------
