@@ -240,4 +240,4 @@ def test_trials_of_kept_chunks_count(monkeypatch):
     tried = run(monkeypatch, machine(2), overrides=FEW, means=SHORT)[2]
     plain = sum(not one.kept for one in tried)
     assert plain < len(tried)
-    assert run(monkeypatch, machine(2), limit=plain + 1, overrides=FEW, means=SHORT)[2] == tried[: plain + 1]
+    assert run(monkeypatch, machine(2), limit=plain, overrides=FEW, means=SHORT)[2] == tried[:plain]
