@@ -5,9 +5,9 @@ search starts where most is refused, and skips what it can already tell:
 
 - what certainly lives at once must be below the room, the chip's limit less the headroom;
 - what a refused setting needed beyond that shrinks no faster than its chunks, and not at all when layers keep more;
-- no fewer FLOPs and no less traffic than in a setting that fits cannot be faster, nor can the longer of compute and network
-  when it exceeds both of that one together. Estimates leave out main memory, so only the fastest program yet and settings
-  with layers that keep the same are judged by.
+- a setting whose estimate takes longer than a fitting program does is slower, and where layers keep the same, so is one with no
+  fewer FLOPs and no less traffic, or with the longer of the two above both together. Estimates know nothing of main memory,
+  which is why they do not compare layers that keep more with layers that keep less.
 
 Integers in place of the base change what a run computes. A lower precision is tried only when every setting of the higher one
 was refused or ruled out, and never when config or command line name one.
@@ -144,11 +144,10 @@ def _fastest(found: dict[Setting, Guess], first: Setting | None, trials: list[Tr
 
 
 def _slower(one: Setting, found: dict[Setting, Guess], trials: Sequence[Trial]) -> bool:
-    """By the guesses for the fastest program yet, and for those with layers that keep the same."""
+    """Than a program that was timed, or by the guesses than one with layers that keep the same."""
     fitting = [trial for trial in trials if trial.fits]
-    best = min(fitting, key=_seconds, default=None)
-    against = [trial for trial in fitting if trial is best or trial.setting.remat == one.remat]
-    return any(found[one].no_faster_than(found[trial.setting]) for trial in against)
+    alike = [found[trial.setting] for trial in fitting if trial.setting.remat == one.remat]
+    return max(found[one]) >= min(map(_seconds, fitting), default=math.inf) or any(map(found[one].no_faster_than, alike))
 
 
 def _keep(found: dict[Setting, Guess], trials: list[Trial], asked: Search, of: Problem) -> None:

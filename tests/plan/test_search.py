@@ -114,9 +114,9 @@ def test_a_slow_program_rules_out_only_what_keeps_the_same(monkeypatch):
         def seconds(self, one, of):
             return super().seconds(one, of) * (4 if one.remat == "everything" else 1)
 
-    on = machine()
+    on = machine(links=100.0)
     best, _, tried = run(monkeypatch, on, formula=Slow())
-    assert {one.remat for one in tried} >= {"everything", "projections"}
+    assert {"everything", "projections"} <= {one.remat for one in tried}
     assert step(best) == min(Slow().seconds(one, problem(on)) for one in every(problem(on)))
 
 
@@ -240,4 +240,4 @@ def test_trials_of_kept_chunks_count(monkeypatch):
     tried = run(monkeypatch, machine(2), overrides=FEW, means=SHORT)[2]
     plain = sum(not one.kept for one in tried)
     assert plain < len(tried)
-    assert run(monkeypatch, machine(2), limit=plain + 1, overrides=FEW, means=SHORT)[2] == tried[: plain + 1]
+    assert run(monkeypatch, machine(2), limit=plain, overrides=FEW, means=SHORT)[2] == tried[:plain]
