@@ -8,7 +8,7 @@ from typing import NamedTuple
 from tqdm import tqdm
 
 from e5jax.data.readers.formats import AUTO, read
-from e5jax.data.readers.outcome import Options, Rejected
+from e5jax.data.readers.outcome import OPTIONS, Options, Rejected
 from e5jax.errors import ConfigError
 from e5jax.workdir import complete
 
@@ -26,7 +26,7 @@ class Counts(NamedTuple):
         return "\n".join([*lines, *(f"{count:>12,}  {kind}" for kind, count in self.rejected.most_common())])
 
 
-def convert(source: Path, output: Path, name: str = AUTO, options: Options = Options()) -> Counts:  # noqa: B008  immutable
+def convert(source: Path, output: Path, name: str = AUTO, options: Options = OPTIONS) -> Counts:
     """Writes `output` and, beside it, `rejects_of(output)` with one `file:line: reason` a line.
 
     Both are whole or not there. Raises ConfigError if there is not one example.

@@ -4,6 +4,8 @@ import functools
 from collections import Counter
 from collections.abc import Iterable, Iterator
 
+from py3langid.langid import MODEL_FILE, LanguageIdentifier
+
 from e5jax.data.texts import texts_of
 from e5jax.data.words import read
 from e5jax.records import Example
@@ -40,6 +42,4 @@ def count(examples: Iterable[Example]) -> Counter[tuple[str, str]]:
 
 @functools.cache
 def _identifier():
-    from py3langid.langid import MODEL_FILE, LanguageIdentifier  # noqa: PLC0415  takes a moment, and many streams need none
-
     return LanguageIdentifier.from_model_file(MODEL_FILE, norm_probs=True)

@@ -7,6 +7,8 @@ decides. In memory is what finds candidates; the shingles themselves lie in a te
 import os
 import tempfile
 from array import array
+from contextlib import ExitStack
+from functools import partial
 from typing import NamedTuple, Self
 
 import numpy as np
@@ -46,6 +48,9 @@ def sketch(text: Words) -> Sketch:
     return Sketch(text.key, hashes(parts), minhash)
 
 
+_scratch = partial(tempfile.TemporaryFile, buffering=0)
+
+
 class NearIndex:
     """Texts are numbered from 0 in the order in which they are added. Use with `with`: it holds a temporary file."""
 
@@ -53,14 +58,15 @@ class NearIndex:
         self.threshold = threshold
         self._keys: dict[bytes, int] = {}
         self._near = RMinHashLSH(threshold, BANDS * ROWS, BANDS)
-        self._file = tempfile.TemporaryFile(buffering=0)  # noqa: SIM115  closed by __exit__
+        self._open = ExitStack()
+        self._file = self._open.enter_context(_scratch())
         self._ends = array("q", [0])  # of each text's shingles in the file, counted in shingles
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._file.close()
+        self._open.close()
 
     def __len__(self) -> int:
         return len(self._ends) - 1

@@ -3,7 +3,7 @@
 import zlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, NamedTuple
 
 import zstandard
 
@@ -15,11 +15,20 @@ SUFFIXES = (".gz", ".zst")
 
 _PLAIN = 1 << 20
 _FREE = 1 << 20  # decompressed bytes before the ratio counts: small files may repeat themselves
-# First bytes (no UTF-8 text begins like this), a decompressor, and how many bytes it is given at once: formats that
-# expand a thousandfold and thirty-thousandfold then give no more than some tens of MB before the caps are looked at.
-_ENGINES: tuple[tuple[bytes, Callable[[], Any], int], ...] = (
-    (b"\x1f\x8b", lambda: zlib.decompressobj(wbits=31), 16 << 10),
-    (b"\x28\xb5\x2f\xfd", lambda: zstandard.ZstdDecompressor().decompressobj(), 1 << 10),
+
+
+class _Engine(NamedTuple):
+    """What undoes a compression."""
+
+    magic: bytes  # first bytes; no UTF-8 text begins like this
+    make: Callable[[], Any]
+    size: int  # bytes given at once
+
+
+# Formats that expand a thousandfold and thirty-thousandfold then give no more than some tens of MB before the caps are looked at.
+_ENGINES = (
+    _Engine(b"\x1f\x8b", lambda: zlib.decompressobj(wbits=31), 16 << 10),
+    _Engine(b"\x28\xb5\x2f\xfd", lambda: zstandard.ZstdDecompressor().decompressobj(), 1 << 10),
 )
 
 
@@ -28,7 +37,7 @@ def chunks(path: Path, limits: Limits) -> Iterator[bytes]:
     try:
         with path.open("rb") as raw:
             engine = _engine(raw)
-            yield from iter(lambda: raw.read(_PLAIN), b"") if engine is None else _capped(raw, *engine, path, limits)
+            yield from iter(lambda: raw.read(_PLAIN), b"") if engine is None else _capped(raw, engine, path, limits)
     except OSError as error:
         raise ConfigError(f"{path}: {error.strerror}") from error
 
@@ -44,15 +53,15 @@ def bare_name(path: Path) -> str:
     return path.name.removesuffix(path.suffix) if path.suffix in SUFFIXES else path.name
 
 
-def _engine(raw: BinaryIO) -> tuple[Callable[[], Any], int] | None:
+def _engine(raw: BinaryIO) -> _Engine | None:
     head = raw.read(4)
     raw.seek(0)
-    return next((engine for magic, *engine in _ENGINES if head.startswith(magic)), None)  # type: ignore[return-value]
+    return next((engine for engine in _ENGINES if head.startswith(engine.magic)), None)
 
 
-def _capped(raw: BinaryIO, make: Callable[[], Any], size: int, path: Path, limits: Limits) -> Iterator[bytes]:
+def _capped(raw: BinaryIO, engine: _Engine, path: Path, limits: Limits) -> Iterator[bytes]:
     total = 0
-    for piece in _decompressed(raw, make, size):
+    for piece in _decompressed(raw, engine):
         total += len(piece)
         if total > limits.total_bytes:
             raise ConfigError(f"{path}: more than {limits.total_bytes:,} bytes when decompressed; raise total_bytes to read it")
@@ -64,14 +73,14 @@ def _capped(raw: BinaryIO, make: Callable[[], Any], size: int, path: Path, limit
         yield piece
 
 
-def _decompressed(raw: BinaryIO, make: Callable[[], Any], size: int) -> Iterator[bytes]:
+def _decompressed(raw: BinaryIO, engine: _Engine) -> Iterator[bytes]:
     """One stream behind the other, as `cat a.gz b.gz` makes them."""
-    engine = None
-    while chunk := raw.read(size):
+    stream = None
+    while chunk := raw.read(engine.size):
         while chunk:
-            engine = engine or make()
-            yield engine.decompress(chunk)
-            chunk = engine.unused_data if engine.eof else b""
-            engine = None if engine.eof else engine
-    if engine:
+            stream = stream or engine.make()
+            yield stream.decompress(chunk)
+            chunk = stream.unused_data if stream.eof else b""
+            stream = None if stream.eof else stream
+    if stream:
         raise EOFError("it ends too early")

@@ -59,7 +59,9 @@ def elements(pieces: Iterable[bytes], file: str, limits: Limits, names: tuple[st
     closed = False
     try:
         while True:
-            end = _BETWEEN.match(text.held, text.at).end()  # type: ignore[union-attr]  # it matches nothing, too
+            between = _BETWEEN.match(text.held, text.at)
+            assert between is not None, "it matches nothing, too"
+            end = between.end()
             closed = closed or "]" in text.held[text.at : end]
             text.use(end)
             if text.at < len(text.held):

@@ -7,7 +7,7 @@ from pathlib import Path
 from e5jax.data.readers import beir, dpr, hub, mix, msmarco, native, pairs, parquet, tevatron
 from e5jax.data.readers.compressed import bare_name
 from e5jax.data.readers.lines import Line, files, lines
-from e5jax.data.readers.outcome import Limits, Options, Outcome
+from e5jax.data.readers.outcome import LIMITS, OPTIONS, Limits, Options, Outcome
 from e5jax.errors import ConfigError, RecordError
 from e5jax.jsonl import parse_value
 
@@ -36,7 +36,7 @@ _SIGNS = (
 )
 
 
-def read(path: Path, name: str = AUTO, options: Options = Options()) -> Iterator[Outcome]:  # noqa: B008  it is immutable
+def read(path: Path, name: str = AUTO, options: Options = OPTIONS) -> Iterator[Outcome]:
     """Examples and rejections, in the order of the files. Raises ConfigError for what is no bad line: no file, no such
     format, a cap.
     """
@@ -47,7 +47,7 @@ def read(path: Path, name: str = AUTO, options: Options = Options()) -> Iterator
     return FORMATS[name](path, options)
 
 
-def detect(path: Path, limits: Limits = Limits()) -> str:  # noqa: B008  it is immutable
+def detect(path: Path, limits: Limits = LIMITS) -> str:
     """The format of a file or folder, if there can be no doubt. Raises ConfigError otherwise."""
     if not path.exists():
         raise ConfigError(f"{path}: no such file or folder")

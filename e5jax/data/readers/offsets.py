@@ -3,6 +3,8 @@
 import tempfile
 from array import array
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 from typing import IO, Generic, NamedTuple, Self, TypeVar
 
@@ -32,7 +34,9 @@ class Offsets(Generic[Value]):
     def __init__(self, path: Path, limits: Limits, parse: Callable[[str], tuple[str, Value]]):
         self.path, self._limits, self._parse = path, limits, parse
         self._spooled = is_compressed(path)
-        self._file: IO[bytes] = tempfile.TemporaryFile() if self._spooled else path.open("rb")  # noqa: SIM115  see __exit__
+        open_file = tempfile.TemporaryFile if self._spooled else partial(path.open, "rb")
+        self._open = ExitStack()
+        self._file: IO[bytes] = self._open.enter_context(open_file())
         self._hashes = self._starts = self._numbers = np.empty(0, np.int64)
         self._used = np.empty(0, bool)
 
@@ -40,7 +44,7 @@ class Offsets(Generic[Value]):
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._file.close()
+        self._open.close()
 
     def scan(self, unique: bool, skip: Callable[[str], bool] | None = None) -> Iterator[Rejected]:
         """Reads the file once; `unique`: a key that comes again is rejected. A line that `skip` knows is left out."""

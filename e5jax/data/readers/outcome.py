@@ -34,6 +34,9 @@ class Limits(NamedTuple):
     total_bytes: int = 256 << 30  # decompressed bytes of a file
 
 
+LIMITS = Limits()
+
+
 class Options(NamedTuple):
     """How to read, and what to write into examples whose format does not say it."""
 
@@ -42,4 +45,7 @@ class Options(NamedTuple):
     source: str = ""  # empty: the name of the file
     split: str = "train"
     columns: Mapping[str, str] = MappingProxyType({})  # our name -> the file's: {"query": "title", "positive": "body"}
-    limits: Limits = Limits()
+    limits: Limits = LIMITS
+
+
+OPTIONS = Options()
