@@ -29,7 +29,6 @@ class Set(NamedTuple):
     hub: tuple[tuple[str, str], ...] = ()  # data sets of the Hugging Face hub and the files in them, for `--from hub`
     mix: str = ""  # its file in the training mix of echo-embeddings, without .jsonl
     symmetric: bool = False  # query and passage are of one kind, for one of the instructions at least
-    columns: Mapping[str, str] = MappingProxyType({})  # of a table: our name -> the publisher's
     relevance: int = 1  # least grade of a positive, where judgments have grades
     sha256: Mapping[str, str] = MappingProxyType({})  # file name -> checksum, where the publisher states one
 
@@ -147,7 +146,6 @@ SETS = (
         (("princeton-nlp/datasets-for-simcse", "nli_for_simcse.csv"),),
         "allnli",
         True,
-        MappingProxyType({"query": "sent0", "positive": "sent1", "negative": "hard_neg"}),
     ),
     Set(
         "squad",
