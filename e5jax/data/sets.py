@@ -32,6 +32,11 @@ class Set(NamedTuple):
     relevance: int = 1  # least grade of a positive, where judgments have grades
     sha256: Mapping[str, str] = MappingProxyType({})  # file name -> checksum, where the publisher states one
 
+    @property
+    def all_formats(self) -> tuple[str, ...]:
+        """Readers of its publisher's files, of the mix, and of our own records."""
+        return tuple(dict.fromkeys((*self.formats, *(("e5-mix",) if self.mix else ()), "e5jax")))
+
 
 _QUESTION = "Given a question, retrieve Wikipedia passages that answer the question"
 _ANSWER = "Retrieve Wikipedia passages that answer the question"
@@ -135,10 +140,7 @@ SETS = (
         "nli",
         "NLI (SNLI and MultiNLI)",
         1,
-        (
-            "Given a premise, retrieve a hypothesis that is entailed by the premise",
-            "Retrieve semantically similar text",
-        ),
+        ("Given a premise, retrieve a hypothesis that is entailed by the premise", "Retrieve semantically similar text"),
         "CC BY 4.0 (SNLI); CC BY 3.0, CC BY-SA 3.0, MIT, OANC (MultiNLI)",
         ("en",),
         ("pairs",),
