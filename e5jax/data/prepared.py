@@ -78,7 +78,8 @@ def _open(folder: Path) -> ArrayRecordDataSource:
     try:
         records = ArrayRecordDataSource(files)
     except _DAMAGED as error:
-        raise ConfigError(f"{folder}: its array_record files are damaged or missing ({error}); prepare the set again") from error
+        said = str(error) or "cut short"
+        raise ConfigError(f"{folder}: its array_record files are damaged or missing ({said}); prepare the set again") from error
     if len(records) != examples:
         raise ConfigError(f"{folder}: has {len(records)} records, and its manifest says {examples}; prepare the set again")
     return records
