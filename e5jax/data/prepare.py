@@ -11,6 +11,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import chain
 from pathlib import Path
+from types import MappingProxyType
 from typing import NamedTuple
 
 from e5jax.data.builder import VERSION, write
@@ -49,7 +50,7 @@ class Order(NamedTuple):
     revisions: Sequence[str] = ()  # of data sets of the hub that they are from
     format: str = AUTO
     language: str = ""  # empty: the set's, or the one that the names of the files tell
-    sha256: Mapping[str, str] = {}  # file name -> what the checksum must be
+    sha256: Mapping[str, str] = MappingProxyType({})  # file name -> what the checksum must be
     limits: Limits = LIMITS
 
 
@@ -75,12 +76,12 @@ def prepare(order: Order, output: Path) -> tuple[Path, Counts]:
 
 
 def checksums(order: Order) -> dict[str, str]:
-    """SHA-256 of every file below the sources, by its name there. Raises ConfigError for one that is not what it must be."""
+    """SHA-256 of every file of the sources, by its name there. Raises ConfigError for one that is not what it must be."""
     found: dict[str, str] = {}
     for source in order.sources:
         if not source.exists():
             raise ConfigError(f"{source}: no such file or folder")
-        for file in files(source, ""):
+        for file in _read_for(order, source):
             with file.open("rb") as opened:
                 found[_name(file, source)] = hashlib.file_digest(opened, "sha256").hexdigest()
     for name, wanted in {**order.chosen.sha256, **order.sha256}.items():
@@ -120,6 +121,12 @@ def _check_mix(chosen: Set, source: Path) -> None:
     for file in files(source, ".jsonl"):
         if (held := in_mix(name_of(file))) and held[0] is not chosen:
             raise ConfigError(f"{file}: is {held[0].title} of the training mix, not {chosen.title}; prepare {held[0].name} from it")
+
+
+def _read_for(order: Order, source: Path) -> list[Path]:
+    """The files of a source; pairs of MS MARCO have their texts beside them."""
+    beside = source.is_file() and _format(order, source) == "msmarco"
+    return [path for path in sorted(source.parent.iterdir()) if path.is_file()] if beside else files(source, "")
 
 
 def _name(file: Path, source: Path) -> str:

@@ -160,6 +160,13 @@ def test_the_same_files_give_the_same_wherever_they_are(tmp_path):
     assert manifest["languages"] == {"fi": 2}
 
 
+def test_pairs_of_ms_marco_are_recorded_with_the_texts_beside_them(tmp_path):
+    file = published("msmarco_passage", tmp_path) / "qidpidtriples.train.full.2.tsv"
+    folder, _ = prepare(Order(named("msmarco_passage"), [file], format="msmarco"), tmp_path / "out")
+    names = list(json.loads((folder / "manifest.json").read_text())["sha256"])
+    assert names == ["collection.tsv", "qidpidtriples.train.full.2.tsv", "queries.train.tsv"]
+
+
 def test_the_language_is_that_of_the_set_or_of_the_files_name():
     assert language_of(named("nq"), Path("mrtydi-v1.1-thai/x.json")) == "en"
     assert language_of(named("mrtydi"), Path("mrtydi-v1.1-thai/train.jsonl.gz")) == "th"

@@ -1,10 +1,12 @@
 import json
 import subprocess
 import sys
+from pathlib import Path, PurePosixPath
 
 import pytest
 
-from e5jax.data.sets import SETS, in_mix, named
+from e5jax.data.readers.formats import FORMATS
+from e5jax.data.sets import SETS, Set, in_mix, named
 from e5jax.errors import ConfigError
 
 WIKIPEDIA = "Given a question, retrieve Wikipedia passages that answer the question"
@@ -58,3 +60,35 @@ def test_the_table_costs_no_import_of_what_reads_files():
     code = "import json, sys, e5jax.data.sets; print(json.dumps(sorted(sys.modules)))"
     loaded = json.loads(subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout)
     assert not {"tensorflow_datasets", "datasets", "pyarrow", "jax", "grain"} & set(loaded)
+
+
+# --- docs/data.md --------------------------------------------------------------------------------------------
+
+DOCS = Path(__file__).parents[2] / "docs/data.md"
+
+
+def row(chosen: Set) -> str:
+    sources = [f"[{PurePosixPath(file).name}]({file})" for file in chosen.files]
+    hub = [f"hub: `{repository}`" for repository in dict.fromkeys(repository for repository, _ in chosen.hub)]
+    formats = ", ".join(f"`{name}`" for name in chosen.formats)
+    cells = [
+        f"`{chosen.name}`",
+        chosen.title,
+        f"{chosen.ratio:g}",
+        " · ".join(chosen.instructions) or "each record's own",
+        "; ".join((*sources, *hub)) or "`e5jax synth`",
+        formats,
+        chosen.licence,
+    ]
+    return f"| {' | '.join(cells)} |"
+
+
+def test_the_documentation_has_the_table():
+    lines = DOCS.read_text(encoding="utf-8").splitlines()
+    start = lines.index("| name | set | ratio | instruction | download | formats | licence |")
+    assert lines[start + 2 : start + 2 + len(SETS)] == [row(chosen) for chosen in SETS]
+
+
+def test_the_documentation_names_every_format():
+    text = DOCS.read_text(encoding="utf-8")
+    assert [name for name in FORMATS if f"| `{name}` | " not in text] == []
