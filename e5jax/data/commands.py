@@ -36,8 +36,8 @@ def _prepare(args: argparse.Namespace, overrides: list[str]) -> None:
     if not (args.name and args.sources and args.output):
         args.refuse("NAME, --from and --output are needed; or --list")
     chosen = named(args.name)
-    from e5jax.data.download import Downloaded, from_hub  # noqa: PLC0415  --list and --help need none of these
-    from e5jax.data.prepare import REJECTS, Order, prepare  # noqa: PLC0415
+    from e5jax.data.download import Downloaded, from_hub
+    from e5jax.data.prepare import REJECTS, Order, prepare
 
     files = nullcontext(Downloaded([Path(source) for source in args.sources], []))
     with from_hub(chosen) if args.sources == [HUB] else files as found:

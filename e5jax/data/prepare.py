@@ -6,6 +6,7 @@ licence, checksums of what was read, counts. Nothing in it depends on when and w
 
 import hashlib
 import json
+import os
 import re
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
@@ -14,10 +15,12 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import NamedTuple
 
+from tqdm import tqdm
+
 from e5jax.data.builder import VERSION, write
 from e5jax.data.convert import Counts, accepted
 from e5jax.data.prepared import MANIFEST
-from e5jax.data.readers.formats import AUTO, detect, read
+from e5jax.data.readers.formats import AUTO, detect, find, read
 from e5jax.data.readers.lines import files, name_of
 from e5jax.data.readers.outcome import LIMITS, Limits, Options, Outcome, Rejected
 from e5jax.data.sets import Set, in_mix
@@ -53,10 +56,16 @@ class Order(NamedTuple):
     sha256: Mapping[str, str] = MappingProxyType({})  # file name -> what the checksum must be
     limits: Limits = LIMITS
 
+    def name(self, file: Path) -> str:
+        """A file's name below the folder that holds all sources, wherever that is."""
+        root = os.path.commonpath([source.absolute().parent for source in self.sources])
+        return file.absolute().relative_to(root).as_posix()
+
 
 def prepare(order: Order, output: Path) -> tuple[Path, Counts]:
     """Writes the set and says where, and how much of it. Raises ConfigError if there is not one example."""
     folder = output / order.chosen.name / VERSION
+    _check(order)
     sums = checksums(order)
     outcomes = chain.from_iterable(_outcomes(order, source) for source in order.sources)
     rejected: Counter[str] = Counter()
@@ -79,11 +88,9 @@ def checksums(order: Order) -> dict[str, str]:
     """SHA-256 of every file of the sources, by its name there. Raises ConfigError for one that is not what it must be."""
     found: dict[str, str] = {}
     for source in order.sources:
-        if not source.exists():
-            raise ConfigError(f"{source}: no such file or folder")
-        for file in _read_for(order, source):
+        for file in tqdm(_read_for(order, source), desc="checksums", unit=" files", disable=None):
             with file.open("rb") as opened:
-                found[_name(file, source)] = hashlib.file_digest(opened, "sha256").hexdigest()
+                found[order.name(file)] = hashlib.file_digest(opened, "sha256").hexdigest()
     for name, wanted in {**order.chosen.sha256, **order.sha256}.items():
         if not _HEX.fullmatch(wanted):
             raise ConfigError(f"--sha256 {name}={wanted}: must be 64 hexadecimal digits")
@@ -106,32 +113,34 @@ def language_of(chosen: Set, path: Path) -> str:
     return ""
 
 
+def _check(order: Order) -> None:
+    """What can be told before files are read."""
+    if order.format != AUTO:
+        find(order.format)
+    for source in order.sources:
+        if not source.exists():
+            raise ConfigError(f"{source}: no such file or folder")
+        for file in files(source, ".jsonl") if _format(order, source) == "e5-mix" else ():
+            held = in_mix(name_of(file))
+            if held and held[0] is not order.chosen:
+                raise ConfigError(
+                    f"{file}: is {held[0].title} of the training mix, not {order.chosen.title}; prepare {held[0].name} from it"
+                )
+
+
 def _outcomes(order: Order, source: Path) -> Iterator[Outcome]:
     """What reading a source gives; rejections name files as the manifest does."""
-    chosen, format_ = order.chosen, _format(order, source)
-    if format_ == "e5-mix":
-        _check_mix(chosen, source)
+    chosen = order.chosen
     language = order.language or language_of(chosen, source)
     options = Options(language=language, source=chosen.name, limits=order.limits, relevance=chosen.relevance)
-    for outcome in read(source, format_, options):
-        yield outcome._replace(file=_name(Path(outcome.file), source)) if isinstance(outcome, Rejected) else outcome
-
-
-def _check_mix(chosen: Set, source: Path) -> None:
-    for file in files(source, ".jsonl"):
-        if (held := in_mix(name_of(file))) and held[0] is not chosen:
-            raise ConfigError(f"{file}: is {held[0].title} of the training mix, not {chosen.title}; prepare {held[0].name} from it")
+    for outcome in read(source, _format(order, source), options):
+        yield outcome._replace(file=order.name(Path(outcome.file))) if isinstance(outcome, Rejected) else outcome
 
 
 def _read_for(order: Order, source: Path) -> list[Path]:
     """The files of a source; pairs of MS MARCO have their texts beside them."""
     beside = source.is_file() and _format(order, source) == "msmarco"
     return [path for path in sorted(source.parent.iterdir()) if path.is_file()] if beside else files(source, "")
-
-
-def _name(file: Path, source: Path) -> str:
-    """Of a file: below what holds the source, wherever that is."""
-    return file.relative_to(source.parent).as_posix()
 
 
 def _format(order: Order, source: Path) -> str:

@@ -53,9 +53,10 @@ class Prepared:
 
     def _example(self, index: int) -> Example:
         try:
-            return decode(self._records[index])
+            record = self._records[index]
         except _DAMAGED as error:
             raise RecordError(f"its file is damaged: {error}") from error
+        return decode(record)
 
 
 def is_prepared(path: Path) -> bool:

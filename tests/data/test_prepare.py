@@ -143,7 +143,7 @@ def test_a_half_of_a_set_of_the_mix_keeps_its_instruction(half, tmp_path):
 def test_a_set_of_the_mix_is_not_taken_for_another(tmp_path):
     with pytest.raises(ConfigError, match=r"hotpot_qa\.jsonl: is HotpotQA of the training mix, not NQ; prepare hotpotqa from it"):
         prepare(Order(named("nq"), [FILES / "hotpot_qa.jsonl"]), tmp_path)
-    assert not list((tmp_path / "nq").iterdir())
+    assert not list(tmp_path.iterdir())
 
 
 def test_the_same_files_give_the_same_wherever_they_are(tmp_path):
@@ -220,6 +220,7 @@ def test_without_one_example_the_reasons_are_said(tmp_path):
         (["nq"], 2, "NAME, --from and --output are needed; or --list"),
         (["nqq", "--from=x", "--output=y"], 3, "set 'nqq': there is none; use one of eli5"),
         (["nq", "--from=none.json", "--output=y"], 3, "none.json: no such file or folder"),
+        (["nq", "--from=none.json", "--output=y", "--format=dprr"], 3, "format 'dprr': there is none; use one of"),
         (["nq", "--from=none.json", "--output=y", "--config.seed=1"], 3, "`e5jax data prepare` takes no --config"),
         (["fever", "--from=hub", "--output=y"], 3, "fever: is not on the hub as its publisher wrote it; download https://fever.ai"),
         (["nq", "--from=hub", "--output=y"], 3, "Tevatron/wikipedia-nq: not to be had from the hub"),
@@ -283,3 +284,5 @@ def test_files_of_the_hub_are_read_where_they_lie(name, hub):
 def test_each_language_of_the_hub_is_a_file_of_its_own(hub):
     assert main(["data", "prepare", "mrtydi", "--from", "hub", "--output", str(hub / "out")]) == 0
     assert [example.language for example in examples(hub / "out/mrtydi")] == ["ar", "ar", "th", "th"]
+    names = list(json.loads((hub / "out/mrtydi/1.0.0/manifest.json").read_text())["sha256"])
+    assert names == [f"mrtydi-v1.1-{language}/train.jsonl.gz" for language in ("arabic", "thai")]

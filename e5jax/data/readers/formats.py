@@ -70,11 +70,14 @@ def read(path: Path, name: str = AUTO, options: Options = OPTIONS) -> Iterator[O
     """Examples and rejections, in the order of the files. Raises ConfigError for what is no bad line: no file, no such
     format, a cap.
     """
-    if name == AUTO:
-        name = detect(path, options.limits)
+    return find(detect(path, options.limits) if name == AUTO else name)(path, options)
+
+
+def find(name: str) -> Reader:
+    """The reader of a format. Raises ConfigError."""
     if name not in FORMATS:
         raise ConfigError(f"format {name!r}: there is none; use one of {', '.join(FORMATS)}, {AUTO}")
-    return FORMATS[name](path, options)
+    return FORMATS[name]
 
 
 def detect(path: Path, limits: Limits = LIMITS) -> str:
