@@ -5,12 +5,14 @@ A record is a tf.train.Example with a feature for each field of an example; TFDS
 
 import hashlib
 import json
+from bisect import bisect_right
 from collections.abc import Iterator
 from functools import cache
+from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
-from array_record.python.array_record_data_source import ArrayRecordDataSource
+from array_record.python.array_record_module import ArrayRecordReader
 from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
 from google.protobuf.message import DecodeError
 
@@ -21,6 +23,9 @@ MANIFEST = "manifest.json"
 FILES = "*.array_record-*"
 _TEXTS = ("positives", "negatives")
 _SCORES = ("positive_scores", "negative_scores")
+_TEXT = tuple(name for name in Example._fields if name not in _TEXTS + _SCORES)
+_AT_RANDOM = "readahead_buffer_size:0"
+_BUFFER = 32 << 10  # bytes read at once
 _DAMAGED = (RuntimeError, ValueError, IndexError)  # what array_record raises for files that are not whole
 
 
@@ -29,10 +34,17 @@ class Prepared:
 
     def __init__(self, folder: Path):
         self.folder = folder
-        self._records = _open(folder)
+        self._readers = _open(folder)
+        self._ends = list(accumulate(reader.num_records() for reader in self._readers))
 
     def __len__(self) -> int:
-        return len(self._records)
+        return self._ends[-1]
+
+    def __getstate__(self) -> dict:
+        return {"folder": self.folder}
+
+    def __setstate__(self, state: dict) -> None:
+        self.__init__(**state)
 
     def __getitem__(self, index: int) -> Example:
         try:
@@ -52,8 +64,11 @@ class Prepared:
             yield f"{self.folder}: record {index}", found
 
     def _example(self, index: int) -> Example:
+        file = bisect_right(self._ends, index)
+        reader = self._readers[file]
+        place = index - self._ends[file] + reader.num_records()
         try:
-            record = self._records[index]
+            (record,) = reader.read(place, place + 1)  # read([place]) looks at all records of the file
         except _DAMAGED as error:
             raise RecordError(f"its file is damaged: {error}") from error
         return decode(record)
@@ -64,8 +79,8 @@ def is_prepared(path: Path) -> bool:
     return (path / MANIFEST).is_file()
 
 
-def _open(folder: Path) -> ArrayRecordDataSource:
-    """The records; there must be as many as the manifest says."""
+def _open(folder: Path) -> list[ArrayRecordReader]:
+    """A reader of each file; together they have as many records as the manifest says."""
     try:
         manifest = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
         schema, examples = manifest["schema"], manifest["examples"]
@@ -76,27 +91,27 @@ def _open(folder: Path) -> ArrayRecordDataSource:
     if schema != SCHEMA:
         raise ConfigError(f"{folder}: schema {schema!r}: this e5jax reads schema {SCHEMA}; prepare the set again")
     files = sorted(map(str, folder.glob(FILES)))
-    try:
-        records = ArrayRecordDataSource(files)
-    except _DAMAGED as error:
-        said = str(error) or "cut short"
-        raise ConfigError(f"{folder}: its array_record files are damaged or missing ({said}); prepare the set again") from error
-    if len(records) != examples:
-        raise ConfigError(f"{folder}: has {len(records)} records, and its manifest says {examples}; prepare the set again")
-    return records
+    readers = [ArrayRecordReader(file, options=_AT_RANDOM, file_reader_buffer_size=_BUFFER) for file in files]
+    records = sum(reader.num_records() for reader in readers)  # of a file that is not whole: 0
+    if records != examples:
+        raise ConfigError(
+            f"{folder}: has {records} records, and its manifest says {examples}: files are damaged or missing; prepare the set again"
+        )
+    return readers
 
 
 def decode(record: bytes) -> Example:
     """One example, its fields not checked. Raises RecordError."""
     try:
         features = _message().FromString(record).features.feature
-        values: dict[str, Any] = {}
-        for name, feature in features.items():
-            texts = [value.decode("utf-8") for value in feature.bytes_list.value]
-            values[name] = tuple(texts) if name in _TEXTS else tuple(feature.float_list.value) if name in _SCORES else texts[0]
-        return Example(**values)
-    except (DecodeError, UnicodeDecodeError, IndexError, TypeError) as error:
+        values: dict[str, Any] = {name: features[name].bytes_list.value[0].decode("utf-8") for name in _TEXT}
+        values |= {name: tuple([text.decode("utf-8") for text in features[name].bytes_list.value]) for name in _TEXTS}
+        values |= {name: tuple(features[name].float_list.value) for name in _SCORES}
+    except (DecodeError, UnicodeDecodeError, IndexError) as error:
         raise RecordError(f"not a record of an example: {error}") from error
+    if unknown := sorted(set(features) - set(Example._fields)):
+        raise RecordError(f"not a record of an example: it has {', '.join(unknown)}")
+    return Example(**values)
 
 
 @cache

@@ -1,5 +1,6 @@
 import json
 import multiprocessing
+import os
 import random
 import shutil
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
@@ -90,6 +91,30 @@ def test_threads_do_not_disturb_each_other(folder):
         assert list(pool.map(source.__getitem__, places)) == [example(i) for i in places]
 
 
+@pytest.mark.skipif(not Path("/proc/self/fd").is_dir(), reason="open files are counted in /proc, which Linux has")
+def test_files_are_closed_with_the_source(folder):
+    before = len(os.listdir("/proc/self/fd"))
+    source = ExampleSource([folder], negatives=1)
+    assert source[3] == example(3)
+    assert len(os.listdir("/proc/self/fd")) == before + 1
+    del source
+    assert len(os.listdir("/proc/self/fd")) == before
+
+
+def test_a_record_is_found_in_whichever_file_it_is(folder, tmp_path):
+    shards = tmp_path / "shards"
+    shards.mkdir()
+    parts = [range(20), range(20, 21), range(21, COUNT)]
+    for number, part in enumerate(parts):
+        write(named("nq"), map(example, part), tmp_path / f"part{number}")
+        (file,) = (tmp_path / f"part{number}").glob("*.array_record-*")
+        file.rename(shards / f"nq-train.array_record-0000{number}-of-00003")
+    (shards / "manifest.json").write_text(json.dumps({"schema": 1, "examples": COUNT}))
+    source = ExampleSource([shards], negatives=1)
+    assert [source[i] for i in range(COUNT)] == [example(i) for i in range(COUNT)]
+    assert source.fingerprint == ExampleSource([folder], 1).fingerprint
+
+
 def test_grain_reads_it(folder):
     dataset = grain.MapDataset.source(ExampleSource([folder], negatives=1)).shuffle(seed=3)
     assert sorted(str(dataset[i]) for i in range(len(dataset))) == sorted(str(example(i)) for i in range(COUNT))
@@ -113,7 +138,10 @@ def test_a_folder_that_was_not_prepared_to_its_end_is_none(copied):
     ("manifest", "said"),
     [
         ('{"schema": 2, "examples": 50}', "schema 2: this e5jax reads schema 1; prepare the set again"),
-        ('{"schema": 1, "examples": 49}', "has 50 records, and its manifest says 49; prepare the set again"),
+        (
+            '{"schema": 1, "examples": 49}',
+            "has 50 records, and its manifest says 49: files are damaged or missing; prepare the set again",
+        ),
         ('{"schema": 1}', r"manifest\.json: is not what `e5jax data prepare` writes"),
         ("[]", r"manifest\.json: is not what `e5jax data prepare` writes"),
         ("{", r"manifest\.json: is not what `e5jax data prepare` writes"),
@@ -130,10 +158,12 @@ def test_files_that_are_not_whole_are_refused(share, more, copied):
     (file,) = copied.glob("*.array_record-*")
     content = file.read_bytes()
     file.write_bytes(content[: int(share * len(content))] + more)
-    with pytest.raises(ConfigError, match="its array_record files are damaged or missing"):
+    with pytest.raises(
+        ConfigError, match="has 0 records, and its manifest says 50: files are damaged or missing; prepare the set again"
+    ):
         Prepared(copied)
     file.unlink()
-    with pytest.raises(ConfigError, match="its array_record files are damaged or missing"):
+    with pytest.raises(ConfigError, match="has 0 records, and its manifest says 50: files are damaged or missing"):
         Prepared(copied)
 
 
