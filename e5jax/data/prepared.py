@@ -95,7 +95,8 @@ def _open(folder: Path) -> list[ArrayRecordReader]:
     records = sum(reader.num_records() for reader in readers)  # of a file that is not whole: 0
     if records != examples:
         raise ConfigError(
-            f"{folder}: has {records} records, and its manifest says {examples}: files are damaged or missing; prepare the set again"
+            f"{folder}: has {records} records, and its manifest says {examples}: files are damaged or missing; "
+            "prepare the set again"
         )
     return readers
 
