@@ -7,11 +7,10 @@ from pathlib import Path
 
 from e5jax.config import Config
 from e5jax.data.main import add_actions
-from e5jax.errors import ConfigError, RunError
+from e5jax.errors import CONFIG, DONE, ERROR, ConfigError, RunError
 from e5jax.loading import load
 from e5jax.workdir import Workdir, read_config
 
-DONE, ERROR, CONFIG = 0, 1, 3
 DEFAULT_RUNS = Path("runs")
 
 

@@ -94,7 +94,10 @@ def without_contamination(
     for example in examples:
         for part, text in texts_of(example):
             if part in parts and (hit := evaluation.find(text)):
-                report(Removed(example.id, example.source, part, hit.reason, hit.id, hit.similarity, excerpt(text)))
+                removed = Removed(
+                    "contamination", example.id, example.source, part, hit.reason, hit.id, hit.similarity, excerpt(text)
+                )
+                report(removed)
                 break
         else:
             yield example

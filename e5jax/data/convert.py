@@ -1,6 +1,5 @@
 """Any readable format to our JSONL: examples to one file, what was left out to another, and how much of each."""
 
-import re
 from collections import Counter
 from pathlib import Path
 from typing import NamedTuple
@@ -9,10 +8,9 @@ from tqdm import tqdm
 
 from e5jax.data.readers.formats import AUTO, read
 from e5jax.data.readers.outcome import OPTIONS, Options, Rejected
+from e5jax.data.texts import printable
 from e5jax.errors import ConfigError
 from e5jax.workdir import complete
-
-_UNPRINTABLE = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
 
 
 class Counts(NamedTuple):
@@ -37,7 +35,7 @@ def convert(source: Path, output: Path, name: str = AUTO, options: Options = OPT
         with made.open("w", encoding="utf-8", newline="\n") as good, rejects.open("w", encoding="utf-8", newline="\n") as bad:
             for outcome in tqdm(read(source, name, options), desc="convert", unit=" lines", disable=None):
                 if isinstance(outcome, Rejected):
-                    bad.write(_UNPRINTABLE.sub(_escape, str(outcome)) + "\n")
+                    bad.write(printable(str(outcome)) + "\n")
                     rejected[outcome.kind] += 1
                 else:
                     good.write(outcome.to_json() + "\n")
@@ -50,7 +48,3 @@ def convert(source: Path, output: Path, name: str = AUTO, options: Options = OPT
 def rejects_of(output: Path) -> Path:
     """`train.jsonl` -> `train.rejects.txt`."""
     return output.with_suffix(".rejects.txt")
-
-
-def _escape(found: re.Match[str]) -> str:
-    return found[0].encode("unicode_escape").decode()

@@ -5,35 +5,43 @@ An action is one function here that adds its parser and one that runs it, which 
 """
 
 import argparse
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from e5jax.errors import ConfigError
+from e5jax.errors import CONFIG, DONE, ConfigError
 
 if TYPE_CHECKING:
     Actions = argparse._SubParsersAction[argparse.ArgumentParser]
 
-Go = Callable[[argparse.Namespace], int | None]  # the exit code, None for 0
+INPUT = "JSONL files or patterns such as 'data/*.jsonl'; may be given again"
+Go = Callable[[argparse.Namespace], int | None]  # gives the exit code, None for 0
+ConfigGo = Callable[[argparse.Namespace, list[str]], int | None]  # also takes the overrides --config.x=v
 
 
 def add_actions(stage: argparse.ArgumentParser) -> None:
     """Adds all actions to the parser of `e5jax data`, which without one of them builds the data of a config."""
     actions = stage.add_subparsers(dest="action", metavar="ACTION")
     _add_convert(actions)
+    _add_validate(actions)
     stage.set_defaults(refuse=lambda: stage.error(f"--config=FILE is missing; or name an action: {', '.join(actions.choices)}"))
 
 
 def _action(actions: "Actions", name: str, go: Go, text: str) -> argparse.ArgumentParser:
     """The parser of an action that takes no configuration."""
 
-    def checked(args: argparse.Namespace, overrides: Sequence[str]) -> int | None:
+    def checked(args: argparse.Namespace, overrides: list[str]) -> int | None:
         if given := [*overrides, *([f"--config={args.config}"] if args.config else [])]:
             raise ConfigError(f"{given[0]}: `e5jax data {name}` takes no --config")
         return go(args)
 
+    return _config_action(actions, name, checked, text)
+
+
+def _config_action(actions: "Actions", name: str, go: ConfigGo, text: str) -> argparse.ArgumentParser:
+    """The parser of an action that adds a --config of its own; `load(args.config, overrides)` reads it."""
     made = actions.add_parser(name, help=text, description=text, allow_abbrev=False)
-    made.set_defaults(go=checked)
+    made.set_defaults(go=go)
     return made
 
 
@@ -62,3 +70,27 @@ def _convert(args: argparse.Namespace) -> None:
     options = Options(args.instruction, args.language, args.source, args.split, columns, limits)
     print(convert(args.input, args.output, args.format, options))
     print(f"data: {args.output}; what was left out: {rejects_of(args.output)}", flush=True)
+
+
+def _add_validate(actions: "Actions") -> None:
+    text = "lists everything that is wrong with training files, as file:line: reason; exit code 3 if there is anything"
+    action = _config_action(actions, "validate", _validate, text)
+    what = action.add_mutually_exclusive_group(required=True)
+    what.add_argument("--config", metavar="FILE", help="Python config file: its data; --config.field=value overrides it")
+    what.add_argument("--input", nargs="+", action="extend", metavar="FILE", help=INPUT)
+    action.add_argument("--negatives", type=int, metavar="N", help="hard negatives that each line of --input needs (default: 0)")
+
+
+def _validate(args: argparse.Namespace, overrides: list[str]) -> int:
+    from e5jax.data.problems import Wanted, report_problems, wanted_of
+    from e5jax.data.source import expand
+    from e5jax.loading import load
+
+    if args.config is None and overrides:
+        raise ConfigError(f"{overrides[0]}: `e5jax data validate --input` takes no --config")
+    if args.config is not None and args.negatives is not None:
+        raise ConfigError(f"--negatives={args.negatives}: the configuration says how many; --config.batch.negatives changes it")
+    wanted = [Wanted(expand(args.input, "--input"), args.negatives or 0)] if args.input else wanted_of(load(args.config, overrides))
+    counts = report_problems(list(wanted), print)
+    print(counts, flush=True)
+    return CONFIG if counts.rejected else DONE

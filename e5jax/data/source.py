@@ -57,15 +57,13 @@ class ExampleSource:
         weakref.finalize(self, _close, self._descriptors)
 
 
-def expand(files: Sequence[str | Path]) -> list[Path]:
+def expand(files: Sequence[str | Path], at: str = "config.data.files") -> list[Path]:
     """Files and glob patterns to paths, the matches of a pattern sorted; a name that matches nothing is an error."""
     paths = []
     for pattern in map(str, files):
         found = [pattern] if os.path.isfile(pattern) else sorted(filter(os.path.isfile, glob.glob(pattern, recursive=True)))
         if not found:
-            raise ConfigError(
-                f"config.data.files: {pattern!r} matches no file below {os.getcwd()}; give JSONL files or glob patterns"
-            )
+            raise ConfigError(f"{at}: {pattern!r} matches no file below {os.getcwd()}; give JSONL files or glob patterns")
         paths += map(Path, found)
     return paths
 
@@ -83,7 +81,7 @@ def _scan(paths: Sequence[Path], negatives: int) -> tuple[Int[np.ndarray, "examp
                 digest.update(line)
                 spans.extend((number, start, len(line)))
                 start += len(line)
-                if problem := _problem(line, f"{path}:{count}", negatives):
+                if problem := problem_of(line, f"{path}:{count}", negatives):
                     problems.append(problem)
     if problems:
         raise ConfigError(f"config.data.files: {len(problems)} bad lines, the first are\n  " + "\n  ".join(problems[:SHOWN]))
@@ -92,7 +90,8 @@ def _scan(paths: Sequence[Path], negatives: int) -> tuple[Int[np.ndarray, "examp
     return np.array(spans, np.int64).reshape(-1, 3), digest.hexdigest()
 
 
-def _problem(line: bytes, where: str, negatives: int) -> str | None:
+def problem_of(line: bytes, where: str, negatives: int) -> str | None:
+    """`where: reason` for a line that training cannot use."""
     try:
         example = parse_example(line, where)
     except ConfigError as error:

@@ -1,7 +1,6 @@
 import random
-from itertools import chain
 
-from e5jax.data.duplicates import without_duplicates
+from e5jax.data.duplicates import Earlier, without_duplicates
 from tests.data.examples import changed, example, sentence
 
 WORDS = sentence(random.Random(9), 2_000)
@@ -9,7 +8,8 @@ WORDS = sentence(random.Random(9), 2_000)
 
 def clean(*sets):
     removed = []
-    return [one.id for one in without_duplicates(chain(*sets), removed.append)], removed
+    with Earlier() as earlier:
+        return [one.id for part in sets for one in without_duplicates(part, earlier, removed.append)], removed
 
 
 def text(seed, length=30):
