@@ -54,8 +54,11 @@ def parser() -> argparse.ArgumentParser:
     exporter.add_argument("--workdir", type=Path, required=True, metavar="DIR", help="directory of the run")
     exporter.add_argument("--output", type=Path, required=True, metavar="DIR", help="folder to write; replaced if it is there")
     exporter.add_argument("--format", choices=("merged",), default="merged", help="merged: adapters folded into the base")
-    evaluator = add("eval", _eval, "runs MTEB tasks on a model folder")
-    evaluator.add_argument("--model", type=Path, required=True, metavar="DIR", help="Hugging Face folder of the model")
+    evaluator = add("eval", _eval, "runs MTEB tasks on a model folder, or writes the texts they would give a model")
+    what = evaluator.add_mutually_exclusive_group(required=True)
+    what.add_argument("--model", type=Path, metavar="DIR", help="Hugging Face folder of the model")
+    texts = "writes texts.jsonl, which `e5jax data clean --evaluation` keeps out of training data"
+    what.add_argument("--texts", action="store_true", help=texts)
     evaluator.add_argument("--tasks", required=True, metavar="A,B", help="MTEB tasks, folders in BEIR layout, or both")
     evaluator.add_argument("--output", type=Path, required=True, metavar="DIR", help="where results.json and mteb's own results go")
     evaluator.add_argument(

@@ -23,6 +23,7 @@ def add_actions(stage: argparse.ArgumentParser) -> None:
     """Adds all actions to the parser of `e5jax data`, which without one of them builds the data of a config."""
     actions = stage.add_subparsers(dest="action", metavar="ACTION")
     _add_convert(actions)
+    _add_clean(actions)
     _add_validate(actions)
     stage.set_defaults(refuse=lambda: stage.error(f"--config=FILE is missing; or name an action: {', '.join(actions.choices)}"))
 
@@ -72,6 +73,36 @@ def _convert(args: argparse.Namespace) -> None:
     print(f"data: {args.output}; what was left out: {rejects_of(args.output)}", flush=True)
 
 
+def _add_clean(actions: "Actions") -> None:
+    text = "writes training files without copies and without what models are evaluated on, and what was removed and why"
+    action = _action(actions, "clean", _clean, text)
+    action.add_argument("--input", nargs="+", action="extend", required=True, metavar="FILE", help=INPUT)
+    output = "folder to write: data/, removed.jsonl, clean.json; replaced if this command wrote it"
+    action.add_argument("--output", type=Path, required=True, metavar="DIR", help=output)
+    evaluation = "folders in BEIR layout, or texts.jsonl of `e5jax eval --texts`; may be given again"
+    action.add_argument("--evaluation", nargs="+", action="extend", type=Path, default=[], metavar="PATH", help=evaluation)
+    queries = "looks for evaluation queries, not for documents: many training sets are made of the same corpora"
+    action.add_argument("--queries-only", action="store_true", help=queries)
+    parts = "parts of an example that evaluation texts are looked for in (default: %(default)s)"
+    action.add_argument("--parts", default="query,positive,negative", metavar="A,B", help=parts)
+    threshold = "Jaccard similarity of words and pairs of words from which on texts are copies (default: %(default)s)"
+    action.add_argument("--threshold", type=float, default=0.6, metavar="X", help=threshold)
+    share = "share of a text's runs of 8 words from which on it is inside another (default: %(default)s)"
+    action.add_argument("--share", type=float, default=0.7, metavar="X", help=share)
+    action.add_argument("--keep-duplicates", action="store_true", help="looks for evaluation texts only")
+
+
+def _clean(args: argparse.Namespace) -> None:
+    from e5jax.data.clean import Rules, clean, summary
+    from e5jax.data.contamination import evaluation_texts
+    from e5jax.data.source import expand
+
+    rules = Rules(args.threshold, args.share, tuple(filter(None, args.parts.split(","))), args.keep_duplicates)
+    made = clean(expand(args.input, "--input"), args.output, evaluation_texts(args.evaluation, not args.queries_only), rules)
+    print(summary(made))
+    print(f"data: {args.output / 'data'}; what was removed and why: {args.output / 'removed.jsonl'}", flush=True)
+
+
 def _add_validate(actions: "Actions") -> None:
     text = "lists everything that is wrong with training files, as file:line: reason; exit code 3 if there is anything"
     action = _config_action(actions, "validate", _validate, text)
@@ -86,11 +117,14 @@ def _validate(args: argparse.Namespace, overrides: list[str]) -> int:
     from e5jax.data.source import expand
     from e5jax.loading import load
 
-    if args.config is None and overrides:
-        raise ConfigError(f"{overrides[0]}: `e5jax data validate --input` takes no --config")
-    if args.config is not None and args.negatives is not None:
-        raise ConfigError(f"--negatives={args.negatives}: the configuration says how many; --config.batch.negatives changes it")
-    wanted = [Wanted(expand(args.input, "--input"), args.negatives or 0)] if args.input else wanted_of(load(args.config, overrides))
-    counts = report_problems(list(wanted), print)
+    if args.config is None:
+        if overrides:
+            raise ConfigError(f"{overrides[0]}: `e5jax data validate --input` takes no --config")
+        wanted = [Wanted(expand(args.input, "--input"), args.negatives or 0)]
+    else:
+        if args.negatives is not None:
+            raise ConfigError(f"--negatives={args.negatives}: the configuration says how many; set --config.batch.negatives")
+        wanted = list(wanted_of(load(args.config, overrides)))
+    counts = report_problems(wanted, print)
     print(counts, flush=True)
     return CONFIG if counts.rejected else DONE

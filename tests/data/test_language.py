@@ -1,6 +1,6 @@
 import pytest
 
-from e5jax.data.language import count, language
+from e5jax.data.language import language, with_language
 from tests.data.examples import example
 
 SENTENCES = {
@@ -36,11 +36,14 @@ def test_a_higher_confidence_gives_fewer_answers():
     assert language("dove posso mangiare", confidence=0.99) == ""
 
 
-def test_examples_are_counted_by_source_and_the_language_of_what_is_longest():
+def test_the_language_of_an_example_is_filled_in_where_it_is_empty_and_can_be_told():
     examples = [
-        example("1", "Brot", SENTENCES["de"], source="web"),
-        example("2", "bread", SENTENCES["de"], source="web"),
-        example("3", SENTENCES["en"], "x = 1", source="code"),
-        example("4", "x", "y", source="code"),
+        example("1", "Brot", SENTENCES["de"]),
+        example("2", "This morning I ate bread", SENTENCES["de"]),
+        example("3", SENTENCES["en"], "x = 1"),
+        example("4", "x", "y"),
+        example("5", SENTENCES["en"], SENTENCES["en"])._replace(language="fr"),
     ]
-    assert count(examples) == {("web", "de"): 2, ("code", "en"): 1, ("code", ""): 1}
+    found = list(with_language(examples))
+    assert [one.language for one in found] == ["de", "de", "en", "", "fr"]
+    assert [one._replace(language="") for one in found] == [one._replace(language="") for one in examples]
