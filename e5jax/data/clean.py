@@ -5,6 +5,7 @@ hold, no examples.
 """
 
 import json
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -12,7 +13,7 @@ from typing import Any
 
 from tqdm import tqdm
 
-from e5jax.data.contamination import PARTS, SHARE, Evaluation, without_contamination
+from e5jax.data.contamination import SHARE, Evaluation, without_contamination
 from e5jax.data.convert import rejects_of
 from e5jax.data.duplicates import Earlier, without_duplicates
 from e5jax.data.language import with_language
@@ -20,9 +21,10 @@ from e5jax.data.near import THRESHOLD
 from e5jax.data.readers import native
 from e5jax.data.readers.compressed import bare_name
 from e5jax.data.readers.outcome import OPTIONS, Rejected
-from e5jax.data.tally import Tally
-from e5jax.data.texts import Removed, printable
-from e5jax.errors import ConfigError
+from e5jax.data.tally import Tally, flat
+from e5jax.data.texts import PARTS, Removed, printable
+from e5jax.errors import ConfigError, RecordError
+from e5jax.jsonl import parse_object
 from e5jax.records import Example
 from e5jax.workdir import complete
 
@@ -112,13 +114,22 @@ def _write(path: Path, examples: Iterable[Example], tally: Tally) -> None:
             tally.kept(example)
 
 
+def read_report(path: Path) -> dict[str, Any]:
+    """The content of a `clean.json`."""
+    try:
+        made = parse_object(path.read_bytes())
+    except RecordError as error:
+        raise ConfigError(f"{path}: {error}") from error
+    if missing := {"examples", "kept", "rejected", "removed"} - set(made):
+        raise ConfigError(f"{path}: no report of `e5jax data clean`: it lacks {', '.join(sorted(missing))}")
+    return made
+
+
 def summary(made: Mapping[str, Any]) -> str:
     """What `clean` returns, in a few lines."""
     rejected = sum(made["rejected"].values())
+    reasons: Counter[str] = Counter()
+    for (cause, reason, _), count in flat(made["removed"]).items():
+        reasons[f"{cause}, {reason}"] += count
     head = f"{made['examples']:,} examples: {made['kept']:,} kept; {rejected:,} lines rejected"
-    rows = [
-        (sum(parts.values()), f"{cause}, {reason}")
-        for cause, reasons in made["removed"].items()
-        for reason, parts in reasons.items()
-    ]
-    return "\n".join([head, *(f"{count:>12,}  {why}" for count, why in rows)])
+    return "\n".join([head, *(f"{count:>12,}  {why}" for why, count in reasons.most_common())])

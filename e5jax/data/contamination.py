@@ -13,7 +13,7 @@ from typing import Any, NamedTuple, Self
 import numpy as np
 
 from e5jax.data.near import SHORT, THRESHOLD, NearIndex, sketch
-from e5jax.data.texts import Part, Reason, Removed, excerpt, texts_of
+from e5jax.data.texts import PARTS, Reason, Removed, excerpt, texts_of
 from e5jax.data.words import Words, ngrams, read
 from e5jax.errors import ConfigError, RecordError
 from e5jax.jsonl import parse_object
@@ -21,7 +21,6 @@ from e5jax.records import Example
 
 NGRAM = 8  # words
 SHARE = 0.7  # of the n-grams of the shorter text
-PARTS: tuple[Part, ...] = ("query", "positive", "negative")
 
 
 class Hit(NamedTuple):

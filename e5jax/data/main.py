@@ -24,6 +24,7 @@ def add_actions(stage: argparse.ArgumentParser) -> None:
     actions = stage.add_subparsers(dest="action", metavar="ACTION")
     _add_convert(actions)
     _add_clean(actions)
+    _add_inspect(actions)
     _add_validate(actions)
     stage.set_defaults(refuse=lambda: stage.error(f"--config=FILE is missing; or name an action: {', '.join(actions.choices)}"))
 
@@ -101,6 +102,29 @@ def _clean(args: argparse.Namespace) -> None:
     made = clean(expand(args.input, "--input"), args.output, evaluation_texts(args.evaluation, not args.queries_only), rules)
     print(summary(made))
     print(f"data: {args.output / 'data'}; what was removed and why: {args.output / 'removed.jsonl'}", flush=True)
+
+
+def _add_inspect(actions: "Actions") -> None:
+    text = "writes a page that shows what training files hold: counts, lengths, languages, instructions, examples"
+    action = _action(actions, "inspect", _inspect, text)
+    action.add_argument("--input", nargs="+", action="extend", required=True, metavar="FILE", help=INPUT)
+    action.add_argument("--output", type=Path, required=True, metavar="FILE", help="HTML file to write; replaced if it is there")
+    action.add_argument(
+        "--tokenizer", type=Path, metavar="FILE", help="tokenizer.json, or a folder with one (default: counts words)"
+    )
+    sample = "records whose texts are measured, taken at random; counts are of all (default: %(default)s)"
+    action.add_argument("--sample", type=int, default=10_000, metavar="N", help=sample)
+    action.add_argument("--seed", type=int, default=0, metavar="N", help="of what is taken at random (default: %(default)s)")
+
+
+def _inspect(args: argparse.Namespace) -> None:
+    from e5jax.data.inspection import inspect
+    from e5jax.data.source import expand
+
+    if args.sample < 1:
+        raise ConfigError(f"--sample={args.sample}: must be at least 1")
+    inspect(expand(args.input, "--input"), args.output, args.tokenizer, args.sample, args.seed)
+    print(f"page: {args.output}", flush=True)
 
 
 def _add_validate(actions: "Actions") -> None:

@@ -1,6 +1,7 @@
 """How many examples a cleaning read, kept and removed, by source, language and reason."""
 
 from collections import Counter, defaultdict
+from collections.abc import Mapping
 from typing import Any
 
 from e5jax.data.readers.outcome import Rejected
@@ -55,3 +56,10 @@ def _nested(counts: Counter[tuple[str, str, str]]) -> dict[str, dict[str, dict[s
     for (cause, reason, part), count in counts.most_common():
         made.setdefault(cause, {}).setdefault(reason, {})[part] = count
     return made
+
+
+def flat(removed: Mapping[str, Mapping[str, Mapping[str, int]]]) -> Counter[tuple[str, str, str]]:
+    """Numbers by cause, reason and part, from what a report says was removed."""
+    return Counter(
+        {(cause, why, part): n for cause, whys in removed.items() for why, parts in whys.items() for part, n in parts.items()}
+    )

@@ -10,6 +10,7 @@ EXCERPT = 120  # characters
 _UNPRINTABLE = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")  # with controls of direction
 
 Part = Literal["query", "positive", "negative"]
+PARTS: tuple[Part, ...] = ("query", "positive", "negative")
 Reason = Literal["equal", "near", "contains", "contained"]
 Cause = Literal["duplicate", "contamination"]
 
