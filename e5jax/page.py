@@ -32,7 +32,7 @@ table { border-collapse: collapse; width: 100%; font-variant-numeric: tabular-nu
 th, td { padding: 0.45rem 0 0.45rem 1.25rem; text-align: right; border-bottom: 1px solid var(--rule); white-space: nowrap; }
 th:first-child, td:first-child { text-align: left; padding-left: 0; }
 thead th { color: var(--muted); font-weight: 500; font-size: 0.85rem; white-space: normal; vertical-align: bottom; }
-tbody th { font-weight: 500; }
+tbody th { font-weight: 500; white-space: normal; overflow-wrap: anywhere; min-width: 8rem; }
 td.best { font-weight: 700; }
 .figures {
   display: grid; grid-template-columns: repeat(auto-fit, minmax(min(100%, 20rem), 1fr)); gap: 1.5rem 2rem; margin-top: 1.5rem;
@@ -43,6 +43,7 @@ svg { display: block; width: 100%; height: auto; }
 svg text { font-family: inherit; }
 pre {
   margin: 0.5rem 0 0; padding: 0.8rem 1rem; overflow: auto; max-height: 15rem; background: var(--code); border-radius: 6px;
+  white-space: pre-wrap; overflow-wrap: anywhere;
   font: 0.82rem/1.5 ui-monospace, SFMono-Regular, Menlo, Consolas, "DejaVu Sans Mono", monospace;
 }
 article { margin: 1.75rem 0 2.25rem; }
@@ -61,7 +62,6 @@ summary .note { font-size: 0.85rem; }
   body { padding-top: 1.5rem; }
   th, td { padding-left: 0.6rem; font-size: 0.82rem; }
   thead th { font-size: 0.75rem; }
-  th { white-space: normal; }
 }
 @media print { pre { max-height: none; } }
 """

@@ -19,7 +19,8 @@ from e5jax.tokens import read_tokenizer
 from e5jax.workdir import write_text
 
 EXAMPLES = 10
-_ROWS = 30  # of a table; what is rarer is one line
+_ROWS = 20  # of a table; what is rarer is one line
+_NAMED, _NAME = 3, 24  # names in a cell, characters of each
 _LONGEST = 20_000  # characters of a text that the page shows
 _TOKENIZED = 1_000  # texts at once
 _NAMES: dict[Part, str] = {"query": "Queries", "positive": "Positives", "negative": "Hard negatives"}
@@ -71,7 +72,7 @@ def document(of: Survey, unit: str, examples: Sequence[Example]) -> page.Html:
 def _sources(of: Survey) -> page.Html:
     header = ["source", "records", "share", "positives a record", "negatives a record", "with scores", "languages", "instructions"]
     ordered = sorted(of.sources.items(), key=lambda pair: -pair[1].records)
-    asked = Counter(source for _, source in of.instructions)
+    asked = Counter(source for sources in of.instructions.values() for source in sources)
     rows = [_source(name, source, of.records, asked[name]) for name, source in ordered[:_ROWS]]
     if rest := ordered[_ROWS:]:
         rows.append([f"{len(rest):,} others", *_share(sum(source.records for _, source in rest), of.records), *[""] * 5])
@@ -79,15 +80,14 @@ def _sources(of: Survey) -> page.Html:
 
 
 def _source(name: str, source: Source, records: int, instructions: int) -> list[str]:
-    languages = ", ".join(_shown(code) for code, _ in source.languages.most_common(3))
-    more = len(source.languages) - 3
+    means = (source.positives / source.records, source.negatives / source.records)
+    scored = _share(source.scored, source.records)[1]
     return [
         _shown(name),
         *_share(source.records, records),
-        f"{source.positives / source.records:.2f}",
-        f"{source.negatives / source.records:.2f}",
-        f"{source.scored / source.records:.1%}",
-        f"{languages} and {more:,} more" if more > 0 else languages,
+        *(f"{mean:.2f}" for mean in means),
+        scored,
+        _names(source.languages),
         f"{instructions:,}",
     ]
 
@@ -105,7 +105,7 @@ def _files(of: Survey) -> page.Html:
     parts = [page.table(header, rows)]
     if reasons:
         parts.append(page.table(["why lines cannot be read", "lines", "share"], _counts(reasons, reasons.total())))
-        parts.append(page.paragraph("`e5jax data validate` lists each of them with its line."))
+        parts += [page.paragraph("Each of them with its line:"), page.code("e5jax data validate --input=FILE")]
     return page.section("Files", *parts)
 
 
@@ -135,13 +135,20 @@ def _languages(of: Survey) -> page.Html:
 
 
 def _instructions(of: Survey) -> page.Html:
-    header = ["instruction", "records", "share", "source"]
-    rows = []
-    for (text, source), count in of.instructions.most_common(_ROWS):
-        rows.append([_shown(excerpt(text)) or "none", *_share(count, of.records), _shown(source)])
-    if rest := of.instructions.total() - sum(count for _, count in of.instructions.most_common(_ROWS)):
-        rows.append([f"{len(of.instructions) - _ROWS:,} others", *_share(rest, of.records), ""])
-    return page.section("Instructions", page.table(header, rows))
+    ordered = sorted(of.instructions.items(), key=lambda pair: -pair[1].total())
+    rows = [
+        [_shown(excerpt(text)) or "none", *_share(sources.total(), of.records), _names(sources)]
+        for text, sources in ordered[:_ROWS]
+    ]
+    if rest := ordered[_ROWS:]:
+        rows.append([f"{len(rest):,} others", *_share(sum(sources.total() for _, sources in rest), of.records), ""])
+    return page.section("Instructions", page.table(["instruction", "records", "share", "sources"], rows))
+
+
+def _names(counts: Counter[str]) -> str:
+    """The most frequent, cut short."""
+    names = ", ".join(_shown(name)[:_NAME] for name, _ in counts.most_common(_NAMED))
+    return f"{names} and {len(counts) - _NAMED:,} more" if len(counts) > _NAMED else names
 
 
 def _cleaning(of: Survey) -> page.Html:
@@ -163,7 +170,7 @@ def _cleaning(of: Survey) -> page.Html:
 
 def _duplicates(of: Survey) -> str:
     if of.duplicates is None:
-        return f"Not looked for among more than {len(of.sample):,} records: `e5jax data clean` finds copies and removes them."
+        return f"Not looked for among more than {len(of.sample):,} records; “e5jax data clean” finds copies and removes them."
     count, share = _share(of.duplicates.total(), of.records)
     reasons = ", ".join(f"{number:,} {reason}" for reason, number in of.duplicates.most_common())
     return f"Records that repeat an earlier one: {count} of {of.records:,}, {share}{f' ({reasons})' * bool(reasons)}."

@@ -17,7 +17,8 @@ from e5jax.data.texts import PARTS, Part, Removed, texts_of
 from e5jax.records import Example
 
 Measure = Callable[[Sequence[str]], Sequence[int]]  # lengths of texts
-INSTRUCTIONS = 100_000  # different ones that are counted; generated data may bring one a record
+INSTRUCTIONS = 100_000  # different ones that are counted apart; generated data may bring one a record
+OTHERS = "(instructions that were met later)"
 
 
 class Source:
@@ -41,7 +42,7 @@ class Survey(NamedTuple):
     files: dict[str, int]  # records
     rejected: dict[str, Counter[str]]  # by file, lines by kind of reason
     sources: dict[str, Source]
-    instructions: Counter[tuple[str, str]]  # with source
+    instructions: dict[str, Counter[str]]  # by source
     sample: list[Example]
     lengths: dict[Part, list[int]]
     languages: Counter[str]  # found where the record names none
@@ -57,7 +58,7 @@ def survey(files: Sequence[Path], measure: Measure, size: int, seed: int = 0) ->
     counted: dict[str, int] = {}
     rejected: dict[str, Counter[str]] = {}
     sources: defaultdict[str, Source] = defaultdict(Source)
-    instructions: Counter[tuple[str, str]] = Counter()
+    instructions: defaultdict[str, Counter[str]] = defaultdict(Counter)
 
     def records() -> Iterator[Example]:
         for path in files:
@@ -68,9 +69,10 @@ def survey(files: Sequence[Path], measure: Measure, size: int, seed: int = 0) ->
                     rejected[name][outcome.kind] += 1
                     continue
                 counted[name] += 1
-                sources[outcome.source or UNKNOWN].add(outcome)
-                key = outcome.instruction, outcome.source or UNKNOWN
-                instructions[key if key in instructions or len(instructions) < INSTRUCTIONS else ("…", "")] += 1
+                source = outcome.source or UNKNOWN
+                sources[source].add(outcome)
+                counted_apart = outcome.instruction in instructions or len(instructions) < INSTRUCTIONS
+                instructions[outcome.instruction if counted_apart else OTHERS][source] += 1
                 yield outcome
 
     sample = _sample(records(), size, np.random.default_rng(seed))
@@ -83,7 +85,7 @@ def survey(files: Sequence[Path], measure: Measure, size: int, seed: int = 0) ->
         counted,
         rejected,
         dict(sources),
-        instructions,
+        dict(instructions),
         sample,
         lengths,
         languages,

@@ -135,8 +135,8 @@ def test_what_was_left_out_before_is_read_from_beside_the_files(file, tmp_path):
 def test_many_sources_and_instructions_end_in_a_line_of_others(tmp_path):
     path = write(tmp_path / "x.jsonl", *(numbered(i % 40, source=f"s{i % 40}", instruction=f"do {i % 40}") for i in range(80)))
     sources, *_, instructions = tables(seen(path))
-    assert (len(sources), sources[-1][:3]) == (32, ["10 others", "20", "25.0%"])
-    assert (len(instructions), instructions[-1][:3]) == (32, ["10 others", "20", "25.0%"])
+    assert (len(sources), sources[-1][:3]) == (22, ["20 others", "40", "50.0%"])
+    assert (len(instructions), instructions[-1][:3]) == (22, ["20 others", "40", "50.0%"])
 
 
 def test_lengths_in_tokens_are_those_of_the_tokenizer_without_its_limits(tmp_path):
