@@ -38,7 +38,8 @@ def curves(series: Mapping[str, tuple[Sequence[float], Sequence[float]]], from_z
     steps = [step for of, _ in series.values() for step in of]
     values = [value for _, of in series.values() for value in of]
     x = _across(0, max(steps, default=1))
-    y = _up(0 if from_zero else min(values, default=0), max(values, default=1), whole=False)
+    top = TOP + 22 if len(series) > 1 else TOP  # names stand above
+    y = _up(0 if from_zero else min(values, default=0), max(values, default=1), whole=False, top=top)
     drawn = []
     for color, (of, raw) in zip(itertools.cycle(SERIES), filter(all, series.values()), strict=False):
         width = max(1, len(raw) // _SMOOTHED)
@@ -87,9 +88,9 @@ def _across(low: float, high: float) -> Axis:
     return Axis(low, high if high > low else low + 1, LEFT, WIDTH - RIGHT)
 
 
-def _up(low: float, high: float, whole: bool) -> Axis:
+def _up(low: float, high: float, whole: bool, top: float = TOP) -> Axis:
     """With room above the highest value."""
-    return Axis(low, high + 0.05 * (high - low) if high > low else low + 1, HEIGHT - BOTTOM, TOP, whole)
+    return Axis(low, high + 0.05 * (high - low) if high > low else low + 1, HEIGHT - BOTTOM, top, whole)
 
 
 def _line(x: Axis, y: Axis, steps: Sequence[float], values: Sequence[float], style: str) -> str:
@@ -106,12 +107,12 @@ def _bar(x: Axis, y: Axis, start: float, end: float, count: int, color: str, opa
 
 
 def _legend(names: Sequence[str]) -> list[str]:
-    """Top right, one name a line."""
+    """Side by side above the frame."""
     made = []
     for number, (name, color) in enumerate(zip(names, itertools.cycle(SERIES), strict=False)):
-        height = TOP + 10 + 17 * number
-        made.append(f'<text x="{WIDTH - RIGHT - 24}" y="{height}" text-anchor="end" {_TEXT}>{escape(name)}</text>')
-        made.append(f'<path d="M{WIDTH - RIGHT - 18} {height - 4}h18" stroke="{color}" stroke-width="2.5"/>')
+        start = LEFT + number * (WIDTH - LEFT - RIGHT) / len(names)
+        made.append(f'<path d="M{start:.0f} {TOP}h18" stroke="{color}" stroke-width="2.5"/>')
+        made.append(f'<text x="{start + 24:.0f}" y="{TOP + 4}" {_TEXT}>{escape(name)}</text>')
     return made
 
 

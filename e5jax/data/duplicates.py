@@ -64,9 +64,14 @@ def without_duplicates(examples: Iterable[Example], earlier: Earlier, report: Ca
 
 
 def _place(index: NearIndex, text: str) -> _Place:
-    """The text's place in the index, which grows only by texts that are not nearly equal to another."""
+    """The text's place in the index: that of the text which it is equal or nearly equal to, if there is one.
+
+    It is remembered even so: else a copy of it could be put down to a text that came in between.
+    """
     found = sketch(read(text))
     match = index.find(found)
+    if match and not match.equal:
+        index.add_variant(found, match.number)
     return _Place(text, match, match.number if match else index.add(found))
 
 

@@ -1,5 +1,6 @@
 """A page that shows what training files hold: a survey and what lies beside the files flow in, one HTML file flows out."""
 
+import math
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
@@ -110,7 +111,7 @@ def _files(of: Survey) -> page.Html:
 
 
 def _lengths(of: Survey, unit: str) -> page.Html:
-    header = ["", "texts", "mean", "5 %", "median", "95 %", "99 %", "longest"]
+    header = ["", "texts", "mean", "5\u00a0%", "median", "95\u00a0%", "99\u00a0%", "longest"]
     rows = [[_NAMES[part], *_quantiles(lengths)] for part, lengths in of.lengths.items() if lengths]
     if not rows:
         return page.section(f"Lengths in {unit}", page.paragraph("No texts."))
@@ -204,7 +205,9 @@ def _shown(text: str) -> str:
 
 
 def _share(count: int, of: int) -> list[str]:
-    return [f"{count:,}", f"{count / of:.1%}" if of else "–"]
+    """The count and its share, which is 0 for none only."""
+    share = count / of if of else math.nan
+    return [f"{count:,}", "–" if not of else "<0.1%" if 0 < share < 0.001 else f"{share:.1%}"]
 
 
 def _counts(counts: Counter[str], of: int) -> list[list[str]]:
