@@ -48,6 +48,10 @@ def test_negatives_decide_nothing():
     assert kept == ["a"]
     kept, _ = clean([example("a", "what is jax", text(1), (text(2),)), example("b", "what is flax", text(3), (text(2),))])
     assert kept == ["a", "b"]
+    kept, _ = clean([example("a", "what is jax", text(1), (text(2),)), example("b", "what is jax", text(3), (text(2),))])
+    assert kept == ["a", "b"]
+    kept, _ = clean([example("a", "what is jax", text(1), (text(2),)), example("b", "what is jax", text(2))])
+    assert kept == ["a", "b"]
 
 
 def test_planted_copies_are_removed_and_no_others():
@@ -99,3 +103,13 @@ def test_a_higher_threshold_keeps_near_copies():
     with Earlier(threshold=0.95) as earlier:
         pair = [example("a", "what is jax", text(1)), example("b", "what is jax", near(text(1)))]
         assert [one.id for one in without_duplicates(pair, earlier, removed.append)] == ["a", "b"]
+
+
+def test_near_copies_of_near_copies_are_found_however_often_the_first_was_repeated():
+    first = text(41, 60)
+    second = near(first, 1)
+    third = near(second, 2)
+    answers = [example(f"{i}", first, text(50 + i)) for i in range(5)]
+    kept, removed = clean([*answers, example("b", second, text(60)), example("c", third, text(60))])
+    assert kept == ["0", "1", "2", "3", "4", "b"]
+    assert [(r.id, r.matched_id, r.part) for r in removed] == [("c", "b", "query")]
