@@ -55,7 +55,8 @@ RULES = Rules()
 def clean(files: Sequence[Path], output: Path, evaluation: Iterable[tuple[str, str]] = (), rules: Rules = RULES) -> dict[str, Any]:
     """Writes `data/`, `removed.jsonl` and `clean.json` below `output`, all or nothing; returns the content of the last.
 
-    Of copies the first stays, in the order of the files. What an evaluation text removes stands for no other example.
+    Of copies the first stays, in the order of the files. What an evaluation text removes stands for no other example. Language,
+    source and id are filled in where they are empty.
     """
     names = _names(files)
     if output.exists() and not (output / REPORT).is_file():

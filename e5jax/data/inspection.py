@@ -21,10 +21,10 @@ from e5jax.workdir import write_text
 
 EXAMPLES = 10
 _ROWS = 20  # of a table; what is rarer is one line
-_NAMED, _NAME = 3, 24  # names in a cell, characters of each
+_NAMED, _NAME, _LABEL = 3, 24, 300  # names in a cell, characters of each, and of one that has a row
 _LONGEST = 20_000  # characters of a text that the page shows
 _TOKENIZED = 1_000  # texts at once
-_NAMES: dict[Part, str] = {"query": "Queries", "positive": "Positives", "negative": "Hard negatives"}
+_HEADINGS: dict[Part, str] = {"query": "Queries", "positive": "Positives", "negative": "Hard negatives"}
 
 
 def inspect(files: Sequence[Path], output: Path, tokenizer: Path | None = None, size: int = 10_000, seed: int = 0) -> None:
@@ -60,10 +60,7 @@ def in_tokens(tokenizer: Tokenizer) -> Measure:
 def document(of: Survey, unit: str, examples: Sequence[Example]) -> page.Html:
     """The page. `unit` is what lengths were measured in."""
     rejected = sum(counts.total() for counts in of.rejected.values())
-    lead = (
-        ", ".join([_counted(len(of.files), "file"), _counted(len(of.sources), "source"), _counted(rejected, "unreadable line")])
-        + "."
-    )
+    lead = f"{_counted(len(of.files), 'file')}, {_counted(len(of.sources), 'source')}, {_counted(rejected, 'unreadable line')}."
     if len(of.sample) < of.records:
         lead += f" Lengths, and languages that records do not name, are those of {len(of.sample):,} records taken at random."
     sections = [_sources(of), _files(of), _lengths(of, unit), _languages(of), _instructions(of), _cleaning(of)]
@@ -84,7 +81,7 @@ def _source(name: str, source: Source, records: int, instructions: int) -> list[
     means = (source.positives / source.records, source.negatives / source.records)
     scored = _share(source.scored, source.records)[1]
     return [
-        _shown(name),
+        _label(name),
         *_share(source.records, records),
         *(f"{mean:.2f}" for mean in means),
         scored,
@@ -98,7 +95,7 @@ def _files(of: Survey) -> page.Html:
     for name, records in of.files.items():
         bad = of.rejected[name].total()
         before = _lines(rejects_of(Path(name)))
-        rows.append([_shown(name), f"{records:,}", *_share(bad, records + bad), "–" if before is None else f"{before:,}"])
+        rows.append([_label(name), f"{records:,}", *_share(bad, records + bad), "–" if before is None else f"{before:,}"])
     reasons = Counter[str]()
     for counts in of.rejected.values():
         reasons.update(counts)
@@ -112,10 +109,10 @@ def _files(of: Survey) -> page.Html:
 
 def _lengths(of: Survey, unit: str) -> page.Html:
     header = ["", "texts", "mean", "5\u00a0%", "median", "95\u00a0%", "99\u00a0%", "longest"]
-    rows = [[_NAMES[part], *_quantiles(lengths)] for part, lengths in of.lengths.items() if lengths]
+    rows = [[_HEADINGS[part], *_quantiles(lengths)] for part, lengths in of.lengths.items() if lengths]
     if not rows:
         return page.section(f"Lengths in {unit}", page.paragraph("No texts."))
-    drawn = [(_NAMES[part], charts.histogram(lengths, unit)) for part, lengths in of.lengths.items() if lengths]
+    drawn = [(_HEADINGS[part], charts.histogram(lengths, unit)) for part, lengths in of.lengths.items() if lengths]
     return page.section(f"Lengths in {unit}", page.table(header, rows), page.figures(drawn))
 
 
@@ -137,10 +134,7 @@ def _languages(of: Survey) -> page.Html:
 
 def _instructions(of: Survey) -> page.Html:
     ordered = sorted(of.instructions.items(), key=lambda pair: -pair[1].total())
-    rows = [
-        [_shown(excerpt(text)) or "none", *_share(sources.total(), of.records), _names(sources)]
-        for text, sources in ordered[:_ROWS]
-    ]
+    rows = [[_label(text) or "none", *_share(sources.total(), of.records), _names(sources)] for text, sources in ordered[:_ROWS]]
     if rest := ordered[_ROWS:]:
         rows.append([f"{len(rest):,} others", *_share(sum(sources.total() for _, sources in rest), of.records), ""])
     return page.section("Instructions", page.table(["instruction", "records", "share", "sources"], rows))
@@ -148,7 +142,7 @@ def _instructions(of: Survey) -> page.Html:
 
 def _names(counts: Counter[str]) -> str:
     """The most frequent, cut short."""
-    names = ", ".join(_shown(name)[:_NAME] for name, _ in counts.most_common(_NAMED))
+    names = ", ".join(_label(name)[:_NAME] for name, _ in counts.most_common(_NAMED))
     return f"{names} and {len(counts) - _NAMED:,} more" if len(counts) > _NAMED else names
 
 
@@ -160,7 +154,7 @@ def _cleaning(of: Survey) -> page.Html:
         if folder.name == DATA and path.is_file():
             report = read_report(path)
             parts.append(
-                page.paragraph(f"{_shown(str(path))}: {_counted(report['kept'], 'record')} of {report['examples']:,} kept.")
+                page.paragraph(f"{_label(str(path))}: {_counted(report['kept'], 'record')} of {report['examples']:,} kept.")
             )
             removed = Counter({f"{cause}, {reason}: {part}": n for (cause, reason, part), n in flat(report["removed"]).items()})
             parts.append(
@@ -190,8 +184,8 @@ def _example(example: Example) -> page.Html:
     for number, (part, text) in enumerate(texts_of(example)[1:], 1):
         score = next(scores[part], None)
         note = f"{len(text):,} characters" if score is None else f"{len(text):,} characters, score {score:g}"
-        answers.append(page.answer(number, _shown(excerpt(text)), note, _text(text), "positive" if part == "positive" else ""))
-    return page.quote(_text(example.query), " · ".join(_shown(note) for note in notes if note), *answers)
+        answers.append(page.answer(number, _label(excerpt(text)), note, _text(text), "positive" if part == "positive" else ""))
+    return page.quote(_text(example.query), " · ".join(_label(note) for note in notes if note), *answers)
 
 
 def _text(text: str) -> str:
@@ -200,8 +194,9 @@ def _text(text: str) -> str:
     return printable(cut, kept="\n\t")
 
 
-def _shown(text: str) -> str:
-    return printable(text)
+def _label(text: str) -> str:
+    """On one line."""
+    return printable(text[:_LABEL])
 
 
 def _share(count: int, of: int) -> list[str]:
@@ -212,7 +207,7 @@ def _share(count: int, of: int) -> list[str]:
 
 def _counts(counts: Counter[str], of: int) -> list[list[str]]:
     """Rows of the most frequent, and one of all others."""
-    rows = [[_shown(name), *_share(count, of)] for name, count in counts.most_common(_ROWS)]
+    rows = [[_label(name), *_share(count, of)] for name, count in counts.most_common(_ROWS)]
     if rest := counts.most_common()[_ROWS:]:
         rows.append([f"{len(rest):,} others", *_share(sum(count for _, count in rest), of)])
     return rows

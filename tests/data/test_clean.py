@@ -93,6 +93,12 @@ def test_what_is_kept_is_unchanged_but_for_its_language_and_training_reads_it(fi
         assert unchanged[source[i].id] == (source[i]._replace(language="") if filled_in else source[i]).to_json()
 
 
+def test_a_record_without_source_and_id_gets_those_of_its_place(tmp_path):
+    clean([write(tmp_path / "mine.jsonl", "", '{"query": "q", "positives": ["p"]}')], tmp_path / "out")
+    (row,) = read(tmp_path / "out/data/mine.jsonl")
+    assert (row["id"], row["source"], row["query"]) == ("mine:2", "mine", "q")
+
+
 def test_cleaning_what_is_clean_changes_nothing(files, tmp_path):
     clean(files, tmp_path / "one")
     clean(sorted((tmp_path / "one/data").glob("*.jsonl")), tmp_path / "two")

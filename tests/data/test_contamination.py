@@ -86,6 +86,15 @@ def test_the_share_of_a_contained_text_is_that_of_its_ngrams():
         assert found.similarity == pytest.approx(share, abs=1e-12)
 
 
+def test_runs_of_eight_words_in_common_count_and_runs_of_seven_do_not():
+    others = iter(sentence(random.Random(8), 100))
+    for run, reason in [(7, None), (8, "contained")]:
+        pieces = [[*DOCUMENT.split()[start : start + run], next(others)] for start in range(0, 100, 20)]
+        with Evaluation(TEXTS, share=0.01) as evaluation:
+            found = evaluation.find(" ".join(word for piece in pieces for word in piece))
+        assert (found and found.reason) == reason
+
+
 def test_planted_texts_are_found_and_no_others():
     chooser = random.Random(6)
     texts = [(f"{i}", sentence(chooser, chooser.randint(3, 80))) for i in range(300)]
