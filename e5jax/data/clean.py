@@ -59,8 +59,8 @@ def clean(files: Sequence[Path], output: Path, evaluation: Iterable[tuple[str, s
     source and id are filled in where they are empty.
     """
     names = _names(files)
-    if output.exists() and not (output / REPORT).is_file():
-        raise ConfigError(f"--output={output}: is there, and `e5jax data clean` has not written it; name a new folder")
+    if not _replaceable(output):
+        raise ConfigError(f"--output={output}: holds what `e5jax data clean` has not written; name a new folder")
     tally = Tally()
     with (
         Evaluation(evaluation, rules.threshold, rules.share) as tested,
@@ -84,6 +84,14 @@ def clean(files: Sequence[Path], output: Path, evaluation: Iterable[tuple[str, s
         made = {**tally.report(), "evaluation_texts": len(tested), "rules": asdict(rules)}
         (folder / REPORT).write_text(json.dumps(made, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
     return made
+
+
+def _replaceable(output: Path) -> bool:
+    """True for what is not there, an empty folder, and one with nothing but what `clean` writes."""
+    if not output.is_dir():
+        return not output.exists()
+    names = {path.name for path in output.iterdir()}
+    return not names or (REPORT in names and names <= {DATA, REMOVED, REPORT})
 
 
 def _names(files: Sequence[Path]) -> list[str]:

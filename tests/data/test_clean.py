@@ -125,13 +125,19 @@ def test_rules_change_what_is_removed(files, tmp_path):
     assert removed(Rules(keep_duplicates=True, share=0.4), half) == ["f"]
 
 
-def test_a_folder_that_is_something_else_is_not_replaced(files, tmp_path):
-    write(tmp_path / "mine/thesis.txt", "years of work")
-    with pytest.raises(ConfigError, match="has not written it"):
-        clean(files, tmp_path / "mine")
+def test_only_what_cleaning_wrote_is_replaced(files, tmp_path):
+    for name in ("mine/thesis.txt", "other/data/train.jsonl", "file"):
+        write(tmp_path / name, "years of work")
+        with pytest.raises(ConfigError, match="has not written"):
+            clean(files, tmp_path / name.split("/", 1)[0])
+        assert (tmp_path / name).read_text() == "years of work\n"
+    (tmp_path / "out").mkdir()
     clean(files, tmp_path / "out")
     clean(files[:1], tmp_path / "out")
     assert sorted(path.name for path in (tmp_path / "out/data").iterdir()) == ["one.jsonl", "one.rejects.txt"]
+    write(tmp_path / "out/thesis.txt", "years of work")
+    with pytest.raises(ConfigError, match="has not written"):
+        clean(files, tmp_path / "out")
 
 
 def test_what_stops_leaves_the_old_folder_and_nothing_beside_it(files, tmp_path):

@@ -38,7 +38,7 @@ def words(text, start, end):
         (" ".join(changed(DOCUMENT.split(), random.Random(0), WORDS)), "near", "set/corpus/1"),
         (f"{OTHER} {QUESTION} {OTHER}", "contains", "set/queries/1"),
         (words(DOCUMENT, 90, 130), "contained", "set/corpus/1"),
-        (f"{words(DOCUMENT, 0, 80)} {words(OTHER, 0, 10)}", "contained", "set/corpus/1"),
+        (f"{words(DOCUMENT, 0, 80)} {words(OTHER, 0, 24)}", "contained", "set/corpus/1"),  # 73 of 97 runs of eight words
     ],
 )
 @pytest.mark.parametrize("part", ["query", "positive", "negative"])
@@ -59,7 +59,7 @@ def test_what_matches_is_removed_and_said_why(evaluation, text, reason, name, pa
         "capital of spain",
         "the capital of france is paris, and it has been for a long time now",  # of a short text only the whole counts
         words(DOCUMENT, 50, 59),
-        f"{words(DOCUMENT, 0, 40)} {words(OTHER, 0, 60)}",
+        f"{words(DOCUMENT, 0, 80)} {words(OTHER, 0, 40)}",  # 73 of 113
     ],
 )
 def test_what_shares_little_stays(evaluation, text):
