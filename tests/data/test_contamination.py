@@ -86,6 +86,21 @@ def test_the_share_of_a_contained_text_is_that_of_its_ngrams():
         assert found.similarity == pytest.approx(share, abs=1e-12)
 
 
+def test_texts_that_share_runs_of_words_are_all_counted():
+    half = f"{words(DOCUMENT, 0, 60)} {words(OTHER, 0, 60)}"
+    with Evaluation([("half", half), ("whole", words(DOCUMENT, 0, 200))]) as evaluation:
+        found = evaluation.find(words(DOCUMENT, 20, 100))
+    assert found is not None
+    assert (found.id, found.reason, found.similarity) == ("whole", "contained", 1.0)
+
+
+def test_a_higher_threshold_lets_near_copies_pass():
+    copy = " ".join(changed(DOCUMENT.split(), random.Random(0), WORDS))
+    for threshold, found in [(0.6, True), (0.99, False)]:
+        with Evaluation(TEXTS, threshold) as evaluation:
+            assert (evaluation.find(copy) is not None) == found
+
+
 def test_runs_of_eight_words_in_common_count_and_runs_of_seven_do_not():
     others = iter(sentence(random.Random(8), 100))
     for run, reason in [(7, None), (8, "contained")]:
