@@ -10,7 +10,6 @@ REQUIREMENTS = [
 ]
 EVAL = [
     "bm25s>=0.2.14,<0.4",
-    "matplotlib>=3.10,<3.12",
     "mteb>=2.20,<2.27",
     "sentence-transformers>=5.1,<7",
     "torch>=2.10,<2.14",

@@ -6,12 +6,11 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from e5jax.config import Config
-from e5jax.data.commands import add_prepare
-from e5jax.errors import ConfigError, RunError
+from e5jax.data.main import add_actions
+from e5jax.errors import CONFIG, DONE, ERROR, ConfigError, RunError
 from e5jax.loading import load
 from e5jax.workdir import Workdir, read_config
 
-DONE, ERROR, CONFIG = 0, 1, 3
 DEFAULT_RUNS = Path("runs")
 
 
@@ -47,14 +46,19 @@ def parser() -> argparse.ArgumentParser:
         return stage
 
     _add_config(add("run", _run, "all stages of a config, one after the other; finished ones are skipped"))
-    _add_data(add("data", _data, "builds the training data of a config, converts what others publish, or prepares a public set"))
+    data = add("data", _data, "builds the training data of a config; or an action on files")
+    _add_config(data, required=False)
+    add_actions(data)
     _add_config(add("train", _train, "trains; the same command resumes"))
     exporter = add("export", _export, "writes the newest checkpoint of a run as a Hugging Face folder")
     exporter.add_argument("--workdir", type=Path, required=True, metavar="DIR", help="directory of the run")
     exporter.add_argument("--output", type=Path, required=True, metavar="DIR", help="folder to write; replaced if it is there")
     exporter.add_argument("--format", choices=("merged",), default="merged", help="merged: adapters folded into the base")
-    evaluator = add("eval", _eval, "runs MTEB tasks on a model folder")
-    evaluator.add_argument("--model", type=Path, required=True, metavar="DIR", help="Hugging Face folder of the model")
+    evaluator = add("eval", _eval, "runs MTEB tasks on a model folder, or writes the texts they would give a model")
+    what = evaluator.add_mutually_exclusive_group(required=True)
+    what.add_argument("--model", type=Path, metavar="DIR", help="Hugging Face folder of the model")
+    texts = "writes texts.jsonl, which `e5jax data clean --evaluation` keeps out of training data"
+    what.add_argument("--texts", action="store_true", help=texts)
     evaluator.add_argument("--tasks", required=True, metavar="A,B", help="MTEB tasks, folders in BEIR layout, or both")
     evaluator.add_argument("--output", type=Path, required=True, metavar="DIR", help="where results.json and mteb's own results go")
     evaluator.add_argument(
@@ -69,28 +73,6 @@ def parser() -> argparse.ArgumentParser:
 def _add_config(stage: argparse.ArgumentParser, required: bool = True) -> None:
     stage.add_argument("--config", required=required, metavar="FILE", help="Python config file; --config.field=value overrides it")
     stage.add_argument("--workdir", type=Path, metavar="DIR", help="directory of the run (default: runs/ and the config's name)")
-
-
-def _add_data(stage: argparse.ArgumentParser) -> None:
-    _add_config(stage, required=False)
-    stage.set_defaults(refuse=stage.error)
-    actions = stage.add_subparsers(dest="action", metavar="ACTION")
-    text = "writes data in any format that docs/data.md lists as JSONL, and beside it what was left out and why"
-    converter = actions.add_parser("convert", help=text, description=text, allow_abbrev=False)
-    converter.set_defaults(go=_convert)
-    converter.add_argument("--from", dest="format", default="auto", metavar="FORMAT", help="its name (default: %(default)s)")
-    converter.add_argument("--input", type=Path, required=True, metavar="PATH", help="file or folder; of datasets also owner/name")
-    converter.add_argument(
-        "--output", type=Path, required=True, metavar="FILE", help="JSONL file to write; replaced if it is there"
-    )
-    converter.add_argument("--instruction", default="", metavar="TEXT", help="bare task, for formats that have none")
-    converter.add_argument("--language", default="", metavar="CODE", help="ISO code, for formats that have none")
-    converter.add_argument("--source", default="", metavar="NAME", help="name of the set (default: that of the file)")
-    converter.add_argument("--split", default="train", metavar="NAME", help="of beir, msmarco and datasets (default: %(default)s)")
-    columns = "columns of tables: query=title,positive=body"
-    converter.add_argument("--columns", default="", metavar="OURS=THEIRS,…", help=columns)
-    converter.add_argument("--ratio", type=float, metavar="X", help="most decompressed bytes per compressed one (default: 200)")
-    add_prepare(actions)
 
 
 def _add_mine(stage: argparse.ArgumentParser) -> None:
@@ -151,25 +133,11 @@ def _run(args: argparse.Namespace, overrides: list[str]) -> None:
 
 def _data(args: argparse.Namespace, overrides: list[str]) -> None:
     if args.config is None:
-        args.refuse("--config=FILE is missing; or name an action: convert, prepare")
+        args.refuse()
     config, workdir = _open(args, overrides)
     from e5jax.run import run
 
     run(config, workdir, only="data")
-
-
-def _convert(args: argparse.Namespace, overrides: list[str]) -> None:
-    if overrides:
-        raise ConfigError(f"{overrides[0]}: `e5jax data convert` takes no --config")
-    from e5jax.data.convert import convert, rejects_of
-    from e5jax.data.readers.outcome import Limits, Options
-
-    pairs = [pair.partition("=") for pair in args.columns.split(",") if pair]
-    limits = Limits() if args.ratio is None else Limits(ratio=args.ratio)
-    columns = {ours: theirs for ours, _, theirs in pairs}
-    options = Options(args.instruction, args.language, args.source, args.split, columns, limits)
-    print(convert(args.input, args.output, args.format, options))
-    print(f"data: {args.output}; what was left out: {rejects_of(args.output)}", flush=True)
 
 
 def _train(args: argparse.Namespace, overrides: list[str]) -> None:

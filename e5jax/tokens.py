@@ -22,6 +22,18 @@ def query_text(text: str, task: str | None) -> str:
     return QUERY_PREFIX.replace("{task}", task) + text if task else text
 
 
+def read_tokenizer(path: Path) -> Tokenizer:
+    """Of a tokenizer.json."""
+    if not path.is_file():
+        raise ConfigError(f"{path}: no such file; convert the tokenizer to tokenizer.json with transformers' save_pretrained")
+    try:
+        return Tokenizer.from_str(path.read_text(encoding="utf-8"))
+    except Exception as error:  # tokenizers raises the base class itself
+        if type(error) is not Exception:  # and nothing else is meant
+            raise
+        raise ConfigError(f"{path}: not a tokenizer.json ({error})") from error
+
+
 class TextTokenizer:
     """Text -> `[BOS, text truncated, EOS]`, never more than `limit` ids, whatever the tokenizer's own settings."""
 
@@ -45,15 +57,7 @@ class TextTokenizer:
     @classmethod
     def from_file(cls, path: Path, bos: int, eos: int, limit: int) -> "TextTokenizer":
         """Reads a tokenizer.json."""
-        if not path.is_file():
-            raise ConfigError(f"{path}: no such file; convert the tokenizer to tokenizer.json with transformers' save_pretrained")
-        try:
-            tokenizer = Tokenizer.from_str(path.read_text(encoding="utf-8"))
-        except Exception as error:  # tokenizers raises the base class itself
-            if type(error) is not Exception:  # and nothing else is meant
-                raise
-            raise ConfigError(f"{path}: not a tokenizer.json ({error})") from error
-        return cls(tokenizer, bos, eos, limit, str(path))
+        return cls(read_tokenizer(path), bos, eos, limit, str(path))
 
     def __call__(self, texts: Sequence[str]) -> list[list[int]]:
         """The ids of each text."""

@@ -1,6 +1,5 @@
 """Any readable format to our JSONL: examples to one file, what was left out to another, and how much of each."""
 
-import re
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -10,11 +9,10 @@ from tqdm import tqdm
 
 from e5jax.data.readers.formats import AUTO, read
 from e5jax.data.readers.outcome import OPTIONS, Options, Outcome, Rejected
+from e5jax.data.texts import printable
 from e5jax.errors import ConfigError
 from e5jax.records import Example
 from e5jax.workdir import complete
-
-_UNPRINTABLE = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
 
 
 class Counts(NamedTuple):
@@ -49,7 +47,7 @@ def accepted(outcomes: Iterable[Outcome], rejects: TextIO, rejected: Counter[str
     """The examples, with a progress bar of that name; what is rejected is written and counted."""
     for outcome in tqdm(outcomes, desc=name, unit=" lines", disable=None):
         if isinstance(outcome, Rejected):
-            rejects.write(_UNPRINTABLE.sub(_escape, str(outcome)) + "\n")
+            rejects.write(printable(str(outcome)) + "\n")
             rejected[outcome.kind] += 1
         else:
             yield outcome
@@ -58,7 +56,3 @@ def accepted(outcomes: Iterable[Outcome], rejects: TextIO, rejected: Counter[str
 def rejects_of(output: Path) -> Path:
     """`train.jsonl` -> `train.rejects.txt`."""
     return output.with_suffix(".rejects.txt")
-
-
-def _escape(found: re.Match[str]) -> str:
-    return found[0].encode("unicode_escape").decode()

@@ -1,7 +1,6 @@
-"""The language of a text, and how many examples of which source and language there are: the only home of py3langid."""
+"""The language of a text and of an example: the only home of py3langid."""
 
 import functools
-from collections import Counter
 from collections.abc import Iterable, Iterator
 
 from py3langid.langid import MODEL_FILE, LanguageIdentifier
@@ -27,17 +26,19 @@ def language(text: str, confidence: float = CONFIDENCE) -> str:
     return found if probability >= confidence and len(found) == 2 else ""
 
 
-def with_language(examples: Iterable[Example], confidence: float = CONFIDENCE) -> Iterator[tuple[Example, str]]:
-    """Each example with the language of its positives, which are longer than queries, or of its query if that is unknown."""
+def language_of(example: Example, confidence: float = CONFIDENCE) -> str:
+    """What the example says; else the language of its positives, which are longer than queries, or of its query."""
+    if example.language:
+        return example.language
+    texts = texts_of(example)
+    positives = " ".join(text for part, text in texts if part == "positive")
+    return language(positives, confidence) or language(texts[0][1], confidence)
+
+
+def with_language(examples: Iterable[Example]) -> Iterator[Example]:
+    """The examples, with their language filled in where it is empty and can be told."""
     for example in examples:
-        texts = texts_of(example)
-        positives = " ".join(text for part, text in texts if part == "positive")
-        yield example, language(positives, confidence) or language(texts[0][1], confidence)
-
-
-def count(examples: Iterable[Example]) -> Counter[tuple[str, str]]:
-    """Number of examples by (source, language)."""
-    return Counter((example.source, code) for example, code in with_language(examples))
+        yield example._replace(language=language_of(example))
 
 
 @functools.cache
