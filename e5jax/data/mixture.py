@@ -1,0 +1,104 @@
+"""Which examples a batch is made of: sizes of sets flow in, for every step the rows of each set flow out.
+
+The draws from a set are numbered over the whole run. Every `size` of them are an epoch of the set: each example once. The order
+of a set is a shuffle of its rows, cut into groups; every epoch shuffles each group anew. So an example cannot come again before
+all but its own group have come, and groups are as large as that allows: no batch holds one twice, nor does an epoch of the
+mixture that takes only a part of the set. Nothing depends on hosts, workers or the step that a run resumes at.
+"""
+
+import math
+from collections.abc import Iterator, Mapping
+from typing import NamedTuple
+
+import numpy as np
+from jaxtyping import Int
+
+from e5jax.data.permutation import key, keys, permute
+from e5jax.data.schedule import Fork, Given, Interleaved, Random, fork, most, probable_most
+from e5jax.errors import ConfigError
+from e5jax.mixture import Mixture
+
+PRECISION = 2**30  # of shares that are not counts
+
+
+class Stream(NamedTuple):
+    """The draws of one set, without end."""
+
+    size: int
+    group: int  # examples that are shuffled with each other
+    key: np.uint64
+
+    def rows(self, draws: Int[np.ndarray, " n"]) -> Int[np.ndarray, " n"]:
+        """The example of each draw."""
+        epochs, places = np.divmod(draws, self.size)
+        first = places // self.group * self.group
+        inside = permute(places - first, np.minimum(self.group, self.size - first), keys(keys(self.key, epochs), first))
+        return permute(first + inside, np.full_like(draws, self.size), np.full(len(draws), self.key))
+
+
+class Draws(NamedTuple):
+    """What each step takes from each set."""
+
+    names: tuple[str, ...]
+    streams: tuple[Stream, ...]
+    given: Given
+
+    def __call__(self, step: int) -> Iterator[tuple[str, Int[np.ndarray, " n"]]]:
+        """(set, rows) of the sets that step `step`, counted from 0, takes any from."""
+        for name, stream, start, stop in zip(self.names, self.streams, self.given(step), self.given(step + 1), strict=True):
+            if start < stop:
+                yield name, stream.rows(np.arange(start, stop))
+
+
+def make_draws(mixture: Mixture, sizes: Mapping[str, int], queries: int, seed: int) -> Draws:
+    """The draws of a run. Sets go by their names: their order in the configuration changes nothing."""
+    names = tuple(sorted(sizes))
+    weights = [weights_of(mixture, sizes)[name] for name in names]
+    unit = queries if mixture.batches == "homogeneous" else 1
+    units, forks, whole = queries // unit, fork(weights), sum(weights)
+
+    def at_most(draws: int) -> list[int]:
+        """The most of each set in that many draws."""
+        count = -(-draws // unit)
+        if mixture.order == "interleaved":
+            found = most(forks, count)
+            return [found[number] * unit for number in range(len(names))]
+        return [probable_most(weight, whole, count) * unit for weight in weights]
+
+    streams, batch_takes = [], []
+    for name, weight, takes, epoch_takes in zip(names, weights, at_most(queries), at_most(whole), strict=True):
+        size = sizes[name]
+        _check_size(name, size, queries if unit > 1 else -(-queries * weight // whole), queries)
+        if mixture.order == "interleaved":
+            _check_size(name, size, takes, queries)
+        batch_takes.append(min(takes, size // unit * unit))
+        # A set that an epoch of the mixture takes whole begins anew with it; shares that are not ratios have no such epoch.
+        partly = mixture.shares == "ratio" and epoch_takes < size
+        apart = max(batch_takes[-1], epoch_takes) if partly else batch_takes[-1]
+        streams.append(Stream(size, size - apart + 1, key(seed, name)))
+    given: Given = Interleaved(forks, units, unit)
+    if mixture.order == "random":
+        given = Random(weights, [takes // unit for takes in batch_takes], units, unit, seed)
+    return Draws(names, tuple(streams), given)
+
+
+def _check_size(name: str, size: int, takes: int, queries: int) -> None:
+    if takes > size:
+        raise ConfigError(
+            f"config.batch.queries={queries}: there are only {size} examples in {name}, and a batch takes up to {takes} of them; "
+            "it must not hold one twice, so lower queries or the set's share, or bring more data"
+        )
+
+
+def weights_of(mixture: Mixture, sizes: Mapping[str, int]) -> dict[str, int]:
+    """How often each set is drawn from, in proportion: examples an epoch with `ratio`, else shares in fine steps."""
+    if mixture.shares == "ratio":
+        return {name: max(1, round(mixture.datasets[name].ratio * size)) for name, size in sizes.items()}
+    if mixture.shares == "weight":
+        wanted = {name: mixture.datasets[name].weight for name in sizes}
+    else:
+        wanted = {name: size**mixture.alpha for name, size in sizes.items()}
+    whole = math.fsum(wanted.values())
+    scaled = {name: max(1, round(share / whole * PRECISION)) for name, share in wanted.items()}
+    common = math.gcd(*scaled.values())
+    return {name: weight // common for name, weight in scaled.items()}
