@@ -7,47 +7,56 @@ mixture that takes only a part of the set. Nothing depends on hosts, workers or 
 """
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import NamedTuple
 
 import numpy as np
-from jaxtyping import Int
+from jaxtyping import Int, UInt64
 
 from e5jax.data.permutation import key, keys, permute
-from e5jax.data.schedule import Fork, Given, Interleaved, Random, fork, most, probable_most
+from e5jax.data.schedule import Given, Interleaved, Random, fork, most, probable_most
 from e5jax.errors import ConfigError
 from e5jax.mixture import Mixture
 
 PRECISION = 2**30  # of shares that are not counts
 
 
-class Stream(NamedTuple):
-    """The draws of one set, without end."""
+class Streams(NamedTuple):
+    """The draws of all sets, each without end."""
 
-    size: int
-    group: int  # examples that are shuffled with each other
-    key: np.uint64
+    sizes: Int[np.ndarray, " sets"]
+    groups: Int[np.ndarray, " sets"]  # examples that are shuffled with each other
+    keys: UInt64[np.ndarray, " sets"]
 
-    def rows(self, draws: Int[np.ndarray, " n"]) -> Int[np.ndarray, " n"]:
+    def rows(self, sets: Int[np.ndarray, " n"], draws: Int[np.ndarray, " n"]) -> Int[np.ndarray, " n"]:
         """The example of each draw."""
-        epochs, places = np.divmod(draws, self.size)
-        first = places // self.group * self.group
-        inside = permute(places - first, np.minimum(self.group, self.size - first), keys(keys(self.key, epochs), first))
-        return permute(first + inside, np.full_like(draws, self.size), np.full(len(draws), self.key))
+        sizes, groups, own = self.sizes[sets], self.groups[sets], self.keys[sets]
+        epochs, places = np.divmod(draws, sizes)
+        first = places // groups * groups
+        inside = permute(places - first, np.minimum(groups, sizes - first), keys(keys(own, epochs), first))
+        return permute(first + inside, sizes, own)
+
+
+class Drawn(NamedTuple):
+    """What a batch is made of, set by set."""
+
+    sets: Int[np.ndarray, " n"]  # into `Draws.names`
+    rows: Int[np.ndarray, " n"]
 
 
 class Draws(NamedTuple):
     """What each step takes from each set."""
 
     names: tuple[str, ...]
-    streams: tuple[Stream, ...]
+    streams: Streams
     given: Given
 
-    def __call__(self, step: int) -> Iterator[tuple[str, Int[np.ndarray, " n"]]]:
-        """(set, rows) of the sets that step `step`, counted from 0, takes any from."""
-        for name, stream, start, stop in zip(self.names, self.streams, self.given(step), self.given(step + 1), strict=True):
-            if start < stop:
-                yield name, stream.rows(np.arange(start, stop))
+    def __call__(self, step: int) -> Drawn:
+        """The examples of step `step`, counted from 0."""
+        before, after = self.given(step), self.given(step + 1)
+        sets = np.repeat(np.arange(len(self.names)), after - before)
+        draws = np.concatenate([np.arange(start, stop) for start, stop in zip(before, after, strict=True)])
+        return Drawn(sets, self.streams.rows(sets, draws))
 
 
 def make_draws(mixture: Mixture, sizes: Mapping[str, int], queries: int, seed: int) -> Draws:
@@ -65,7 +74,7 @@ def make_draws(mixture: Mixture, sizes: Mapping[str, int], queries: int, seed: i
             return [found[number] * unit for number in range(len(names))]
         return [probable_most(weight, whole, count) * unit for weight in weights]
 
-    streams, batch_takes = [], []
+    batch_takes, groups = [], []
     for name, weight, takes, epoch_takes in zip(names, weights, at_most(queries), at_most(whole), strict=True):
         size = sizes[name]
         _check_size(name, size, queries if unit > 1 else -(-queries * weight // whole), queries)
@@ -75,11 +84,12 @@ def make_draws(mixture: Mixture, sizes: Mapping[str, int], queries: int, seed: i
         # A set that an epoch of the mixture takes whole begins anew with it; shares that are not ratios have no such epoch.
         partly = mixture.shares == "ratio" and epoch_takes < size
         apart = max(batch_takes[-1], epoch_takes) if partly else batch_takes[-1]
-        streams.append(Stream(size, size - apart + 1, key(seed, name)))
+        groups.append(size - apart + 1)
     given: Given = Interleaved(forks, units, unit)
     if mixture.order == "random":
         given = Random(weights, [takes // unit for takes in batch_takes], units, unit, seed)
-    return Draws(names, tuple(streams), given)
+    own = np.array([key(seed, name) for name in names], np.uint64)
+    return Draws(names, Streams(np.array([sizes[name] for name in names]), np.array(groups), own), given)
 
 
 def _check_size(name: str, size: int, takes: int, queries: int) -> None:
