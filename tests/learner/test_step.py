@@ -189,7 +189,7 @@ def test_steps_equal_updates_by_hand(learner, on):
             assert float(metrics.learning_rate) == pytest.approx(1e-2 * (1 - number / 10))
             assert float(metrics.finite) == 1
             assert int(metrics.real_tokens) == int(np.sum(np.asarray(batch.segments) > 0))
-            lengths = [len(text) for part in tiny.unpack(jax.device_get(batch)) for text in part]
+            lengths = [len(text) for one in tiny.unpack(jax.device_get(batch)) for text in (one.query, *one.passages)]
             assert float(metrics.squared_lengths) == sum(length**2 for length in lengths)
             has_text = np.any(np.asarray(batch.ends) >= 0, axis=(1, 2))
             assert int(metrics.computed_tokens) == np.sum(has_text) * batch.tokens[0].size
