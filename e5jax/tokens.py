@@ -55,9 +55,11 @@ class TextTokenizer:
             raise ConfigError(f"{path}: not a tokenizer.json ({error})") from error
         return cls(tokenizer, bos, eos, limit, str(path))
 
-    def __call__(self, texts: Sequence[str]) -> list[list[int]]:
-        """The ids of each text."""
-        return [[self.bos, *ids[: self.limit - 2], self.eos] for ids in self._bare(texts)]
+    def __call__(self, texts: Sequence[str], limits: Sequence[int] | None = None) -> list[list[int]]:
+        """The ids of each text, of which each may have a limit of its own below that of all."""
+        if limits is None:
+            limits = [self.limit] * len(texts)
+        return [[self.bos, *ids[: limit - 2], self.eos] for ids, limit in zip(self._bare(texts), limits, strict=True)]
 
     def count(self, texts: Sequence[str]) -> list[int]:
         """Length of each text in ids, BOS and EOS included, before truncation."""

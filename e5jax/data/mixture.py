@@ -7,17 +7,22 @@ mixture that takes only a part of the set. Nothing depends on hosts, workers or 
 """
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Int, UInt64
 
+from e5jax.config import Training
 from e5jax.data.permutation import key, keys, permute
 from e5jax.data.schedule import Given, Interleaved, Random, fork, most, probable_most
+from e5jax.data.source import ExampleSource
 from e5jax.errors import ConfigError
-from e5jax.mixture import Mixture
+from e5jax.mixture import Dataset, Mixture
 
+ALONE = "train"  # name of the set that is a run's only one
 PRECISION = 2**30  # of shares that are not counts
 
 
@@ -57,6 +62,25 @@ class Draws(NamedTuple):
         sets = np.repeat(np.arange(len(self.names)), after - before)
         draws = np.concatenate([np.arange(start, stop) for start, stop in zip(before, after, strict=True)])
         return Drawn(sets, self.streams.rows(sets, draws))
+
+
+def mixture_of(run: Training, files: Sequence[str | Path] = ()) -> Mixture:
+    """The sets of a run: `files` as the only one where it has no mixture, or names files beside it."""
+    own = run.data.mixture
+    if own.datasets and not run.data.files:
+        return own
+    return replace(own, datasets={ALONE: Dataset(files=tuple(map(str, files)), negatives=run.batch.negatives)})
+
+
+def open_sets(mixture: Mixture) -> dict[str, ExampleSource]:
+    """Opens the files of all sets; of a set that says how many negatives it gives, every example must have them."""
+    sources = {}
+    for name, dataset in mixture.datasets.items():
+        try:
+            sources[name] = ExampleSource(dataset.files, dataset.negatives or 0)
+        except ConfigError as error:
+            raise ConfigError(f"data.{name}: {error}") from error
+    return sources
 
 
 def make_draws(mixture: Mixture, sizes: Mapping[str, int], queries: int, seed: int) -> Draws:

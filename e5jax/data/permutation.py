@@ -25,9 +25,7 @@ def keys(of: np.uint64 | UInt64[np.ndarray, " n"], numbers: Int[np.ndarray, " n"
     return _mixed(numbers.astype(np.uint64) * _WEYL ^ of)
 
 
-def permute(
-    places: Int[np.ndarray, " n"], sizes: Int[np.ndarray, " n"], of: UInt64[np.ndarray, " n"]
-) -> Int[np.ndarray, " n"]:
+def permute(places: Int[np.ndarray, " n"], sizes: Int[np.ndarray, " n"], of: UInt64[np.ndarray, " n"]) -> Int[np.ndarray, " n"]:
     """Where each place goes among as many as its size; places of one size and key go to different ones."""
     bits = np.frexp(np.maximum(sizes - 1, 0).astype(np.float64))[1]  # of the largest place
     half = np.maximum(-(-bits // 2), LEAST).astype(np.uint64)

@@ -8,8 +8,7 @@ import numpy as np
 import pytest
 
 from e5jax.config import Batch, Data, Tokens, Training
-from e5jax.data.batches import make_batches, refuse_alone
-from e5jax.data.source import ExampleSource
+from e5jax.data.batches import refuse_alone
 from e5jax.data.vocabulary import train_tokenizer
 from e5jax.errors import ConfigError
 from e5jax.records import Example, Ids
@@ -58,7 +57,7 @@ def make(path, tokenizer):
     def made(training: Training, count: int = COUNT):
         head = path.with_name(f"{count}.jsonl")
         head.write_text("".join(path.read_text().splitlines(keepends=True)[:count]))
-        return make_batches(ExampleSource([head], training.batch.negatives), tokenizer, training)
+        return batches_of([head], tokenizer, training)
 
     return made
 
@@ -70,7 +69,7 @@ def make_from(tmp_path, tokenizer):
     def made(examples, training: Training):
         file = tmp_path / "given.jsonl"
         file.write_text("".join(e.to_json() + "\n" for e in examples), encoding="utf-8")
-        return make_batches(ExampleSource([file], training.batch.negatives), tokenizer, training)
+        return batches_of([file], tokenizer, training)
 
     return made
 
