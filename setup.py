@@ -18,9 +18,11 @@ EVAL = [
 ]
 DATA = [  # formats of others, cleaning
     "datasets>=4,<6",
+    "importlib_resources>=6.4,<8",  # tensorflow_datasets imports it and does not say so
     "py3langid>=0.4,<0.5",
     "pyarrow>=21,<27",
     "rensa>=0.5,<0.6",  # 0.5 changed what its signatures are
+    "tensorflow_datasets>=4.9.10,<4.10",
     "zstandard>=0.23,<0.26",
 ]
 DEV = [

@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from e5jax.config import Config
+from e5jax.data.commands import add_prepare
 from e5jax.errors import ConfigError, RunError
 from e5jax.loading import load
 from e5jax.workdir import Workdir, read_config
@@ -46,7 +47,7 @@ def parser() -> argparse.ArgumentParser:
         return stage
 
     _add_config(add("run", _run, "all stages of a config, one after the other; finished ones are skipped"))
-    _add_data(add("data", _data, "builds the training data of a config, or converts what others publish"))
+    _add_data(add("data", _data, "builds the training data of a config, converts what others publish, or prepares a public set"))
     _add_config(add("train", _train, "trains; the same command resumes"))
     exporter = add("export", _export, "writes the newest checkpoint of a run as a Hugging Face folder")
     exporter.add_argument("--workdir", type=Path, required=True, metavar="DIR", help="directory of the run")
@@ -89,6 +90,7 @@ def _add_data(stage: argparse.ArgumentParser) -> None:
     columns = "columns of tables: query=title,positive=body"
     converter.add_argument("--columns", default="", metavar="OURS=THEIRS,…", help=columns)
     converter.add_argument("--ratio", type=float, metavar="X", help="most decompressed bytes per compressed one (default: 200)")
+    add_prepare(actions)
 
 
 def _add_mine(stage: argparse.ArgumentParser) -> None:
@@ -149,7 +151,7 @@ def _run(args: argparse.Namespace, overrides: list[str]) -> None:
 
 def _data(args: argparse.Namespace, overrides: list[str]) -> None:
     if args.config is None:
-        args.refuse("--config=FILE is missing; or name an action: convert")
+        args.refuse("--config=FILE is missing; or name an action: convert, prepare")
     config, workdir = _open(args, overrides)
     from e5jax.run import run
 
