@@ -6,7 +6,8 @@ Ours       tokenise + pack: the same texts to packed batches, in this process; t
            thread of this process, and in one process a core
 Data       the quickstart's pairs, a function of another pair as the hard negative; Mistral's own 32,000 pieces
 
-The runs take turns, and each counts its fastest turn: other work on the machine then slows both alike.
+The runs take turns, and each counts its fastest turn: other work on the machine then slows both alike. With
+TOKENIZERS_PARALLELISM=false the library uses one core, as in each worker process.
 """
 
 import argparse
@@ -17,20 +18,26 @@ import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
-
-import numpy as np
+from typing import NamedTuple
 
 sys.path.insert(0, str(Path(__file__).parent.parent))  # the tests' copy of Mistral's tokenizer, and workers that import this
 
 from e5jax.config import Batch, Tokens, Training
-from e5jax.data.batches import Assembly, batches_of, encode
+from e5jax.data.batches import assembly, encode, make_batches
 from e5jax.data.feed import Feed
+from e5jax.data.mixture import mixture_of, open_sets
 from e5jax.data.source import ExampleSource
-from e5jax.packing import deal, pack
-from e5jax.records import Ids
 from e5jax.tokens import TextTokenizer, query_text
 
-COLUMNS = ("run", "seconds", "tokens_per_second", "of_encode_batch")
+ELSEWHERE = float("inf")
+COLUMNS = {  # and how they are printed
+    "run": "",
+    "seconds": ".3f",
+    "tokens_per_second": ",.0f",
+    "of_encode_batch": ".0%",
+    "cpu_seconds": ".3f",
+    "cpu_of_encode_batch": ".0%",
+}
 
 
 def main() -> None:
@@ -52,7 +59,10 @@ def main() -> None:
     print(f"{os.cpu_count()} cores; {rows[0]['tokens']:,} tokens in {3 * args.queries * args.batches:,} texts")
     print("".join(f"{name:<28}" for name in COLUMNS))
     for row in rows:
-        print(f"{row['run']:<28}{row['seconds']:<28.3f}{row['tokens_per_second']:<28,.0f}{row['of_encode_batch']:<28.0%}")
+        shown = ("", ".3f", ",.0f", ".0%", ".3f", ".0%")
+        print(
+            "".join(f"{'' if row[name] is None else format(row[name], how):<28}" for name, how in zip(COLUMNS, shown, strict=True))
+        )
     if args.output:
         args.output.write_text(json.dumps({"cores": os.cpu_count(), "queries": args.queries, "rows": rows}, indent=2) + "\n")
 
@@ -69,58 +79,63 @@ def with_negatives(path: Path, folder: Path) -> Path:
 
 def measure(file: Path, tokenizer: TextTokenizer, run: Training, batches: int, turns: int) -> list[dict]:
     """One row a run; each `batches` batches, the fastest of `turns`."""
-    made = batches_of([file], tokenizer, run)
-    assembly = made._map_fn if hasattr(made, "_map_fn") else None  # the function that the batches are mapped by
-    assert isinstance(assembly, Assembly)
-    taken = [list(assembly.take(step)) for step in range(batches)]
+    mixture = mixture_of(run, [file])
+    whole = assembly(mixture, open_sets(mixture), tokenizer, run)
+    made = make_batches(whole)
+    taken = [list(whole.take(step)) for step in range(batches)]
     texts = [[text for e, task, _ in batch for text in (query_text(e.query, task), *e.positives, *e.negatives)] for batch in taken]
-    bare = tokenizer.tokenizer
+    library = tokenizer.tokenizer
     tokens = sum(int((made[step].segments > 0).sum()) for step in range(batches))
 
-    def peer() -> float:
-        return clock(lambda: [[found.ids for found in bare.encode_batch(batch, add_special_tokens=False)] for batch in texts])
-
-    def packing() -> float:
-        return clock(lambda: [packed(encode(batch, tokenizer), assembly) for batch in taken])
-
-    def thread() -> float:
-        with Feed(made, 0, batches, 0) as feed:
-            return clock(lambda: list(feed))
-
-    def processes() -> float:
+    def processes() -> Took:
         cores = os.cpu_count() or 1
         count = cores * batches
         with Feed(made, 0, count + 2 * cores, cores) as feed:
             for _ in range(2 * cores):  # until all have started
                 next(feed)
-            return clock(lambda: [next(feed) for _ in range(count)]) / cores
+            return Took(clock(lambda: [next(feed) for _ in range(count)]).wall / cores, ELSEWHERE)
 
-    runs = {
-        "encode_batch": peer,
-        "tokenise + pack": packing,
-        "the whole, a thread": thread,
+    def bare() -> object:
+        return [[found.ids for found in library.encode_batch(batch, add_special_tokens=False)] for batch in texts]
+
+    runs: dict[str, Callable[[], Took]] = {
+        "encode_batch": lambda: clock(bare),
+        "tokenise + pack": lambda: clock(lambda: [whole.pack(encode(batch, tokenizer)) for batch in taken]),
+        "the whole": lambda: clock(lambda: [made[step] for step in range(batches)]),
         "the whole, a process a core": processes,
     }
-    seconds = {
-        name: min(found)
-        for name, found in zip(runs, zip(*[[go() for go in runs.values()] for _ in range(turns)], strict=True), strict=True)
-    }
-    best = seconds["encode_batch"]
+    found: dict[str, list[Took]] = {name: [] for name in runs}
+    for _ in range(turns):
+        for name, go in runs.items():
+            found[name].append(go())
+    best = {name: Took(min(took.wall for took in turn), min(took.cpu for took in turn)) for name, turn in found.items()}
+    peer = best["encode_batch"]
     return [
-        {"run": name, "seconds": took, "tokens": tokens, "tokens_per_second": tokens / took, "of_encode_batch": best / took}
-        for name, took in seconds.items()
+        {
+            "run": name,
+            "seconds": took.wall,
+            "tokens": tokens,
+            "tokens_per_second": tokens / took.wall,
+            "of_encode_batch": peer.wall / took.wall,
+            "cpu_seconds": None if took.cpu == ELSEWHERE else took.cpu,
+            "cpu_of_encode_batch": None if took.cpu == ELSEWHERE else peer.cpu / took.cpu,
+        }
+        for name, took in best.items()
     ]
 
 
-def packed(ids: list[Ids], assembly: Assembly) -> object:
-    lengths = np.array([len(one.query) + sum(map(len, one.passages)) for one in ids])
-    return pack([ids[i] for i in deal(lengths, assembly.layout.shards)], assembly.layout)
+class Took(NamedTuple):
+    """Seconds."""
+
+    wall: float
+    cpu: float  # ELSEWHERE: of other processes
 
 
-def clock(work: Callable[[], object]) -> float:
-    start = time.perf_counter()
+def clock(work: Callable[[], object]) -> Took:
+    """Seconds on the wall, and of this process on all cores."""
+    start, used = time.perf_counter(), time.process_time()
     work()
-    return time.perf_counter() - start
+    return Took(time.perf_counter() - start, time.process_time() - used)
 
 
 if __name__ == "__main__":

@@ -45,8 +45,12 @@ class Assembly(NamedTuple):
         taken = list(self.take(step))
         ids = encode(taken, self.tokenizer)
         refuse_alone([one.example for one in taken], ids)
-        lengths = np.array([len(one.query) + sum(map(len, one.passages)) for one in ids])
-        return pack([ids[i] for i in deal(lengths, self.layout.shards)], self.layout)
+        return self.pack(ids)
+
+    def pack(self, examples: Sequence[Ids]) -> Batch:
+        """Deals examples to the shards and lays them out."""
+        lengths = np.array([len(one.query) + sum(map(len, one.passages)) for one in examples])
+        return pack([examples[i] for i in deal(lengths, self.layout.shards)], self.layout)
 
     def take(self, step: int) -> Iterator[Taken]:
         """The examples of a step, set by set."""
@@ -57,23 +61,23 @@ class Assembly(NamedTuple):
             yield Taken(choose(example, dataset.negatives or 0, random), task if self.instructions else "", dataset)
 
 
-def make_batches(
-    mixture: Mixture, sources: Mapping[str, ExampleSource], tokenizer: TextTokenizer, run: Training
-) -> grain.MapDataset[Batch]:
-    """`batches[step]`, endless: a batch is its number alone, so any of them can be made at any time, in any process."""
+def assembly(mixture: Mixture, sources: Mapping[str, ExampleSource], tokenizer: TextTokenizer, run: Training) -> Assembly:
+    """What makes the batches of a run."""
     draws = make_draws(mixture, {name: len(source) for name, source in sources.items()}, run.batch.queries, run.seed)
     datasets = tuple(complete(mixture.datasets[name], run) for name in draws.names)
     opened = tuple(sources[name] for name in draws.names)
-    to = layout(run.batch, run.tokens.limit)
-    return grain.MapDataset.range(sys.maxsize).map(
-        Assembly(draws, datasets, opened, tokenizer, to, run.seed, run.data.instructions)
-    )
+    return Assembly(draws, datasets, opened, tokenizer, layout(run.batch, run.tokens.limit), run.seed, run.data.instructions)
+
+
+def make_batches(assemble: Assembly) -> grain.MapDataset[Batch]:
+    """`batches[step]`, endless: a batch is its number alone, so any of them can be made at any time, in any process."""
+    return grain.MapDataset.range(sys.maxsize).map(assemble)
 
 
 def batches_of(files: Sequence[str | Path], tokenizer: TextTokenizer, run: Training) -> grain.MapDataset[Batch]:
     """The batches of a run on these files as its only set."""
     mixture = mixture_of(run, files)
-    return make_batches(mixture, open_sets(mixture), tokenizer, run)
+    return make_batches(assembly(mixture, open_sets(mixture), tokenizer, run))
 
 
 def complete(dataset: Dataset, run: Training) -> Dataset:
