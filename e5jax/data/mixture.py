@@ -9,6 +9,7 @@ mixture that takes only a part of the set. Nothing depends on hosts, workers or 
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from fractions import Fraction
 from pathlib import Path
 from typing import NamedTuple
 
@@ -23,7 +24,6 @@ from e5jax.errors import ConfigError
 from e5jax.mixture import Dataset, Mixture
 
 ALONE = "train"  # name of the set that is a run's only one
-PRECISION = 2**30  # of shares that are not counts
 
 
 class Streams(NamedTuple):
@@ -125,14 +125,13 @@ def _check_size(name: str, size: int, takes: int, queries: int) -> None:
 
 
 def weights_of(mixture: Mixture, sizes: Mapping[str, int]) -> dict[str, int]:
-    """How often each set is drawn from, in proportion: examples an epoch with `ratio`, else shares in fine steps."""
+    """How often each set is drawn from, in proportion: examples an epoch with `ratio`, else the shares as they are written."""
     if mixture.shares == "ratio":
         return {name: max(1, round(mixture.datasets[name].ratio * size)) for name, size in sizes.items()}
     if mixture.shares == "weight":
-        wanted = {name: mixture.datasets[name].weight for name in sizes}
+        wanted = {name: Fraction(repr(mixture.datasets[name].weight)) for name in sizes}
     else:
-        wanted = {name: size**mixture.alpha for name, size in sizes.items()}
-    whole = math.fsum(wanted.values())
-    scaled = {name: max(1, round(share / whole * PRECISION)) for name, share in wanted.items()}
-    common = math.gcd(*scaled.values())
-    return {name: weight // common for name, weight in scaled.items()}
+        wanted = {name: Fraction(repr(size**mixture.alpha)) for name, size in sizes.items()}
+    common = math.lcm(*(share.denominator for share in wanted.values()))
+    weights = {name: int(share * common) for name, share in wanted.items()}
+    return {name: weight // math.gcd(*weights.values()) for name, weight in weights.items()}
