@@ -11,6 +11,7 @@ import orbax.checkpoint as ocp
 from e5jax.errors import ConfigError
 
 Identity = Mapping[str, str]  # what a resumed run must share with the first one: fingerprints of data, base, tokenizer
+SHOWN = 40  # characters of an entry that differs
 
 
 class Checkpoints:
@@ -67,4 +68,5 @@ class Checkpoints:
 
 
 def _short(value: object) -> str:
-    return json.dumps(value)[:20]
+    text = json.dumps(value, ensure_ascii=False)
+    return text if len(text) <= SHOWN else f"{text[:SHOWN]}…"

@@ -1,14 +1,10 @@
-"""The typed configuration tree, and its JSON. Files and overrides are read by `loading`, values checked by `validate`."""
+"""The typed configuration tree. Files and overrides are read by `loading`, values checked by `validate`, JSON is `snapshot`."""
 
-import dataclasses
-import json
-import types
 import typing
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Literal
 
-from e5jax.errors import ConfigError
+from e5jax.mixture import Mixture
 
 Pooling = Literal["last", "mean"]
 Dtype = Literal["float32", "bfloat16"]
@@ -35,11 +31,16 @@ class Harvest:
 
 @dataclass(slots=True)
 class Data:
-    """Where training examples come from: `harvest` builds them, or `files` names JSONL of `records.Example`."""
+    """Where training examples come from: `harvest` builds them, `files` names one set's, or `mixture` several sets'.
+
+    Files go before the mixture, and the mixture before the harvest: `--config.data.files` trains on those files alone.
+    """
 
     harvest: Harvest | None = None
     files: tuple[str, ...] = ()
+    mixture: Mixture = field(default_factory=Mixture)
     instructions: bool = True  # False drops the task instruction from every query
+    workers: int = 0  # processes that tokenise and pack ahead; 0: a thread of this process
 
 
 @dataclass(slots=True)
@@ -232,59 +233,3 @@ class Config(Training):
     stages: tuple[str, ...] = ("train", "export", "eval")
     pretrain: Training | None = None
     eval: Eval = field(default_factory=Eval)
-
-
-# --- JSON ------------------------------------------------------------------------------------------------------
-
-
-def to_json(config: Training) -> str:
-    """The whole tree as JSON, readable by `from_json`."""
-    return json.dumps(dataclasses.asdict(config), indent=2) + "\n"
-
-
-def from_json(text: str) -> Config:
-    """Inverse of `to_json` for a `Config`; raises ConfigError for a field that this version does not know."""
-    try:
-        values = json.loads(text)
-    except ValueError as error:
-        raise ConfigError(f"config.json is not JSON ({error})") from error
-    return _build(Config, values, "config")
-
-
-def _build(cls: type, values: object, where: str) -> typing.Any:
-    if not isinstance(values, dict):
-        raise ConfigError(f"{where} is {values!r}, not the fields of a {cls.__name__}")
-    hints = typing.get_type_hints(cls)
-    if unknown := sorted(set(values) - set(hints)):
-        raise ConfigError(f"{where} has fields this version of e5jax does not know: {', '.join(unknown)}")
-    made = {}
-    for name, value in values.items():
-        made[name] = _value(without_none(hints[name]), value, f"{where}.{name}")
-    return cls(**made)
-
-
-def _value(hint: object, value: typing.Any, where: str) -> typing.Any:
-    if value is not None and dataclasses.is_dataclass(hint):
-        return _build(typing.cast(type, hint), value, where)
-    return tuple(value) if isinstance(value, list) else value
-
-
-def differences(old: Training, new: Training) -> list[str]:
-    """Names the fields that differ, as `field: old -> new`."""
-    a, b = (dict(_leaves(dataclasses.asdict(c))) for c in (old, new))
-    return [f"{key}: {a.get(key)!r} -> {b.get(key)!r}" for key in sorted(a | b) if a.get(key) != b.get(key)]
-
-
-def _leaves(tree: object, path: str = "config") -> Iterator[tuple[str, object]]:
-    if isinstance(tree, dict):
-        for key, value in tree.items():
-            yield from _leaves(value, f"{path}.{key}")
-    else:
-        yield path, tree
-
-
-def without_none(hint: object) -> object:
-    """`X | None` -> `X`."""
-    if isinstance(hint, types.UnionType):
-        return next(arg for arg in typing.get_args(hint) if arg is not types.NoneType)
-    return hint

@@ -15,9 +15,10 @@ from pathlib import Path
 from absl import flags
 from ml_collections import config_flags
 
-from e5jax.config import Config, without_none
+from e5jax.config import Config
 from e5jax.errors import ConfigError
 from e5jax.validate import validate
+from e5jax.values import named, without_none
 
 # What a config file that is wrongly written raises.
 MISTAKES = (
@@ -52,7 +53,7 @@ def load(path: str, overrides: Sequence[str] = ()) -> Config:
     """Reads a config file, applies `--config.x.y=v` overrides and validates the result."""
     config = _read(path)
     for override in overrides:
-        _check_override(override)
+        _check_override(override, config)
     argv = ["e5jax", *overrides]
     values = flags.FlagValues()
     try:
@@ -87,19 +88,24 @@ def _read(path: str) -> Config:
     return config
 
 
-def _check_override(override: str) -> None:
+def _check_override(override: str, config: Config) -> None:
     """Walks the tree along `--config.a.b`, so that a misspelt field is answered with its nearest neighbour."""
     path = override.split("=", 1)[0].removeprefix("--").removeprefix("no").removeprefix("config.")
     holder: object = Config
+    value: object = config
     for i, name in enumerate(names := path.split(".")):
-        if not dataclasses.is_dataclass(holder):
+        if isinstance(value, dict):
+            hints = dict.fromkeys(value, named(holder))
+        elif dataclasses.is_dataclass(holder):
+            hints = typing.get_type_hints(holder)
+        else:
             raise ConfigError(f"{override}: {'.'.join(names[:i])} has no fields of its own")
-        hints = typing.get_type_hints(holder)
         if name not in hints:
             where = ".".join(["config", *names[:i]])
             near = difflib.get_close_matches(name, hints, n=1)
             fix = f"did you mean {near[0]}?" if near else f"it has {', '.join(hints)}"
             raise ConfigError(f"{override}: {where} has no field {name!r}; {fix}")
+        value = value[name] if isinstance(value, dict) else getattr(value, name, None)  # None: below a group that is not there
         holder = without_none(hints[name])
 
 

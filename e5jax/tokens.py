@@ -59,9 +59,11 @@ class TextTokenizer:
         """Reads a tokenizer.json."""
         return cls(read_tokenizer(path), bos, eos, limit, str(path))
 
-    def __call__(self, texts: Sequence[str]) -> list[list[int]]:
-        """The ids of each text."""
-        return [[self.bos, *ids[: self.limit - 2], self.eos] for ids in self._bare(texts)]
+    def __call__(self, texts: Sequence[str], limits: Sequence[int] | None = None) -> list[list[int]]:
+        """The ids of each text, of which each may have a limit of its own below that of all."""
+        if limits is None:
+            limits = [self.limit] * len(texts)
+        return [[self.bos, *ids[: limit - 2], self.eos] for ids, limit in zip(self._bare(texts), limits, strict=True)]
 
     def count(self, texts: Sequence[str]) -> list[int]:
         """Length of each text in ids, BOS and EOS included, before truncation."""
@@ -70,7 +72,7 @@ class TextTokenizer:
     def _bare(self, texts: Sequence[str]) -> list[list[int]]:
         # Half a surrogate pair, which JSON can hold, is no text to the tokenizer: it becomes "?".
         valid = [text.encode("utf-8", "replace").decode("utf-8") for text in texts]
-        return [encoding.ids for encoding in self.tokenizer.encode_batch(valid, add_special_tokens=False)]
+        return [encoding.ids for encoding in self.tokenizer.encode_batch_fast(valid, add_special_tokens=False)]  # no offsets
 
     @property
     def fingerprint(self) -> str:

@@ -7,7 +7,7 @@ import pytest
 
 import e5jax
 from e5jax.__main__ import main
-from e5jax.config import Data, to_json
+from e5jax.config import Data
 from e5jax.errors import ConfigError, RunError
 from e5jax.loading import load
 from tests import test_loading, test_validate

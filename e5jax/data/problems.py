@@ -10,6 +10,7 @@ from tqdm import tqdm
 
 from e5jax.config import Config
 from e5jax.data.convert import Counts
+from e5jax.data.mixture import mixture_of
 from e5jax.data.source import expand, open_parts, problem_of
 from e5jax.data.texts import printable
 from e5jax.errors import ConfigError
@@ -23,11 +24,13 @@ class Wanted(NamedTuple):
 
 
 def wanted_of(config: Config) -> Iterator[Wanted]:
-    """What each training run of a configuration reads. Raises ConfigError for files that are not there."""
+    """What each training run of a configuration reads, set by set. Raises ConfigError for files that are not there."""
     for at, run in [("config", config), *([("config.pretrain", config.pretrain)] if config.pretrain else [])]:
-        if not run.data.files:
+        if not (run.data.files or run.data.mixture.datasets):
             raise ConfigError(f"{at}.data.harvest makes the data of this run; name the train.jsonl that it made with --input")
-        yield Wanted(expand(run.data.files, f"{at}.data.files"), run.batch.negatives)
+        for name, dataset in mixture_of(run, run.data.files).datasets.items():
+            files = f"{at}.data.files" if run.data.files else f"{at}.data.mixture.datasets.{name}.files"
+            yield Wanted(expand(dataset.files, files), dataset.negatives or 0)
 
 
 def report_problems(wanted: Sequence[Wanted], report: Callable[[str], object]) -> Counts:

@@ -1,14 +1,15 @@
 """The training loop: open what is needed, say what is trained, then one short loop."""
 
-from collections.abc import Iterator
+from collections.abc import Callable
+from functools import partial
 from typing import NamedTuple
 
-import grain
 import jax
 
 from e5jax.checkpoint import Checkpoints, Identity
 from e5jax.chips import Peak, peak_flops
 from e5jax.config import Mesh, Training
+from e5jax.data.feed import Feed
 from e5jax.errors import ConfigError, RunError
 from e5jax.learner import state as states
 from e5jax.learner.assemble import Learner, abstract_arguments, assemble, place
@@ -19,7 +20,7 @@ from e5jax.mesh import make_mesh
 from e5jax.model import hf
 from e5jax.model.blueprint import Parameters
 from e5jax.model.quantise import check_groups
-from e5jax.records import Batch, Metrics
+from e5jax.records import Metrics
 from e5jax.train.inputs import Inputs
 from e5jax.train.measures import Measures
 from e5jax.train.trace import Trace
@@ -53,28 +54,30 @@ def train(run: Training, inputs: Inputs, workdir: Workdir, name: str) -> int:
         ready = _prepare(run, inputs, mesh, checkpoints)
         if ready.start >= run.optim.steps:
             return 0
-        step = ready.learner.step.lower(*abstract_arguments(run, ready.learner, mesh)).compile()
-        _say(name, run, ready, peak)
-        measures = Measures(ready.learner.blueprint, run.batch.queries, peak.flops)
-        writes = jax.process_index() == 0
-        with MetricLog(workdir.metrics, run.log, name=name, start=ready.start, steps=run.optim.steps, writes=writes) as log:
-            _loop(run, inputs, ready, step, checkpoints, measures, log, Trace(run.profile, workdir.profile, name))
+        with Feed(inputs.batches, ready.start, run.optim.steps, run.data.workers) as feed:  # works while XLA compiles
+            step = ready.learner.step.lower(*abstract_arguments(run, ready.learner, mesh)).compile()
+            _say(name, run, ready, peak)
+            measures = Measures(ready.learner.blueprint, run.batch.queries, peak.flops)
+            writes = jax.process_index() == 0
+            with MetricLog(workdir.metrics, run.log, name=name, start=ready.start, steps=run.optim.steps, writes=writes) as log:
+                keep = partial(save, checkpoints, inputs.identity)
+                _loop(run, ready, step, feed, keep, measures, log, Trace(run.profile, workdir.profile, name))
     return run.optim.steps - ready.start
 
 
 def _loop(
     run: Training,
-    inputs: Inputs,
     ready: Ready,
     step: jax.stages.Compiled,
-    checkpoints: Checkpoints,
+    feed: Feed,
+    keep: Callable[[int, State], None],
     measures: Measures,
     log: MetricLog,
     trace: Trace,
 ) -> None:
     state, pending = ready.state, None
     with trace, jax.transfer_guard("disallow"):
-        for number, batch in enumerate(_batches(inputs.batches, ready.start, run.optim.steps), ready.start + 1):
+        for number, batch in enumerate(feed, ready.start + 1):
             if trace.turns(number):
                 _log(pending, measures, log)
                 pending = None
@@ -85,33 +88,27 @@ def _loop(
                 state, metrics = step(state, ready.frozen, place(batch, ready.mesh))  # returns at once
             # The metrics of the step before: fetching them now never makes the device wait.
             _log(pending, measures, log)
-            pending = (number, metrics)
+            pending = (number, metrics, feed.waited)
             if number % run.checkpoint.every == 0 or number == run.optim.steps:
                 # A checkpoint must not outrun the check of its own step.
                 _log(pending, measures, log)
                 pending = None
-                save(checkpoints, number, state, inputs.identity)
+                keep(number, state)
                 measures.restart()
 
 
-def _log(pending: tuple[int, Metrics] | None, measures: Measures, log: MetricLog) -> None:
+def _log(pending: tuple[int, Metrics, float] | None, measures: Measures, log: MetricLog) -> None:
     """Waits for a step, writes its metrics and stops the run when they are not finite."""
     if pending is None:
         return
-    number, metrics = pending
+    number, metrics, waited = pending
     found = jax.device_get(metrics)
-    log.write(number, measures.scalars(found))
+    log.write(number, measures.scalars(found, waited))
     if not found.finite:
         raise RunError(
             f"step {number}: loss={found.loss} gradient norm={found.gradient_norm}; the state was left as it was before this step. "
             "The last checkpoint is sound: look at the data of this step, or lower config.optim.learning_rate"
         )
-
-
-def _batches(batches: grain.MapDataset[Batch], start: int, stop: int) -> Iterator[Batch]:
-    """Batches start … stop - 1, prepared on a thread while the device works."""
-    ahead = grain.ReadOptions(num_threads=1, prefetch_buffer_size=2)
-    return iter(batches.slice(slice(start, stop)).to_iter_dataset(ahead))
 
 
 def _prepare(run: Training, inputs: Inputs, mesh: jax.sharding.Mesh, checkpoints: Checkpoints) -> Ready:
@@ -141,7 +138,7 @@ def _base(run: Training, inputs: Inputs, learner: Learner, mesh: jax.sharding.Me
     return {name: found[name] for name in frozen}, {name: found[name] for name in trained}
 
 
-def save(checkpoints: Checkpoints, number: int, state: State, identity: Identity) -> None:
+def save(checkpoints: Checkpoints, identity: Identity, number: int, state: State) -> None:
     """Writes checkpoint `number`."""
     checkpoints.save(number, state.parameters, {"step": state.step, "moments": state.moments}, identity)
 
