@@ -1,10 +1,11 @@
 """Exact search by inner product: a corpus larger than memory flows in by blocks, the best k of each query flow out.
 
 Rows of a block are spread over the devices, and each device keeps the best k of the rows it has seen. A block costs its
-products and one maximum over each group of rows; only groups that beat a query's k-th best are looked into, and after the
-first blocks these are few (docs/decisions/0013-exact-search.md).
+products and one maximum over each group of rows; only groups that beat a query's k-th best are looked into: never more
+than k, and after the first blocks a few (docs/decisions/0013-exact-search.md).
 """
 
+import math
 from collections.abc import Callable, Iterator, Sequence
 from functools import cache, partial, reduce
 from typing import NamedTuple
@@ -13,7 +14,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
-from jaxtyping import Array, Bool, Float, Int
+from jaxtyping import Array, Float, Int
 
 from e5jax.errors import ConfigError
 
@@ -27,13 +28,13 @@ class Sizes(NamedTuple):
     queries: int  # of a product
     rows: int  # of a block, on each device
     group: int = 16  # rows that share a maximum
-    looks: tuple[int, ...] = (8, 32)  # how many groups of a block are looked into; else as many as can matter
+    looks: tuple[int, ...] = (16, 48)  # how many groups of a block are looked into; else as many as can matter
 
 
-CPU = Sizes(queries=512, rows=8_192)  # more queries at a time would push the scores out of the cache
+CPU = Sizes(queries=512, rows=16_384)  # fewer queries multiply slower, more scores fall out of the cache
 ACCELERATOR = Sizes(queries=2_048, rows=65_536)
 BLOCK_BYTES = 2**28  # of vectors, over all devices: wide ones make up in work for what they lack in number
-LOOKS = 3  # from that many on, sorting all scores of a block costs less
+LANES = 128  # groups, where there are that many, are a multiple of it: what a vector unit has
 
 Shards = Sequence[Float[np.ndarray, "p d"]]
 
@@ -84,12 +85,18 @@ def _rows(shards: Shards) -> int:
 
 
 def _fitted(sizes: Sizes, queries: np.ndarray, rows: int, devices: int) -> Sizes:
-    """No larger than memory allows and what there is to do, in whole groups."""
-    share, held = -(-max(rows, 1) // devices), BLOCK_BYTES // (4 * max(queries.shape[1], 1) * devices)
+    """No larger than memory allows, and cut so evenly that little is padded."""
+    unit = sizes.group * math.gcd(sizes.rows // sizes.group, LANES)
+    held = BLOCK_BYTES // (4 * max(queries.shape[1], 1) * devices) // unit * unit
     return sizes._replace(
-        queries=min(sizes.queries, max(len(queries), 1)),
-        rows=-(-max(min(sizes.rows, share, held), 1) // sizes.group) * sizes.group,
+        queries=_even(min(len(queries), PASS), sizes.queries),
+        rows=-(-_even(-(-rows // devices), min(sizes.rows, max(held, unit))) // unit) * unit,
     )
+
+
+def _even(count: int, most: int) -> int:
+    """The size of equal parts of `count`, as few as can be with at most `most` in each."""
+    return max(-(-count // max(-(-count // most), 1)), 1)
 
 
 def _pass(
@@ -119,13 +126,13 @@ def _pass(
 
 
 def _blocks(shards: Shards, rows: int) -> Iterator[tuple[Float[np.ndarray, "p d"], int]]:
-    """The corpus in order in new arrays of `rows` rows, and how many of them are real: all but in the last."""
+    """The corpus in order in new arrays of `rows` rows, and how many of them are real. NaN, never found, fills the last."""
     block, filled = None, 0
     for shard in shards:
         done = 0
         while done < len(shard):
             if block is None:
-                block = np.full((rows, shard.shape[1]), np.nan, np.float32)
+                block = np.empty((rows, shard.shape[1]), np.float32)
             taken = min(rows - filled, len(shard) - done)
             block[filled : filled + taken] = shard[done : done + taken]
             filled, done = filled + taken, done + taken
@@ -133,6 +140,7 @@ def _blocks(shards: Shards, rows: int) -> Iterator[tuple[Float[np.ndarray, "p d"
                 yield block, filled
                 block, filled = None, 0
     if block is not None:
+        block[filled:] = np.nan
         yield block, filled
 
 

@@ -12,6 +12,7 @@ from tqdm import tqdm
 
 from e5jax.embedder import Embedder
 from e5jax.errors import ConfigError
+from e5jax.mesh import open_cpu
 from e5jax.mine.corpus import Corpus, digest_of, write_corpus
 from e5jax.mine.examples import Asked, Examples
 from e5jax.mine.report import Tally
@@ -30,6 +31,7 @@ def main(model: str, source: Path, corpus: Path | None, output: Path, rules: Min
     """Mines with a folder's or hub id's model and prints what came of it. Without a corpus, the records' own passages are it."""
     if not source.is_file():
         raise ConfigError(f"--input={source}: there is no such file")
+    open_cpu([])
     folder = hf.locate(model)
     report = mine(Embedder.from_pretrained(folder), model_identity(folder), source, corpus, output, rules)
     short = f"{report['short']['examples']:,} with too few negatives: {report['short']['action']}"
