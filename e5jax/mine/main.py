@@ -30,8 +30,9 @@ RECORDS, REPORT = "mined.jsonl", "report.json"
 
 def main(model: str, source: Path, corpus: Path | None, output: Path, rules: Mining) -> int:
     """Mines with a folder's or hub id's model and prints what came of it. Without a corpus, the records' own passages are it."""
-    if not source.is_file():
-        raise ConfigError(f"--input={source}: there is no such file")
+    for option, file in (("input", source), ("corpus", corpus), ("scores", rules.scores)):
+        if file is not None and not Path(file).is_file():  # said before a model is read
+            raise ConfigError(f"--{option}={file}: there is no such file")
     open_cpu([])
     folder = hf.locate(model)
     report = mine(Embedder.from_pretrained(folder), model_identity(folder), source, corpus, output, rules)

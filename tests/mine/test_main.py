@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from e5jax.__main__ import main
+from e5jax.errors import ConfigError
 from e5jax.mine.main import mine
 from e5jax.mine.settings import Mining
 from tests.mine import small
@@ -186,6 +187,15 @@ def test_the_command_mines_with_a_model_folder_and_prints_what_became_of_the_can
     assert [sum(int(row[kind].replace(",", "")) for row in columns) for kind in range(3)] == [20, 1_790 + 1, 0]
 
 
+def test_scores_of_no_record_are_refused_before_anything_is_embedded(tmp_path):
+    records, corpus = small.task(tmp_path)
+    scores = small.write(tmp_path / "s.jsonl", [{"id": "q1", "text": "a", "score": 1}])
+    hashing = small.Hashing()
+    with pytest.raises(ConfigError, match=r"s\.jsonl: no id in it is the id of a record, such as 'r0'"):
+        mine(hashing, "model", records, corpus, tmp_path / "out", Mining(scores=str(scores)))
+    assert not hashing.calls
+
+
 @pytest.mark.parametrize(
     ("changed", "named"),
     [
@@ -194,14 +204,12 @@ def test_the_command_mines_with_a_model_folder_and_prints_what_became_of_the_can
         ("--input=missing.jsonl", "missing.jsonl"),
         ("--corpus=missing.jsonl", "missing.jsonl"),
         ("--scores=missing.jsonl", "missing.jsonl"),
-        ("--scores=records.jsonl", "records.jsonl:1: needs either text or hash"),
     ],
 )
 def test_what_is_wrong_with_the_command_is_one_line_and_exit_code_3(changed, named, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
-    model = small.model_folder(tmp_path / "model") if changed.startswith(("--corpus", "--scores")) else "model"
     records, corpus = small.task(tmp_path)
-    words = [f"--model={model}", f"--input={records}", f"--corpus={corpus}", "--output=out", changed]
+    words = ["--model=model", f"--input={records}", f"--corpus={corpus}", "--output=out", changed]
     assert main(["mine", *words]) == 3
     (line,) = capsys.readouterr().err.splitlines()
     assert named in line
