@@ -91,6 +91,10 @@ def _add_mine(stage: argparse.ArgumentParser) -> None:
         ("relative-margin", float, None, "the same as a share of the positive's score; 0.05 is at most 95 %% of it"),
         ("min-score", float, None, "of a negative"),
         ("max-score", float, None, "of a negative"),
+        ("teacher-absolute-margin", float, None, "the same of the teacher's scores, which --scores brings"),
+        ("teacher-relative-margin", float, None, "the same of the teacher's scores"),
+        ("teacher-min-score", float, None, "by the teacher"),
+        ("teacher-max-score", float, None, "by the teacher"),
         ("pick", str, "top", "top: the best ranks that are left; random: any, by --seed"),
         ("short", str, "drop", "what becomes of records with too few negatives: drop or keep"),
         ("seed", int, 0, "of --pick=random"),
@@ -99,6 +103,7 @@ def _add_mine(stage: argparse.ArgumentParser) -> None:
         said = "" if default is None else " (default: %(default)s)"
         stage.add_argument(f"--{name}", type=kind, default=default, help=text + said)
     stage.add_argument("--instruction", help="instead of each record's own; empty for none")
+    stage.add_argument("--scores", metavar="FILE", help="a teacher's scores of pairs, JSONL (docs/mining.md)")
 
 
 def _add_plan(stage: argparse.ArgumentParser) -> None:

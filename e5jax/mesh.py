@@ -59,7 +59,7 @@ def make_mesh(config: MeshConfig, devices: Sequence[jax.Device] | None = None) -
 
 
 def open_cpu(runs: Sequence[Training]) -> None:
-    """Makes the CPU as many devices as these runs can use, in place of one; to be called before JAX looks for devices.
+    """Makes the CPU as many devices as these runs can use (without runs: as cores), to be called before JAX looks for devices.
 
     A device per core is faster than one with a thread per core, which run little but large products in parallel. Where XLA_FLAGS
     already gives a number it stays, and accelerators are not concerned.
