@@ -118,8 +118,10 @@ class Decoder(nnx.Module):
 
 
 def _look_up(table: Float[Array, "v d"], ids: Int[Array, "n t"]) -> Float[Array, "n t d"]:
-    """On one device. Left to the compiler the ids, which "everything" keeps, and the table's gradient would have a type that
-    belongs to no explicit mesh; here the one can leave a chunk, and the other stays unsummed."""
+    """Rows of the table, on one device.
+
+    Left to the compiler the ids, which "everything" keeps, would get a type of another mesh, and could not leave a chunk.
+    """
     # As one row of ids: around a gather of more dimensions in a conditional libtpu 0.0.42 fails to lay out a program that uses
     # host memory.
     return table[ids.reshape(-1)].reshape(*ids.shape, table.shape[-1])
