@@ -222,6 +222,9 @@ def _check_types(node: object, path: str) -> None:
             if not isinstance(value, typing.cast(type, inner)):
                 raise ConfigError(f"{at}={value!r}: must be a {typing.cast(type, inner).__name__}")
             _check_types(value, at)
+        elif typing.get_origin(hint) is tuple and dataclasses.is_dataclass(typing.get_args(hint)[0]) and _matches(value, hint):
+            for i, item in enumerate(typing.cast(tuple, value)):
+                _check_types(item, f"{at}[{i}]")
         elif not _matches(value, hint):
             kind = hint if typing.get_origin(hint) else getattr(hint, "__name__", hint)
             raise ConfigError(f"{at}={value!r}: must be {kind}, not {type(value).__name__}")
