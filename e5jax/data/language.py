@@ -20,11 +20,22 @@ def language(text: str, confidence: float = CONFIDENCE) -> str:
 
     The first call loads the model.
     """
-    words = read(text[:LOOKED_AT])
-    if words.length < SHORT:
+    found = identify(text[:LOOKED_AT], confidence)
+    return found if len(found) == 2 else ""
+
+
+def identify(text: str, confidence: float = CONFIDENCE) -> str:
+    """The model's own label, which may be of three letters: `arz` for Egyptian Arabic. Reads the whole text."""
+    if read(text).length < SHORT:
         return ""
-    found, probability = _identifier().classify(text[:LOOKED_AT])
-    return found if probability >= confidence and len(found) == 2 else ""
+    found, probability = _identifier().classify(text)
+    return found if probability >= confidence else ""
+
+
+@functools.cache
+def known() -> frozenset[str]:
+    """The labels that the model can give."""
+    return frozenset(_identifier().labels)
 
 
 def with_language(examples: Iterable[Example], confidence: float = CONFIDENCE) -> Iterator[tuple[Example, str]]:
