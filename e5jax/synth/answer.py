@@ -56,12 +56,17 @@ async def answer(
             return await take(outcome)
         except UnfitError as unfit:
             reason = "truncated-twice" if unfit.reason == "truncated" and doubled else unfit.reason
-            last = Rejection(question.id, attempt, reason, unfit.detail, outcome.model, outcome.text[:EXCERPT])
+            last = Rejection(question.id, attempt, reason, unfit.detail, outcome.model, _excerpt(outcome.text))
             reject(last)
             doubled = reason == "truncated"
             if REASONS[reason] == "drop":
                 return last
     return last
+
+
+def _excerpt(text: str) -> str:
+    """The beginning of a reply, in characters that any file can hold."""
+    return text[:EXCERPT].encode("utf-8", "backslashreplace").decode()
 
 
 async def each(items: Iterable[Item], work: Callable[[Item], Awaitable[object]], workers: int, halt: Halt) -> None:

@@ -19,6 +19,13 @@ TELLING = 5  # words: whether shorter queries are in another language is not loo
 LABEL_LETTERS = 5  # shorter labels are words that any text has
 
 
+class Found(NamedTuple):
+    """What was found out about the texts on the way."""
+
+    identified: bool  # the languages of all that are long enough
+    words: dict[str, float]  # of each text
+
+
 class Text(NamedTuple):
     """A text with its words."""
 
@@ -26,15 +33,16 @@ class Text(NamedTuple):
     words: Words
 
 
-def check(family: Family, values: Mapping[str, str], wanted: Mapping[str, Wanted], given: Sequence[str], rules: Checks) -> bool:
-    """Raises UnfitError; returns whether the languages could be identified. `given` is what the model was told."""
+def check(family: Family, values: Mapping[str, str], wanted: Mapping[str, Wanted], given: Sequence[str], rules: Checks) -> Found:
+    """Raises UnfitError. `given` is what the model was told."""
     texts = {name: Text(text, read(text)) for name, text in values.items()}
     _lengths(texts, wanted, rules.length_slack)
     _different(texts)
     _not_copied(texts, given, rules.copied)
     if family.label:
         _no_label(family, texts)
-    return _languages(family, texts, wanted, rules.language_confidence)
+    identified = _languages(family, texts, wanted, rules.language_confidence)
+    return Found(identified, {name: text.words.length for name, text in texts.items()})
 
 
 def _lengths(texts: Mapping[str, Text], wanted: Mapping[str, Wanted], slack: float) -> None:

@@ -1,16 +1,16 @@
 """Asks for all examples of a plan and keeps those that are fit. What is kept does not depend on the order of replies."""
 
-import json
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from e5jax.errors import RecordError
-from e5jax.records import Example, check_example
+from e5jax.records import check_example
 from e5jax.synth.answer import EXCERPT, Question, answer, each
-from e5jax.synth.checks import check
+from e5jax.synth.checks import Found, check
 from e5jax.synth.collection import Collection
 from e5jax.synth.config import Synth
+from e5jax.synth.details import Details, Entry, parse_entry
 from e5jax.synth.distinct import Distinct
 from e5jax.synth.families import FAMILIES
 from e5jax.synth.judge import grade
@@ -77,9 +77,9 @@ async def _settle(run: Collection, slot: Slot, first: int) -> None:
 
     async def take(reply: Reply) -> str:
         one = asked[reply.attempt]
-        values, checked = fit(one, reply, run.config)
+        values, found = fit(one, reply, run.config)
         graded = await grade(run.session, run.plan, one, values, run.config.judge)
-        return line(one, reply, values, checked, graded)
+        return line(one, reply, values, found, graded)
 
     question = Question(slot.id, request, first)
     found = await answer(run.session, question, take, run.config.checks.attempts, run.rejected.append, run.halt)
@@ -94,47 +94,47 @@ def _without_duplicates(run: Collection, distinct: Distinct, slots: Iterable[Slo
     for slot in slots:
         if slot.id not in run.shelf:
             continue
-        entry = json.loads(run.shelf.get(slot.id))
-        made, attempt = Example(**entry["example"]), entry["details"]["attempt"]
+        details, made = parse_entry(run.shelf.get(slot.id))
         try:
             distinct.add(slot.family, made)
         except UnfitError as unfit:
             run.shelf.drop(slot.id)
             run.rejected.append(
-                Rejection(slot.id, attempt, unfit.reason, unfit.detail, entry["details"]["model"], made.query[:EXCERPT])
+                Rejection(slot.id, details.attempt, unfit.reason, unfit.detail, details.model, made.query[:EXCERPT])
             )
-            if attempt + 1 < run.config.checks.attempts:
-                yield slot, attempt + 1
+            if details.attempt + 1 < run.config.checks.attempts:
+                yield slot, details.attempt + 1
             else:
                 run.dropped[slot.id] = unfit.reason
 
 
-def fit(asked: Asked, reply: Reply, config: Synth) -> tuple[dict[str, str], bool]:
-    """The texts of a reply, and whether their languages were identified. Raises UnfitError."""
+def fit(asked: Asked, reply: Reply, config: Synth) -> tuple[dict[str, str], Found]:
+    """The texts of a reply, and what was found out about them. Raises UnfitError."""
     family = asked.slot.family
     values = strings(read(reply), tuple(part.name for part in family.parts))
-    checked = check(family, values, asked.wanted, asked.given, config.checks)
+    found = check(family, values, asked.wanted, asked.given, config.checks)
     try:
         check_example(example(asked, values))
     except RecordError as error:
         raise UnfitError("characters", str(error)) from error
-    return values, checked
+    return values, found
 
 
-def line(asked: Asked, reply: Reply, values: dict[str, str], checked: bool, graded: int | None) -> str:
+def line(asked: Asked, reply: Reply, values: dict[str, str], found: Found, graded: int | None) -> str:
     """A line of the shelf."""
-    details: dict[str, Any] = {
-        "id": asked.slot.id,
-        "attempt": asked.attempt,
-        "template": asked.template,
-        **asked.choices,
-        "language": asked.slot.language,
-        "target": asked.slot.target,
-        "language_checked": checked,
-        "grade": graded,
-        "model": reply.model,
-        "prompt_tokens": reply.prompt_tokens,
-        "completion_tokens": reply.completion_tokens,
-    }
-    made = example(asked, values)
-    return json.dumps({"details": details, "example": made._asdict()}, ensure_ascii=False)
+    details = Details(
+        asked.slot.id,
+        asked.slot.family.name,
+        asked.slot.language,
+        asked.slot.target,
+        found.identified,
+        reply.model,
+        asked.attempt,
+        asked.template,
+        asked.choices,
+        [found.words[part.name] for part in asked.slot.family.parts],
+        graded,
+        reply.prompt_tokens,
+        reply.completion_tokens,
+    )
+    return Entry(details, example(asked, values)).to_json()

@@ -5,6 +5,8 @@ from dataclasses import fields
 from random import Random
 from typing import Any, NamedTuple
 
+from e5jax.data.words import read
+from e5jax.errors import ConfigError
 from e5jax.records import Example
 from e5jax.synth.config import Hints, Synth
 from e5jax.synth.draw import Choices, apportion, parse, seeded
@@ -68,7 +70,7 @@ def settings(config: Synth, family: Family) -> Any:
 
 
 def drawn(config: Synth, family: Family) -> dict[str, Choices]:
-    """The family's placeholders, by name. Raises ValueError naming the field."""
+    """The family's placeholders, by name. Raises ConfigError."""
     found = {}
     holder = settings(config, family)
     for field in fields(holder):
@@ -76,7 +78,7 @@ def drawn(config: Synth, family: Family) -> dict[str, Choices]:
             try:
                 found[field.name] = parse(getattr(holder, field.name))
             except ValueError as error:
-                raise ValueError(f"families.{family.field}.{field.name}: {error}") from error
+                raise ConfigError(f"config.families.{family.field}.{field.name}: {error}") from error
     return found
 
 
@@ -114,7 +116,7 @@ class Plan:
         random = seeded(self.config.seed, slot.id, attempt, "ask")
         drawn = {name: choices.pick(random) for name, choices in self.placeholders[family.name].items()}
         if family.name == "grounded":
-            drawn["document"] = f"{max(len(slot.document.split()), 5)} words"
+            drawn["document"] = f"{max(read(slot.document).length, 5):.0f} words"
         fields = wanted(family, drawn, slot.language, slot.target)
         known = templates(f"{family.name}.generate")
         number = int(random.random() * len(known))
