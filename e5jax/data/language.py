@@ -20,14 +20,13 @@ def language(text: str, confidence: float = CONFIDENCE) -> str:
 
     The first call loads the model.
     """
-    found = identify(text[:LOOKED_AT], confidence)
+    looked_at = text[:LOOKED_AT]
+    found = identify(looked_at, confidence) if read(looked_at).length >= SHORT else ""
     return found if len(found) == 2 else ""
 
 
 def identify(text: str, confidence: float = CONFIDENCE) -> str:
-    """The model's own label, which may be of three letters: `arz` for Egyptian Arabic. Reads the whole text."""
-    if read(text).length < SHORT:
-        return ""
+    """The model's own label, which may be of three letters: `arz` for Egyptian Arabic. Reads the whole text, however short."""
     found, probability = _identifier().classify(text)
     return found if probability >= confidence else ""
 

@@ -14,8 +14,8 @@ from e5jax.synth.reasons import UnfitError
 from e5jax.synth.request import Wanted
 
 GRAM = 8  # words
-LOOKED_AT = 150  # characters of each text that the identifier sees
-TELLING = 5  # words: whether shorter queries are in another language is not looked at
+LOOKED_AT = 100  # characters of each text that the identifier sees
+TELLING = 5  # words, below which the language of a text is not looked at
 LABEL_LETTERS = 5  # shorter labels are words that any text has
 
 
@@ -61,10 +61,10 @@ def _different(texts: Mapping[str, Text]) -> None:
 
 
 def _not_copied(texts: Mapping[str, Text], given: Sequence[str], share: float) -> None:
-    theirs = [_given_grams(text) for text in given]
+    theirs = [grams for grams in map(_given_grams, given) if grams]
     for name, text in texts.items():
-        own = list(_grams(text.words.words))
-        if any(sum(gram in known for gram in own) > share * len(own) for known in theirs):
+        own = frozenset(_grams(text.words.words))
+        if any(len(own & known) > share * len(own) for known in theirs):
             raise UnfitError("copied", f"{name} is from the prompt")
 
 
@@ -90,13 +90,15 @@ def _languages(family: Family, texts: Mapping[str, Text], wanted: Mapping[str, W
     """The query by itself, the others together: labels are too short to be told apart from other languages'."""
     query = family.query.name
     rest = [part.name for part in family.parts[1:] if not family.label]
-    groups = [[query]] * (texts[query].words.length >= TELLING or not rest) + [rest] * bool(rest)
-    checked = True
-    for names in groups:
+    identified = True
+    for names in ([query], rest):
+        if sum(texts[name].words.length for name in names) < TELLING:
+            identified &= family.label and names is rest
+            continue
         asked = wanted[names[0]].language
         allowed = taken_for(asked)
         found = identify(" ".join(texts[name].text[:LOOKED_AT] for name in names), confidence) if allowed else ""
         if found and found not in allowed:
             raise UnfitError("language", f"{' and '.join(names)}: {found} instead of {asked}")
-        checked &= bool(found)
-    return checked
+        identified &= bool(found)
+    return identified

@@ -40,6 +40,7 @@ class Entry(NamedTuple):
 
 def parse_entry(line: str) -> Entry:
     """Inverse of `Entry.to_json`."""
-    values: dict[str, dict[str, Any]] = json.loads(line)
-    fields = {name: tuple(value) if isinstance(value, list) else value for name, value in values["example"].items()}
-    return Entry(Details(**values["details"]), Example(**fields))
+    values: dict[str, Any] = json.loads(line)
+    fields: dict[str, Any] = values["example"]
+    lists = {name: tuple(value) for name, value in fields.items() if isinstance(value, list)}
+    return Entry(Details(**values["details"]), Example(**fields | lists))

@@ -49,7 +49,10 @@ def _family(plan: Plan, family: Family, total: int) -> Iterable[Line]:
         calls = ceil(total / tasks.examples_a_task / tasks.per_call)
         one = plan.brainstorm(family, 0)
         yield Line(f"{family.name} tasks", calls, calls * _prompt(one), calls * tasks.per_call * TASK_TOKENS)
-    asked = [plan.ask(slot) for slot in islice(plan.slots(family, examples(family.name) * SAMPLE), min(total, SAMPLE))]
+    asked = [
+        plan.ask(slot)
+        for slot in islice(plan.slots(family, examples(family.name) * SAMPLE if family.brainstorms else ()), min(total, SAMPLE))
+    ]
     prompts, replies = (sum(map(size, asked)) / len(asked) for size in (lambda one: _prompt(one.request), _reply))
     yield Line(family.name, total, round(total * prompts), round(total * replies))
     if plan.config.judge is not None:

@@ -1,8 +1,6 @@
 """`e5jax synth`: generates examples. The same command goes on where it was; what was paid for is never asked for again."""
 
-import argparse
 import asyncio
-import dataclasses
 import signal
 from collections.abc import Sequence
 from pathlib import Path
@@ -33,22 +31,14 @@ DONE, ERROR, AGAIN = 0, 1, 75
 FREE = ("config.endpoint.", "config.budget.", "config.checks.")  # may change between runs: no request depends on them
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """The options of `e5jax synth`."""
-    parser.add_argument("--config", required=True, metavar="FILE", help="Python config file; --config.field=value overrides it")
-    parser.add_argument("--output", type=Path, metavar="DIR", help="directory of the run (default: runs/ and the config's name)")
-    parser.add_argument("--dry-run", action="store_true", help="asks nothing: prints requests, tokens, cost and prompts")
-
-
-def main(args: argparse.Namespace, overrides: Sequence[str]) -> int:
-    """Runs it. 0: done; 1: the budget is spent or the endpoint refuses; 75: interrupted, the same command goes on."""
-    config = load_tree(Synth, validate, args.config, overrides)
-    documents = read_documents(config.families.grounded.documents) if config.families.grounded.share else []
-    plan = Plan(config, documents)
-    if args.dry_run:
+def main(path: str, overrides: Sequence[str], folder: Path, dry: bool) -> int:
+    """Runs a config file. 0: done; 1: the budget is spent or the endpoint refuses; 75: interrupted, the same command goes on."""
+    config = load_tree(Synth, validate, path, overrides)
+    plan = Plan(config, read_documents(config.families.grounded.documents) if config.families.grounded.share else [])
+    if dry:
         print(dry_run(plan))
         return DONE
-    output = Output(args.output or Path("runs") / Path(args.config).stem)
+    output = Output(folder)
     _claim(output, config)
     return asyncio.run(_run(plan, output))
 

@@ -6,7 +6,6 @@ JSON string: it cannot end its quotation, hold a control character or a model's 
 
 import json
 import re
-import unicodedata
 from collections.abc import Mapping, Sequence
 from functools import cache
 from importlib.resources import files
@@ -17,6 +16,8 @@ SPECIAL = re.compile(
     r"|\[(?:CLS|SEP|MASK|PAD|UNK)\]|<extra_id_\d+>|<｜[^｜<>]{1,40}｜>|<\|?/?(?:im_start|im_end|endoftext)\|?>",
     re.IGNORECASE,
 )
+# Control characters, line separators, marks that turn the direction of writing, halves of characters. Joiners are text.
+_UNSEEN = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069\ud800-\udfff\ufeff\ufffe\uffff]")
 PLACEHOLDER = re.compile(r"\{([a-z_]+)\}")
 TASK, DOCUMENT, HINT = 400, 6_000, 200  # characters
 
@@ -51,5 +52,5 @@ def quoted_list(texts: Sequence[str], limit: int) -> str:
 
 def harmless(text: str, limit: int) -> str:
     """Without control characters, without special tokens, not longer than `limit` characters."""
-    kept = "".join(" " if unicodedata.category(letter)[0] == "C" else letter for letter in text[: 2 * limit])
+    kept = _UNSEEN.sub(" ", text[: 2 * limit])
     return SPECIAL.sub(lambda found: f"{found[0][0]} {found[0][1:]}", kept)[:limit].strip()
