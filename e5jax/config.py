@@ -231,14 +231,15 @@ class Endpoint:
     key_file: str = ""  # instead of the variable
     headers: tuple[str, ...] = ()  # `Name: value`, where `$NAME` as value stands for that environment variable
     plain_http: bool = False  # True: keys and texts may go unencrypted to another machine
+    proxies: bool = False  # True: HTTPS_PROXY and the like are heeded
     api: Api = "chat"
     format: Format = "auto"  # how a reply is held to its schema; auto: the best that the endpoint takes
     concurrency: int = 64  # requests on their way at any time
     requests_a_minute: int = 0  # 0: what the endpoint allows is found out
     tokens_a_minute: int = 0
-    timeout: float = 120.0  # seconds without a byte
+    timeout: float = 300.0  # seconds for one request, from the first byte sent to the last one received
     tries: int = 8  # of one request, before it is given up for this run
-    patience: float = 300.0  # seconds without any answer, after which the run stops
+    patience: float = 600.0  # seconds without any answer, after which the run stops
     reply_bytes: int = 1_000_000  # the longest body that is read
 
 
