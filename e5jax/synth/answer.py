@@ -59,7 +59,7 @@ async def answer(
             last = Rejection(question.id, attempt, reason, unfit.detail, outcome.model, _excerpt(outcome.text))
             reject(last)
             doubled = reason == "truncated"
-            if REASONS[reason] == "drop":
+            if REASONS[reason].action == "drop":
                 return last
     return last
 

@@ -42,5 +42,5 @@ def parse_entry(line: str) -> Entry:
     """Inverse of `Entry.to_json`."""
     values: dict[str, Any] = json.loads(line)
     fields: dict[str, Any] = values["example"]
-    lists = {name: tuple(value) for name, value in fields.items() if isinstance(value, list)}
+    lists: dict[str, Any] = {name: tuple(value) for name, value in fields.items() if isinstance(value, list)}
     return Entry(Details(**values["details"]), Example(**fields | lists))

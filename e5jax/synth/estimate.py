@@ -6,16 +6,17 @@ from math import ceil
 from typing import NamedTuple
 
 from e5jax.config import LanguageModel
+from e5jax.synth.completion import prompt_tokens, tokens
 from e5jax.synth.config import Synth
 from e5jax.synth.families import FAMILIES, Family
 from e5jax.synth.plan import Asked, Plan, counts
 from e5jax.synth.prompts import examples
-from e5jax.synth.request import Request
+from e5jax.synth.request import Request, Wanted
 
 SAMPLE = 300  # requests of each family that are made to estimate all of them
-CHARACTERS_A_TOKEN = 4.0  # of prompts, which are English
 TOKENS_A_WORD = {"en": 1.4}  # of replies
 OTHER_TOKENS_A_WORD = 2.5
+LITTLE_MORE = 1.5
 TASK_TOKENS = 30
 GRADE_TOKENS = 10
 
@@ -49,10 +50,8 @@ def _family(plan: Plan, family: Family, total: int) -> Iterable[Line]:
         calls = ceil(total / tasks.examples_a_task / tasks.per_call)
         one = plan.brainstorm(family, 0)
         yield Line(f"{family.name} tasks", calls, calls * _prompt(one), calls * tasks.per_call * TASK_TOKENS)
-    asked = [
-        plan.ask(slot)
-        for slot in islice(plan.slots(family, examples(family.name) * SAMPLE if family.brainstorms else ()), min(total, SAMPLE))
-    ]
+    slots = plan.slots(family, examples(family.name) * SAMPLE if family.brainstorms else ())
+    asked = [plan.ask(slot) for slot in islice(slots, SAMPLE)]
     prompts, replies = (sum(map(size, asked)) / len(asked) for size in (lambda one: _prompt(one.request), _reply))
     yield Line(family.name, total, round(total * prompts), round(total * replies))
     if plan.config.judge is not None:
@@ -60,14 +59,17 @@ def _family(plan: Plan, family: Family, total: int) -> Iterable[Line]:
 
 
 def _prompt(request: Request) -> int:
-    texts = [message.content for message in request.messages]
-    return round(sum(map(len, [*texts, str(request.schema)])) / CHARACTERS_A_TOKEN)
+    return prompt_tokens(request) + tokens(str(request.schema))
 
 
 def _reply(asked: Asked) -> float:
-    return sum(
-        (field.least + field.most) / 2 * TOKENS_A_WORD.get(field.language, OTHER_TOKENS_A_WORD) for field in asked.wanted.values()
-    )
+    return sum(_words(field) * TOKENS_A_WORD.get(field.language, OTHER_TOKENS_A_WORD) for field in asked.wanted.values())
+
+
+def _words(field: Wanted) -> float:
+    """Models write little more than the least they are asked for."""
+    middle = (field.least + field.most) / 2
+    return min(middle, max(LITTLE_MORE * field.least, middle / 2))
 
 
 def cost(config: Synth, found: Iterable[Line]) -> float | None:

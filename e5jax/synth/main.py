@@ -22,6 +22,7 @@ from e5jax.synth.plan import Plan, counts
 from e5jax.synth.progress import Progress
 from e5jax.synth.prompts import examples
 from e5jax.synth.request import Session, Stop
+from e5jax.synth.session import open_session
 from e5jax.synth.shelf import Shelf
 from e5jax.synth.tasks import Tasks, avoided
 from e5jax.synth.validate import validate

@@ -1,11 +1,11 @@
-"""Why a reply or a task is not taken, and what follows: the one table in the code, which docs/synth.md repeats.
+"""Why a reply or a task is not taken, and what follows: the one table of it, which docs/synth.md repeats.
 
-What goes wrong before there is a reply is in the client's table.
+What goes wrong before there is a reply is in `faults`.
 """
 
 from typing import Literal, NamedTuple
 
-Action = Literal["retry", "regenerate", "drop", "stop"]
+Action = Literal["regenerate", "drop"]
 
 
 class UnfitError(ValueError):
@@ -28,33 +28,47 @@ class Rejection(NamedTuple):
     excerpt: str  # the beginning of the reply
 
 
-REASONS: dict[str, Action] = {
-    "truncated": "regenerate",  # once, with twice as many tokens
-    "filtered": "regenerate",
-    "refused": "regenerate",
-    "unfinished": "regenerate",
-    "empty": "regenerate",
-    "too-large": "regenerate",
-    "not-json": "regenerate",
-    "schema": "regenerate",
-    "characters": "regenerate",
-    "special-token": "regenerate",
-    "placeholder": "regenerate",
-    "too-short": "regenerate",
-    "too-long": "regenerate",
-    "copied": "regenerate",
-    "same-text": "regenerate",
-    "label-in-text": "regenerate",
-    "language": "regenerate",
-    "duplicate": "regenerate",
-    "near-duplicate": "regenerate",
-    "frequent-answer": "regenerate",
-    "grade": "regenerate",
-    "truncated-twice": "drop",
-    "no-positive": "drop",
-    "no-negative": "drop",
-    "task-form": "drop",
-    "task-duplicate": "drop",
-    "task-avoided": "drop",
-    "no-reply": "drop",
+class Reason(NamedTuple):
+    """One row."""
+
+    action: Action
+    when: str
+
+
+REASONS = {
+    "truncated": Reason("regenerate", "it ended at `sampling.max_tokens`; the next attempt may have twice as many"),
+    "truncated-twice": Reason("drop", "it ended at twice as many, too"),
+    "filtered": Reason("regenerate", "a content filter cut it off"),
+    "refused": Reason("regenerate", "it is a refusal, by the endpoint's word or its own"),
+    "unfinished": Reason("regenerate", "it ended otherwise: a tool call, reasoning without an answer, no choices, no content"),
+    "empty": Reason("regenerate", "it, or one of its texts, is blank"),
+    "too-large": Reason("regenerate", "it has more than 200,000 bytes, or a text more than 20,000 characters"),
+    "not-json": Reason(
+        "regenerate", "it is no strict JSON object: text around it, NaN, a name twice, endless nesting, huge numbers"
+    ),
+    "schema": Reason("regenerate", "fields are missing, or not asked for, or no strings"),
+    "characters": Reason("regenerate", "a text holds control characters, half of a surrogate pair, or replacement characters"),
+    "special-token": Reason("regenerate", "a text holds a special token of a tokenizer or chat template, such as `</s>`"),
+    "placeholder": Reason("regenerate", "a text is the name of its field, a placeholder, or three dots"),
+    "too-short": Reason("regenerate", "a text has fewer words than asked for, by more than `checks.length_slack`"),
+    "too-long": Reason("regenerate", "a text has more words than asked for, by more than `checks.length_slack`"),
+    "same-text": Reason("regenerate", "two of its texts are equal: query, positive, negative"),
+    "copied": Reason("regenerate", "a text repeats the prompt, the task or the document: `checks.copied` of its 8-grams"),
+    "label-in-text": Reason("regenerate", "the text to classify spells out one of its labels"),
+    "language": Reason("regenerate", "a text is in another language, as sure as `checks.language_confidence`"),
+    "grade": Reason("regenerate", "the judge gave less than `judge.least`"),
+    "duplicate": Reason("regenerate", "an earlier example has the same query, or the same positive"),
+    "near-duplicate": Reason("regenerate", "an earlier example has nearly the same: Jaccard similarity of `checks.near`"),
+    "frequent-answer": Reason("regenerate", "`checks.answer_share` of the family's examples have this positive already"),
+    "no-positive": Reason("drop", "relabelling found no candidate that answers the query"),
+    "no-negative": Reason("drop", "relabelling found no candidate that does not"),
+    "no-reply": Reason("drop", "the endpoint gave none (the table above)"),
+    "task-form": Reason("drop", "a task is no line of 3 to 60 words, or holds a placeholder"),
+    "task-duplicate": Reason("drop", "a task resembles an earlier one, or an example in the prompt"),
+    "task-avoided": Reason("drop", "a task resembles an instruction of an evaluation, or of the files in `tasks.avoid`"),
 }
+
+
+def rows() -> str:
+    """As the documentation shows them."""
+    return "\n".join(f"| `{name}` | {row.when} | {row.action} |" for name, row in REASONS.items())

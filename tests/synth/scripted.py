@@ -10,19 +10,20 @@ from typing import Any
 from e5jax.synth.draw import seeded
 from e5jax.synth.request import Failure, Reply, Request, parse_description
 
-TEXT = """about above across after again against almost along already although always among animal another answer around ask away because
-become before began begin behind being believe below better between beyond bird black blue boat body book both bottle bring
-brother brought build built busy buy call came car care carry cause certain change child church city clear close cold color come
-common company complete consider contain country course cover cut dark daughter day deep did different door down draw dress
-drive dry during each early earth east eat eight either end enough evening every example eye face fact family far farm father
-feel few field figure fill final find fine fire first fish five floor fly follow food foot force forest form found four free
-friend front full game garden gave general girl give glass gold good great green ground group grow half hand happen hard have
-head hear heart heat heavy help high hill hold home horse hot hour house hundred idea inch include interest island just keep
-kind king knew know land language large last late laugh lead learn leave left less letter light line list listen little live
-long look love machine made many mark market matter mean measure might mile mind minute money month moon morning mother mountain
-move much music must name near need never new next night north note nothing notice now number object ocean offer often old once
-only open order other paper part pass pattern people perhaps person picture piece place plain plan plant play point power
-present problem produce question quick quite rain read ready real record red remember rest river road rock room round"""
+TEXT = """about above across after again against almost along already although always among animal another answer around ask
+away because become before began begin behind being believe below better between beyond bird black blue boat body book
+both bottle bring brother brought build built busy buy call came car care carry cause certain change child church city
+clear close cold color come common company complete consider contain country course cover cut dark daughter day deep
+did different door down draw dress drive dry during each early earth east eat eight either end enough evening every
+example eye face fact family far farm father feel few field figure fill final find fine fire first fish five floor fly
+follow food foot force forest form found four free friend front full game garden gave general girl give glass gold
+good great green ground group grow half hand happen hard have head hear heart heat heavy help high hill hold home
+horse hot hour house hundred idea inch include interest island just keep kind king knew know land language large last
+late laugh lead learn leave left less letter light line list listen little live long look love machine made many mark
+market matter mean measure might mile mind minute money month moon morning mother mountain move much music must name
+near need never new next night north note nothing notice now number object ocean offer often old once only open order
+other paper part pass pattern people perhaps person picture piece place plain plan plant play point power present
+problem produce question quick quite rain read ready real record red remember rest river road rock room round"""
 WORDS = TEXT.split()
 
 
