@@ -37,6 +37,11 @@ class Family(NamedTuple):
         return tuple(part for part in (self.query, self.positive, self.negative) if part is not None)
 
     @property
+    def pairs(self) -> bool:
+        """Whether it takes two languages."""
+        return any(part.target for part in self.parts)
+
+    @property
     def field(self) -> str:
         """Its name in the configuration."""
         return self.name.replace("-", "_")

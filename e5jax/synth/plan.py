@@ -89,7 +89,11 @@ class Plan:
         self.config = config
         self.documents = documents
         self.languages = language_choices(config.languages)
+        self.others = {code: self.languages.without(code) for code in self.languages.values} if self._pairs() else {}
         self.placeholders = {family.name: drawn(config, family) for family in FAMILIES if settings(config, family).share}
+
+    def _pairs(self) -> bool:
+        return any(family.pairs and settings(self.config, family).share for family in FAMILIES)
 
     def slots(self, family: Family, tasks: Sequence[str]) -> Iterator[Slot]:
         """The family's examples. Tasks take turns; with too few of them there are fewer examples."""
@@ -107,7 +111,7 @@ class Plan:
             instruction = self.config.families.grounded.instruction
             return Slot(family, number, instruction, document.language or language, document=document.text)
         instruction = tasks[number % len(tasks)] if family.brainstorms else family.instruction
-        second = self.languages.without(language).pick(random) if any(part.target for part in family.parts) else ""
+        second = self.others[language].pick(random) if family.pairs else ""
         return Slot(family, number, instruction, language, second)
 
     def ask(self, slot: Slot, attempt: int = 0, doubled: bool = False) -> Asked:

@@ -43,9 +43,7 @@ REASONS = {
     "unfinished": Reason("regenerate", "it ended otherwise: a tool call, reasoning without an answer, no choices, no content"),
     "empty": Reason("regenerate", "it, or one of its texts, is blank"),
     "too-large": Reason("regenerate", "it has more than 200,000 bytes, or a text more than 20,000 characters"),
-    "not-json": Reason(
-        "regenerate", "it is no strict JSON object: text around it, NaN, a name twice, endless nesting, huge numbers"
-    ),
+    "not-json": Reason("regenerate", "it is no strict JSON object: text around it, NaN, a name twice, deep nesting, a huge number"),
     "schema": Reason("regenerate", "fields are missing, or not asked for, or no strings"),
     "characters": Reason("regenerate", "a text holds control characters, half of a surrogate pair, or replacement characters"),
     "special-token": Reason("regenerate", "a text holds a special token of a tokenizer or chat template, such as `</s>`"),

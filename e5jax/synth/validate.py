@@ -19,6 +19,8 @@ def validate(config: Synth) -> None:
     _ranges(config)
     _families(config)
     _explained("config.languages", config.languages, choices)
+    if config.families.bitext.share and len(choices(config.languages).values) < 2:
+        raise ConfigError(f"config.languages={config.languages}: bitext takes two; set config.families.bitext.share=0")
     for name, texts in [("personas", config.hints.personas), ("domains", config.hints.domains)]:
         _short(f"config.hints.{name}", texts)
     _short("config.tasks.topics", config.tasks.topics)
