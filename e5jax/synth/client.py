@@ -86,7 +86,9 @@ class Client:
             dialect = lower
 
     async def _ask(self, request: Request, model: str, dialect: Dialect) -> Reply | Trouble:
-        answer = await self.send(self._openai.post("/chat/completions", body=body(request, model, dialect), cast_to=httpx2.Response))
+        answer = await self.send(
+            self._openai.post("/chat/completions", body=body(request, model, dialect), cast_to=httpx2.Response)
+        )
         if isinstance(answer, Trouble):
             return answer
         said = completion.parse(answer, request)
