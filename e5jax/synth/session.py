@@ -38,9 +38,9 @@ async def open_session(endpoint: Endpoint, budget: Budget, journal: Path, seed: 
         yield chat
 
 
-def choose(models: Sequence[LanguageModel], seed: int, id: str) -> LanguageModel:
-    """The model that answers a request: by hash, each by its share, whatever the order of requests."""
-    digest = hashlib.blake2b(f"{seed}\0{id}".encode(), digest_size=8).digest()
+def choose(models: Sequence[LanguageModel], seed: int, name: str) -> LanguageModel:
+    """The model that answers the request of that id: by hash, each by its share, whatever the order of requests."""
+    digest = hashlib.blake2b(f"{seed}\0{name}".encode(), digest_size=8).digest()
     point = int.from_bytes(digest) % EVERYTHING / EVERYTHING * sum(model.share for model in models)
     for model in models:
         point -= model.share

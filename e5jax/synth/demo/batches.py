@@ -60,9 +60,9 @@ class Batches:
         asked = await request.json()
         if asked["input_file_id"] not in self._files:
             return _missing()
-        id = f"batch-{next(self._numbers)}"
-        self._batches[id] = {
-            "id": id,
+        name = f"batch-{next(self._numbers)}"
+        self._batches[name] = {
+            "id": name,
             "object": "batch",
             "endpoint": asked["endpoint"],
             "input_file_id": asked["input_file_id"],
@@ -73,7 +73,7 @@ class Batches:
             "output_file_id": None,
             "error_file_id": None,
         }
-        return web.json_response(self._batches[id])
+        return web.json_response(self._batches[name])
 
     async def _list_batches(self, request: web.Request) -> web.Response:
         return _page(list(reversed(self._batches.values())), request)

@@ -48,7 +48,7 @@ STATUSES = {
 def status_response(fault: Status, key: str) -> web.Response:
     """The message repeats the key, as careless endpoints do."""
     headers = {
-        name: email.utils.formatdate(time.time() + 1, usegmt=True) if text == "date" else text for name, text in fault.headers
+        name: email.utils.formatdate(time.time() + 2, usegmt=True) if text == "date" else text for name, text in fault.headers
     }
     error = {"message": f"fault {fault.status} on demand; the key was {key}", "type": "demo", "param": None, "code": fault.code}
     return web.json_response({"error": error}, status=fault.status, headers=headers)

@@ -1,6 +1,6 @@
 """A value for any JSON schema: strings in the language and of the length that their descriptions ask for."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from random import Random
 from typing import Any
 
@@ -18,19 +18,37 @@ def fill(schema: Mapping[str, Any], random: Random) -> Any:
     if "anyOf" in schema:
         return fill(random.choice(schema["anyOf"]), random)
     kind = schema.get("type", "string")
-    match kind if isinstance(kind, str) else kind[0]:
-        case "object":
-            return {name: fill(part, random) for name, part in schema.get("properties", {}).items()}
-        case "array":
-            least = schema.get("minItems", ITEMS[0])
-            most = schema.get("maxItems", max(least, ITEMS[1]))
-            return [fill(schema.get("items", {}), random) for _ in range(random.randint(least, most))]
-        case "integer":
-            return random.randint(schema.get("minimum", 0), schema.get("maximum", 100))
-        case "number":
-            return round(random.uniform(schema.get("minimum", 0), schema.get("maximum", 1)), 3)
-        case "boolean":
-            return random.random() < 0.5
-        case "null":
-            return None
+    return KINDS[kind if isinstance(kind, str) else kind[0]](schema, random)
+
+
+def _object(schema: Mapping[str, Any], random: Random) -> dict[str, Any]:
+    return {name: fill(part, random) for name, part in schema.get("properties", {}).items()}
+
+
+def _array(schema: Mapping[str, Any], random: Random) -> list[Any]:
+    least = schema.get("minItems", ITEMS[0])
+    most = schema.get("maxItems", max(least, ITEMS[1]))
+    return [fill(schema.get("items", {}), random) for _ in range(random.randint(least, most))]
+
+
+def _integer(schema: Mapping[str, Any], random: Random) -> int:
+    return random.randint(schema.get("minimum", 0), schema.get("maximum", 100))
+
+
+def _number(schema: Mapping[str, Any], random: Random) -> float:
+    return round(random.uniform(schema.get("minimum", 0), schema.get("maximum", 1)), 3)
+
+
+def _string(schema: Mapping[str, Any], random: Random) -> str:
     return text(*(parse_description(schema.get("description", "")) or ANYTHING), random)
+
+
+KINDS: dict[str, Callable[[Mapping[str, Any], Random], Any]] = {
+    "object": _object,
+    "array": _array,
+    "string": _string,
+    "integer": _integer,
+    "number": _number,
+    "boolean": lambda _, random: random.random() < 0.5,
+    "null": lambda _, __: None,
+}
