@@ -23,8 +23,12 @@ DATA = [  # formats of others, cleaning
     "rensa>=0.5,<0.6",  # 0.5 changed what its signatures are
     "zstandard>=0.23,<0.26",
 ]
+SYNTH = ["aiohttp>=3.14.4,<4", "httpx2>=2.12,<3", "openai>=3.50,<4"]
+DEMO = ["django>=5.2,<6"]  # for its translations
 DEV = [
     *DATA,
+    *SYNTH,
+    *DEMO,
     "beartype>=0.22,<0.24",
     "datasketch>=2.0,<3",  # beside rensa in a benchmark
     "faiss-cpu>=1.15,<1.16",  # benchmarks/search.py
@@ -57,6 +61,8 @@ setup(
         "cuda": ["jax[cuda13]>=0.10.2,<0.11"],
         "data": DATA,
         "eval": EVAL,
+        "synth": SYNTH,
+        "demo": [*SYNTH, *DEMO],
         "dev": [*DEV, *DATA],  # tests clean data
     },
     entry_points={"console_scripts": ["e5jax=e5jax.__main__:main"]},

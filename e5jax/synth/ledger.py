@@ -91,10 +91,10 @@ class Ledger:
         factor = model.batch_price if batch else 1.0
         return factor * (prompt * (model.prompt_price or 0) + completion * (model.completion_price or 0)) / 1e6
 
-    def spent(self, budget: Budget) -> str | None:
-        """Which limit is reached, for people, or None."""
+    def spent(self, budget: Budget, requests: int) -> str | None:
+        """Which limit is reached, for people, or None; `requests` may be ahead of the lines."""
         for name, used, limit in [
-            ("requests", self.requests, budget.requests),
+            ("requests", requests, budget.requests),
             ("tokens", self.tokens, budget.tokens),
             ("money", self.money, budget.money),
         ]:

@@ -51,7 +51,7 @@ class Failure(NamedTuple):
     detail: str  # for people; holds no key
 
 
-class Stop(RunError):
+class Stop(RunError):  # noqa: N818  an end, not a mistake
     """The run cannot go on: the budget is spent, the key is refused, the endpoint is gone. Everything paid for is journalled."""
 
 

@@ -9,6 +9,7 @@ import random
 import time
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -37,9 +38,9 @@ async def open_session(endpoint: Endpoint, budget: Budget, journal: Path, seed: 
         yield chat
 
 
-def choose(models: Sequence[LanguageModel], seed: int, id: str) -> LanguageModel:
-    """The model that answers a request: by hash, each by its share, whatever the order of requests."""
-    digest = hashlib.blake2b(f"{seed}\0{id}".encode(), digest_size=8).digest()
+def choose(models: Sequence[LanguageModel], seed: int, name: str) -> LanguageModel:
+    """The model that answers the request of that id: by hash, each by its share, whatever the order of requests."""
+    digest = hashlib.blake2b(f"{seed}\0{name}".encode(), digest_size=8).digest()
     point = int.from_bytes(digest) % EVERYTHING / EVERYTHING * sum(model.share for model in models)
     for model in models:
         point -= model.share
@@ -59,8 +60,9 @@ class Chat:
         self._tasks: dict[tuple[str, int], asyncio.Task[Reply | Failure]] = {}
         self._stopped = asyncio.Event()
         self._stop: Stop | None = None
-        self._sent = 0
-        self._answered_at = time.monotonic()
+        self._sent = journal.ledger.requests
+        self._given_up = 0
+        self._trouble_since: float | None = None  # since when nothing was answered
 
     async def __aenter__(self) -> "Chat":
         return self
@@ -74,7 +76,7 @@ class Chat:
         await asyncio.gather(*tasks, return_exceptions=True)
 
     def totals(self) -> dict[str, Any]:
-        return {**self._journal.ledger.totals(), "damaged_lines": self._journal.damaged}
+        return {**self._journal.ledger.totals(), "given_up": self._given_up, "damaged_lines": self._journal.damaged}
 
     async def complete(self, request: Request) -> Reply | Failure:
         """Raises Stop."""
@@ -82,17 +84,28 @@ class Chat:
             return outcome
         if request.key not in self._tasks:
             task = self._tasks[request.key] = asyncio.create_task(self._answer(request))
-            task.add_done_callback(lambda _: self._tasks.pop(request.key))
+            task.add_done_callback(partial(self._forget, request.key))
         return await asyncio.shield(self._tasks[request.key])
+
+    def _forget(self, key: tuple[str, int], task: asyncio.Task[Reply | Failure]) -> None:
+        del self._tasks[key]
+        if not task.cancelled():
+            task.exception()  # who asked may be gone
 
     async def _answer(self, request: Request) -> Reply | Failure:
         async with self._slots:
             model = choose(self._endpoint.models, self._seed, request.id)
-            for number in range(self._endpoint.tries):
-                outcome = await self._try(request, model.name)
+            outcome = await self._try(request, model.name)
+            for number in range(self._endpoint.tries - 1):
                 if isinstance(outcome, Reply | Failure):
                     return outcome
-                await self._consider(outcome, number)
+                self._consider(outcome)
+                await self._sleep(random.uniform(0, min(LONGEST_WAIT, FIRST_WAIT * 2**number)))  # noqa: S311  no secret
+                outcome = await self._try(request, model.name)
+            if isinstance(outcome, Reply | Failure):
+                return outcome
+            self._consider(outcome)
+            self._given_up += 1
             detail = f"{self._endpoint.tries} tries, the last: {outcome.detail}"
             return Failure(request.id, request.attempt, outcome.fault, detail)
 
@@ -102,17 +115,19 @@ class Chat:
         taken = prompt + request.max_tokens
         await self._wait_turn(taken)
         await self._journal.write({"kind": "try", **key, "model": model, "prompt": prompt, "completion": request.max_tokens})
+        while (wait := self._limiter.paused_until - time.monotonic()) > 0:  # since the turn came
+            await self._sleep(wait)
         sent = time.monotonic()
         answer = await self._client.ask(request, model)
         if isinstance(answer, Reply):
-            self._answered_at = time.monotonic()
+            self._trouble_since = None
             self._limiter.answered(taken, answer.prompt_tokens + answer.completion_tokens)
             await self._journal.write({"kind": "reply", **answer._asdict()})
             return answer
         fault = {"kind": "fault", **key, "fault": answer.fault, "detail": answer.detail}
         action = FAULTS[answer.fault].action
         if action == "drop":
-            self._answered_at = time.monotonic()
+            self._trouble_since = None
             failure = Failure(request.id, request.attempt, answer.fault, answer.detail)
             await self._journal.write(fault, {"kind": "failure", **failure._asdict()})
             return failure
@@ -131,22 +146,20 @@ class Chat:
         async with self._turn:
             while wait := self._limiter.take(time.monotonic(), tokens):
                 await self._sleep(wait)
-            if why := self._spent():
+            if why := self._journal.ledger.spent(self._budget, self._sent):
                 self._halt(Stop(why))
             self._raise_if_stopped()
             self._sent += 1
 
-    def _spent(self) -> str | None:
-        return self._journal.ledger.spent(self._budget)
-
-    async def _consider(self, trouble: Trouble, number: int) -> None:
-        """Waits before the next try, with full jitter. Raises Stop when waiting is no use."""
-        silent = time.monotonic() - self._answered_at
+    def _consider(self, trouble: Trouble) -> None:
+        """Raises Stop when trying again is no use."""
+        self._trouble_since = self._trouble_since or time.monotonic()
+        silent = time.monotonic() - self._trouble_since
         if (trouble.wait or 0) > self._endpoint.patience:
             self._halt(Stop(f"the endpoint asks to wait {trouble.wait:,.0f} s, and endpoint.patience={self._endpoint.patience:g}"))
         elif silent > self._endpoint.patience:
             self._halt(Stop(f"no answer for {silent:,.0f} s; the last trouble was {trouble.fault}: {trouble.detail}"))
-        await self._sleep(random.uniform(0, min(LONGEST_WAIT, FIRST_WAIT * 2**number)))  # noqa: S311  jitter is no secret
+        self._raise_if_stopped()
 
     async def _sleep(self, seconds: float) -> None:
         """Raises Stop as soon as there is one."""
@@ -162,4 +175,4 @@ class Chat:
 
     def _raise_if_stopped(self) -> None:
         if self._stop is not None:
-            raise self._stop
+            raise Stop(*self._stop.args)
