@@ -1,0 +1,27 @@
+"""DEMO: no language model. A server of ours on this machine answers with fragments of translation catalogues, in the right
+language and of the right length, and without sense. It shows what a run does and what it leaves; nothing to train on.
+
+Command    python -m e5jax.synth.demo --port=8011 &
+           e5jax synth --config=configs/synth_demo.py --output=runs/synth_demo
+Needs      pip install 'e5jax[synth,demo,data]'
+Hardware   2 CPU cores, a minute
+
+`--fault=rate-limit=0.02` and its like make the server fail on demand; `python -m e5jax.synth.demo --help` names the faults.
+"""
+
+from e5jax.config import Endpoint, LanguageModel
+from e5jax.synth.config import Synth
+
+
+def get_config() -> Synth:
+    return Synth(
+        examples=5_000,
+        endpoint=Endpoint(
+            base_url="http://127.0.0.1:8011/v1",
+            key_variable="",
+            models=(
+                LanguageModel("demo-large", share=75, prompt_price=2.5, completion_price=10.0),
+                LanguageModel("demo-small", share=25, prompt_price=0.15, completion_price=0.6),
+            ),
+        ),
+    )
