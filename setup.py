@@ -24,7 +24,7 @@ DATA = [  # formats of others, cleaning
     "zstandard>=0.23,<0.26",
 ]
 SYNTH = ["aiohttp>=3.14.4,<4", "httpx2>=2.12,<3", "openai>=3.50,<4"]
-DEMO = ["django>=5.2,<6"]  # for its translations
+DEMO = ["django>=5.2,<6", "pycountry>=24.6,<27"]  # for their translations
 DEV = [
     *DATA,
     *SYNTH,

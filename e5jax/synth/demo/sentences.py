@@ -12,7 +12,7 @@ from typing import NamedTuple
 from e5jax.data.words import read
 from e5jax.errors import ConfigError
 
-PACKAGES = ("django", "pycountry")
+PACKAGES = {"django": ("django",), "pycountry": ("iso3166-1", "iso4217", "iso15924")}  # later ones for languages still missing
 CODES = {"nb": "no", "zh_Hans": "zh"}  # catalogues whose ISO code is not their first part
 _MAGIC = 0x950412DE
 _UNFIT = re.compile(r"[%{}<>\\|\n\x00-\x1f]|https?:|&\w+;")
@@ -33,17 +33,12 @@ def text(language: str, least: int, most: int, random: Random) -> str:
     wanted, made, length = random.uniform(least, most), list[str](), 0.0
     while length < max(wanted, least):
         piece = random.choice(known)
-        part = _cut(piece, min(wanted - length, max(2.0, wanted / 2)), random)
-        made.append(part)
-        length += read(part).length
+        share = min(1.0, min(wanted - length, max(2.0, wanted / 2)) / piece.length)
+        count = max(1, int(len(piece.parts) * share))
+        start = random.randrange(len(piece.parts) - count + 1)
+        made.append(piece.gap.join(piece.parts[start : start + count]))
+        length += piece.length * count / len(piece.parts)
     return " ".join(made)
-
-
-def _cut(piece: Piece, most: float, random: Random) -> str:
-    """All of it, or as much as is wanted from somewhere inside."""
-    count = max(1, int(len(piece.parts) * most / piece.length))
-    start = random.randrange(max(1, len(piece.parts) - count + 1))
-    return piece.gap.join(piece.parts[start : start + count])
 
 
 @cache
@@ -70,16 +65,17 @@ def _piece(fit: str) -> Piece:
 def catalogues() -> dict[str, tuple[Path, ...]]:
     """The files of each language, by ISO code. Raises ConfigError where no package has any."""
     found: dict[str, list[Path]] = {}
-    for package in PACKAGES:
+    for package, files in PACKAGES.items():
         spec = importlib.util.find_spec(package)
+        before = set(found)
         for folder in (spec.submodule_search_locations or ()) if spec else ():
-            for path in sorted(Path(folder).rglob("LC_MESSAGES/*.mo")):
+            for path in sorted(path for name in files for path in Path(folder).rglob(f"LC_MESSAGES/{name}.mo")):
                 name = path.parent.parent.name
                 code = CODES.get(name, name)
-                if re.fullmatch("[a-z]{2,3}", code):
+                if re.fullmatch("[a-z]{2,3}", code) and code not in before:
                     found.setdefault(code, []).append(path)
     if not found:
-        raise ConfigError("the demo server speaks through Django's translations: pip install 'e5jax[demo]'")
+        raise ConfigError("the demo endpoint speaks through Django's translations: pip install 'e5jax[demo]'")
     return {code: tuple(paths) for code, paths in found.items()}
 
 
