@@ -11,11 +11,15 @@ Hardware   2 CPU cores, a minute
 
 from e5jax.config import Endpoint, LanguageModel
 from e5jax.synth.config import Synth
+from e5jax.synth.languages import table
+
+SILENT = ("jv", "ku", "la", "mg", "om", "sa", "su", "yi")  # no catalogue has them
 
 
 def get_config() -> Synth:
     return Synth(
         examples=5_000,
+        languages=tuple(f"{code}={language.weight}" for code, language in table().items() if code not in SILENT),
         endpoint=Endpoint(
             base_url="http://127.0.0.1:8011/v1",
             key_variable="",

@@ -22,7 +22,7 @@ LABEL_LETTERS = 5  # shorter labels are words that any text has
 class Found(NamedTuple):
     """What was found out about the texts on the way."""
 
-    identified: bool  # the languages of all that are long enough
+    identified: bool  # the languages of all that is long enough to tell
     words: dict[str, float]  # of each text
 
 
@@ -90,15 +90,13 @@ def _languages(family: Family, texts: Mapping[str, Text], wanted: Mapping[str, W
     """The query by itself, the others together: labels are too short to be told apart from other languages'."""
     query = family.query.name
     rest = [part.name for part in family.parts[1:] if not family.label]
-    identified = True
+    told = []
     for names in ([query], rest):
-        if sum(texts[name].words.length for name in names) < TELLING:
-            identified &= family.label and names is rest
+        allowed = taken_for(wanted[names[0]].language) if names else frozenset()
+        if not allowed or sum(texts[name].words.length for name in names) < TELLING:
             continue
-        asked = wanted[names[0]].language
-        allowed = taken_for(asked)
-        found = identify(" ".join(texts[name].text[:LOOKED_AT] for name in names), confidence) if allowed else ""
+        found = identify(" ".join(texts[name].text[:LOOKED_AT] for name in names), confidence)
         if found and found not in allowed:
-            raise UnfitError("language", f"{' and '.join(names)}: {found} instead of {asked}")
-        identified &= bool(found)
-    return identified
+            raise UnfitError("language", f"{' and '.join(names)}: {found} instead of {wanted[names[0]].language}")
+        told.append(bool(found))
+    return any(told) and all(told)

@@ -138,7 +138,7 @@ class Checks:
 
     attempts: int = 3  # times one example is asked for, at most
     length_slack: float = 3.0  # a text may have that many times fewer or more words than asked for
-    language_confidence: float = 0.7  # of the identifier, below which a text counts as unchecked
+    language_confidence: float = 0.5  # of the identifier, below which a text counts as unchecked
     copied: float = 0.5  # share of a text's 8-grams that may come from the prompt
     near: float = 0.6  # Jaccard similarity from which two texts are duplicates (docs/decisions/0012-near-duplicates.md)
     answer_share: float = 0.02  # of a family's examples that may have the same positive, and never fewer than `answers`

@@ -28,6 +28,9 @@ CLOSE = (
     {"el", "grc"},
     {"xh", "zu"},
     {"ga", "gd"},
+    {"en", "pcm"},
+    {"tl", "bcl"},
+    {"mk", "sr"},
 )
 
 
