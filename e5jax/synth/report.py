@@ -56,6 +56,8 @@ def _lengths(found: Mapping[str, Any]) -> page.Html | None:
     parts = [page.paragraph("Words: a bar from the 5th to the 95th percentile, a mark at the median.")]
     for part in ("query", "positive", "negative"):
         quantiles = {name: words[part] for name, words in found["words"].items() if part in words}
+        if not quantiles:
+            continue
         longest = max(values[-1] for values in quantiles.values())
         bars = [_range(name, values, longest) for name, values in quantiles.items()]
         parts += [page.paragraph(f"{part.capitalize()}:"), page.bars(bars)]
