@@ -10,7 +10,7 @@ import pytest
 from e5jax.config import Endpoint, LanguageModel
 from e5jax.records import Example, parse_example
 from e5jax.synth.answer import Halt
-from e5jax.synth.config import Families, Grounded, Judge, Synth, Tasks
+from e5jax.synth.config import Checks, Families, Grounded, Judge, Synth, Tasks
 from e5jax.synth.families import BY_NAME, FAMILIES
 from e5jax.synth.main import generate
 from e5jax.synth.output import Output
@@ -105,12 +105,13 @@ def test_asked_is_kept_and_dropped_and_every_rejection_has_a_documented_reason(t
     assert max(session.asked.values()) == 1
 
 
+ANY_LENGTH = Checks(length_slack=100)
 SAME = {"S1": "the house near the sea", "S2": "a home beside the ocean", "S3": "the house behind the hill"}
 
 
 def test_duplicates_are_asked_for_again_and_the_first_stays(tmp_path):
     session = Scripted(lambda request: good(request) if request.attempt else json.dumps(SAME))
-    found = run(tmp_path, configuration(12, families=only("sts")), session)
+    found = run(tmp_path, configuration(12, families=only("sts"), checks=ANY_LENGTH), session)
     assert found["examples"]["kept"] == 12
     assert [row["reason"] for row in rejects_of(tmp_path)] == ["duplicate"] * 11
     assert found["attempts"] == {"1": 1, "2": 11}
@@ -119,7 +120,7 @@ def test_duplicates_are_asked_for_again_and_the_first_stays(tmp_path):
 
 
 def test_what_stays_a_duplicate_is_dropped_after_the_last_attempt(tmp_path):
-    found = run(tmp_path, configuration(5, families=only("sts")), Scripted(lambda _: json.dumps(SAME)))
+    found = run(tmp_path, configuration(5, families=only("sts"), checks=ANY_LENGTH), Scripted(lambda _: json.dumps(SAME)))
     assert found["examples"] == {"asked": 5, "kept": 1, "dropped": 4, "open": 0}
     assert found["dropped_for"] == {"duplicate": 4}
 
