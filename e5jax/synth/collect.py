@@ -132,7 +132,7 @@ def line(asked: Asked, reply: Reply, values: dict[str, str], found: Found, grade
         asked.attempt,
         asked.template,
         asked.choices,
-        [found.words[part.name] for part in asked.slot.family.parts],
+        {role: found.words[part.name] for role, part in asked.slot.family.roles.items()},
         graded,
         reply.prompt_tokens,
         reply.completion_tokens,

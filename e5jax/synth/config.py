@@ -162,6 +162,7 @@ class Relabel:
     least: int = 4  # grade of a positive, of 5; records without one are dropped
     most: int = 2  # grade of a hard negative
     characters: int = 2_000  # of each candidate that the model sees
+    temperature: float = 0.0
 
 
 @dataclass(slots=True)

@@ -18,7 +18,7 @@ class Details(NamedTuple):
     attempt: int
     template: int
     choices: dict[str, str]  # placeholder: value
-    words: list[float]  # of each text of the reply
+    words: dict[str, float]  # of query, positive and negative, as far as the reply has them
     grade: int | None
     prompt_tokens: int
     completion_tokens: int

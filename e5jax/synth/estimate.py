@@ -58,6 +58,12 @@ def _family(plan: Plan, family: Family, total: int) -> Iterable[Line]:
         yield Line(f"{family.name} judge", total, round(total * (replies + 150)), total * GRADE_TOKENS)
 
 
+def relabelling(config: Synth, requests: list[Request]) -> str:
+    """The table for a run that asks just these."""
+    prompts, grades = sum(map(_prompt, requests)), sum(len(request.messages[-1].content.splitlines()) for request in requests)
+    return table(config, [Line("relabel", len(requests), prompts, grades)])
+
+
 def _prompt(request: Request) -> int:
     return prompt_tokens(request) + tokens(str(request.schema))
 

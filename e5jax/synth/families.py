@@ -32,9 +32,15 @@ class Family(NamedTuple):
     label: bool = False  # the positive is a class of the task: it recurs, and stands nowhere in the query
 
     @property
+    def roles(self) -> dict[str, Part]:
+        """The fields of a reply by what they become."""
+        named = {"query": self.query, "positive": self.positive, "negative": self.negative}
+        return {role: part for role, part in named.items() if part is not None}
+
+    @property
     def parts(self) -> tuple[Part, ...]:
         """The fields of a reply, in their order."""
-        return tuple(part for part in (self.query, self.positive, self.negative) if part is not None)
+        return tuple(self.roles.values())
 
     @property
     def pairs(self) -> bool:

@@ -21,6 +21,7 @@ from e5jax.synth.output import Output, write
 from e5jax.synth.plan import Plan, counts
 from e5jax.synth.progress import Progress
 from e5jax.synth.prompts import examples
+from e5jax.synth.relabel import ask, records, relabel
 from e5jax.synth.request import Session, Stop
 from e5jax.synth.session import open_session
 from e5jax.synth.shelf import Shelf
@@ -46,6 +47,10 @@ def main(path: str, overrides: Sequence[str], folder: Path, dry: bool) -> int:
 
 def dry_run(plan: Plan) -> str:
     """What would be asked, and what it would cost."""
+    if plan.config.relabel is not None:
+        given = list(records(plan.config.relabel))
+        requests = [ask(plan, record, plan.config.relabel) for record in given]
+        return f"{estimate.relabelling(plan.config, requests)}\n\n{_shown(requests[0].messages[-1].content, 'relabel')}"
     parts = [estimate.table(plan.config, estimate.lines(plan))]
     for family in FAMILIES:
         if not counts(plan.config)[family.name]:
@@ -103,6 +108,8 @@ async def generate(plan: Plan, session: Session, output: Output, halt: Halt) -> 
     output.root.mkdir(parents=True, exist_ok=True)
     with Tasks(avoided(config.tasks.avoid), config.checks.near) as tasks, Shelf(output.root) as shelf, Progress() as progress:
         run = Collection(config, plan, tasks, shelf, [], {}, halt, session, progress)
+        if config.relabel is not None:
+            return write(output, run, await relabel(run, config.relabel, list(records(config.relabel))))
         await gather_tasks(run)
         return write(output, run, await gather_examples(run))
 

@@ -6,10 +6,11 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple, TextIO
 
+from e5jax.synth import relabel
 from e5jax.synth.collect import Counts
 from e5jax.synth.collection import Collection
 from e5jax.synth.details import parse_entry
-from e5jax.synth.families import FAMILIES
+from e5jax.synth.families import BY_NAME
 from e5jax.synth.report import report
 from e5jax.synth.stats import Tally, stats
 from e5jax.workdir import complete, write_text
@@ -60,11 +61,11 @@ def write(output: Output, run: Collection, counts: dict[str, Counts]) -> dict[st
     tally = Tally()
     with complete(output.examples) as folder, _lines(output.details) as details:
         folder.mkdir()
-        for family in FAMILIES:
-            ids = sorted(slot for slot in run.shelf if slot.partition("/")[0] == family.name)
+        for name in (*BY_NAME, relabel.NAME):
+            ids = sorted(slot for slot in run.shelf if slot.partition("/")[0] == name)
             if not ids:
                 continue
-            with (folder / f"{family.name}.jsonl").open("w", encoding="utf-8", newline="\n") as file:
+            with (folder / f"{name}.jsonl").open("w", encoding="utf-8", newline="\n") as file:
                 for slot in ids:
                     entry = parse_entry(run.shelf.get(slot))
                     file.write(entry.example.to_json() + "\n")

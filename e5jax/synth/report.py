@@ -32,7 +32,7 @@ def _families(found: Mapping[str, Any]) -> page.Html | None:
 
 
 def _languages(found: Mapping[str, Any]) -> page.Html | None:
-    counts = {f"{table()[code].name} ({code})": count for code, count in found["languages"].items()}
+    counts = {_language(code): count for code, count in found["languages"].items()}
     if not counts:
         return None
     first, rest = dict(list(counts.items())[:FIRST]), dict(list(counts.items())[FIRST:])
@@ -44,6 +44,10 @@ def _languages(found: Mapping[str, Any]) -> page.Html | None:
     if rest:
         parts.append(page.folded(f"{len(rest)} more", _shares(rest, sum(counts.values()))))
     return page.section("Languages", *parts)
+
+
+def _language(code: str) -> str:
+    return f"{table()[code].name} ({code})" if code in table() else code
 
 
 def _models(found: Mapping[str, Any]) -> page.Html | None:
@@ -114,7 +118,7 @@ def _samples(samples: Sequence[Entry]) -> page.Html:
 
 def _sample(entry: Entry) -> page.Html:
     details, example = entry
-    languages = " → ".join(table()[code].name for code in (details.language, details.target) if code)
+    languages = " → ".join(_language(code) for code in (details.language, details.target) if code)
     asked = ", ".join(f"{name.replace('_', ' ')}: {value}" for name, value in details.choices.items())
     texts = [("instruction", example.instruction), ("query", example.query), ("positive", example.positives[0])]
     texts += [("negative", text) for text in example.negatives]

@@ -10,7 +10,6 @@ import numpy as np
 from e5jax.synth.collect import Counts
 from e5jax.synth.collection import Collection
 from e5jax.synth.details import Entry
-from e5jax.synth.families import BY_NAME
 
 SAMPLES = 3  # of each family
 QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)
@@ -34,16 +33,14 @@ class Tally:
         """Counts one."""
         details = entry.details
         self.examples += 1
-        self.languages[details.language] += 1
+        self.languages[details.language or "?"] += 1
         if details.target:
             self.pairs[f"{details.language}-{details.target}"] += 1
             self.languages[details.target] += 1
         self.models[details.model] += 1
         self.attempts[details.attempt + 1] += 1
         self.identified += details.identified
-        family = BY_NAME[details.family]
-        names = ["query", *["positive"] * (family.positive is not None), *["negative"] * (family.negative is not None)]
-        for name, words in zip(names, details.words, strict=True):
+        for name, words in details.words.items():
             self._words[details.family, name].append(words)
         kept = self._samples[details.family]
         kept.append((hashlib.blake2b(details.id.encode(), digest_size=8).digest(), entry))
@@ -52,7 +49,7 @@ class Tally:
 
     def samples(self) -> list[Entry]:
         """A few examples of each family."""
-        return [entry for family in BY_NAME for _, entry in self._samples[family]]
+        return [entry for kept in self._samples.values() for _, entry in kept]
 
     def lengths(self) -> dict[str, dict[str, list[float]]]:
         """Quantiles of the words of queries, positives and negatives, by family."""

@@ -4,11 +4,12 @@ import math
 from collections.abc import Callable, Sequence
 
 from e5jax.errors import ConfigError
-from e5jax.synth.config import Synth
+from e5jax.synth.config import Relabel, Synth
 from e5jax.synth.families import FAMILIES, UNITS, Family, bounds
 from e5jax.synth.languages import choices
 from e5jax.synth.plan import drawn, settings, shares
 from e5jax.synth.prompts import HINT
+from e5jax.synth.relabel import records
 from e5jax.synth.tasks import avoided, from_files
 from e5jax.validate import SEEDS, at_least, check_types
 
@@ -27,6 +28,8 @@ def validate(config: Synth) -> None:
     if not config.tasks.brainstorm and not config.tasks.files and any(settings(config, f).share for f in FAMILIES if f.brainstorms):
         raise ConfigError("config.tasks.brainstorm=False and config.tasks.files is empty: no tasks; set one of them")
     avoided(config.tasks.avoid)
+    if config.relabel is not None:
+        _relabel(config.relabel)
     for _ in from_files(config.tasks.files):
         pass
     _endpoint(config)
@@ -88,6 +91,19 @@ def _placeholders(config: Synth, family: Family) -> None:
                 bounds(UNITS.get(text, text))
             except ValueError as error:
                 raise ConfigError(f"config.families.{family.field}.{part.length}: {error}") from error
+
+
+def _relabel(rules: Relabel) -> None:
+    at_least("config.relabel.candidates", rules.candidates, 2)
+    at_least("config.relabel.characters", rules.characters, 100)
+    _between("config.relabel.temperature", rules.temperature, 0, 2)
+    if not 1 <= rules.most < rules.least <= 5:
+        raise ConfigError(
+            f"config.relabel.least={rules.least}, config.relabel.most={rules.most}: "
+            "grades from 1 to 5, a positive's above a negative's"
+        )
+    if next(records(rules), None) is None:
+        raise ConfigError(f"config.relabel.files={rules.files}: no records in them; name what `e5jax mine` wrote")
 
 
 def _endpoint(config: Synth) -> None:
