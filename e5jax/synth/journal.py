@@ -58,8 +58,12 @@ class Journal:
 
     async def __aenter__(self) -> Self:
         self._file = _open(self.path)
-        self._replay()
-        await self.write({"kind": "start", "version": VERSION})
+        try:
+            self._replay()
+            await self.write({"kind": "start", "version": VERSION})
+        except (ConfigError, Stop):
+            self._file.close()
+            raise
         return self
 
     async def __aexit__(self, *_: object) -> None:

@@ -8,6 +8,7 @@ import math
 BURST = 0.1  # seconds' worth of a bucket: more would come out at once after a pause
 CUT = 0.96  # of the rate, when the endpoint says that it was too much
 GROWTH = 2.5e-5  # the rate grows by exp(GROWTH · seconds²) since the last cut: back in 40 s, tenfold in 5 minutes
+SHORTEST = 1e-6  # seconds that are worth waiting
 LEAST = 1 / 60  # requests a second
 
 
@@ -41,7 +42,7 @@ class Limiter:
         self.paused_until = -math.inf
         self._cut_at = self._paused = 0.0  # since when, and how much of it was pause
         self._base = math.inf  # the rate after the last cut
-        self._good = 0  # answers since then
+        self._good = 0  # requests since then that were not refused
         self._started = False
 
     @property
@@ -60,15 +61,15 @@ class Limiter:
             self._requests.wait(now, self._requests.rate * BURST),
             self._tokens.wait(now, self._tokens.rate * BURST),
         )
-        if wait > 0:
+        if wait > SHORTEST:
             return wait
+        self._good += 1
         self._requests.take(1)
         self._tokens.take(tokens)
         return 0.0
 
     def answered(self, taken: int, used: int) -> None:
         """A reply arrived: what it did not use of the tokens it took goes back."""
-        self._good += 1
         self._tokens.take(used - taken)
 
     def refused(self, now: float, sent: float, wait: float | None) -> None:
@@ -77,10 +78,9 @@ class Limiter:
             self.pause(now, wait)
         if sent < self._cut_at:
             return
+        self._good -= 1
         measured = self._good / max(1.0, now - self._cut_at - self._paused)
-        self._base = max(LEAST, CUT * min(self.rate, measured if self._good else math.inf))
-        if math.isinf(self._base):
-            self._base = 1.0  # refused from the very first
+        self._base = max(LEAST, CUT * min(self.rate, measured))
         self._cut_at, self._good, self._paused = max(now, self.paused_until), 0, 0.0
         self._grow(self._cut_at)
 

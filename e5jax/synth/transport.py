@@ -1,6 +1,5 @@
 """How bytes travel: HTTP by aiohttp under the openai client, which by itself has no limit to what it reads."""
 
-import ssl
 from typing import Self
 
 import aiohttp
@@ -27,7 +26,7 @@ class Transport(httpx2.AsyncBaseTransport):
 
     async def handle_async_request(self, request: httpx2.Request) -> httpx2.Response:
         if self._session is None:
-            connector = aiohttp.TCPConnector(limit=self._connections, ssl=ssl.create_default_context())
+            connector = aiohttp.TCPConnector(limit=self._connections)
             self._session = aiohttp.ClientSession(connector=connector, trust_env=self._proxies, cookie_jar=aiohttp.DummyCookieJar())
         try:
             return await self._send(self._session, request)

@@ -1,6 +1,7 @@
 """Everything that an endpoint can get wrong, by name, for the demo server to do on demand."""
 
 import asyncio
+import contextlib
 import copy
 import email.utils
 import gzip
@@ -163,9 +164,10 @@ async def _slow_headers(_: web.Request, body: bytes, delay: float) -> web.Stream
 async def _drip(request: web.Request, body: bytes, delay: float) -> web.StreamResponse:
     response = web.StreamResponse(headers={"Content-Type": JSON})
     await response.prepare(request)
-    for i in range(len(body)):
-        await response.write(body[i : i + 1])
-        await asyncio.sleep(delay / 10)
+    with contextlib.suppress(ConnectionResetError):  # nobody waits that long
+        for i in range(len(body)):
+            await response.write(body[i : i + 1])
+            await asyncio.sleep(delay / 10)
     return response
 
 

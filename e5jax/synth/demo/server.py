@@ -77,8 +77,8 @@ class Server:
     def application(self) -> web.Application:
         application = web.Application(client_max_size=MOST, middlewares=[self._guard])
         application.router.add_post("/v1/chat/completions", self._chat)
-        application.router.add_get("/v1/models", lambda _: _json({"object": "list", "data": [{"id": "demo", "object": "model"}]}))
-        application.router.add_get("/demo/counts", lambda _: _json(self.counts()))
+        application.router.add_get("/v1/models", self._models)
+        application.router.add_get("/demo/counts", self._counts)
         application.add_routes(self.batches.routes())
         return application
 
@@ -98,6 +98,12 @@ class Server:
             self.received["401"] += 1
             return faults.status_response(faults.Status(401, "invalid_api_key"), given)
         return await handler(request)
+
+    async def _models(self, _: web.Request) -> web.Response:
+        return web.json_response({"object": "list", "data": [{"id": "demo", "object": "model"}]})
+
+    async def _counts(self, _: web.Request) -> web.Response:
+        return web.json_response(self.counts())
 
     async def _chat(self, request: web.Request) -> web.StreamResponse:
         arrived, body = time.monotonic(), json.loads(await request.read())
@@ -204,7 +210,3 @@ async def serve(demo: Demo, port: int = 0) -> AsyncIterator[tuple[str, Server]]:
         yield f"http://127.0.0.1:{runner.addresses[0][1]}/v1", server
     finally:
         await runner.cleanup()
-
-
-async def _json(values: dict[str, Any]) -> web.Response:
-    return web.json_response(values)
