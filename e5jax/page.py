@@ -61,7 +61,7 @@ summary .note { font-size: 0.85rem; }
 .bars, dl { margin: 0 0 1.25rem; font-variant-numeric: tabular-nums; }
 .bars > .track { height: 0.8rem; position: relative; }
 .bars > .track > i { position: absolute; inset: 0 auto 0 0; background: var(--series-1); border-radius: 2px; }
-.bars > .track > b { position: absolute; inset: -0.15rem auto; width: 2px; background: var(--series-2); }
+.bars > .track > b { position: absolute; inset: -0.2rem auto; width: 3px; background: var(--ink); border-radius: 1px; }
 .bars > span { font-size: 0.9rem; overflow-wrap: anywhere; }
 .bars > .track + span { text-align: right; color: var(--muted); white-space: nowrap; }
 dt { color: var(--muted); font-size: 0.85rem; margin-top: 0.6rem; }

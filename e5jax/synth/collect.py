@@ -41,9 +41,7 @@ async def gather_examples(run: Collection) -> dict[str, Counts]:
             again = list(_without_duplicates(run, distinct, [slot for slot, _ in again]))
     kept = Counter(map(_family_of, run.shelf))
     dropped = Counter(map(_family_of, run.dropped))
-    return {
-        name: Counts(count, kept[name], dropped[name], count - kept[name] - dropped[name]) for name, count in sorted(asked.items())
-    }
+    return {name: Counts(count, kept[name], dropped[name], count - kept[name] - dropped[name]) for name, count in asked.items()}
 
 
 def _slots(plan: Plan, tasks: Mapping[str, Sequence[str]]) -> Iterator[Slot]:

@@ -1,5 +1,6 @@
 """`report.html` of a generator run: what was asked for, what came of it, and some of it to read."""
 
+import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -57,7 +58,7 @@ def _models(found: Mapping[str, Any]) -> page.Html | None:
 def _lengths(found: Mapping[str, Any]) -> page.Html | None:
     if not found["words"]:
         return None
-    parts = [page.paragraph("Words: a bar from the 5th to the 95th percentile, a mark at the median.")]
+    parts = [page.paragraph("Words, on a logarithmic scale: a bar from the 5th to the 95th percentile, a mark at the median.")]
     for part in ("query", "positive", "negative"):
         quantiles = {name: words[part] for name, words in found["words"].items() if part in words}
         if not quantiles:
@@ -70,8 +71,8 @@ def _lengths(found: Mapping[str, Any]) -> page.Html | None:
 
 def _range(name: str, values: Sequence[float], longest: float) -> page.Bar:
     low, _, middle, _, high = values
-    note = f"{low:g} – {middle:g} – {high:g}"
-    return page.Bar(name, (high - low) / longest, note, low / longest, middle / longest)
+    start, mark, end = (math.log1p(value) / math.log1p(longest) for value in (low, middle, high))
+    return page.Bar(name, end - start, f"{low:,.0f} – {middle:,.0f} – {high:,.0f}", start, mark)
 
 
 def _rejections(found: Mapping[str, Any]) -> page.Html | None:
