@@ -7,28 +7,24 @@ has one of that name: an answer that was lost, or a process that died, creates n
 import asyncio
 import hashlib
 import json
-import os
 import random
 import time
 from collections import Counter
-from collections.abc import Awaitable, Callable, Coroutine, Iterable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterable
 from pathlib import Path
 from typing import Any, Self, TypeVar
 
 from e5jax.config import Budget, Endpoint
-from e5jax.errors import RecordError
-from e5jax.jsonl import parse_object
 from e5jax.synth import completion
-from e5jax.synth.client import URL, Client, body
-from e5jax.synth.faults import FAULTS, Trouble, of_status
+from e5jax.synth.client import Client, body
+from e5jax.synth.faults import FAULTS, Trouble
 from e5jax.synth.journal import Journal
 from e5jax.synth.request import Failure, Reply, Request, Stop
+from e5jax.synth.rows import Key, Rows, answers, keep, line_of, noted, read_rows, said
 
 QUIET = 0.5  # seconds without a new request, after which a batch goes as it is
 ROWS = 50_000  # most that the API takes
 ENDS = ("completed", "expired", "cancelled")
-Key = tuple[str, int]
-Rows = dict[Key, dict[str, Any]]  # the body of each request
 Answer = TypeVar("Answer")
 
 
@@ -46,11 +42,12 @@ class Batch:
         self._tasks: set[asyncio.Task[None]] = set()
         self._stop: Stop | None = None
         self._given_up = 0
+        self._sent = journal.ledger.requests
 
     async def __aenter__(self) -> Self:
         for name, line in self._journal.batches.items():
             if line["state"] != "done":
-                rows = _rows(self._spool(name).read_bytes())
+                rows = read_rows(self._spool(name).read_bytes())
                 self._submitted.update(rows)
                 self._start(self._see_through(name, rows, resumed=True))
         self._start(self._gather())
@@ -91,10 +88,11 @@ class Batch:
         if not task.cancelled() and (error := task.exception()) is not None:
             self._end(error if isinstance(error, Stop) else Stop(f"{type(error).__name__}: {self._client.clean(str(error))}"))
 
-    def _end(self, why: Stop) -> None:
+    def _end(self, why: Stop, under_way: bool = True) -> None:
+        """Nothing more is submitted, and nobody waits any longer; or only those do whose batch is under way."""
         self._stop = self._stop or why
-        for _, future in self._asked.values():
-            if not future.done():
+        for key, (_, future) in self._asked.items():
+            if not future.done() and (under_way or key not in self._submitted):
                 future.set_exception(Stop(*self._stop.args))
                 future.exception()  # who asked may be gone
 
@@ -105,7 +103,12 @@ class Batch:
             while len(self._waiting) < self._most and self._arrived.is_set():
                 self._arrived.clear()
                 await asyncio.wait([asyncio.ensure_future(self._arrived.wait())], timeout=QUIET)
-            requests = list(self._waiting.values())[: self._allowed()]
+            if why := self._journal.ledger.spent(self._budget, self._sent):
+                self._end(Stop(why), under_way=False)
+                return
+            most = self._most if self._budget.requests is None else min(self._most, self._budget.requests - self._sent)
+            requests = list(self._waiting.values())[:most]
+            self._sent += len(requests)
             for request in requests:
                 del self._waiting[request.key]
             self._arrived.clear()
@@ -114,19 +117,13 @@ class Batch:
             self._submitted.update(request.key for request in requests)
             self._start(self._submit(requests))
 
-    def _allowed(self) -> int:
-        """How many requests the next batch may have. Raises Stop."""
-        used = self._journal.ledger.requests
-        if why := self._journal.ledger.spent(self._budget, used):
-            raise Stop(why)
-        return self._most if self._budget.requests is None else min(self._most, self._budget.requests - used)
-
     async def _submit(self, requests: list[Request]) -> None:
         rows = {request.key: body(request, self._model_of(request.id), self._client.dialect) for request in requests}
-        content = b"".join(_line(key, asked) for key, asked in rows.items())
+        content = b"".join(line_of(key, asked) for key, asked in rows.items())
         digest = hashlib.blake2b(content, digest_size=10).hexdigest()
-        name = f"{digest}-{sum(known.startswith(digest) for known in self._journal.batches)}"
-        await asyncio.to_thread(_keep, self._spool(name), content)
+        name = f"{self._journal.run}-{digest}"
+        name += f"-{sum(known.startswith(name) for known in self._journal.batches)}"
+        await asyncio.to_thread(keep, self._spool(name), content)
         tries = [self._try(request, rows[request.key]["model"], name) for request in requests]
         await self._journal.write({"kind": "batch", "name": name, "state": "kept", "rows": len(rows)}, *tries)
         await self._see_through(name, rows, resumed=False)
@@ -183,7 +180,7 @@ class Batch:
             await asyncio.sleep(max(answer.wait or 0.0, random.uniform(0, self._endpoint.poll)))  # noqa: S311  no secret
         return answer
 
-    async def _lines(self, values: dict[str, Any]):
+    async def _lines(self, values: dict[str, Any]) -> AsyncIterator[bytes]:
         for field in ("output_file_id", "error_file_id"):
             if isinstance(file := values.get(field), str):
                 for line in (await self._persist(lambda file=file: self._client.content(file))).split(b"\n"):
@@ -193,13 +190,13 @@ class Batch:
     async def _take(self, name: str, rows: Rows, lines: Iterable[bytes]) -> None:
         """Journals what came back for each row, all at once, and tells who waits for it."""
         outcomes: dict[Key, Reply | Trouble] = {}
-        for key, values in _answers(lines):
+        for key, values in answers(lines):
             if key in rows and key not in outcomes:
-                outcomes[key] = self._client.reply(key, rows[key]["model"], _said(values, rows[key]))
+                outcomes[key] = self._client.reply(key, rows[key]["model"], said(values, rows[key]))
         missing = {key: Trouble("row-missing", FAULTS["row-missing"].when) for key in rows if key not in outcomes}
         taken = {key: outcome for key, outcome in {**outcomes, **missing}.items() if self._journal.ledger.is_open(key)}
-        noted = [part for key, outcome in taken.items() for part in _noted(key, outcome)]
-        await self._journal.write(*noted, {"kind": "batch", "name": name, "state": "done"})
+        told = [part for key, outcome in taken.items() for part in noted(key, outcome)]
+        await self._journal.write(*told, {"kind": "batch", "name": name, "state": "done"})
         for key in rows:
             self._settle(key, outcomes.get(key) or missing[key])
 
@@ -220,59 +217,3 @@ class Batch:
         self._given_up += action == "retry"
         del self._asked[key]
         future.set_result(outcome if isinstance(outcome, Reply) else Failure(*key, outcome.fault, outcome.detail))
-
-
-def _line(key: Key, asked: dict[str, Any]) -> bytes:
-    return json.dumps({"custom_id": f"{key[1]}:{key[0]}", "method": "POST", "url": URL, "body": asked}).encode() + b"\n"
-
-
-def _key(custom_id: str) -> Key:
-    attempt, _, name = custom_id.partition(":")
-    return name, int(attempt)
-
-
-def _rows(content: bytes) -> Rows:
-    lines = [parse_object(line) for line in content.split(b"\n") if line]
-    return {_key(line["custom_id"]): line["body"] for line in lines}
-
-
-def _keep(path: Path, content: bytes) -> None:
-    """Writes a file whole and durably, or not at all."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_suffix(".part")
-    with os.fdopen(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(temporary, path)
-
-
-def _answers(lines: Iterable[bytes]) -> Iterator[tuple[Key, dict[str, Any]]]:
-    """Rows that can be read; the others count as missing."""
-    for line in lines:
-        try:
-            values = parse_object(line)
-            yield _key(str(values.get("custom_id"))), values
-        except (RecordError, ValueError):
-            continue
-
-
-def _said(values: dict[str, Any], asked: dict[str, Any]) -> completion.Completion | Trouble:
-    response = values.get("response")
-    if not isinstance(response, dict) or not isinstance(response.get("body"), dict):
-        return Trouble("row-missing", completion.error_of(values) or FAULTS["row-missing"].when)
-    inner, status = response["body"], response.get("status_code")
-    if status != 200:
-        fault = of_status(status if isinstance(status, int) else 0, completion.code_in(inner))
-        return Trouble(fault, f"HTTP {status}: {completion.error_of(inner)}")
-    return completion.read(inner, sum(completion.tokens(message["content"]) for message in asked["messages"]))
-
-
-def _noted(key: Key, outcome: Reply | Trouble) -> Iterator[dict[str, Any]]:
-    """Lines of the journal."""
-    if isinstance(outcome, Reply):
-        yield {"kind": "reply", **outcome._asdict()}
-        return
-    yield {"kind": "fault", "id": key[0], "attempt": key[1], "fault": outcome.fault, "detail": outcome.detail}
-    if FAULTS[outcome.fault].action == "drop":
-        yield {"kind": "failure", **Failure(*key, outcome.fault, outcome.detail)._asdict()}

@@ -19,7 +19,7 @@ from e5jax.synth.session import open_session
 from tests.synth.asking import endpoint, request
 from tests.test_loading import ROOT
 
-KILLS = int(os.environ.get("E5JAX_SYNTH_KILLS", "3"))
+KILLS = int(os.environ.get("E5JAX_SYNTH_KILLS", "1"))
 SEED = int(os.environ.get("E5JAX_FAULT_SEED", "0"))
 PROGRAM = "from tests.synth.test_batch import child; import sys; child(*sys.argv[1:])"
 
