@@ -14,8 +14,8 @@ from e5jax.synth.config import Hints, Synth
 from e5jax.synth.languages import table
 
 # The server repeats itself word for word where a prompt repeats itself, and similarity has no task that would tell prompts apart.
-DOMAINS = ("farming", "astronomy", "tax law", "cooking", "railways", "nursing", "chess", "geology", "theatre", "insurance", "sailing", "bees")
-PERSONAS = ("a pupil", "a lawyer", "a nurse", "a baker", "a tourist", "an engineer", "a translator", "a gardener", "a judge", "a sailor")
+DOMAINS = ("farming", "astronomy", "tax law", "cooking", "railways", "nursing", "chess", "geology", "theatre", "sailing", "bees")
+PERSONAS = ("a pupil", "a lawyer", "a nurse", "a baker", "a tourist", "an engineer", "a translator", "a gardener", "a judge")
 SILENT = ("jv", "ku", "la", "mg", "om", "sa", "su", "yi")  # no catalogue has them
 
 

@@ -232,7 +232,8 @@ class Endpoint:
     headers: tuple[str, ...] = ()  # `Name: value`, where `$NAME` as value stands for that environment variable
     plain_http: bool = False  # True: keys and texts may go unencrypted to another machine
     proxies: bool = False  # True: HTTPS_PROXY and the like are heeded
-    api: Api = "chat"
+    api: Api = "chat"  # batch: the Batch API, cheaper and within a day; `concurrency` is then the most requests of a batch
+    poll: float = 30.0  # seconds between two looks at a batch
     format: Format = "auto"  # how a reply is held to its schema; auto: the best that the endpoint takes
     concurrency: int = 64  # requests on their way at any time
     requests_a_minute: int = 0  # 0: what the endpoint allows is found out

@@ -49,7 +49,7 @@ async def answer(
             return None
         outcome = await session.complete(question.request(attempt, doubled))
         if isinstance(outcome, Failure):
-            last = Rejection(question.id, attempt, "no-reply", f"{outcome.reason}: {outcome.detail}"[:EXCERPT], "", "")
+            last = Rejection(question.id, attempt, outcome.reason, outcome.detail, "", "")
             reject(last)
             return last
         try:

@@ -49,9 +49,9 @@ def _lengths(texts: Mapping[str, Text], wanted: Mapping[str, Wanted], slack: flo
     for name, text in texts.items():
         asked, words = wanted[name], text.words.length
         if words * slack < asked.least:
-            raise UnfitError("too-short", f"{name} has {words:g} words; asked for {asked.least} to {asked.most}")
+            raise UnfitError("short", f"{name} has {words:g} words; asked for {asked.least} to {asked.most}")
         if words > asked.most * slack:
-            raise UnfitError("too-long", f"{name} has {words:g} words; asked for {asked.least} to {asked.most}")
+            raise UnfitError("long", f"{name} has {words:g} words; asked for {asked.least} to {asked.most}")
 
 
 def _different(texts: Mapping[str, Text]) -> None:

@@ -15,6 +15,8 @@ import httpx2
 import openai
 
 from e5jax.config import Endpoint, Format
+from e5jax.errors import RecordError
+from e5jax.jsonl import parse_object
 from e5jax.synth import completion
 from e5jax.synth.faults import FAULTS, Trouble, of_status, wait_of
 from e5jax.synth.keys import OPENAI, Secrets, base_url
@@ -22,6 +24,7 @@ from e5jax.synth.request import Reply, Request
 from e5jax.synth.transport import EncodedError, TooLongError, Transport
 
 CONNECT = 10.0  # seconds
+URL = "/v1/chat/completions"  # as batches name it
 LOWER: dict[str, Format] = {"schema": "json", "json": "text"}
 _UNFIT = ("bad-request", "unprocessable")
 
@@ -91,10 +94,40 @@ class Client:
         )
         if isinstance(answer, Trouble):
             return answer
-        said = completion.parse(answer, request)
+        return self.reply(request.key, model, completion.parse(answer, completion.prompt_tokens(request)))
+
+    def reply(self, key: tuple[str, int], model: str, said: completion.Completion | Trouble) -> Reply | Trouble:
+        """What was said, without secrets."""
         if isinstance(said, Trouble):
-            return said._replace(detail=self._clean(said.detail))
-        return Reply(request.id, request.attempt, self._secrets.redact(said.text), said.finish, model, *said[2:])
+            return said._replace(detail=self.clean(said.detail))
+        return Reply(*key, self._secrets.redact(said.text), said.finish, model, said.prompt_tokens, said.completion_tokens)
+
+    @property
+    def dialect(self) -> Dialect:
+        """The best there is, for batches, which cannot find out."""
+        return self._best
+
+    async def get(self, path: str, **query: str) -> dict[str, Any] | Trouble:
+        """An object of the endpoint's."""
+        return _object(await self.send(self._openai.get(path, cast_to=httpx2.Response, options={"params": query})))
+
+    async def content(self, file: str) -> bytes | Trouble:
+        """The content of a file of the endpoint's."""
+        return await self.send(self._openai.get(f"/files/{file}/content", cast_to=httpx2.Response))
+
+    async def create_batch(self, file: str, name: str) -> dict[str, Any] | Trouble:
+        """Sends it once: only a look at the endpoint's list tells whether a lost answer was a yes."""
+        asked = {"input_file_id": file, "endpoint": URL, "completion_window": "24h", "metadata": {"name": name}}
+        return _object(await self.send(self._openai.post("/batches", body=asked, cast_to=httpx2.Response)))
+
+    async def upload(self, name: str, content: bytes) -> dict[str, Any] | Trouble:
+        """A file for a batch."""
+
+        async def send() -> httpx2.Response:
+            answer = await self._openai.files.with_raw_response.create(file=(name, content), purpose="batch")
+            return answer.http_response
+
+        return _object(await self.send(send()))
 
     async def send(self, response: Awaitable[httpx2.Response]) -> bytes | Trouble:
         """The body of a success, or what went wrong. Exceptions of the library hold the key: none leaves this function."""
@@ -103,12 +136,13 @@ class Client:
         except openai.APIStatusError as error:
             code, message = completion.code_of(error.response.content)
             wait = wait_of(error.response.headers, time.time())
-            return Trouble(of_status(error.status_code, code), self._clean(f"HTTP {error.status_code}: {message}"), wait)
+            return Trouble(of_status(error.status_code, code), self.clean(f"HTTP {error.status_code}: {message}"), wait)
         except openai.APIConnectionError as error:
             fault = _of_connection(error)
-            return Trouble(fault, self._clean(f"{FAULTS[fault].when} ({type(error.__cause__).__name__})"))
+            return Trouble(fault, self.clean(f"{FAULTS[fault].when} ({type(error.__cause__).__name__})"))
 
-    def _clean(self, text: str) -> str:
+    def clean(self, text: str) -> str:
+        """One line of printable text without secrets."""
         printable = "".join(character if character.isprintable() else " " for character in self._secrets.redact(text))
         return " ".join(printable.split())[:300]
 
@@ -128,6 +162,15 @@ def body(request: Request, model: str, dialect: Dialect) -> dict[str, Any]:
     elif request.schema is not None and dialect.format == "json":
         values["response_format"] = {"type": "json_object"}
     return values
+
+
+def _object(answer: bytes | Trouble) -> dict[str, Any] | Trouble:
+    if isinstance(answer, Trouble):
+        return answer
+    try:
+        return parse_object(answer)
+    except RecordError as error:
+        return Trouble("not-json", str(error)[:200])
 
 
 def _of_connection(error: openai.APIConnectionError) -> str:

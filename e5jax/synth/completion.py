@@ -33,22 +33,26 @@ def tokens(text: str) -> int:
     return len(text.encode("utf-8", "surrogatepass")) // BYTES_A_TOKEN
 
 
-def parse(body: bytes, request: Request) -> Completion | Trouble:
-    """Anything that has choices is a reply, and was paid for, be it useful or not."""
+def parse(body: bytes, prompt: int) -> Completion | Trouble:
+    """Of the body of a success; `prompt` are its tokens, should the endpoint not say how many."""
     try:
-        values = parse_object(body.removeprefix(BOM))
+        return read(parse_object(body.removeprefix(BOM)), prompt)
     except RecordError as error:
         return Trouble("not-json", str(error)[:200])
+
+
+def read(values: dict[str, Any], prompt: int) -> Completion | Trouble:
+    """Anything that has choices is a reply, and was paid for, be it useful or not."""
     choices = values.get("choices")
     if not isinstance(choices, list) or not all(isinstance(choice, dict) for choice in choices):
-        return Trouble("not-a-reply", _error(values) or f"an object with {', '.join(values)}"[:200])
+        return Trouble("not-a-reply", error_of(values) or f"an object with {', '.join(values)}"[:200])
     text, finish = _said(choices[0]) if choices else ("", "empty")
     usage = values.get("usage")
     counts = usage if isinstance(usage, dict) else {}
     return Completion(
         text,
         finish,
-        _count(counts.get("prompt_tokens"), prompt_tokens(request)),
+        _count(counts.get("prompt_tokens"), prompt),
         _count(counts.get("completion_tokens"), tokens(text)),
     )
 
@@ -59,9 +63,14 @@ def code_of(body: bytes) -> tuple[str | None, str]:
         values = parse_object(body.removeprefix(BOM))
     except RecordError:
         return None, body[:300].decode("utf-8", "replace")
+    return code_in(values), error_of(values) or body[:300].decode("utf-8", "replace")
+
+
+def code_in(values: dict[str, Any]) -> str | None:
+    """The code of an error."""
     error = values.get("error")
     code = error.get("code") if isinstance(error, dict) else None
-    return (code if isinstance(code, str) else None), _error(values) or body[:300].decode("utf-8", "replace")
+    return code if isinstance(code, str) else None
 
 
 def _said(choice: dict[str, Any]) -> tuple[str, str]:
@@ -77,7 +86,8 @@ def _said(choice: dict[str, Any]) -> tuple[str, str]:
     return text, finish
 
 
-def _error(values: dict[str, Any]) -> str:
+def error_of(values: dict[str, Any]) -> str:
+    """The message of an error, or nothing."""
     error = values.get("error")
     message = error.get("message") if isinstance(error, dict) else error if isinstance(error, str) else values.get("message")
     return message[:300] if isinstance(message, str) else ""

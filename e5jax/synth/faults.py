@@ -41,6 +41,7 @@ FAULTS = {
     "not-a-reply": Fault("retry", "maybe", "HTTP 200 whose body is JSON but no chat completion"),
     "encoded": Fault("retry", "maybe", "a compressed body, which was not asked for"),
     "too-long": Fault("drop", "maybe", "a body of more than `endpoint.reply_bytes`"),
+    "row-missing": Fault("retry", "maybe", "a batch ended without this row"),
     "bad-request": Fault("drop", "no", "HTTP 400"),
     "filtered-prompt": Fault("drop", "no", "HTTP 400 whose code is `content_filter` or `content_policy_violation`"),
     "request-too-large": Fault("drop", "no", "HTTP 413"),

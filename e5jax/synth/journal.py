@@ -9,6 +9,7 @@ import fcntl
 import json
 import os
 import re
+import secrets
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, BinaryIO, Self
@@ -49,6 +50,7 @@ class Journal:
         self.damaged = 0  # whole lines whose checksum is wrong; their requests are asked again
         self._places: dict[tuple[str, int], tuple[int, int]] = {}
         self._tries: set[tuple[str, int]] = set()
+        self.run = secrets.token_hex(6)  # tells its batches from those of other runs
         self.batches: dict[str, dict[str, Any]] = {}  # the last line of each
         self._waiting: list[bytes] = []
         self._done: asyncio.Future[None] | None = None
@@ -60,7 +62,7 @@ class Journal:
         self._file = _open(self.path)
         try:
             self._replay()
-            await self.write({"kind": "start", "version": VERSION})
+            await self.write({"kind": "start", "version": VERSION, "run": self.run})
         except (ConfigError, Stop):
             self._file.close()
             raise
@@ -124,7 +126,9 @@ class Journal:
 
     def _note(self, line: dict[str, Any], start: int, length: int) -> None:
         self.ledger.add(line)
-        if line["kind"] in _KINDS:
+        if line["kind"] == "start":
+            self.run = line["run"]
+        elif line["kind"] in _KINDS:
             self._places[line["id"], line["attempt"]] = start, length
         elif line["kind"] == "batch":
             self.batches[line["name"]] = line

@@ -26,7 +26,7 @@ async def grade(session: Session, plan: Plan, asked: Asked, values: dict[str, st
         return None
     outcome = await session.complete(_request(plan, asked, values, judge))
     if isinstance(outcome, Failure):
-        raise UnfitError("no-reply", f"judge: {outcome.reason}: {outcome.detail}")
+        raise UnfitError("no-grade", f"{outcome.reason}: {outcome.detail}")
     found = grade_of(read(outcome).get("grade"))
     if found < judge.least:
         raise UnfitError("grade", f"{found} of 5; {judge.least} is wanted")

@@ -74,6 +74,10 @@ class Ledger:
         if (ended := self._open.pop(_key(line), None)) and FAULTS[line["fault"]].billed == "maybe":
             self._doubt(ended)
 
+    def is_open(self, key: tuple[str, int]) -> bool:
+        """Whether a request was announced and has no end yet."""
+        return key in self._open
+
     @property
     def tokens(self) -> int:
         """Billed and possibly billed."""

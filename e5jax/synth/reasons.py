@@ -1,7 +1,4 @@
-"""Why a reply or a task is not taken, and what follows: the one table of it, which docs/synth.md repeats.
-
-What goes wrong before there is a reply is in `faults`.
-"""
+"""Why a reply or a task is not taken, and what follows. With `faults` this is the one table, which docs/synth.md repeats."""
 
 from typing import Literal, NamedTuple
 
@@ -36,21 +33,21 @@ class Reason(NamedTuple):
 
 
 REASONS = {
-    "truncated": Reason("regenerate", "it ended at `sampling.max_tokens`; the next attempt may have twice as many"),
-    "truncated-twice": Reason("drop", "it ended at twice as many, too"),
-    "filtered": Reason("regenerate", "a content filter cut it off"),
-    "refused": Reason("regenerate", "it is a refusal, by the endpoint's word or its own"),
-    "unfinished": Reason("regenerate", "it ended otherwise: a tool call, reasoning without an answer, no choices, no content"),
-    "empty": Reason("regenerate", "it, or one of its texts, is blank"),
-    "too-large": Reason("regenerate", "it has more than 200,000 bytes, or a text more than 20,000 characters"),
-    "not-json": Reason("regenerate", "it is no strict JSON object: text around it, NaN, a name twice, deep nesting, a huge number"),
+    "truncated": Reason("regenerate", "a reply ended at `sampling.max_tokens`; the next attempt may have twice as many"),
+    "truncated-twice": Reason("drop", "a reply ended at twice as many, too"),
+    "filtered": Reason("regenerate", "a content filter cut a reply off"),
+    "refused": Reason("regenerate", "a reply is a refusal, by the endpoint's word or its own"),
+    "unfinished": Reason("regenerate", "a reply ended otherwise: a tool call, reasoning without an answer, no choices, no content"),
+    "empty": Reason("regenerate", "a reply, or one of its texts, is blank"),
+    "too-large": Reason("regenerate", "a reply has more than 200,000 bytes, or a text more than 20,000 characters"),
+    "malformed": Reason("regenerate", "a reply is no strict JSON object: text around it, NaN, a name twice, deep nesting, a huge number"),
     "schema": Reason("regenerate", "fields are missing, or not asked for, or no strings"),
     "characters": Reason("regenerate", "a text holds control characters, half of a surrogate pair, or replacement characters"),
     "special-token": Reason("regenerate", "a text holds a special token of a tokenizer or chat template, such as `</s>`"),
     "placeholder": Reason("regenerate", "a text is the name of its field, a placeholder, or three dots"),
-    "too-short": Reason("regenerate", "a text has fewer words than asked for, by more than `checks.length_slack`"),
-    "too-long": Reason("regenerate", "a text has more words than asked for, by more than `checks.length_slack`"),
-    "same-text": Reason("regenerate", "two of its texts are equal: query, positive, negative"),
+    "short": Reason("regenerate", "a text has fewer words than asked for, by more than `checks.length_slack`"),
+    "long": Reason("regenerate", "a text has more words than asked for, by more than `checks.length_slack`"),
+    "same-text": Reason("regenerate", "two texts of a reply are equal: query, positive, negative"),
     "copied": Reason("regenerate", "a text repeats the prompt, the task or the document: `checks.copied` of its 8-grams"),
     "label-in-text": Reason("regenerate", "the text to classify spells out one of its labels"),
     "language": Reason("regenerate", "a text is in another language, as sure as `checks.language_confidence`"),
@@ -60,7 +57,7 @@ REASONS = {
     "frequent-answer": Reason("regenerate", "`checks.answer_share` of the family's examples have this positive already"),
     "no-positive": Reason("drop", "relabelling found no candidate that answers the query"),
     "no-negative": Reason("drop", "relabelling found no candidate that does not"),
-    "no-reply": Reason("drop", "the endpoint gave none (the table above)"),
+    "no-grade": Reason("drop", "the judge gave no reply"),
     "task-form": Reason("drop", "a task is no line of 3 to 60 words, or holds a placeholder"),
     "task-duplicate": Reason("drop", "a task resembles an earlier one, or an example in the prompt"),
     "task-avoided": Reason("drop", "a task resembles an instruction of an evaluation, or of the files in `tasks.avoid`"),
@@ -68,5 +65,5 @@ REASONS = {
 
 
 def rows() -> str:
-    """As the documentation shows them."""
-    return "\n".join(f"| `{name}` | {row.when} | {row.action} |" for name, row in REASONS.items())
+    """As the documentation shows them, below those of `faults`. Every reply is paid for."""
+    return "\n".join(f"| `{name}` | {row.when} | {row.action} | yes |" for name, row in REASONS.items())

@@ -40,7 +40,7 @@ def read(reply: Reply) -> dict[str, Any]:
     except RecordError as error:
         if _DECLINED.match(text):
             raise UnfitError("refused", "says that it cannot") from error
-        raise UnfitError("not-json", str(error)[:200]) from error
+        raise UnfitError("malformed", str(error)[:200]) from error
 
 
 def strings(values: dict[str, Any], names: tuple[str, ...]) -> dict[str, str]:

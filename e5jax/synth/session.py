@@ -7,7 +7,7 @@ import asyncio
 import hashlib
 import random
 import time
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from functools import partial
 from pathlib import Path
@@ -15,13 +15,15 @@ from typing import Any
 
 from e5jax.config import Budget, Endpoint, LanguageModel
 from e5jax.synth import completion
+from e5jax.synth.batch import Batch
+from e5jax.synth.brake import Brake
 from e5jax.synth.client import Client
 from e5jax.synth.faults import FAULTS, Trouble
 from e5jax.synth.journal import Journal
 from e5jax.synth.keys import check_names
 from e5jax.synth.ledger import Ledger, check_prices
 from e5jax.synth.limiter import Limiter
-from e5jax.synth.request import Failure, Reply, Request, Session, Stop
+from e5jax.synth.request import Failure, Reply, Request, Session
 
 FIRST_WAIT, LONGEST_WAIT = 1.0, 60.0  # seconds between two tries, before jitter
 DRAIN = 30.0  # seconds that replies on their way get when a session ends
@@ -34,32 +36,33 @@ async def open_session(endpoint: Endpoint, budget: Budget, journal: Path, seed: 
     check_names([model.name for model in endpoint.models])
     check_prices(budget, endpoint.models)
     ledger = Ledger(endpoint.models)
-    async with Client(endpoint) as client, Journal(journal, ledger) as book, Chat(endpoint, budget, client, book, seed) as chat:
-        yield chat
+    async with Client(endpoint) as client, Journal(journal, ledger) as book:
+        kind = Chat if endpoint.api == "chat" else Batch
+        async with kind(endpoint, budget, client, book, partial(choose, endpoint.models, seed)) as session:
+            yield session
 
 
-def choose(models: Sequence[LanguageModel], seed: int, name: str) -> LanguageModel:
+def choose(models: Sequence[LanguageModel], seed: int, name: str) -> str:
     """The model that answers the request of that id: by hash, each by its share, whatever the order of requests."""
     digest = hashlib.blake2b(f"{seed}\0{name}".encode(), digest_size=8).digest()
     point = int.from_bytes(digest) % EVERYTHING / EVERYTHING * sum(model.share for model in models)
     for model in models:
         point -= model.share
         if point < 0:
-            return model
-    return models[-1]
+            return model.name
+    return models[-1].name
 
 
 class Chat:
     """Chat completions. `complete` may be called any number of times at once."""
 
-    def __init__(self, endpoint: Endpoint, budget: Budget, client: Client, journal: Journal, seed: int):
-        self._endpoint, self._budget, self._client, self._journal, self._seed = endpoint, budget, client, journal, seed
+    def __init__(self, endpoint: Endpoint, budget: Budget, client: Client, journal: Journal, model_of: Callable[[str], str]):
+        self._endpoint, self._budget, self._client, self._journal, self._model_of = endpoint, budget, client, journal, model_of
         self._limiter = Limiter(endpoint.requests_a_minute, endpoint.tokens_a_minute)
         self._slots = asyncio.Semaphore(endpoint.concurrency)
         self._turn = asyncio.Lock()
         self._tasks: dict[tuple[str, int], asyncio.Task[Reply | Failure]] = {}
-        self._stopped = asyncio.Event()
-        self._stop: Stop | None = None
+        self._brake = Brake()
         self._sent = journal.ledger.requests
         self._given_up = 0
         self._trouble_since: float | None = None  # since when nothing was answered
@@ -68,7 +71,7 @@ class Chat:
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        self._halt(Stop("the session is closed"))
+        self._brake.pull("the session is closed")
         if self._tasks:
             await asyncio.wait(self._tasks.values(), timeout=DRAIN)
         for task in (tasks := list(self._tasks.values())):
@@ -94,14 +97,14 @@ class Chat:
 
     async def _answer(self, request: Request) -> Reply | Failure:
         async with self._slots:
-            model = choose(self._endpoint.models, self._seed, request.id)
-            outcome = await self._try(request, model.name)
+            model = self._model_of(request.id)
+            outcome = await self._try(request, model)
             for number in range(self._endpoint.tries - 1):
                 if isinstance(outcome, Reply | Failure):
                     return outcome
                 self._consider(outcome)
-                await self._sleep(random.uniform(0, min(LONGEST_WAIT, FIRST_WAIT * 2**number)))  # noqa: S311  no secret
-                outcome = await self._try(request, model.name)
+                await self._brake.sleep(random.uniform(0, min(LONGEST_WAIT, FIRST_WAIT * 2**number)))  # noqa: S311  no secret
+                outcome = await self._try(request, model)
             if isinstance(outcome, Reply | Failure):
                 return outcome
             self._consider(outcome)
@@ -116,7 +119,7 @@ class Chat:
         await self._wait_turn(taken)
         await self._journal.write({"kind": "try", **key, "model": model, "prompt": prompt, "completion": request.max_tokens})
         while (wait := self._limiter.paused_until - time.monotonic()) > 0:  # since the turn came
-            await self._sleep(wait)
+            await self._brake.sleep(wait)
         sent = time.monotonic()
         answer = await self._client.ask(request, model)
         if isinstance(answer, Reply):
@@ -132,7 +135,7 @@ class Chat:
             await self._journal.write(fault, {"kind": "failure", **failure._asdict()})
             return failure
         if action == "stop":
-            self._halt(Stop(f"{answer.fault}: {answer.detail}"))
+            self._brake.pull(f"{answer.fault}: {answer.detail}")
         elif answer.fault == "rate-limit":
             self._limiter.refused(time.monotonic(), sent, answer.wait)
         else:
@@ -145,10 +148,10 @@ class Chat:
         """Until the limiter lets one more go, first come first served. Raises Stop."""
         async with self._turn:
             while wait := self._limiter.take(time.monotonic(), tokens):
-                await self._sleep(wait)
+                await self._brake.sleep(wait)
             if why := self._journal.ledger.spent(self._budget, self._sent):
-                self._halt(Stop(why))
-            self._raise_if_stopped()
+                self._brake.pull(why)
+            self._brake.check()
             self._sent += 1
 
     def _consider(self, trouble: Trouble) -> None:
@@ -156,23 +159,7 @@ class Chat:
         self._trouble_since = self._trouble_since or time.monotonic()
         silent = time.monotonic() - self._trouble_since
         if (trouble.wait or 0) > self._endpoint.patience:
-            self._halt(Stop(f"the endpoint asks to wait {trouble.wait:,.0f} s, and endpoint.patience={self._endpoint.patience:g}"))
+            self._brake.pull(f"the endpoint asks to wait {trouble.wait:,.0f} s, and endpoint.patience={self._endpoint.patience:g}")
         elif silent > self._endpoint.patience:
-            self._halt(Stop(f"no answer for {silent:,.0f} s; the last trouble was {trouble.fault}: {trouble.detail}"))
-        self._raise_if_stopped()
-
-    async def _sleep(self, seconds: float) -> None:
-        """Raises Stop as soon as there is one."""
-        try:
-            await asyncio.wait_for(self._stopped.wait(), seconds)
-        except TimeoutError:
-            return
-        self._raise_if_stopped()
-
-    def _halt(self, why: Stop) -> None:
-        self._stop = self._stop or why
-        self._stopped.set()
-
-    def _raise_if_stopped(self) -> None:
-        if self._stop is not None:
-            raise Stop(*self._stop.args)
+            self._brake.pull(f"no answer for {silent:,.0f} s; the last trouble was {trouble.fault}: {trouble.detail}")
+        self._brake.check()

@@ -5,6 +5,8 @@ from typing import Self
 import aiohttp
 import httpx2
 
+FILE = 500_000_000  # bytes of the file that holds the replies of a batch
+
 
 class TooLongError(httpx2.RequestError):
     """A body goes on beyond what may be read."""
@@ -15,7 +17,7 @@ class EncodedError(httpx2.RequestError):
 
 
 class Transport(httpx2.AsyncBaseTransport):
-    """Bodies come whole and of at most `limit` bytes. Redirects are not followed."""
+    """Bodies come whole and of at most `limit` bytes, those of files of at most FILE. Redirects are not followed."""
 
     def __init__(self, limit: int, connections: int, proxies: bool):
         self._limit, self._connections, self._proxies = limit, connections, proxies
@@ -52,11 +54,12 @@ class Transport(httpx2.AsyncBaseTransport):
         ) as response:
             if response.headers.get("Content-Encoding", "identity") != "identity":
                 raise EncodedError("compressed")
+            limit = FILE if request.url.path.endswith("/content") else self._limit
             body = bytearray()
             async for part in response.content.iter_any():
                 body += part
-                if len(body) > self._limit:
-                    raise TooLongError(f"more than {self._limit:,} bytes")
+                if len(body) > limit:
+                    raise TooLongError(f"more than {limit:,} bytes")
             return httpx2.Response(response.status, headers=response.raw_headers, content=bytes(body), request=request)
 
     async def aclose(self) -> None:

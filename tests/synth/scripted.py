@@ -65,7 +65,7 @@ class Scripted:
             await asyncio.sleep(0)
         said = self.say(request)
         if said is None:
-            return Failure(request.id, request.attempt, "status-400", "the scripted session refuses")
+            return Failure(request.id, request.attempt, "bad-request", "the scripted session refuses")
         text, finish = (said, "stop") if isinstance(said, str) else said
         return Reply(request.id, request.attempt, text, finish, "scripted", 100, len(text.split()))
 

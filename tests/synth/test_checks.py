@@ -53,7 +53,7 @@ WRONG = {
     ),
     "translation is the original": ("sts", {"S2": "The tower was built in two years"}, "same-text"),
     "prompt": ("short-long", {"hard_negative_document": PROMPT}, "copied"),
-    "too long": ("short-long", {"user_query": "why " * 200}, "too-long"),
+    "too long": ("short-long", {"user_query": "why " * 200}, "long"),
     "other language": ("short-long", {"positive_document": GERMAN, "hard_negative_document": GERMAN[:150]}, "language"),
     "query in another language": ("short-long", {"user_query": "wer hat den Leuchtturm auf dem Kap gebaut"}, "language"),
     "label in the text": ("long-short", {"label": "Keeper's daughter"}, "label-in-text"),
@@ -81,7 +81,7 @@ def test_slack_forgives_a_factor_and_no_more():
     assert passes("short-long", SHORT_LONG, least=3, most=20)
     with pytest.raises(UnfitError) as caught:
         passes("short-long", SHORT_LONG, least=40, most=60)
-    assert caught.value.reason == "too-short"
+    assert caught.value.reason == "short"
 
 
 def test_a_label_inside_a_longer_word_is_no_label_in_the_text():
@@ -94,7 +94,7 @@ def test_words_of_spaceless_scripts_are_counted_by_character():
     assert passes("short-short", values, "zh", least=10, most=20)
     with pytest.raises(UnfitError) as caught:
         passes("short-short", values, "zh", least=80, most=90)
-    assert caught.value.reason == "too-short"
+    assert caught.value.reason == "short"
 
 
 def test_a_language_that_the_identifier_lacks_is_taken_and_not_called_identified():

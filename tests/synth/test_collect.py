@@ -12,6 +12,7 @@ from e5jax.records import Example, parse_example
 from e5jax.synth.answer import Halt
 from e5jax.synth.config import Checks, Families, Grounded, Judge, Synth, Tasks
 from e5jax.synth.families import BY_NAME, FAMILIES
+from e5jax.synth.faults import FAULTS
 from e5jax.synth.main import generate
 from e5jax.synth.output import Output
 from e5jax.synth.plan import Document, Plan
@@ -98,9 +99,9 @@ def test_asked_is_kept_and_dropped_and_every_rejection_has_a_documented_reason(t
     assert counted["asked"] == counted["kept"] + counted["dropped"]
     assert 0 < counted["kept"] < counted["asked"]
     assert sum(found["dropped_for"].values()) == counted["dropped"]
-    assert found["dropped_for"]["no-reply"] > 0
+    assert found["dropped_for"]["bad-request"] > 0
     reasons = {row["reason"] for row in rejects_of(tmp_path)}
-    assert {"no-reply", "truncated", "filtered", "refused", "schema", "unfinished"} <= reasons <= set(REASONS)
+    assert {"bad-request", "truncated", "filtered", "refused", "schema", "unfinished"} <= reasons <= set(REASONS) | set(FAULTS)
     assert len(examples_of(tmp_path)) == counted["kept"]
     assert max(session.asked.values()) == 1
 

@@ -65,8 +65,8 @@ def told(body: dict, times: int) -> str | None:
 
 async def ask(path: Path, requests: list, choose=told, **changed):
     """Outcomes, totals, and the server."""
-    async with serve(Demo(choose=choose, delay=3.0)) as (url, server):
-        async with open_session(endpoint(url, timeout=1.5, **changed), Budget(), path, 0) as session:
+    async with serve(Demo(choose=choose, delay=8.0)) as (url, server):
+        async with open_session(endpoint(url, timeout=4.0, **changed), Budget(), path, 0) as session:
             settled = await session.complete(request("first"))  # finds out what the endpoint takes
             assert isinstance(settled, Reply)
             outcomes = await asyncio.gather(*map(session.complete, requests), return_exceptions=True)
@@ -76,7 +76,7 @@ async def ask(path: Path, requests: list, choose=told, **changed):
 def test_every_fault_of_the_demo_endpoint_is_in_the_tables():
     assert set(TABLE) | set(FINISHES) | ENDLESS == set(demo.NAMES)
     assert len(demo.NAMES) >= 45
-    assert set(TABLE.values()) | {"unreachable"} == set(FAULTS)
+    assert set(TABLE.values()) | {"unreachable", "row-missing"} == set(FAULTS)
 
 
 def test_the_documentation_has_the_same_table():

@@ -152,6 +152,6 @@ def test_a_full_disk_stops_the_run_and_loses_nothing_before_it(tmp_path):
 
 def test_a_journal_of_another_version_is_refused(tmp_path):
     path = tmp_path / "journal.jsonl"
-    path.write_bytes(encode({"kind": "start", "version": 2}))
+    path.write_bytes(encode({"kind": "start", "version": 2, "run": "0"}))
     with pytest.raises(ConfigError, match="another version"):
         read(path)

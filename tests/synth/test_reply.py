@@ -50,19 +50,19 @@ WRONG = {
     "tool call": ("", "tool_calls", "unfinished"),
     "nothing": ("", "empty", "unfinished"),
     "blank": (" \n", "stop", "empty"),
-    "prose": ("Here you are: " + json.dumps(GOOD), "stop", "not-json"),
-    "prose behind": (json.dumps(GOOD) + " Hope it helps!", "stop", "not-json"),
-    "single quotes": (str(GOOD), "stop", "not-json"),
-    "two objects": (json.dumps(GOOD) * 2, "stop", "not-json"),
-    "cut off": (json.dumps(GOOD)[:-9], "stop", "not-json"),
-    "a list": (json.dumps([GOOD]), "stop", "not-json"),
-    "a string": ('"text"', "stop", "not-json"),
-    "a name twice": ('{"query": "a", "query": "b", "answer": "c"}', "stop", "not-json"),
-    "NaN": ('{"query": NaN, "answer": "c"}', "stop", "not-json"),
-    "Infinity": ('{"query": -Infinity, "answer": "c"}', "stop", "not-json"),
-    "huge number": ('{"query": ' + "9" * 5_000 + ', "answer": "c"}', "stop", "not-json"),
-    "depth": ("[" * 100_000, "stop", "not-json"),
-    "deep object": ('{"query": ' + "[" * 50_000 + "]" * 50_000 + "}", "stop", "not-json"),
+    "prose": ("Here you are: " + json.dumps(GOOD), "stop", "malformed"),
+    "prose behind": (json.dumps(GOOD) + " Hope it helps!", "stop", "malformed"),
+    "single quotes": (str(GOOD), "stop", "malformed"),
+    "two objects": (json.dumps(GOOD) * 2, "stop", "malformed"),
+    "cut off": (json.dumps(GOOD)[:-9], "stop", "malformed"),
+    "a list": (json.dumps([GOOD]), "stop", "malformed"),
+    "a string": ('"text"', "stop", "malformed"),
+    "a name twice": ('{"query": "a", "query": "b", "answer": "c"}', "stop", "malformed"),
+    "NaN": ('{"query": NaN, "answer": "c"}', "stop", "malformed"),
+    "Infinity": ('{"query": -Infinity, "answer": "c"}', "stop", "malformed"),
+    "huge number": ('{"query": ' + "9" * 5_000 + ', "answer": "c"}', "stop", "malformed"),
+    "depth": ("[" * 100_000, "stop", "malformed"),
+    "deep object": ('{"query": ' + "[" * 50_000 + "]" * 50_000 + "}", "stop", "malformed"),
     "refusal": ("I'm sorry, but I can't write that.", "stop", "refused"),
     "refusal in a field": (json.dumps({**GOOD, "answer": "As an AI language model, I cannot."}), "stop", "refused"),
     "missing": (json.dumps({"query": "a"}), "stop", "schema"),
@@ -113,4 +113,4 @@ def test_mutated_replies_are_read_or_refused_with_a_documented_reason():
         else:
             assert set(found) == set(NAMES)
             json.dumps(found, ensure_ascii=False).encode()
-    assert {"not-json", "characters", "schema"} <= reasons <= set(REASONS)
+    assert {"malformed", "characters", "schema"} <= reasons <= set(REASONS)
