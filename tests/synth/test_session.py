@@ -139,6 +139,26 @@ def test_what_an_endpoint_takes_is_found_out_once(best, tmp_path, capsys):
     assert capsys.readouterr().err.count("does not take") == lowered
 
 
+def test_azure_is_asked_at_its_own_address_with_its_own_header(tmp_path, monkeypatch):
+    monkeypatch.setenv("E5JAX_TEST_KEY", "azure-key-0123456789")
+
+    async def run():
+        async with serve(Demo(key="azure-key-0123456789")) as (url, server):
+            resource = url.removesuffix("/v1")
+            return await ask(tmp_path / "journal.jsonl", resource, range(3), azure_version="2024-10-21"), server
+
+    (outcomes, _), server = asyncio.run(run())
+    assert all(isinstance(outcome, Reply) for outcome in outcomes)
+    assert server.received == Counter({"answered": 3})
+
+
+def test_the_demo_endpoint_is_started_for_the_run_and_gone_afterwards(tmp_path, monkeypatch):
+    monkeypatch.setenv("E5JAX_TEST_KEY", "a-key-that-stays-here")
+    outcomes, totals = asyncio.run(ask(tmp_path / "journal.jsonl", "demo", range(5)))
+    assert all(isinstance(outcome, Reply) for outcome in outcomes)
+    assert totals["replies"] == 5
+
+
 def test_killed_at_random_every_id_is_there_once_and_what_was_paid_twice_is_counted(tmp_path):
     chance, path = random.Random(SEED), tmp_path / "journal.jsonl"
 
