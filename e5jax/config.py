@@ -225,7 +225,7 @@ class Endpoint:
     """Where requests go: OpenAI, Azure, or anything that speaks its protocol. Keys come from the environment or a file only."""
 
     models: tuple[LanguageModel, ...] = ()
-    base_url: str = ""  # empty: OPENAI_BASE_URL, or OpenAI's own
+    base_url: str = ""  # empty: OPENAI_BASE_URL, or OpenAI's own; demo: canned replies, from this machine
     azure_version: str = ""  # the `api-version`: `base_url` is then the address of an Azure resource, models its deployments
     key_variable: str = "OPENAI_API_KEY"  # the environment variable that holds the key
     key_file: str = ""  # instead of the variable

@@ -18,6 +18,7 @@ from e5jax.synth import completion
 from e5jax.synth.batch import Batch
 from e5jax.synth.brake import Brake
 from e5jax.synth.client import Client
+from e5jax.synth.demo.process import reachable
 from e5jax.synth.faults import FAULTS, Trouble
 from e5jax.synth.journal import Journal
 from e5jax.synth.keys import check_names
@@ -36,10 +37,14 @@ async def open_session(endpoint: Endpoint, budget: Budget, journal: Path, seed: 
     check_names([model.name for model in endpoint.models])
     check_prices(budget, endpoint.models)
     ledger = Ledger(endpoint.models)
-    async with Client(endpoint) as client, Journal(journal, ledger) as book:
-        kind = Chat if endpoint.api == "chat" else Batch
-        async with kind(endpoint, budget, client, book, partial(choose, endpoint.models, seed)) as session:
-            yield session
+    kind = Chat if endpoint.api == "chat" else Batch
+    async with (
+        reachable(endpoint) as target,
+        Client(target) as client,
+        Journal(journal, ledger) as book,
+        kind(target, budget, client, book, partial(choose, endpoint.models, seed)) as session,
+    ):
+        yield session
 
 
 def choose(models: Sequence[LanguageModel], seed: int, name: str) -> str:

@@ -3,10 +3,6 @@
 import asyncio
 import os
 import random
-import signal
-import subprocess
-import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -17,11 +13,11 @@ from e5jax.synth.demo.server import Demo, serve
 from e5jax.synth.request import Failure, Reply, Stop
 from e5jax.synth.session import open_session
 from tests.synth.asking import endpoint, request
-from tests.test_loading import ROOT
+from tests.synth.killing import parent
 
 KILLS = int(os.environ.get("E5JAX_SYNTH_KILLS", "1"))
 SEED = int(os.environ.get("E5JAX_FAULT_SEED", "0"))
-PROGRAM = "from tests.synth.test_batch import child; import sys; child(*sys.argv[1:])"
+COUNT = 50
 
 
 async def ask(path: Path, url: str, count: int, budget: Budget | None = None, **changed):
@@ -32,10 +28,9 @@ async def ask(path: Path, url: str, count: int, budget: Budget | None = None, **
         return outcomes, session.totals()
 
 
-def child(path: str, url: str, count: str) -> None:
+def child(path: str, url: str) -> None:
     """A process to be killed."""
-    asyncio.run(ask(Path(path), url, int(count), concurrency=20))
-    print("done", flush=True)
+    asyncio.run(ask(Path(path), url, COUNT, concurrency=20))
 
 
 def test_replies_of_batches_are_those_of_single_requests_at_half_the_price(tmp_path):
@@ -100,35 +95,25 @@ def test_a_budget_of_requests_is_not_overrun(tmp_path):
 
 def test_killed_around_submission_no_batch_is_created_twice_and_no_row_is_lost(tmp_path):
     """Each round kills a fresh run twice at random, then lets it end."""
-    chance, count = random.Random(SEED), 50
+    chance = random.Random(SEED)
 
     async def rounds():
-        async with serve(Demo(batch_seconds=0.3)) as (url, server):
-            for i in range(KILLS):
-                path = tmp_path / f"{i}/journal.jsonl"
-                for wait in (chance.uniform(0.0, 1.2), chance.uniform(0.0, 1.2)):
-                    await asyncio.to_thread(killed, path, url, count, wait)
-                outcomes, totals = await ask(path, url, count, concurrency=20)
-                assert all(isinstance(outcome, Reply) for outcome in outcomes)
-                assert totals["replies"] == totals["requests"] == count
-                assert totals["possibly_billed"] == {"in_flight_at_crash": 0, "unanswered": 0, "tokens_at_most": 0}
-            return server
+        hits = 0
+        with parent("test_batch") as kill:
+            async with serve(Demo(batch_seconds=0.3)) as (url, server):
+                for i in range(KILLS):
+                    path = tmp_path / f"{i}/journal.jsonl"
+                    for _ in range(2):
+                        hits += await asyncio.to_thread(kill, path, url, chance.uniform(0.0, 0.5))
+                    outcomes, totals = await ask(path, url, COUNT, concurrency=20)
+                    assert all(isinstance(outcome, Reply) for outcome in outcomes)
+                    assert totals["replies"] == totals["requests"] == COUNT
+                    assert totals["possibly_billed"] == {"in_flight_at_crash": 0, "unanswered": 0, "tokens_at_most": 0}
+                return server, hits
 
-    server = asyncio.run(rounds())
+    server, hits = asyncio.run(rounds())
     counts = server.batches.counts()
-    print(f"seed {SEED}: {2 * KILLS} kills, {counts}")
+    print(f"seed {SEED}: {2 * KILLS} kills, {hits} of them of a run under way; {counts}")
     assert counts["duplicate_batches"] == 0
-    assert sum(server.billed.values()) == len(server.billed) * KILLS == count * KILLS
-
-
-def killed(path: Path, url: str, count: int, wait: float) -> None:
-    """Starts a run, and kills it so long after it has its journal."""
-    process = subprocess.Popen(
-        [sys.executable, "-c", PROGRAM, str(path), url, str(count)], cwd=ROOT, stdout=subprocess.DEVNULL, env={**os.environ}
-    )
-    lines = path.read_bytes().count(b"\n") if path.exists() else 0
-    while process.poll() is None and (not path.exists() or path.read_bytes().count(b"\n") <= lines):
-        time.sleep(0.01)
-    time.sleep(wait)
-    process.send_signal(signal.SIGKILL)
-    process.wait()
+    assert sum(server.billed.values()) == COUNT * KILLS
+    assert set(server.billed.values()) == {KILLS}

@@ -3,10 +3,6 @@
 import asyncio
 import os
 import random
-import signal
-import subprocess
-import sys
-import time
 from collections import Counter
 from pathlib import Path
 
@@ -18,12 +14,11 @@ from e5jax.synth.demo.server import Demo, serve
 from e5jax.synth.request import Reply, Stop
 from e5jax.synth.session import choose, open_session
 from tests.synth.asking import MODELS, endpoint, request
-from tests.test_loading import ROOT
+from tests.synth.killing import parent
 
 KILLS = int(os.environ.get("E5JAX_SYNTH_KILLS", "2"))
 COUNT = int(os.environ.get("E5JAX_SYNTH_COUNT", "400"))
 SEED = int(os.environ.get("E5JAX_FAULT_SEED", "0"))
-PROGRAM = "from tests.synth.test_session import child; import sys; child(*sys.argv[1:])"
 
 
 async def ask(path: Path, url: str, names, budget: Budget | None = None, **changed):
@@ -31,9 +26,9 @@ async def ask(path: Path, url: str, names, budget: Budget | None = None, **chang
         return await asyncio.gather(*(session.complete(request(name)) for name in names), return_exceptions=True), session.totals()
 
 
-def child(path: str, url: str, count: str) -> None:
+def child(path: str, url: str) -> None:
     """A process to be killed."""
-    asyncio.run(ask(Path(path), url, range(int(count))))
+    asyncio.run(ask(Path(path), url, range(COUNT)))
 
 
 def test_a_journalled_reply_is_not_asked_for_again(tmp_path):
@@ -51,10 +46,9 @@ def test_a_journalled_reply_is_not_asked_for_again(tmp_path):
 
 def test_another_attempt_is_another_request(tmp_path):
     async def run():
-        async with serve(Demo()) as (url, server):
-            async with open_session(endpoint(url), Budget(), tmp_path / "journal.jsonl", 0) as session:
-                tries = [request(0), request(0, "other words", attempt=1), request(0)]
-                return [await session.complete(one) for one in tries], server.counts()
+        async with serve(Demo()) as (url, server), open_session(endpoint(url), Budget(), tmp_path / "journal.jsonl", 0) as session:
+            tries = [request(0), request(0, "other words", attempt=1), request(0)]
+            return [await session.complete(one) for one in tries], server.counts()
 
     (first, other, again), counts = asyncio.run(run())
     assert first == again != other
@@ -128,10 +122,10 @@ def test_the_model_is_chosen_by_share_seed_and_id_alone():
     assert [choose(MODELS, 1, name) for name in names] != chosen
 
 
-@pytest.mark.parametrize("format", ["schema", "json", "text"])
-def test_what_an_endpoint_takes_is_found_out_once(format, tmp_path, capsys):
+@pytest.mark.parametrize("best", ["schema", "json", "text"])
+def test_what_an_endpoint_takes_is_found_out_once(best, tmp_path, capsys):
     def choose_fault(body: dict, _: int) -> str | None:
-        refused = {"schema": (), "json": ("json_schema",), "text": ("json_schema", "json_object")}[format]
+        refused = {"schema": (), "json": ("json_schema",), "text": ("json_schema", "json_object")}[best]
         return "400" if body.get("response_format", {}).get("type") in refused else None
 
     async def run():
@@ -140,23 +134,48 @@ def test_what_an_endpoint_takes_is_found_out_once(format, tmp_path, capsys):
 
     (outcomes, _), server = asyncio.run(run())
     assert all(isinstance(outcome, Reply) for outcome in outcomes)
-    lowered = ["schema", "json", "text"].index(format)
+    lowered = ["schema", "json", "text"].index(best)
     assert server.received == Counter({"400": lowered, "answered": 40}) - Counter()
     assert capsys.readouterr().err.count("does not take") == lowered
+
+
+def test_azure_is_asked_at_its_own_address_with_its_own_header(tmp_path, monkeypatch):
+    monkeypatch.setenv("E5JAX_TEST_KEY", "azure-key-0123456789")
+
+    async def run():
+        async with serve(Demo(key="azure-key-0123456789")) as (url, server):
+            resource = url.removesuffix("/v1")
+            return await ask(tmp_path / "journal.jsonl", resource, range(3), azure_version="2024-10-21"), server
+
+    (outcomes, _), server = asyncio.run(run())
+    assert all(isinstance(outcome, Reply) for outcome in outcomes)
+    assert server.received == Counter({"answered": 3})
+
+
+def test_the_demo_endpoint_is_started_for_the_run_and_gone_afterwards(tmp_path, monkeypatch):
+    monkeypatch.setenv("E5JAX_TEST_KEY", "a-key-that-stays-here")
+    outcomes, totals = asyncio.run(ask(tmp_path / "journal.jsonl", "demo", range(5)))
+    assert all(isinstance(outcome, Reply) for outcome in outcomes)
+    assert totals["replies"] == 5
 
 
 def test_killed_at_random_every_id_is_there_once_and_what_was_paid_twice_is_counted(tmp_path):
     chance, path = random.Random(SEED), tmp_path / "journal.jsonl"
 
     async def run():
-        async with serve(Demo(latency=0.3)) as (url, server):
-            for _ in range(KILLS):
-                await asyncio.to_thread(killed, path, url, chance.uniform(0.05, 1.0))
-            return *(await ask(path, url, range(COUNT))), server
+        with parent("test_session") as kill:
+            async with serve(Demo(latency=0.3)) as (url, server):
+                for _ in range(KILLS):
+                    await asyncio.to_thread(kill, path, url, chance.uniform(0.05, 1.0))
+                return *(await ask(path, url, range(COUNT))), server
 
     outcomes, totals, server = asyncio.run(run())
     doubtful, twice = totals["possibly_billed"]["in_flight_at_crash"], server.counts()["billed_twice"]
-    print(f"seed {SEED}: {KILLS} kills, {len(outcomes)} replies, {twice} billed twice, {doubtful} reported as possibly so")
+    never = totals["requests"] - sum(server.asked.values())
+    print(
+        f"seed {SEED}: {KILLS} kills, {len(outcomes)} replies; on their way at a kill: {doubtful}, of which the endpoint "
+        f"billed {twice}, and {never} had not reached it"
+    )
     assert [outcome.id for outcome in outcomes if isinstance(outcome, Reply)] == [request(i).id for i in range(COUNT)]
     assert totals["requests"] == totals["replies"] + doubtful == COUNT + doubtful
     assert twice <= doubtful <= 64 * KILLS
@@ -165,14 +184,3 @@ def test_killed_at_random_every_id_is_there_once_and_what_was_paid_twice_is_coun
     # What the endpoint has billed and the journal does not have was on its way: no journalled reply was asked for again.
     assert sum(server.billed.values()) == COUNT + twice
     assert sum(server.asked.values()) <= totals["requests"]
-
-
-def killed(path: Path, url: str, wait: float) -> None:
-    """Starts a run, and kills it so long after its first request."""
-    lines = path.read_bytes().count(b"\n") if path.exists() else 0
-    process = subprocess.Popen([sys.executable, "-c", PROGRAM, str(path), url, str(COUNT)], cwd=ROOT, stdout=subprocess.DEVNULL)
-    while process.poll() is None and (not path.exists() or path.read_bytes().count(b"\n") <= lines + 1):
-        time.sleep(0.01)
-    time.sleep(wait)
-    process.send_signal(signal.SIGKILL)
-    process.wait()

@@ -4,6 +4,7 @@ import argparse
 import asyncio
 import contextlib
 import math
+import sys
 
 from e5jax.errors import ConfigError
 from e5jax.synth.demo.faults import NAMES
@@ -22,6 +23,7 @@ def main() -> None:
     parser.add_argument("--batch-seconds", type=float, default=0.5, metavar="S", help="that a batch takes (default: %(default)s)")
     text = f"goes wrong in that share of the requests; may be repeated. Names: {', '.join(NAMES)}"
     parser.add_argument("--fault", action="append", default=[], metavar="NAME=SHARE", help=text)
+    parser.add_argument("--with-parent", action="store_true", help="ends when its standard input does")
     args = parser.parse_args()
     chances = dict(_fault(word, parser) for word in args.fault)
     demo = Demo(
@@ -37,7 +39,7 @@ def main() -> None:
     except ConfigError as error:
         parser.error(str(error))
     with contextlib.suppress(KeyboardInterrupt):
-        asyncio.run(_serve(demo, args.port))
+        asyncio.run(_serve(demo, args.port, args.with_parent))
 
 
 def _fault(word: str, parser: argparse.ArgumentParser) -> tuple[str, float]:
@@ -50,10 +52,13 @@ def _fault(word: str, parser: argparse.ArgumentParser) -> tuple[str, float]:
         parser.error(f"--fault={word}: write NAME=SHARE, for instance {name}=0.01")
 
 
-async def _serve(demo: Demo, port: int) -> None:
+async def _serve(demo: Demo, port: int, with_parent: bool) -> None:
+    ended = asyncio.Event()
+    if with_parent:
+        asyncio.get_running_loop().add_reader(sys.stdin, ended.set)  # readable only once it is closed: nobody writes there
     async with serve(demo, port) as (address, _):
         print(address, flush=True)
-        await asyncio.Event().wait()
+        await ended.wait()
 
 
 if __name__ == "__main__":

@@ -77,6 +77,7 @@ class Server:
     def application(self) -> web.Application:
         application = web.Application(client_max_size=MOST, middlewares=[self._guard])
         application.router.add_post("/v1/chat/completions", self._chat)
+        application.router.add_post("/openai/deployments/{model}/chat/completions", self._chat)  # as Azure has it
         application.router.add_get("/v1/models", self._models)
         application.router.add_get("/demo/counts", self._counts)
         application.add_routes(self.batches.routes())
@@ -93,8 +94,8 @@ class Server:
 
     @web.middleware
     async def _guard(self, request: web.Request, handler: Any) -> web.StreamResponse:
-        given = request.headers.get("Authorization", "").removeprefix("Bearer ")
-        if self.demo.key and given != self.demo.key and request.path.startswith("/v1"):
+        given = _key(request)
+        if self.demo.key and given != self.demo.key and not request.path.startswith("/demo"):
             self.received["401"] += 1
             return faults.status_response(faults.Status(401, "invalid_api_key"), given)
         return await handler(request)
@@ -110,7 +111,7 @@ class Server:
         digest = digest_of(body)
         self.asked[digest] += 1
         fault = self._fault(body, self.asked[digest])
-        response, outcome = self._refusal(body, fault, request.headers.get("Authorization", "").removeprefix("Bearer "))
+        response, outcome = self._refusal(body, fault, _key(request))
         self.received[outcome] += 1
         self.times.append((arrived, outcome))
         if response is not None:
@@ -171,6 +172,10 @@ class Server:
         self.billed[digest_of(body)] += 1
         completion = complete(body, self.demo.seed, fault)
         return 200, json.loads(faults.BODIES[fault](completion)) if fault in faults.BODIES else completion
+
+
+def _key(request: web.Request) -> str:
+    return request.headers.get("api-key") or request.headers.get("Authorization", "").removeprefix("Bearer ")
 
 
 def complete(body: dict[str, Any], seed: int, fault: str | None = None) -> dict[str, Any]:
