@@ -1,12 +1,12 @@
 """DEMO: no language model. A server of ours on this machine answers with fragments of translation catalogues, in the right
 language and of the right length, and without sense. It shows what a run does and what it leaves; nothing to train on.
 
-Command    python -m e5jax.synth.demo --port=8011 &
-           e5jax synth --config=configs/synth_demo.py --output=runs/synth_demo
+Command    e5jax synth --config=configs/synth_demo.py
 Needs      pip install 'e5jax[synth,demo,data]'
 Hardware   2 CPU cores, a minute
 
-`--fault=rate-limit=0.02` and its like make the server fail on demand; `python -m e5jax.synth.demo --help` names the faults.
+`python -m e5jax.synth.demo --fault=500=0.02` starts a server that fails on demand (`--help` names the faults); give its address as
+`--config.endpoint.base_url`.
 """
 
 from e5jax.config import Endpoint, LanguageModel
@@ -25,7 +25,7 @@ def get_config() -> Synth:
         languages=tuple(f"{code}={language.weight}" for code, language in table().items() if code not in SILENT),
         hints=Hints(domains=DOMAINS, domain_rate=1.0, personas=PERSONAS, persona_rate=1.0),
         endpoint=Endpoint(
-            base_url="http://127.0.0.1:8011/v1",
+            base_url="demo",
             key_variable="",
             models=(
                 LanguageModel("demo-large", share=75, prompt_price=2.5, completion_price=10.0),

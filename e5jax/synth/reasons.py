@@ -40,9 +40,7 @@ REASONS = {
     "unfinished": Reason("regenerate", "a reply ended otherwise: a tool call, reasoning without an answer, no choices, no content"),
     "empty": Reason("regenerate", "a reply, or one of its texts, is blank"),
     "too-large": Reason("regenerate", "a reply has more than 200,000 bytes, or a text more than 20,000 characters"),
-    "malformed": Reason(
-        "regenerate", "a reply is no strict JSON object: text around it, NaN, a name twice, deep nesting"
-    ),
+    "malformed": Reason("regenerate", "a reply is no strict JSON object: text around it, NaN, a name twice, deep nesting"),
     "schema": Reason("regenerate", "fields are missing, or not asked for, or no strings"),
     "characters": Reason("regenerate", "a text holds control characters, half of a surrogate pair, or replacement characters"),
     "special-token": Reason("regenerate", "a text holds a special token of a tokenizer or chat template, such as `</s>`"),

@@ -6,7 +6,9 @@ from collections.abc import Callable, Sequence
 from e5jax.errors import ConfigError
 from e5jax.synth.config import Relabel, Synth
 from e5jax.synth.families import FAMILIES, UNITS, Family, bounds
+from e5jax.synth.keys import check_names
 from e5jax.synth.languages import choices
+from e5jax.synth.ledger import check_prices
 from e5jax.synth.plan import drawn, settings, shares
 from e5jax.synth.prompts import HINT
 from e5jax.synth.relabel import records
@@ -107,8 +109,11 @@ def _relabel(rules: Relabel) -> None:
 
 
 def _endpoint(config: Synth) -> None:
-    if not config.endpoint.models:
-        raise ConfigError("config.endpoint.models is empty: name at least one, LanguageModel(name=…)")
+    check_names([model.name for model in config.endpoint.models])
+    check_prices(config.budget, config.endpoint.models)
+    for model in config.endpoint.models:
+        if not 0 < model.share < math.inf:
+            raise ConfigError(f"config.endpoint.models: {model.name!r} has share={model.share}; it must be above 0 and finite")
 
 
 def _explained(path: str, texts: Sequence[str], read: Callable[[Sequence[str]], object]) -> None:

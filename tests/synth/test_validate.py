@@ -60,7 +60,7 @@ WRONG = {
     "checks.attempts=0": "config.checks.attempts=0: must be at least 1",
     "hints.domain_rate=2": "config.hints.domain_rate=2.0: must be between 0 and 1",
     "seed=-1": "config.seed=-1: must be at least 0",
-    "endpoint.models=()": "config.endpoint.models is empty",
+    "endpoint.models=()": "endpoint.models: []: name at least one model",
     "endpoint.models=('gpt',)": "config.endpoint.models=('gpt',): must be",
     "exampels=3": "config has no field 'exampels'; did you mean examples?",
     "families.sts.unt=('phrase',)": "config.families.sts has no field 'unt'; did you mean unit?",
