@@ -22,6 +22,7 @@ Api = Literal["chat", "batch"]
 Target = Literal["q", "k", "v", "o", "gate", "up", "down"]
 StageName = Literal["data", "pretrain", "train", "export", "eval"]
 TARGETS: tuple[Target, ...] = typing.get_args(Target)
+Tree = typing.TypeVar("Tree")
 
 
 @dataclass(slots=True)
@@ -283,18 +284,23 @@ class Config(Training):
 # --- JSON ------------------------------------------------------------------------------------------------------
 
 
-def to_json(config: Training) -> str:
-    """The whole tree as JSON, readable by `from_json`."""
+def to_json(config: typing.Any) -> str:
+    """A tree of dataclasses as JSON, readable by `tree_from_json`."""
     return json.dumps(dataclasses.asdict(config), indent=2) + "\n"
 
 
 def from_json(text: str) -> Config:
-    """Inverse of `to_json` for a `Config`; raises ConfigError for a field that this version does not know."""
+    """A run's `Config`."""
+    return tree_from_json(Config, text)
+
+
+def tree_from_json(tree: type[Tree], text: str) -> Tree:
+    """Inverse of `to_json`; raises ConfigError for a field that this version does not know."""
     try:
         values = json.loads(text)
     except ValueError as error:
         raise ConfigError(f"config.json is not JSON ({error})") from error
-    return _build(Config, values, "config")
+    return _build(tree, values, "config")
 
 
 def _build(cls: type, values: object, where: str) -> typing.Any:
@@ -318,9 +324,9 @@ def _value(hint: object, value: typing.Any, where: str) -> typing.Any:
     return value
 
 
-def differences(old: Training, new: Training) -> list[str]:
+def differences(old: Tree, new: Tree) -> list[str]:
     """Names the fields that differ, as `field: old -> new`."""
-    a, b = (dict(_leaves(dataclasses.asdict(c))) for c in (old, new))
+    a, b = (dict(_leaves(dataclasses.asdict(typing.cast(typing.Any, c)))) for c in (old, new))
     return [f"{key}: {a.get(key)!r} -> {b.get(key)!r}" for key in sorted(a | b) if a.get(key) != b.get(key)]
 
 

@@ -20,9 +20,9 @@ SEEDS = 2**32  # jax.random.key keeps no more bits
 
 def validate(config: Config) -> None:
     """Checks types, ranges and combinations. Touches no device and no network. Raises ConfigError."""
-    _check_types(config, "config")
+    check_types(config, "config")
     for stage in config.stages:
-        _one_of("config.stages", stage, typing.get_args(StageName))
+        one_of("config.stages", stage, typing.get_args(StageName))
     if (config.pretrain is None) == ("pretrain" in config.stages):
         raise ConfigError(
             f"config.stages={config.stages} and config.pretrain={'None' if config.pretrain is None else 'set'} "
@@ -56,7 +56,7 @@ def _validate_training(run: Training, at: str, *, needs_start: bool) -> None:
         ("checkpoint.keep", run.checkpoint.keep, 1),
         ("optim.weight_decay", run.optim.weight_decay, 0),
     ]:
-        _at_least(f"{at}.{path}", value, least)
+        at_least(f"{at}.{path}", value, least)
     check_batch(run.batch, run.tokens.limit, at)
     for path, value in [
         ("loss.temperature", run.loss.temperature),
@@ -89,8 +89,8 @@ def _validate_training(run: Training, at: str, *, needs_start: bool) -> None:
 
 def _validate_profile(run: Training, at: str) -> None:
     profile = run.profile
-    _at_least(f"{at}.profile.first", profile.first, 1)
-    _at_least(f"{at}.profile.steps", profile.steps, 0)
+    at_least(f"{at}.profile.first", profile.first, 1)
+    at_least(f"{at}.profile.steps", profile.steps, 0)
     last = profile.first + profile.steps - 1
     if profile.steps and last > run.optim.steps:
         raise ConfigError(
@@ -109,7 +109,7 @@ def _validate_lora(lora: Lora | None, at: str) -> None:
     if not lora.targets:
         raise ConfigError(f"{at}.lora.targets is empty: name some of {', '.join(TARGETS)}")
     for target in lora.targets:
-        _one_of(f"{at}.lora.targets", target, TARGETS)
+        one_of(f"{at}.lora.targets", target, TARGETS)
 
 
 def _validate_mesh(run: Training, at: str) -> None:
@@ -125,7 +125,7 @@ def _validate_mesh(run: Training, at: str) -> None:
 def check_batch(batch: Batch, limit: int, at: str = "config") -> None:
     """Ranges, and queries that divide over the shards."""
     for name, least in [("queries", 1), ("negatives", 0), ("chunks", 1), ("kept_chunks", 0), ("texts_a_row", 1), ("shards", 1)]:
-        _at_least(f"{at}.batch.{name}", getattr(batch, name), least)
+        at_least(f"{at}.batch.{name}", getattr(batch, name), least)
     if batch.row_tokens and batch.row_tokens < limit:
         raise ConfigError(f"{at}.batch.row_tokens={batch.row_tokens}: must be at least tokens.limit={limit}, or 0 for just that")
     if batch.kept_on == "host" and batch.kept_chunks == 0 and batch.chunks > 1:
@@ -163,7 +163,7 @@ def _validate_start(run: Training, at: str, *, needs_start: bool) -> None:
     if run.lora is not None:
         raise ConfigError(f"{at}.lora with {at}.model.scratch: adapters on frozen random weights learn nothing; set lora to none")
     for name in ("hidden", "ff", "layers", "heads", "kv_heads", "head_size"):
-        _at_least(f"{at}.model.scratch.{name}", getattr(scratch, name), 1)
+        at_least(f"{at}.model.scratch.{name}", getattr(scratch, name), 1)
     if scratch.heads % scratch.kv_heads:
         raise ConfigError(f"{at}.model.scratch.kv_heads={scratch.kv_heads}: must divide heads={scratch.heads}")
     if scratch.head_size % 2:
@@ -191,7 +191,7 @@ def _validate_attention(run: Training, at: str) -> None:
     if model.theta is not None and not 0 < model.theta < math.inf:
         raise ConfigError(f"{at}.model.theta={model.theta}: must be above 0 and finite, or none for the base's own")
     if model.window is not None:
-        _at_least(f"{at}.model.window", model.window, 0)
+        at_least(f"{at}.model.window", model.window, 0)
 
 
 def is_hub_id(name: str) -> bool:
@@ -200,31 +200,34 @@ def is_hub_id(name: str) -> bool:
     return len(parts) == 2 and all(parts) and not name.startswith((".", "~")) and not os.path.exists(name)
 
 
-def _at_least(path: str, value: float, least: int) -> None:
+def at_least(path: str, value: float, least: int) -> None:
+    """Raises ConfigError below `least`."""
     if not value >= least:
         raise ConfigError(f"{path}={value}: must be at least {least}")
 
 
-def _one_of(path: str, value: object, allowed: Sequence[object]) -> None:
+def one_of(path: str, value: object, allowed: Sequence[object]) -> None:
+    """Raises ConfigError for another value."""
     if value not in allowed:
         raise ConfigError(f"{path}: {value!r} is not one of {', '.join(map(str, allowed))}")
 
 
-def _check_types(node: object, path: str) -> None:
+def check_types(node: object, path: str) -> None:
+    """Raises ConfigError where a field of a tree of dataclasses does not hold what it is annotated with."""
     for name, hint in typing.get_type_hints(type(node)).items():
         value = getattr(node, name)
         at = f"{path}.{name}"
         if typing.get_origin(hint) is Literal:
-            _one_of(at, value, typing.get_args(hint))
+            one_of(at, value, typing.get_args(hint))
         elif dataclasses.is_dataclass(inner := without_none(hint)):
             if value is None and inner is not hint:
                 continue
             if not isinstance(value, typing.cast(type, inner)):
                 raise ConfigError(f"{at}={value!r}: must be a {typing.cast(type, inner).__name__}")
-            _check_types(value, at)
+            check_types(value, at)
         elif typing.get_origin(hint) is tuple and dataclasses.is_dataclass(typing.get_args(hint)[0]) and _matches(value, hint):
             for i, item in enumerate(typing.cast(tuple, value)):
-                _check_types(item, f"{at}[{i}]")
+                check_types(item, f"{at}[{i}]")
         elif not _matches(value, hint):
             kind = hint if typing.get_origin(hint) else getattr(hint, "__name__", hint)
             raise ConfigError(f"{at}={value!r}: must be {kind}, not {type(value).__name__}")

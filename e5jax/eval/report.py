@@ -7,7 +7,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from e5jax.eval import page, plots
+from e5jax import page
+from e5jax.eval import plots
 from e5jax.workdir import write_text
 
 _SCORES = {"ndcg_at_10": "nDCG@10", "recall_at_10": "Recall@10", "recall_at_100": "Recall@100", "mrr_at_10": "MRR@10"}

@@ -1,4 +1,4 @@
-"""What can go wrong between a request and its reply, and what follows: the one table, which docs/synth_faults.md repeats.
+"""What can go wrong between a request and its reply, and what follows: the one table, which docs/synth.md repeats.
 
 What is wrong with a reply that did arrive is in `reasons`.
 """

@@ -80,7 +80,7 @@ def test_every_fault_of_the_demo_endpoint_is_in_the_tables():
 
 
 def test_the_documentation_has_the_same_table():
-    assert table() in (ROOT / "docs/synth_faults.md").read_text(encoding="utf-8")
+    assert table() in (ROOT / "docs/synth.md").read_text(encoding="utf-8")
 
 
 def test_each_fault_has_the_consequence_that_the_table_says(tmp_path):
