@@ -21,7 +21,7 @@ COUNT = 50
 
 
 async def ask(path: Path, url: str, count: int, budget: Budget | None = None, **changed):
-    target = endpoint(url, api="batch", poll=0.1, **changed)
+    target = endpoint(url, api="batch", **{"poll": 0.1, **changed})
     async with open_session(target, budget or Budget(), path, 0) as session:
         assert isinstance(session, Batch)
         outcomes = await asyncio.gather(*(session.complete(request(i)) for i in range(count)), return_exceptions=True)
@@ -30,7 +30,7 @@ async def ask(path: Path, url: str, count: int, budget: Budget | None = None, **
 
 def child(path: str, url: str) -> None:
     """A process to be killed."""
-    asyncio.run(ask(Path(path), url, COUNT, concurrency=20))
+    asyncio.run(ask(Path(path), url, COUNT, concurrency=20, poll=0.5))  # longer than the endpoint needs to create one
 
 
 def test_replies_of_batches_are_those_of_single_requests_at_half_the_price(tmp_path):
@@ -100,12 +100,12 @@ def test_killed_around_submission_no_batch_is_created_twice_and_no_row_is_lost(t
     async def rounds():
         hits = 0
         with parent("test_batch") as kill:
-            async with serve(Demo(batch_seconds=0.3)) as (url, server):
+            async with serve(Demo(batch_seconds=0.3, batch_lag=0.15)) as (url, server):
                 for i in range(KILLS):
                     path = tmp_path / f"{i}/journal.jsonl"
                     for _ in range(2):
                         hits += await asyncio.to_thread(kill, path, url, chance.uniform(0.0, 0.5))
-                    outcomes, totals = await ask(path, url, COUNT, concurrency=20)
+                    outcomes, totals = await ask(path, url, COUNT, concurrency=20, poll=0.5)
                     assert all(isinstance(outcome, Reply) for outcome in outcomes)
                     assert totals["replies"] == totals["requests"] == COUNT
                     assert totals["possibly_billed"] == {"in_flight_at_crash": 0, "unanswered": 0, "tokens_at_most": 0}

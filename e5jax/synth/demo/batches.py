@@ -1,5 +1,6 @@
 """Files and batches of the demo endpoint. All in memory; a batch is done some time after it was created."""
 
+import asyncio
 import json
 import time
 from collections.abc import Callable
@@ -14,8 +15,8 @@ Row = Callable[[dict[str, Any]], tuple[int, dict[str, Any]]]
 class Batches:
     """What the endpoint keeps. `row` answers the body of one line with a status and a body."""
 
-    def __init__(self, seconds: float, row: Row):
-        self._seconds, self._row, self._numbers = seconds, row, count(1)
+    def __init__(self, seconds: float, lag: float, row: Row):
+        self._seconds, self._lag, self._row, self._numbers = seconds, lag, row, count(1)
         self._files: dict[str, dict[str, Any]] = {}
         self._contents: dict[str, bytes] = {}
         self._batches: dict[str, dict[str, Any]] = {}
@@ -60,6 +61,7 @@ class Batches:
         asked = await request.json()
         if asked["input_file_id"] not in self._files:
             return _missing()
+        await asyncio.sleep(self._lag)
         name = f"batch-{next(self._numbers)}"
         self._batches[name] = {
             "id": name,
@@ -73,6 +75,7 @@ class Batches:
             "output_file_id": None,
             "error_file_id": None,
         }
+        await asyncio.sleep(self._lag)
         return web.json_response(self._batches[name])
 
     async def _list_batches(self, request: web.Request) -> web.Response:

@@ -39,6 +39,7 @@ class Demo:
     delay: float = 1.0  # seconds, of slow faults
     choose: Callable[[dict[str, Any], int], str | None] | None = None  # the fault by body and times asked, instead of chance
     batch_seconds: float = 0.5  # from its creation to its end
+    batch_lag: float = 0.0  # seconds before a batch is created, and again until that is said
     batch_fault: Callable[[dict[str, Any]], str | None] | None = None  # of a row
 
 
@@ -70,7 +71,7 @@ class Server:
         self.asked: Counter[str] = Counter()
         self.times: list[tuple[float, str]] = []  # of arrival, and what became of it
         self.pauses: list[tuple[float, float]] = []  # when a Retry-After was said, and until when
-        self.batches = Batches(demo.batch_seconds, self._row)
+        self.batches = Batches(demo.batch_seconds, demo.batch_lag, self._row)
         self._random = Random(demo.seed)
         self._requests, self._tokens = Allowance(demo.requests_a_minute), Allowance(demo.tokens_a_minute)
 
