@@ -140,5 +140,6 @@ def summary(found: dict[str, Any], output: Output) -> str:
         reasons = ", ".join(f"{count:,} {reason}" for reason, count in found["dropped_for"].items())
         lines.append(f"synth: {counted['dropped']:,} dropped: {reasons}")
     if counted["open"]:
-        lines.append(f"synth: {counted['open']:,} still to be asked for")
+        why = "too few tasks for them (tasks.most_a_task)" if found["complete"] else "still to be asked for"
+        lines.append(f"synth: {counted['open']:,} examples: {why}")
     return "\n".join(lines)
