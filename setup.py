@@ -24,8 +24,12 @@ DATA = [  # formats of others, cleaning
     "tensorflow_datasets>=4.9.10,<4.10",
     "zstandard>=0.23,<0.26",
 ]
+SYNTH = ["aiohttp>=3.14.4,<4", "httpx2>=2.12,<3", "openai>=3.50,<4"]
+DEMO = ["django>=5.2,<6", "pycountry>=24.6,<27"]  # for their translations
 DEV = [
     *DATA,
+    *SYNTH,
+    *DEMO,
     "beartype>=0.22,<0.24",
     "datasketch>=2.0,<3",  # beside rensa in a benchmark
     "faiss-cpu>=1.15,<1.16",  # benchmarks/search.py
@@ -51,12 +55,15 @@ setup(
     license="Apache-2.0",
     python_requires=">=3.11,<3.14",
     packages=find_packages(include=["e5jax", "e5jax.*"]),
+    package_data={"e5jax.synth": ["*.tsv", "avoid.txt", "prompts/*.txt"]},
     install_requires=REQUIREMENTS,
     extras_require={
         "tpu": ["jax[tpu]>=0.10.2,<0.11"],
         "cuda": ["jax[cuda13]>=0.10.2,<0.11"],
         "data": DATA,
         "eval": EVAL,
+        "synth": SYNTH,
+        "demo": [*SYNTH, *DEMO],
         "dev": [*DEV, *DATA],  # tests clean data
     },
     entry_points={"console_scripts": ["e5jax=e5jax.__main__:main"]},

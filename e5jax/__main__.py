@@ -66,6 +66,7 @@ def parser() -> argparse.ArgumentParser:
     )
     evaluator.add_argument("--instruction", help="instead of each task's own instruction; empty for none")
     _add_mine(add("mine", _mine, "finds hard negatives for records with a model; the same command goes on where it was"))
+    _add_synth(add("synth", _synth, "generates training examples with a language model; the same command goes on where it was"))
     _add_plan(add("plan", _plan, "compiles a config's training step for a machine that is not here, and says what it needs"))
     return top
 
@@ -104,6 +105,12 @@ def _add_mine(stage: argparse.ArgumentParser) -> None:
         stage.add_argument(f"--{name}", type=kind, default=default, help=text + said)
     stage.add_argument("--instruction", help="instead of each record's own; empty for none")
     stage.add_argument("--scores", metavar="FILE", help="a teacher's scores of pairs, JSONL (docs/mining.md)")
+
+
+def _add_synth(stage: argparse.ArgumentParser) -> None:
+    stage.add_argument("--config", required=True, metavar="FILE", help="Python config file; --config.field=value overrides it")
+    stage.add_argument("--output", type=Path, metavar="DIR", help="directory of the run (default: runs/ and the config's name)")
+    stage.add_argument("--dry-run", action="store_true", help="asks nothing: prints requests, tokens, cost and prompts")
 
 
 def _add_plan(stage: argparse.ArgumentParser) -> None:
@@ -175,6 +182,12 @@ def _mine(args: argparse.Namespace, _: list[str]) -> int:
     from e5jax.mine.main import main as mine
 
     return mine(args.model, args.input, None if args.corpus == "from-records" else Path(args.corpus), args.output, rules)
+
+
+def _synth(args: argparse.Namespace, overrides: list[str]) -> int:
+    from e5jax.synth.main import main as synth
+
+    return synth(args.config, overrides, args.output or DEFAULT_RUNS / Path(args.config).stem, args.dry_run)
 
 
 def _plan(args: argparse.Namespace, overrides: list[str]) -> int:

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Sequence
 from html import escape
-from typing import NewType
+from typing import NamedTuple, NewType
 
 Html = NewType("Html", str)  # markup whose texts are already escaped
 
@@ -58,6 +58,15 @@ summary::-webkit-details-marker { display: none; }
 summary code { overflow: hidden; text-overflow: ellipsis; white-space: nowrap; font-size: 0.85rem; min-width: 0; flex: 1; }
 summary .note { font-size: 0.85rem; }
 .right { color: var(--right); font-weight: 600; font-size: 0.85rem; white-space: nowrap; }
+.bars { display: grid; grid-template-columns: minmax(5rem, max-content) 1fr max-content; gap: 0.3rem 0.9rem; align-items: center; }
+.bars, dl { margin: 0 0 1.25rem; font-variant-numeric: tabular-nums; }
+.bars > .track { height: 0.8rem; position: relative; }
+.bars > .track > i { position: absolute; inset: 0 auto 0 0; background: var(--series-1); border-radius: 2px; }
+.bars > .track > b { position: absolute; inset: -0.2rem auto; width: 3px; background: var(--ink); border-radius: 1px; }
+.bars > span { font-size: 0.9rem; overflow-wrap: anywhere; }
+.bars > .track + span { text-align: right; color: var(--muted); white-space: nowrap; }
+dt { color: var(--muted); font-size: 0.85rem; margin-top: 0.6rem; }
+dd { margin: 0; white-space: pre-wrap; overflow-wrap: anywhere; max-height: 15rem; overflow-y: auto; }
 @media (max-width: 32rem) {
   body { padding-top: 1.5rem; }
   th, td { padding-left: 0.6rem; font-size: 0.82rem; }
@@ -101,6 +110,37 @@ def table(header: Sequence[str], rows: Iterable[Sequence[str]], best: frozenset[
 def _cells(row: Sequence[str], best: set[int]) -> str:
     cells = [f"<td{' class=best' * (j in best)}>{escape(text)}</td>" for j, text in enumerate(row)]
     return f'<th scope="row">{escape(row[0])}</th>' + "".join(cells[1:])
+
+
+class Bar(NamedTuple):
+    """One bar: `start` and `length` as parts of the width, a mark at `mark`, and what is written behind it."""
+
+    name: str
+    length: float
+    note: str
+    start: float = 0.0
+    mark: float | None = None
+
+
+def bars(rows: Iterable[Bar]) -> Html:
+    """Horizontal bars, one below the other."""
+    return Html('<div class="bars">\n' + "\n".join(map(_bar, rows)) + "\n</div>")
+
+
+def _bar(bar: Bar) -> str:
+    mark = "" if bar.mark is None else f'<b style="left: {100 * bar.mark:.2f}%"></b>'
+    track = f'<i style="left: {100 * bar.start:.2f}%; width: {100 * bar.length:.2f}%"></i>{mark}'
+    return f'<span>{escape(bar.name)}</span><div class="track">{track}</div><span>{escape(bar.note)}</span>'
+
+
+def fields(rows: Iterable[tuple[str, str]]) -> Html:
+    """Texts of any language, each below its name."""
+    return Html("<dl>" + "".join(f'<dt>{escape(name)}</dt><dd dir="auto">{escape(text)}</dd>' for name, text in rows) + "</dl>")
+
+
+def folded(summary: str, *parts: Html) -> Html:
+    """What only some want to see."""
+    return Html(f"<details>\n<summary>{escape(summary)}</summary>\n" + "\n".join(parts) + "\n</details>")
 
 
 def figures(captioned: Iterable[tuple[str, Html]]) -> Html:

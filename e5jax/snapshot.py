@@ -5,23 +5,28 @@ import json
 import typing
 from collections.abc import Iterator
 
-from e5jax.config import Config, Training
+from e5jax.config import Config
 from e5jax.errors import ConfigError
-from e5jax.values import named, without_none
+from e5jax.values import Tree, items, named, without_none
 
 
-def to_json(config: Training) -> str:
-    """The whole tree as JSON, readable by `from_json`."""
+def to_json(config: typing.Any) -> str:
+    """A tree of dataclasses as JSON, readable by `tree_from_json`."""
     return json.dumps(dataclasses.asdict(config), indent=2) + "\n"
 
 
 def from_json(text: str) -> Config:
-    """Inverse of `to_json` for a `Config`; raises ConfigError for a field that this version does not know."""
+    """A run's `Config`."""
+    return tree_from_json(Config, text)
+
+
+def tree_from_json(tree: type[Tree], text: str) -> Tree:
+    """Inverse of `to_json`; raises ConfigError for a field that this version does not know."""
     try:
         values = json.loads(text)
     except ValueError as error:
         raise ConfigError(f"config.json is not JSON ({error})") from error
-    return _build(Config, values, "config")
+    return _build(tree, values, "config")
 
 
 def _build(cls: type, values: object, where: str) -> typing.Any:
@@ -41,12 +46,14 @@ def _value(hint: object, value: typing.Any, where: str) -> typing.Any:
         return {key: _value(each, item, f"{where}.{key}") for key, item in value.items()}
     if value is not None and dataclasses.is_dataclass(hint):
         return _build(typing.cast(type, hint), value, where)
-    return tuple(value) if isinstance(value, list) else value
+    if isinstance(value, list):
+        return tuple(_value(items(hint), part, f"{where}[{i}]") for i, part in enumerate(value))
+    return value
 
 
-def differences(old: Training, new: Training) -> list[str]:
+def differences(old: Tree, new: Tree) -> list[str]:
     """Names the fields that differ, as `field: old -> new`."""
-    a, b = (dict(_leaves(dataclasses.asdict(c))) for c in (old, new))
+    a, b = (dict(_leaves(dataclasses.asdict(typing.cast(typing.Any, c)))) for c in (old, new))
     return [f"{key}: {a.get(key)!r} -> {b.get(key)!r}" for key in sorted(a | b) if a.get(key) != b.get(key)]
 
 

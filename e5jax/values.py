@@ -9,6 +9,8 @@ from typing import Literal
 
 from e5jax.errors import ConfigError
 
+Tree = typing.TypeVar("Tree")  # of dataclasses: a whole configuration
+
 
 def at_least(path: str, value: float, least: int) -> None:
     """Also refuses what is not a number."""
@@ -40,6 +42,11 @@ def named(hint: object) -> object:
     return typing.get_args(hint)[1] if typing.get_origin(hint) is dict else None
 
 
+def items(hint: object) -> object:
+    """`tuple[X, ...]` -> `X`; None for anything else."""
+    return typing.get_args(hint)[0] if typing.get_origin(hint) is tuple else None
+
+
 def check_types(node: object, path: str) -> None:
     """Every field of a tree of dataclasses holds what its annotation says."""
     for name, hint in typing.get_type_hints(type(node)).items():
@@ -60,6 +67,9 @@ def _check_type(value: object, hint: object, at: str) -> None:
         if not isinstance(value, typing.cast(type, inner)):
             raise ConfigError(f"{at}={value!r}: must be a {typing.cast(type, inner).__name__}")
         check_types(value, at)
+    elif dataclasses.is_dataclass(item := items(hint)) and isinstance(value, tuple):
+        for i, part in enumerate(value):
+            _check_type(part, item, f"{at}[{i}]")
     elif not _matches(value, hint):
         kind = hint if typing.get_origin(hint) else getattr(hint, "__name__", hint)
         raise ConfigError(f"{at}={value!r}: must be {kind}, not {type(value).__name__}")

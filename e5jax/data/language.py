@@ -19,11 +19,21 @@ def language(text: str, confidence: float = CONFIDENCE) -> str:
 
     The first call loads the model.
     """
-    words = read(text[:LOOKED_AT])
-    if words.length < SHORT:
-        return ""
-    found, probability = _identifier().classify(text[:LOOKED_AT])
-    return found if probability >= confidence and len(found) == 2 else ""
+    looked_at = text[:LOOKED_AT]
+    found = identify(looked_at, confidence) if read(looked_at).length >= SHORT else ""
+    return found if len(found) == 2 else ""
+
+
+def identify(text: str, confidence: float = CONFIDENCE) -> str:
+    """The model's own label, which may be of three letters: `arz` for Egyptian Arabic. Reads the whole text, however short."""
+    found, probability = _identifier().classify(text)
+    return found if probability >= confidence else ""
+
+
+@functools.cache
+def known() -> frozenset[str]:
+    """The labels that the model can give."""
+    return frozenset(_identifier().labels)
 
 
 def language_of(example: Example, confidence: float = CONFIDENCE) -> str:
