@@ -59,20 +59,23 @@ def _check_type(value: object, hint: object, at: str) -> None:
     elif (each := named(hint)) is not None:
         if not isinstance(value, dict) or not all(isinstance(key, str) for key in value):
             raise ConfigError(f"{at}={value!r}: must be a dict of names")
-        for key, item in value.items():
-            _check_type(item, each, f"{at}.{key}")
+        for key, part in value.items():
+            _check_type(part, each, f"{at}.{key}")
     elif dataclasses.is_dataclass(inner := without_none(hint)):
-        if value is None and inner is not hint:
-            return
-        if not isinstance(value, typing.cast(type, inner)):
-            raise ConfigError(f"{at}={value!r}: must be a {typing.cast(type, inner).__name__}")
-        check_types(value, at)
+        if value is not None or inner is hint:
+            _check_tree(value, typing.cast(type, inner), at)
     elif dataclasses.is_dataclass(item := items(hint)) and isinstance(value, tuple):
         for i, part in enumerate(value):
             _check_type(part, item, f"{at}[{i}]")
     elif not _matches(value, hint):
         kind = hint if typing.get_origin(hint) else getattr(hint, "__name__", hint)
         raise ConfigError(f"{at}={value!r}: must be {kind}, not {type(value).__name__}")
+
+
+def _check_tree(value: object, tree: type, at: str) -> None:
+    if not isinstance(value, tree):
+        raise ConfigError(f"{at}={value!r}: must be a {tree.__name__}")
+    check_types(value, at)
 
 
 def _matches(value: object, hint: object) -> bool:
