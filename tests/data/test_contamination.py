@@ -49,6 +49,10 @@ def test_what_matches_is_removed_and_said_why(evaluation, text, reason, name, pa
     assert kept == ["b"]
     (found,) = removed
     assert (found.id, found.source, found.part, found.reason, found.matched_id) == ("a", "web", part, reason, name)
+    hit = evaluation.find(text)
+    assert hit is not None
+    assert found.similarity == hit.similarity
+    assert (found.similarity == 1) == (reason == "equal" or text in (f"{OTHER} {QUESTION} {OTHER}", words(DOCUMENT, 90, 130)))
     assert " ".join(text.split()).startswith(found.excerpt)
 
 
@@ -86,9 +90,10 @@ def test_the_share_of_a_contained_text_is_that_of_its_ngrams():
         assert found.similarity == pytest.approx(share, abs=1e-12)
 
 
-def test_texts_that_share_runs_of_words_are_all_counted():
-    half = f"{words(DOCUMENT, 0, 60)} {words(OTHER, 0, 60)}"
-    with Evaluation([("half", half), ("whole", words(DOCUMENT, 0, 200))]) as evaluation:
+@pytest.mark.parametrize("first", ["half", "whole"])
+def test_of_texts_that_share_runs_of_words_the_one_with_most_is_found(first):
+    texts = [("half", f"{words(DOCUMENT, 0, 60)} {words(OTHER, 0, 60)}"), ("whole", DOCUMENT)]
+    with Evaluation(sorted(texts, key=lambda text: text[0] != first), share=1.0) as evaluation:
         found = evaluation.find(words(DOCUMENT, 20, 100))
     assert found is not None
     assert (found.id, found.reason, found.similarity) == ("whole", "contained", 1.0)
