@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from e5jax.data.contamination import NGRAM, Evaluation, beir_texts, without_contamination
+from e5jax.data.contamination import NGRAM, Evaluation, beir_texts, listed_texts, without_contamination
 from e5jax.errors import ConfigError
 from tests.data.examples import changed, example, sentence
 
@@ -165,3 +165,10 @@ def test_a_bad_line_of_a_beir_folder_is_named(tmp_path, line):
 def test_a_folder_that_is_not_beir_is_an_error(tmp_path):
     with pytest.raises(ConfigError, match=r"no queries\.jsonl"):
         list(beir_texts(tmp_path))
+
+
+def test_of_listed_texts_only_documents_are_left_out(tmp_path):
+    kinds = {"a": {"kind": "query"}, "b": {"kind": "document"}, "c": {"kind": "text"}, "d": {}}
+    write(tmp_path, "x.jsonl", *({"id": name, "text": f"text {name}", **kind} for name, kind in kinds.items()))
+    assert [name for name, _ in listed_texts(tmp_path / "x.jsonl")] == ["a", "b", "c", "d"]
+    assert [name for name, _ in listed_texts(tmp_path / "x.jsonl", documents=False)] == ["a", "c", "d"]
