@@ -91,6 +91,11 @@ def _add_data(stage: argparse.ArgumentParser) -> None:
     converter.add_argument("--columns", default="", metavar="OURS=THEIRS,…", help=columns)
     converter.add_argument("--ratio", type=float, metavar="X", help="most decompressed bytes per compressed one (default: 200)")
     add_prepare(actions)
+    text = "prints how many examples of each set a config's run takes; exit code 3 if it cannot be trained on them"
+    counter = actions.add_parser("shares", help=text, description=text, allow_abbrev=False)
+    counter.set_defaults(go=_shares)
+    _add_config(counter)
+    counter.add_argument("--json", action="store_true", help="prints one JSON object a set")
 
 
 def _add_mine(stage: argparse.ArgumentParser) -> None:
@@ -151,7 +156,7 @@ def _run(args: argparse.Namespace, overrides: list[str]) -> None:
 
 def _data(args: argparse.Namespace, overrides: list[str]) -> None:
     if args.config is None:
-        args.refuse("--config=FILE is missing; or name an action: convert, prepare")
+        args.refuse("--config=FILE is missing; or name an action: convert, prepare, shares")
     config, workdir = _open(args, overrides)
     from e5jax.run import run
 
@@ -170,6 +175,14 @@ def _convert(args: argparse.Namespace, overrides: list[str]) -> None:
     options = Options(args.instruction, args.language, args.source, args.split, columns, limits)
     print(convert(args.input, args.output, args.format, options))
     print(f"data: {args.output}; what was left out: {rejects_of(args.output)}", flush=True)
+
+
+def _shares(args: argparse.Namespace, overrides: list[str]) -> None:
+    config, workdir = _open(args, overrides)
+    from e5jax.data.shares import as_json, shares, table
+
+    found = shares(config, config.data.files or (workdir.data / "train.jsonl",))
+    print(as_json(found) if args.json else table(found, config))
 
 
 def _train(args: argparse.Namespace, overrides: list[str]) -> None:
