@@ -93,11 +93,9 @@ def pack(examples: Sequence[Ids], to: Layout) -> Batch:
     counts = np.array([len(one.passages) for one in examples]).reshape(to.shards, each, 1)
     passages = np.full((to.shards, each, to.passages), -1, np.int32)
     passages[np.arange(to.passages) < counts] = np.concatenate([own[each:] for own in places])
-    temperatures, in_batch = (
-        np.array([getattr(one, name) for one in examples], dtype).reshape(to.shards, each)
-        for name, dtype in (("temperature", np.float32), ("in_batch", np.bool_))
-    )
     queries = np.stack([own[:each] for own in places])
+    temperatures = np.array([one.temperature for one in examples], np.float32).reshape(queries.shape)
+    in_batch = np.array([one.in_batch for one in examples], np.bool_).reshape(queries.shape)
     return Batch(*rows, queries, passages.reshape(to.shards, -1), temperatures, in_batch)
 
 
