@@ -15,6 +15,8 @@ from e5jax.config import Config
 from e5jax.errors import ConfigError
 from e5jax.snapshot import differences, from_json, to_json
 
+DEFAULT_RUNS = Path("runs")
+
 
 class Workdir(NamedTuple):
     """Paths below one run's directory."""
