@@ -59,6 +59,9 @@ class Batch:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
 
+    def stop(self, why: str) -> None:
+        self._end(Stop(why))
+
     def totals(self) -> dict[str, Any]:
         return {**self._journal.ledger.totals(), "given_up": self._given_up, "damaged_lines": self._journal.damaged}
 

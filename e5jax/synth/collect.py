@@ -14,7 +14,7 @@ from e5jax.synth.details import Details, Entry, parse_entry
 from e5jax.synth.distinct import Distinct
 from e5jax.synth.families import FAMILIES
 from e5jax.synth.judge import grade
-from e5jax.synth.plan import Asked, Plan, Slot, example
+from e5jax.synth.plan import Asked, Plan, Slot, counts, example
 from e5jax.synth.reasons import Rejection, UnfitError
 from e5jax.synth.reply import read, strings
 from e5jax.synth.request import Reply, Request
@@ -26,22 +26,22 @@ class Counts(NamedTuple):
     asked: int
     kept: int
     dropped: int
-    open: int  # not settled when the run was halted
+    open: int  # not settled when the run was halted, or without a task
 
 
 async def gather_examples(run: Collection) -> dict[str, Counts]:
     """Fills the shelf. What turns out to be a duplicate once all are there is asked for again, until attempts are used up."""
     tasks = {family.name: run.tasks.of(family.name) for family in FAMILIES}
-    asked = Counter(slot.family.name for slot in _slots(run.plan, tasks))
-    with Distinct(run.config.checks, asked) as distinct:
-        await _round(run, asked.total(), ((slot, 0) for slot in _slots(run.plan, tasks)))
+    planned = {name: count for name, count in counts(run.config).items() if count}
+    with Distinct(run.config.checks, planned) as distinct:
+        await _round(run, sum(1 for _ in _slots(run.plan, tasks)), ((slot, 0) for slot in _slots(run.plan, tasks)))
         again = list(_without_duplicates(run, distinct, _slots(run.plan, tasks)))
         while again and not run.halt:
             await _round(run, len(again), again)
             again = list(_without_duplicates(run, distinct, [slot for slot, _ in again]))
     kept = Counter(map(_family_of, run.shelf))
     dropped = Counter(map(_family_of, run.dropped))
-    return {name: Counts(count, kept[name], dropped[name], count - kept[name] - dropped[name]) for name, count in asked.items()}
+    return {name: Counts(count, kept[name], dropped[name], count - kept[name] - dropped[name]) for name, count in planned.items()}
 
 
 def _slots(plan: Plan, tasks: Mapping[str, Sequence[str]]) -> Iterator[Slot]:

@@ -2,7 +2,9 @@
 
 import asyncio
 import signal
-from collections.abc import Sequence
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +32,7 @@ from e5jax.synth.validate import validate
 from e5jax.workdir import write_text
 
 DONE, ERROR, AGAIN = 0, 1, 75
+INTERRUPTED = "interrupted; the same command goes on"
 FREE = ("config.endpoint.", "config.budget.", "config.checks.")  # may change between runs: no request depends on them
 
 
@@ -42,7 +45,11 @@ def main(path: str, overrides: Sequence[str], folder: Path, dry: bool) -> int:
         return DONE
     output = Output(folder)
     _claim(output, config)
-    return asyncio.run(_run(plan, output))
+    try:
+        return asyncio.run(_run(plan, output))
+    except asyncio.CancelledError:  # a second signal
+        print(f"synth: {INTERRUPTED}", file=sys.stderr)
+        return AGAIN
 
 
 def dry_run(plan: Plan) -> str:
@@ -80,26 +87,37 @@ def _claim(output: Output, config: Synth) -> None:
 
 
 async def _run(plan: Plan, output: Output) -> int:
-    halt = Halt()
-    interrupted = Stop("interrupted; the same command goes on")
-    loop = asyncio.get_running_loop()
-    for number in (signal.SIGINT, signal.SIGTERM):
-        loop.add_signal_handler(number, _interrupt, number, halt, interrupted, asyncio.current_task())
+    halt, signals = Halt(), list[int]()
     async with open_session(plan.config.endpoint, plan.config.budget, output.journal, plan.config.seed) as session:
-        found = await generate(plan, session, output, halt)
+        with _signals(session, halt, signals):
+            found = await generate(plan, session, output, halt)
     print(summary(found, output))
-    if halt.why is None:
-        return DONE
-    print(f"synth: {halt.why}")
-    return AGAIN if halt.why is interrupted else ERROR
+    if halt.why is not None:
+        print(f"synth: {halt.why}")
+    return AGAIN if signals else ERROR if halt else DONE
 
 
-def _interrupt(number: int, halt: Halt, why: Stop, task: asyncio.Task | None) -> None:
-    """The first signal lets what is on its way arrive; the second one does not wait for it."""
-    if halt and task is not None:
-        task.cancel()
-    print(f"\nsynth: {signal.Signals(number).name}: waiting for the replies that are on their way; once more to leave at once")
-    halt.set(why)
+@contextmanager
+def _signals(session: Session, halt: Halt, received: list[int]) -> Iterator[None]:
+    """SIGINT and SIGTERM: the first lets what is on its way arrive, the second does not wait for it."""
+    loop, task = asyncio.get_running_loop(), asyncio.current_task()
+    assert task is not None
+
+    def interrupt(number: int) -> None:
+        if received:
+            task.cancel()
+        received.append(number)
+        print("\nsynth: waiting for replies that are on their way; once more to leave at once", file=sys.stderr, flush=True)
+        session.stop(INTERRUPTED)
+        halt.set(Stop(INTERRUPTED))
+
+    for number in (signal.SIGINT, signal.SIGTERM):
+        loop.add_signal_handler(number, interrupt, number)
+    try:
+        yield
+    finally:
+        for number in (signal.SIGINT, signal.SIGTERM):
+            loop.remove_signal_handler(number)
 
 
 async def generate(plan: Plan, session: Session, output: Output, halt: Halt) -> dict[str, Any]:
@@ -122,5 +140,6 @@ def summary(found: dict[str, Any], output: Output) -> str:
         reasons = ", ".join(f"{count:,} {reason}" for reason, count in found["dropped_for"].items())
         lines.append(f"synth: {counted['dropped']:,} dropped: {reasons}")
     if counted["open"]:
-        lines.append(f"synth: {counted['open']:,} still to be asked for")
+        why = "too few tasks for them (tasks.most_a_task)" if found["complete"] else "still to be asked for"
+        lines.append(f"synth: {counted['open']:,} examples: {why}")
     return "\n".join(lines)

@@ -18,7 +18,7 @@ def report(found: Mapping[str, Any], samples: Sequence[Entry]) -> str:
     title = f"{counted['kept']:,} synthetic examples"
     lead = f"{counted['asked']:,} asked for, {counted['dropped']:,} dropped."
     if counted["open"]:
-        lead += f" {counted['open']:,} are still to be asked for: {found['halted']}."
+        lead += f" {counted['open']:,} are missing: {found['halted'] or 'too few tasks'}."
     sections = [_families(found), _languages(found), _models(found), _lengths(found), _rejections(found), _requests(found)]
     return page.document(title, lead, [*(section for section in sections if section), _samples(samples)])
 

@@ -62,6 +62,10 @@ class Session(Protocol):
         """Raises Stop, for this request and every later one."""
         ...
 
+    def stop(self, why: str) -> None:
+        """Sends nothing more: what is on its way arrives, everybody else gets a Stop."""
+        ...
+
     def totals(self) -> dict[str, Any]:
         """Requests, tokens, money, retries and failures so far, earlier runs of the journal included; ready for JSON."""
         ...

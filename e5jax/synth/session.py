@@ -83,6 +83,9 @@ class Chat:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
 
+    def stop(self, why: str) -> None:
+        self._brake.pull(why)
+
     def totals(self) -> dict[str, Any]:
         return {**self._journal.ledger.totals(), "given_up": self._given_up, "damaged_lines": self._journal.damaged}
 

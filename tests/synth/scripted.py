@@ -69,5 +69,8 @@ class Scripted:
         text, finish = (said, "stop") if isinstance(said, str) else said
         return Reply(request.id, request.attempt, text, finish, "scripted", 100, len(text.split()))
 
+    def stop(self, why: str) -> None:
+        raise NotImplementedError(why)
+
     def totals(self) -> dict[str, Any]:
         return {"requests": self.asked.total()}

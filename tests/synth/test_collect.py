@@ -221,3 +221,13 @@ def test_hostile_tasks_change_no_file_schema_or_setting(tmp_path):
     page = (tmp_path / "run" / "report.html").read_text("utf-8")
     assert "<script" not in page
     assert "<img" not in page
+
+
+def test_too_few_tasks_leave_examples_open_and_the_run_says_so(tmp_path):
+    session = Scripted(
+        lambda request: json.dumps({"tasks": ["Find the one task"]}) if "brainstorm" in request.id else good(request)
+    )
+    found = run(tmp_path, configuration(30, families=only("short_long"), tasks=Tasks(most_a_task=4)), session)
+    assert found["complete"]
+    assert found["examples"] == {"asked": 30, "kept": 4, "dropped": 0, "open": 26}
+    assert "too few tasks" in (tmp_path / "report.html").read_text("utf-8")

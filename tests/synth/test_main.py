@@ -83,7 +83,7 @@ def test_a_spent_budget_ends_the_run_with_what_there_is(address, tmp_path, capsy
 
 def test_an_interrupted_run_exits_75_and_goes_on(address, tmp_path):
     output = tmp_path / "run"
-    command = [sys.executable, "-m", "e5jax", *words(address, output, "examples=400", "endpoint.concurrency=4")]
+    command = [sys.executable, "-m", "e5jax", *words(address, output, "examples=2000", "endpoint.concurrency=4")]
     with subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE, text=True) as process:
         while not (output / "journal.jsonl").exists() or (output / "journal.jsonl").stat().st_size < 20_000:
             assert process.poll() is None
