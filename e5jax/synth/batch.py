@@ -89,7 +89,7 @@ class Batch:
     def _ended(self, task: asyncio.Task[None]) -> None:
         self._tasks.discard(task)
         if not task.cancelled() and (error := task.exception()) is not None:
-            self._end(error if isinstance(error, Stop) else Stop(f"{type(error).__name__}: {self._client.clean(str(error))}"))
+            self._end(error)
 
     def _end(self, why: Stop, under_way: bool = True) -> None:
         """Nothing more is submitted, and nobody waits any longer; or only those do whose batch is under way."""

@@ -24,7 +24,7 @@ from e5jax.synth.journal import Journal
 from e5jax.synth.keys import check_names
 from e5jax.synth.ledger import Ledger, check_prices
 from e5jax.synth.limiter import Limiter
-from e5jax.synth.request import Failure, Reply, Request, Session
+from e5jax.synth.request import Failure, Reply, Request, Session, Stop
 
 FIRST_WAIT, LONGEST_WAIT = 1.0, 60.0  # seconds between two tries, before jitter
 DRAIN = 30.0  # seconds that replies on their way get when a session ends
@@ -126,10 +126,14 @@ class Chat:
         taken = prompt + request.max_tokens
         await self._wait_turn(taken)
         await self._journal.write({"kind": "try", **key, "model": model, "prompt": prompt, "completion": request.max_tokens})
-        while (wait := self._limiter.paused_until - time.monotonic()) > 0:  # since the turn came
-            await self._brake.sleep(wait)
-        sent = time.monotonic()
-        answer = await self._client.ask(request, model)
+        try:
+            while (wait := self._limiter.paused_until - time.monotonic()) > 0:  # since the turn came
+                await self._brake.sleep(wait)
+            sent = time.monotonic()
+            answer = await self._client.ask(request, model, self._brake.check)
+        except Stop:
+            await self._journal.write({"kind": "withdrawn", **key})
+            raise
         if isinstance(answer, Reply):
             self._trouble_since = None
             self._limiter.answered(taken, answer.prompt_tokens + answer.completion_tokens)
