@@ -1,10 +1,10 @@
 """Secrets of an endpoint: read from the environment or a file, sent in headers, and taken out of everything that comes back."""
 
 import ipaddress
+import math
 import os
 import re
 import stat
-from collections.abc import Sequence
 from pathlib import Path
 from urllib.parse import quote, urlsplit
 
@@ -89,7 +89,26 @@ def _name(line: str) -> str:
     return line.partition(":")[0]
 
 
-def check_names(names: Sequence[str]) -> None:
-    """At least one model, each with a name of its own. Raises ConfigError."""
+def check_endpoint(endpoint: Endpoint) -> None:
+    """Models and numbers. Raises ConfigError."""
+    names = [model.name for model in endpoint.models]
     if not names or "" in names or len(set(names)) < len(names):
-        raise ConfigError(f"endpoint.models: {list(names)}: name at least one model, each once")
+        raise ConfigError(f"endpoint.models: {names}: name at least one model, each once")
+    for model in endpoint.models:
+        if not 0 < model.share < math.inf:
+            raise ConfigError(f"endpoint.models: {model.name!r} has share={model.share}; it must be above 0 and finite")
+        prices = (model.prompt_price or 0.0, model.completion_price or 0.0, model.batch_price)
+        if not all(0 <= price < math.inf for price in prices):
+            raise ConfigError(f"endpoint.models: {model.name!r} has a price that is below 0 or not finite: {prices}")
+    for name, value, least in [
+        ("concurrency", endpoint.concurrency, 1),
+        ("tries", endpoint.tries, 1),
+        ("reply_bytes", endpoint.reply_bytes, 1),
+        ("requests_a_minute", endpoint.requests_a_minute, 0),
+        ("tokens_a_minute", endpoint.tokens_a_minute, 0),
+        ("timeout", endpoint.timeout, 0.001),
+        ("patience", endpoint.patience, 0),
+        ("poll", endpoint.poll, 0.001),
+    ]:
+        if not least <= value < math.inf:
+            raise ConfigError(f"endpoint.{name}={value}: must be at least {least} and finite")

@@ -21,7 +21,7 @@ from e5jax.synth.client import Client
 from e5jax.synth.demo.process import reachable
 from e5jax.synth.faults import FAULTS, Trouble
 from e5jax.synth.journal import Journal
-from e5jax.synth.keys import check_names
+from e5jax.synth.keys import check_endpoint
 from e5jax.synth.ledger import Ledger, check_prices
 from e5jax.synth.limiter import Limiter
 from e5jax.synth.request import Failure, Reply, Request, Session, Stop
@@ -34,7 +34,7 @@ EVERYTHING = 2**53  # of 64 random bits, floats keep as many
 @asynccontextmanager
 async def open_session(endpoint: Endpoint, budget: Budget, journal: Path, seed: int) -> AsyncIterator[Session]:
     """Checks the configuration, opens the journal, and closes both when what is on its way has arrived."""
-    check_names([model.name for model in endpoint.models])
+    check_endpoint(endpoint)
     check_prices(budget, endpoint.models)
     ledger = Ledger(endpoint.models)
     kind = Chat if endpoint.api == "chat" else Batch

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from e5jax.errors import ConfigError
 from e5jax.synth.config import Relabel, Synth
 from e5jax.synth.families import FAMILIES, UNITS, Family, bounds
-from e5jax.synth.keys import check_names
+from e5jax.synth.keys import check_endpoint
 from e5jax.synth.languages import choices
 from e5jax.synth.ledger import check_prices
 from e5jax.synth.plan import drawn, settings, shares
@@ -48,7 +48,6 @@ def _ranges(config: Synth) -> None:
         ("tasks.per_call", tasks.per_call, 1),
         ("tasks.most_a_task", tasks.most_a_task, 1),
         ("sampling.max_tokens", sampling.max_tokens, 16),
-        ("endpoint.concurrency", config.endpoint.concurrency, 1),
     ]:
         at_least(f"config.{path}", value, least)
     for path, value in [
@@ -110,11 +109,8 @@ def _relabel(rules: Relabel) -> None:
 
 
 def _endpoint(config: Synth) -> None:
-    check_names([model.name for model in config.endpoint.models])
+    check_endpoint(config.endpoint)
     check_prices(config.budget, config.endpoint.models)
-    for model in config.endpoint.models:
-        if not 0 < model.share < math.inf:
-            raise ConfigError(f"config.endpoint.models: {model.name!r} has share={model.share}; it must be above 0 and finite")
 
 
 def _explained(path: str, texts: Sequence[str], read: Callable[[Sequence[str]], object]) -> None:

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import math
 import os
 import subprocess
 import sys
@@ -9,10 +10,10 @@ from pathlib import Path
 
 import pytest
 
-from e5jax.config import Budget, Endpoint
+from e5jax.config import Budget, Endpoint, LanguageModel
 from e5jax.errors import ConfigError
 from e5jax.synth.demo.server import Demo, serve
-from e5jax.synth.keys import Secrets, base_url
+from e5jax.synth.keys import Secrets, base_url, check_endpoint
 from e5jax.synth.request import Reply, Stop
 from e5jax.synth.session import open_session
 from tests.synth.asking import endpoint, request
@@ -153,3 +154,21 @@ def test_addresses_that_must_not_get_a_key_are_refused(address, fine):
         with pytest.raises(ConfigError):
             base_url(Endpoint(base_url=address))
     assert base_url(Endpoint(base_url="http://10.0.0.5:8000/v1", plain_http=True)) == "http://10.0.0.5:8000/v1"
+
+
+@pytest.mark.parametrize(
+    ("changed", "said"),
+    [
+        ({"models": ()}, "at least one model"),
+        ({"models": (LanguageModel("a"), LanguageModel("a"))}, "each once"),
+        ({"models": (LanguageModel("a", share=0.0),)}, "share=0.0"),
+        ({"models": (LanguageModel("a", prompt_price=-1.0),)}, "price"),
+        ({"concurrency": 0}, "endpoint.concurrency=0: must be at least 1"),
+        ({"tries": 0}, "endpoint.tries=0"),
+        ({"timeout": math.nan}, "endpoint.timeout=nan"),
+        ({"patience": math.inf}, "endpoint.patience=inf"),
+    ],
+)
+def test_what_is_wrong_with_an_endpoint_is_said(changed, said):
+    with pytest.raises(ConfigError, match=said):
+        check_endpoint(endpoint("https://example.org", **changed))
