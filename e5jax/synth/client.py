@@ -8,7 +8,8 @@ import asyncio
 import sys
 import time
 from collections import defaultdict
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable
+from contextlib import asynccontextmanager
 from typing import Any, NamedTuple, Self
 
 import httpx2
@@ -66,18 +67,21 @@ class Client:
     async def __aexit__(self, *_: object) -> None:
         await self._openai.close()
 
-    async def ask(self, request: Request, model: str, check: Callable[[], None]) -> Reply | Trouble:
-        """Sends it once, but for the first of its kind, which finds out what the endpoint takes while the others wait.
-
-        `check` raises if meanwhile there is a reason not to send it.
-        """
-        kind = model, request.schema is not None
+    @asynccontextmanager
+    async def place(self, request: Request, model: str) -> AsyncIterator[None]:
+        """To `ask` within. The first request of its kind finds out what the endpoint takes, and the others wait for that here."""
+        kind = _kind(request, model)
         if kind not in self._settled:
             async with self._settling[kind]:
-                check()
                 if kind not in self._settled:
-                    return await self._settle(request, kind)
-        return await self._ask(request, model, self._settled[kind])
+                    yield
+                    return
+        yield
+
+    async def ask(self, request: Request, model: str) -> Reply | Trouble:
+        """Sends it once, or more often until it is known what the endpoint takes."""
+        kind = _kind(request, model)
+        return await (self._ask(request, model, self._settled[kind]) if kind in self._settled else self._settle(request, kind))
 
     async def _settle(self, request: Request, kind: tuple[str, bool]) -> Reply | Trouble:
         dialect = self._best
@@ -166,6 +170,10 @@ def body(request: Request, model: str, dialect: Dialect) -> dict[str, Any]:
     elif request.schema is not None and dialect.format == "json":
         values["response_format"] = {"type": "json_object"}
     return values
+
+
+def _kind(request: Request, model: str) -> tuple[str, bool]:
+    return model, request.schema is not None
 
 
 def _object(answer: bytes | Trouble) -> dict[str, Any] | Trouble:

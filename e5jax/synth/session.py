@@ -131,6 +131,10 @@ class Chat:
             return Failure(request.id, request.attempt, outcome.fault, detail)
 
     async def _try(self, request: Request, model: str) -> Reply | Failure | Trouble:
+        async with self._client.place(request, model):
+            return await self._send(request, model)
+
+    async def _send(self, request: Request, model: str) -> Reply | Failure | Trouble:
         """Announces it in the journal, sends it, and notes what came of it."""
         prompt, key = completion.prompt_tokens(request), {"id": request.id, "attempt": request.attempt}
         taken = prompt + request.max_tokens
@@ -140,7 +144,7 @@ class Chat:
             while (wait := self._limiter.paused_until - time.monotonic()) > 0:  # since the turn came
                 await self._brake.sleep(wait)
             sent = time.monotonic()
-            answer = await self._client.ask(request, model, self._brake.check)
+            answer = await self._client.ask(request, model)
         except Stop:
             await self._journal.write({"kind": "withdrawn", **key})
             raise
