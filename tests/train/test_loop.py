@@ -129,7 +129,7 @@ def test_a_finished_run_has_nothing_left_to_do(place, tmp_path):
     assert loop.train(run, inputs_for(run), Workdir(tmp_path), "second") == 0
 
 
-@pytest.mark.parametrize("changed", ["base", "data", "tokenizer"])
+@pytest.mark.parametrize("changed", ["base", "data.train.files", "tokenizer"])
 def test_a_changed_input_is_refused_by_name(changed, place, tmp_path):
     run = lora_run(place)
     run.optim.steps = 2
