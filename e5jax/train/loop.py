@@ -1,14 +1,16 @@
 """The training loop: open what is needed, say what is trained, then one short loop."""
 
-from collections.abc import Iterator
-from typing import NamedTuple
+import hashlib
+from collections.abc import Iterator, Mapping
+from typing import Any, NamedTuple
 
 import grain
 import jax
 
-from e5jax.checkpoint import Checkpoints, Identity
+from e5jax import notice
+from e5jax.checkpoint import Checkpoints
 from e5jax.chips import Peak, peak_flops
-from e5jax.config import Mesh, Training
+from e5jax.config import Mesh, Training, to_json
 from e5jax.errors import ConfigError, RunError
 from e5jax.learner import state as states
 from e5jax.learner.assemble import Learner, abstract_arguments, assemble, place
@@ -20,11 +22,12 @@ from e5jax.model import hf
 from e5jax.model.blueprint import Parameters
 from e5jax.model.quantise import check_groups
 from e5jax.records import Batch, Metrics
+from e5jax.retention import Retention
 from e5jax.train.inputs import Inputs
 from e5jax.train.measures import Measures
 from e5jax.train.trace import Trace
 from e5jax.validate import check_shards
-from e5jax.workdir import Workdir
+from e5jax.workdir import Workdir, versions
 
 
 class Ready(NamedTuple):
@@ -49,7 +52,12 @@ def train(run: Training, inputs: Inputs, workdir: Workdir, name: str) -> int:
         )
     check_groups(inputs.spec, run.model.quantisation, Mesh(**mesh.shape))
     peak = peak_flops(device)
-    with jax.set_mesh(mesh), Checkpoints(workdir.checkpoints, run.checkpoint.keep) as checkpoints:
+    with (
+        jax.set_mesh(mesh),
+        Checkpoints(
+            workdir.checkpoints, Retention(run.checkpoint.keep, run.checkpoint.forever), run.checkpoint.seconds
+        ) as checkpoints,
+    ):
         ready = _prepare(run, inputs, mesh, checkpoints)
         if ready.start >= run.optim.steps:
             return 0
@@ -73,8 +81,9 @@ def _loop(
     trace: Trace,
 ) -> None:
     state, pending = ready.state, None
-    with trace, jax.transfer_guard("disallow"):
+    with notice.held(), trace, jax.transfer_guard("disallow"):
         for number, batch in enumerate(_batches(inputs.batches, ready.start, run.optim.steps), ready.start + 1):
+            checkpoints.poll()
             if trace.turns(number):
                 _log(pending, measures, log)
                 pending = None
@@ -86,12 +95,16 @@ def _loop(
             # The metrics of the step before: fetching them now never makes the device wait.
             _log(pending, measures, log)
             pending = (number, metrics)
-            if number % run.checkpoint.every == 0 or number == run.optim.steps:
+            told = notice.received()
+            if told or number % run.checkpoint.every == 0 or number == run.optim.steps:
                 # A checkpoint must not outrun the check of its own step.
                 _log(pending, measures, log)
                 pending = None
-                save(checkpoints, number, state, inputs.identity)
+                save(checkpoints, number, state, facts(run, inputs, ready.mesh))
                 measures.restart()
+            if told:
+                break
+        checkpoints.finish()
 
 
 def _log(pending: tuple[int, Metrics] | None, measures: Measures, log: MetricLog) -> None:
@@ -119,7 +132,7 @@ def _prepare(run: Training, inputs: Inputs, mesh: jax.sharding.Mesh, checkpoints
     learner = assemble(run, inputs.spec, mesh.devices.flat[0].platform)
     made = learner.blueprint
     frozen, trained = _base(run, inputs, learner, mesh)
-    start = checkpoints.latest()
+    start = checkpoints.newest()
     if start is None:
         fresh = [name for name in made.trained if name not in trained]
         trained |= made.initialise(fresh, mesh, run.seed) if fresh else {}
@@ -141,9 +154,20 @@ def _base(run: Training, inputs: Inputs, learner: Learner, mesh: jax.sharding.Me
     return {name: found[name] for name in frozen}, {name: found[name] for name in trained}
 
 
-def save(checkpoints: Checkpoints, number: int, state: State, identity: Identity) -> None:
-    """Writes checkpoint `number`."""
-    checkpoints.save(number, state.parameters, {"step": state.step, "moments": state.moments}, identity)
+def save(checkpoints: Checkpoints, number: int, state: State, said: Mapping[str, Any]) -> None:
+    """Begins to write checkpoint `number`."""
+    checkpoints.save(number, state.parameters, {"step": state.step, "moments": state.moments}, said)
+
+
+def facts(run: Training, inputs: Inputs, mesh: jax.sharding.Mesh) -> dict[str, Any]:
+    """What a checkpoint says of itself: on what it was trained, how, and with what."""
+    return {
+        "identity": dict(inputs.identity),
+        "config": hashlib.sha256(to_json(run).encode()).hexdigest(),
+        "mesh": dict(mesh.shape),
+        "processes": jax.process_count(),
+        "versions": versions(),
+    }
 
 
 def restore(checkpoints: Checkpoints, number: int, wanted: State) -> State:
