@@ -15,6 +15,7 @@ import numpy as np
 from e5jax.config import Batch
 from e5jax.data.source import ExampleSource
 from e5jax.packing import layout, pack
+from e5jax.records import Ids
 from e5jax.tokens import TextTokenizer
 
 LIMIT = 512
@@ -47,7 +48,8 @@ def measure(queries: list[list[int]], passages: list[list[int]], pairs: int, row
     lengths = np.array([[len(q), len(p)] for q, p in zip(queries[:count], passages[:count], strict=True)])
     computed = 0
     for i in range(0, count, pairs):
-        batch = pack(queries[i : i + pairs], passages[i : i + pairs], to)
+        texts = zip(queries[i : i + pairs], passages[i : i + pairs], strict=True)
+        batch = pack([Ids(query, [passage], 1.0, True) for query, passage in texts], to)
         computed += int(np.any(batch.ends >= 0, axis=(1, 2)).sum()) * batch.tokens[0].size
     grouped = lengths[np.argsort(lengths[:, 1], kind="stable")]
     real = int(lengths.sum())

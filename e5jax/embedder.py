@@ -20,7 +20,7 @@ from e5jax.model.blueprint import Blueprint, Parameters, blueprint
 from e5jax.model.families import read_spec
 from e5jax.model.kernels import choose
 from e5jax.model.pooling import pool
-from e5jax.packing import Layout, pack
+from e5jax.packing import Layout, fill
 from e5jax.tokens import TextTokenizer, query_text
 
 DEFAULT_LIMIT = 512  # tokens a text, when the folder does not say
@@ -144,12 +144,12 @@ class Embedder:
 
     def _encode_rows(self, ids: list[list[int]], rows: int, width: int) -> np.ndarray:
         filler = [[self.tokenizer.bos, self.tokenizer.eos]] * (rows - len(ids))
-        batch = pack(ids + filler, [], Layout(chunks=1, rows=rows, width=width, texts_a_row=1, shards=1))
+        batch, (places,) = fill([ids + filler], Layout(chunks=1, rows=rows, width=width, texts_a_row=1, shards=1, passages=0))
         placed = NamedSharding(self._mesh, PartitionSpec(BATCH))
         with jax.set_mesh(self._mesh):
-            inputs = [jax.device_put(part[0], placed) for part in (batch.tokens, batch.segments, batch.positions, batch.ends)]
+            inputs = [jax.device_put(part[0], placed) for part in batch]
             vectors = np.asarray(self._run(self._parameters, *inputs))[:, 0]
-        return vectors[batch.queries[0, : len(ids)]]
+        return vectors[places[: len(ids)]]
 
 
 def _plan(lengths: Sequence[int], limit: int, devices: int) -> Iterator[tuple[np.ndarray, int, int]]:

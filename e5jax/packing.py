@@ -12,7 +12,7 @@ import numpy as np
 from jaxtyping import Int
 
 from e5jax.config import Batch as BatchConfig
-from e5jax.records import Batch
+from e5jax.records import Batch, Ids
 
 
 class Layout(NamedTuple):
@@ -23,12 +23,22 @@ class Layout(NamedTuple):
     width: int  # tokens a row
     texts_a_row: int
     shards: int
+    passages: int  # a query, at most
+
+
+class Rows(NamedTuple):
+    """What is computed of a batch, as in `Batch`."""
+
+    tokens: Int[np.ndarray, "c n t"]
+    segments: Int[np.ndarray, "c n t"]
+    positions: Int[np.ndarray, "c n t"]
+    ends: Int[np.ndarray, "c n s"]
 
 
 def layout(batch: BatchConfig, limit: int) -> Layout:
     """The layout of batches whose texts have at most `limit` tokens: as many rows as the worst of them needs."""
     rows = -(-batch.texts // (batch.shards * batch.chunks * batch.sure(limit)))  # a chunk and shard, rounded up
-    return Layout(batch.chunks, rows * batch.shards, batch.width(limit), batch.texts_a_row, batch.shards)
+    return Layout(batch.chunks, rows * batch.shards, batch.width(limit), batch.texts_a_row, batch.shards, 1 + batch.negatives)
 
 
 def deal(lengths: Int[np.ndarray, " n"], shards: int) -> Int[np.ndarray, " n"]:
@@ -58,15 +68,28 @@ def first_fit_decreasing(lengths: Sequence[int], width: int, most: int) -> Int[n
     return found
 
 
-def pack(queries: Sequence[list[int]], passages: Sequence[list[int]], to: Layout) -> Batch:
-    """Lays the ids of texts out; the passages of query i are those from `i * len(passages) / len(queries)` on."""
+def pack(examples: Sequence[Ids], to: Layout) -> Batch:
+    """Lays examples out, as many to each shard, in their order."""
+    each = len(examples) // to.shards
+    parts = [examples[shard * each : (shard + 1) * each] for shard in range(to.shards)]
+    rows, places = fill([[*(one.query for one in part), *(text for one in part for text in one.passages)] for part in parts], to)
+    counts = np.array([len(one.passages) for one in examples]).reshape(to.shards, each, 1)
+    passages = np.full((to.shards, each, to.passages), -1, np.int32)
+    passages[np.arange(to.passages) < counts] = np.concatenate([own[each:] for own in places])
+    queries = np.stack([own[:each] for own in places])
+    temperatures = np.array([one.temperature for one in examples], np.float32).reshape(queries.shape)
+    in_batch = np.array([one.in_batch for one in examples], np.bool_).reshape(queries.shape)
+    return Batch(*rows, queries, passages.reshape(to.shards, -1), temperatures, in_batch)
+
+
+def fill(shards: Sequence[Sequence[list[int]]], to: Layout) -> tuple[Rows, list[Int[np.ndarray, " texts"]]]:
+    """The rows, and for every text of each shard its flat index, as in `Batch.queries`."""
     rows = to.rows // to.shards
     wide, slots = (to.chunks, to.shards, rows, to.width), (to.chunks, to.shards, rows, to.texts_a_row)
     tokens, segments, positions = (np.zeros(wide, np.int32) for _ in range(3))
     ends = np.full(slots, -1, np.int32)
-    asked, answers = (np.zeros((to.shards, len(texts) // to.shards), np.int32) for texts in (queries, passages))
-    for shard in range(to.shards):
-        own = [*_part(queries, shard, to.shards), *_part(passages, shard, to.shards)]
+    places = []
+    for shard, own in enumerate(shards):
         starts = np.zeros(to.chunks * rows, np.int64)
         place = first_fit_decreasing([len(ids) for ids in own], to.width, to.texts_a_row)
         # A row's slots fill from the left: by slot number every start is known when it is needed.
@@ -79,12 +102,5 @@ def pack(queries: Sequence[list[int]], passages: Sequence[list[int]], to: Layout
             positions[where][span] = np.arange(len(ids))
             starts[row] += len(ids)
             ends[where][slot] = starts[row] - 1
-        flat = place[:, 0] * to.texts_a_row + place[:, 1]
-        asked[shard], answers[shard] = flat[: asked.shape[1]], flat[asked.shape[1] :]
-    joined = (part.reshape(to.chunks, to.rows, -1) for part in (tokens, segments, positions, ends))
-    return Batch._make([*joined, asked, answers])
-
-
-def _part(texts: Sequence[list[int]], shard: int, shards: int) -> Sequence[list[int]]:
-    size = len(texts) // shards
-    return texts[shard * size : (shard + 1) * size]
+        places.append((place[:, 0] * to.texts_a_row + place[:, 1]).astype(np.int32))
+    return Rows._make(part.reshape(to.chunks, to.rows, -1) for part in (tokens, segments, positions, ends)), places

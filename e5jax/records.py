@@ -12,7 +12,7 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Bool, Float, Int
 from numpy import ndarray
 
 from e5jax.errors import ConfigError, RecordError
@@ -120,6 +120,15 @@ def _scores(name: str, scores: tuple, texts: int) -> tuple[float, ...]:
     return numbers
 
 
+class Ids(NamedTuple):
+    """One example as token ids, and what its query is scored against."""
+
+    query: list[int]
+    passages: list[list[int]]  # the positive, then hard negatives: any number of them up to the batch's `negatives`
+    temperature: float
+    in_batch: bool  # False: its own passages only; True: all passages of the global batch
+
+
 class Batch(NamedTuple):
     """A global batch in packed form.
 
@@ -127,7 +136,7 @@ class Batch(NamedTuple):
     inside each text; `ends` is the place of each text's last token in its row, -1 where a row has fewer texts.
     The rows of a chunk are those of virtual shard 0, then 1, and so on. `queries` and `passages` say for every shard where
     its texts are: flat indices into its own `[c · rows of the shard · s]`. Passages are example by example: the positive,
-    then its hard negatives.
+    then its hard negatives, -1 in place of those that it lacks. The last two are as in `Ids`.
     """
 
     tokens: Int[Array | ndarray, "c n t"]
@@ -136,6 +145,8 @@ class Batch(NamedTuple):
     ends: Int[Array | ndarray, "c n s"]
     queries: Int[Array | ndarray, "shards queries"]
     passages: Int[Array | ndarray, "shards passages"]
+    temperatures: Float[Array | ndarray, "shards queries"]
+    in_batch: Bool[Array | ndarray, "shards queries"]
 
 
 class Metrics(NamedTuple):

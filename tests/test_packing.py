@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 
 from e5jax.config import Batch
 from e5jax.packing import Layout, deal, first_fit_decreasing, layout, pack
+from e5jax.records import Ids
 from tests import tiny
 
 WIDTH = 12
@@ -14,39 +15,45 @@ ids = st.lists(st.integers(0, 99), min_size=1, max_size=WIDTH)
 
 
 @st.composite
-def batches(draw: st.DrawFn) -> tuple[list[list[int]], list[list[int]], Layout]:
-    shards, examples, chunks, slots = (draw(st.integers(1, most)) for most in (3, 3, 4, 5))
-    queries = shards * examples * chunks
-    each = draw(st.integers(1, 3))
-    texts = draw(st.lists(ids, min_size=queries * (1 + each), max_size=queries * (1 + each)))
-    return texts[:queries], texts[queries:], Layout(chunks, len(texts) // chunks, WIDTH, slots, shards)
+def batches(draw: st.DrawFn) -> tuple[list[Ids], Layout]:
+    shards, count, chunks, slots = (draw(st.integers(1, most)) for most in (3, 3, 4, 5))
+    queries, each = shards * count * chunks, draw(st.integers(1, 3))
+    example = st.builds(Ids, ids, st.lists(ids, min_size=1, max_size=each), st.sampled_from([0.5, 2.0]), st.booleans())
+    examples = draw(st.lists(example, min_size=queries, max_size=queries))
+    return examples, Layout(chunks, queries * (1 + each) // chunks, WIDTH, slots, shards, each)
+
+
+def pairs(texts: list[list[int]], passages: int) -> list[Ids]:
+    """Examples of so many passages each, the texts of an example one behind the other."""
+    groups = [texts[i : i + 1 + passages] for i in range(0, len(texts), 1 + passages)]
+    return [Ids(query, own, 0.5, True) for query, *own in groups]
 
 
 @given(batches())
 def test_every_text_is_there_once_and_whole(drawn):
-    queries, passages, to = drawn
-    batch = pack(queries, passages, to)
+    examples, to = drawn
+    batch = pack(examples, to)
     assert batch.tokens.shape == batch.segments.shape == batch.positions.shape == (to.chunks, to.rows, WIDTH)
     assert batch.ends.shape == (to.chunks, to.rows, to.texts_a_row)
-    assert {part.dtype for part in batch} == {np.dtype(np.int32)}
-    assert tiny.unpack(batch) == (queries, passages)
-    assert np.sum(batch.segments > 0) == sum(map(len, queries + passages))
-    assert np.sum(batch.ends >= 0) == len(queries + passages)
+    assert [part.dtype for part in batch] == [np.int32] * 6 + [np.float32, np.bool_]
+    assert tiny.unpack(batch) == examples
+    texts = [text for one in examples for text in (one.query, *one.passages)]
+    assert np.sum(batch.segments > 0) == sum(map(len, texts))
+    assert np.sum(batch.ends >= 0) == len(texts)
     assert not batch.tokens[batch.segments == 0].any()
 
 
 @given(batches())
 def test_a_shard_is_laid_out_from_its_own_texts_alone(drawn):
-    queries, passages, to = drawn
-    whole = pack(queries, passages, to)
-    rows, asked, answers = to.rows // to.shards, len(queries) // to.shards, len(passages) // to.shards
+    examples, to = drawn
+    whole = pack(examples, to)
+    rows, each = to.rows // to.shards, len(examples) // to.shards
     for shard in range(to.shards):
-        own = queries[shard * asked :][:asked], passages[shard * answers :][:answers]
-        alone = pack(*own, to._replace(rows=rows, shards=1))
+        alone = pack(examples[shard * each :][:each], to._replace(rows=rows, shards=1))
         for part, expected in zip(whole[:4], alone[:4], strict=True):
             np.testing.assert_array_equal(part[:, shard * rows : (shard + 1) * rows], expected)
-        np.testing.assert_array_equal(whole.queries[shard], alone.queries[0])
-        np.testing.assert_array_equal(whole.passages[shard], alone.passages[0])
+        for part, expected in zip(whole[4:], alone[4:], strict=True):
+            np.testing.assert_array_equal(part[shard], expected[0])
 
 
 @given(st.integers(1, 6), st.integers(1, 8), st.data())
@@ -75,8 +82,8 @@ def test_first_fit_decreasing_is_what_its_name_says(lengths, most):
 
 
 def test_texts_fill_the_leading_chunks():
-    short = [[1, 5, 2]] * 16
-    batch = pack(short[:8], short[8:], Layout(chunks=4, rows=4, width=WIDTH, texts_a_row=4, shards=2))
+    short = pairs([[1, 5, 2]] * 16, 1)
+    batch = pack(short, Layout(chunks=4, rows=4, width=WIDTH, texts_a_row=4, shards=2, passages=1))
     assert np.any(batch.ends >= 0, axis=(1, 2)).tolist() == [True, False, False, False]
 
 
@@ -86,16 +93,13 @@ def test_rows_hold_any_batch(data, queries, negatives, chunks, slots, times):
     to = layout(config, WIDTH)
     assert to.chunks * to.rows * min(times, slots) >= config.texts > (to.chunks * to.rows - chunks) * min(times, slots)
     lengths = data.draw(st.lists(st.integers(1, WIDTH), min_size=config.texts, max_size=config.texts))
-    texts = [[number] * length for number, length in enumerate(lengths)]
-    assert tiny.unpack(pack(texts[: config.queries], texts[config.queries :], to)) == (
-        texts[: config.queries],
-        texts[config.queries :],
-    )
+    examples = pairs([[number] * length for number, length in enumerate(lengths)], 1 + negatives)
+    assert tiny.unpack(pack(examples, to)) == examples
 
 
 @pytest.mark.parametrize("slots", [1, 3])
 def test_texts_of_full_length_fit(slots):
-    full = [[7] * WIDTH] * 12
-    batch = pack(full[:4], full[4:], Layout(chunks=3, rows=4, width=WIDTH, texts_a_row=slots, shards=2))
+    full = pairs([[7] * WIDTH] * 12, 2)
+    batch = pack(full, Layout(chunks=3, rows=4, width=WIDTH, texts_a_row=slots, shards=2, passages=2))
     assert np.all(batch.segments == 1)
-    assert tiny.unpack(batch) == (full[:4], full[4:])
+    assert tiny.unpack(batch) == full

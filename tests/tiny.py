@@ -1,5 +1,8 @@
 """Tiny models and batches for tests."""
 
+from collections.abc import Callable
+from itertools import islice
+
 import jax
 import numpy as np
 import peft
@@ -16,7 +19,7 @@ from e5jax.model.blueprint import Blueprint, Parameters, blueprint
 from e5jax.model.families.mistral import config_from_spec
 from e5jax.model.spec import Spec
 from e5jax.packing import Layout, pack
-from e5jax.records import Batch
+from e5jax.records import Batch, Ids
 
 SPEC = Spec("mistral", 97, 64, 128, 3, 4, 2, 16, 10_000.0, None, 1e-5, 1, 2)
 LORA = Lora(rank=4, alpha=8.0, dropout=0.0)
@@ -111,21 +114,44 @@ def texts(count: int, longest: int, vocab: int = 97, seed: int = 0) -> list[list
     return [[1, *random.integers(3, vocab, random.integers(1, longest - 1)).tolist(), 2] for _ in range(count)]
 
 
+def examples(queries: int, negatives: int, longest: int, seed: int = 0) -> list[Ids]:
+    """Random ids, all with as many hard negatives."""
+    passages = iter(texts(queries * (1 + negatives), longest, seed=seed + 1_000))
+    return [Ids(query, list(islice(passages, 1 + negatives)), 0.05, True) for query in texts(queries, longest, seed=seed)]
+
+
+def mixed(of: list[Ids]) -> list[Ids]:
+    """Some with fewer hard negatives, some without in-batch negatives, some of another temperature."""
+
+    def change(number: int, one: Ids) -> Ids:
+        passages = one.passages[: 1 + number % len(one.passages)]
+        return Ids(one.query, passages, (0.05, 0.2)[number // 2 % 2], len(passages) == 1 or number % 5 in (0, 3))
+
+    return [change(number, one) for number, one in enumerate(of)]
+
+
 def batch(
-    queries: int, negatives: int, chunks: int, width: int = 24, seed: int = 0, *, texts_a_row: int = 1, shards: int = 1
+    queries: int,
+    negatives: int,
+    chunks: int,
+    width: int = 24,
+    seed: int = 0,
+    *,
+    texts_a_row: int = 1,
+    shards: int = 1,
+    change: Callable[[list[Ids]], list[Ids]] = list,
 ) -> Batch:
-    total = queries * (2 + negatives)
-    asked, answers = texts(queries, width, seed=seed), texts(queries * (1 + negatives), width, seed=seed + 1_000)
-    return pack(asked, answers, Layout(chunks, total // chunks, width, texts_a_row, shards))
+    to = Layout(chunks, queries * (2 + negatives) // chunks, width, texts_a_row, shards, 1 + negatives)
+    return pack(change(examples(queries, negatives, width, seed)), to)
 
 
 def objective(of: Blueprint, pooling: str = "last", scores: str = "dense", block: int = 4_096, kept_chunks: int = 0) -> Objective:
     return Objective(of, pooling, Loss(0.05, scores, block), kept_chunks, seed=0)
 
 
-def unpack(of: Batch) -> tuple[list[list[int]], list[list[int]]]:
-    """(queries, passages) of a batch as ids, in the order in which they were packed; checks what belongs to each text."""
-    shards, slots = of.queries.shape[0], of.ends.shape[-1]
+def unpack(of: Batch) -> list[Ids]:
+    """The examples of a batch, in the order in which they were packed; checks what belongs to each text."""
+    (shards, each), slots = of.queries.shape, of.ends.shape[-1]
     chunks, rows, width = of.tokens.shape
     wide = [np.asarray(x).reshape(chunks, shards, rows // shards, width).swapaxes(0, 1) for x in of[:3]]
     tokens, segments, positions = (x.reshape(shards, -1, width) for x in wide)
@@ -138,7 +164,16 @@ def unpack(of: Batch) -> tuple[list[list[int]], list[list[int]]]:
         assert list(positions[shard, row, where]) == list(range(len(where)))
         return tokens[shard, row, where].tolist()
 
-    def texts(places: np.ndarray) -> list[list[int]]:
-        return [text(shard, place) for shard in range(shards) for place in places[shard]]
+    def example(shard: int, i: int) -> Ids:
+        own = np.asarray(of.passages)[shard].reshape(each, -1)[i]
+        there = int(np.sum(own >= 0))
+        assert there
+        assert np.all(own[there:] == -1)
+        return Ids(
+            text(shard, of.queries[shard, i]),
+            [text(shard, place) for place in own[:there]],
+            float(of.temperatures[shard, i]),
+            bool(of.in_batch[shard, i]),
+        )
 
-    return texts(np.asarray(of.queries)), texts(np.asarray(of.passages))
+    return [example(shard, i) for shard in range(shards) for i in range(each)]

@@ -17,6 +17,7 @@ from jaxtyping import Array, Float, Int
 from numpy import ndarray
 
 from e5jax.config import KeptOn, Loss, Pooling
+from e5jax.learner.candidates import Terms
 from e5jax.learner.chunk import skippable
 from e5jax.learner.loss import infonce
 from e5jax.learner.state import State
@@ -81,14 +82,18 @@ def _gather_embedding(parameters: Parameters) -> Parameters:
 
 
 def pick(vectors: Float[Array, "c n s d"], places: Int[Array | ndarray, "shards m"]) -> Float[Array, "shards_m d"]:
-    """The vectors of the texts at these places, shard by shard; no device needs another's rows."""
+    """The vectors of the texts at these places, shard by shard, zero for -1; no device needs another's rows."""
     chunks, rows, slots, width = vectors.shape
     shards, count = places.shape
     split = jax.lax.reshape(
         vectors, (chunks, shards, rows // shards, slots, width), out_sharding=PartitionSpec(None, BATCH, None, None, None)
     )
     whole = jax.lax.reshape(split.swapaxes(0, 1), (shards, chunks * rows // shards * slots, width), out_sharding=ROWS)
-    found = jax.vmap(lambda own, at: own[at])(whole, places)
+
+    def take(own: Float[Array, "n d"], at: Int[Array | ndarray, " m"]) -> Float[Array, "m d"]:
+        return own.at[at].get(mode="fill", fill_value=0, wrap_negative_indices=False)  # else -1 is the last text
+
+    found = jax.vmap(take)(whole, places)
     return jax.lax.reshape(found, (shards * count, width), out_sharding=PartitionSpec(BATCH, None))
 
 
@@ -98,7 +103,9 @@ def loss_and_accuracy(
     """InfoNCE of the global batch. `key` switches LoRA dropout on."""
     queries, passages = encode(objective, trained, frozen, batch, key)
     with jax.named_scope("loss"):
-        return infonce(queries, passages, objective.loss)
+        parts = (batch.temperatures, batch.in_batch, batch.passages >= 0)
+        terms = Terms._make(jax.lax.reshape(part, (part.size,), out_sharding=PartitionSpec(BATCH)) for part in parts)
+        return infonce(queries, passages, terms, objective.loss)
 
 
 def make_step(objective: Objective, optimiser: optax.GradientTransformation, rate: optax.Schedule) -> jax.stages.Wrapped:

@@ -12,63 +12,66 @@ from typing import TypeVar
 import jax
 import jax.numpy as jnp
 from jax.sharding import PartitionSpec, reshard
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Float
 
+from e5jax.learner.candidates import Asked, Offered, candidates
 from e5jax.mesh import BATCH
 
+Held = tuple[Float[Array, "held d"], Offered]  # passages that a device has at hand, and what is known of them
+Saved = tuple[Array, Asked, Held, Array, Array]
 S = TypeVar("S")
 Sums = TypeVar("Sums", Array, None)
-SPREAD, WHOLE, ONE_EACH = PartitionSpec(BATCH, None), PartitionSpec(None, None), PartitionSpec(BATCH)
+ROWS, ONE_EACH = PartitionSpec(BATCH, None), PartitionSpec(BATCH)
+SPREAD, WHOLE = (ROWS, ONE_EACH), (PartitionSpec(None, None), PartitionSpec(None))
 
 _product = partial(jnp.einsum, precision="highest")  # as in `loss`, and for the same reason
 
 
 def _losses_and_hits(
-    queries: Float[Array, "q d"], passages: Float[Array, "p d"], block: int, ring: bool
+    queries: Float[Array, "q d"], passages: Float[Array, "p d"], asked: Asked, offered: Offered, block: int, ring: bool
 ) -> tuple[Float[Array, " q"], Float[Array, " q"]]:
     """Loss of each query, and 1 where its own passage wins; `streamed` is this with its gradient.
 
-    Rows of both are spread over `BATCH`, query i belongs to passage i · p / q. Of equal scores the lowest passage wins.
+    Rows of all arrays are spread over `BATCH`, `offered` only in the ring and else whole. Of equal scores the lowest passage wins.
     """
-    return _forward(queries, passages, block, ring)[0]
+    return _forward(queries, passages, asked, offered, block, ring)[0]
 
 
-def _forward(queries: Array, passages: Array, block: int, ring: bool) -> tuple[tuple[Array, Array], tuple[Array, ...]]:
+def _forward(
+    queries: Array, passages: Array, asked: Asked, offered: Offered, block: int, ring: bool
+) -> tuple[tuple[Array, Array], Saved]:
     with jax.named_scope("gather"):
-        seen = passages if ring else reshard(passages, WHOLE)
-    forward = partial(_score, each=_each(queries, passages), block=block, ring=ring)
-    forward = jax.shard_map(forward, in_specs=(SPREAD, SPREAD if ring else WHOLE), out_specs=ONE_EACH)
-    losses, hits, top, total = forward(queries, seen)
-    return (losses, hits), (queries, seen, top, total)
+        held = (passages if ring else reshard(passages, WHOLE[0])), offered
+    forward = partial(_score, block=block, ring=ring)
+    forward = jax.shard_map(forward, in_specs=(ROWS, ONE_EACH, SPREAD if ring else WHOLE), out_specs=ONE_EACH)
+    losses, hits, top, total = forward(queries, asked, held)
+    return (losses, hits), (queries, asked, held, top, total)
 
 
 def _backward(
-    block: int, ring: bool, saved: tuple[Array, ...], cotangents: tuple[Array, Array]
-) -> tuple[Float[Array, "q d"], Float[Array, "p d"]]:
-    queries, seen, top, total = saved
-    backward = partial(_pull_back, each=_each(queries, seen), block=block, ring=ring)
-    specs = (SPREAD, SPREAD if ring else WHOLE, ONE_EACH, ONE_EACH, ONE_EACH)
-    return jax.shard_map(backward, in_specs=specs, out_specs=SPREAD)(queries, seen, top, total, cotangents[0])
+    block: int, ring: bool, saved: Saved, cotangents: tuple[Array, Array]
+) -> tuple[Float[Array, "q d"], Float[Array, "p d"], None, None]:
+    backward = partial(_pull_back, block=block, ring=ring)
+    specs = (ROWS, ONE_EACH, SPREAD if ring else WHOLE, ONE_EACH, ONE_EACH, ONE_EACH)
+    return *jax.shard_map(backward, in_specs=specs, out_specs=ROWS)(*saved, cotangents[0]), None, None
 
 
-streamed = jax.custom_vjp(_losses_and_hits, nondiff_argnums=(2, 3))
+streamed = jax.custom_vjp(_losses_and_hits, nondiff_argnums=(4, 5))
 streamed.defvjp(_forward, _backward)
 
 
 # --- On one device: its queries, and the passages it holds ------------------------------------------------------------
 
 
-def _score(
-    queries: Float[Array, "q d"], passages: Float[Array, "held d"], *, each: int, block: int, ring: bool
-) -> tuple[Array, ...]:
+def _score(queries: Float[Array, "q d"], asked: Asked, held: Held, *, block: int, ring: bool) -> tuple[Array, ...]:
     """(loss, hit, highest score, sum of exponentials relative to it), each `[q]`."""
-    mine = _own(queries, each)
+    mine = asked.positive
 
-    def add(state: tuple[Array, ...], part: tuple[Array, Array]) -> tuple[tuple[Array, ...], None]:
+    def add(state: tuple[Array, ...], part: Held) -> tuple[tuple[Array, ...], None]:
         top, total, own, best = state
-        passages, first = part
-        with jax.named_scope("scores"):
-            scores = _product("qd,bd->qb", queries, passages)
+        passages, offered = part
+        scores = _scores(queries, passages, asked, offered)
+        first = offered.number[0]
         highest, winner = jnp.max(scores, axis=-1), first + jnp.argmax(scores, axis=-1)
         new = jnp.maximum(top, highest)
         total = total * jnp.exp(top - new) + jnp.sum(jnp.exp(scores - new[:, None]), axis=-1)
@@ -80,81 +83,68 @@ def _score(
         return (new, total, own, jnp.where(wins, winner, best)), None
 
     zero = jnp.zeros_like(mine, jnp.float32)
-    start = (zero - jnp.inf, zero, zero, jnp.full_like(mine, -1))
-    (top, total, own, best), _ = _visit(add, start, passages, None, block=block, ring=ring)
+    # Not -inf, which a block without candidates would subtract from itself. Any score is above the lowest number there is.
+    start = (zero + jnp.finfo(jnp.float32).min, zero, zero, jnp.full_like(mine, -1))
+    (top, total, own, best), _ = _visit(add, start, held, None, block=block, ring=ring)
     # The largest two are subtracted first: their difference is exact where they are close.
     return jnp.log(total) + (top - own), (best == mine).astype(jnp.float32), top, total
 
 
 def _pull_back(
-    queries: Array, passages: Array, top: Array, total: Array, cotangent: Array, *, each: int, block: int, ring: bool
+    queries: Array, asked: Asked, held: Held, top: Array, total: Array, cotangent: Array, *, block: int, ring: bool
 ) -> tuple[Float[Array, "q d"], Float[Array, "p d"]]:
     """Gradients of the device's queries and of the passages that live on it."""
-    mine = _own(queries, each)
 
-    def add(gradient: Array, part: tuple[Array, Array]) -> tuple[Array, Array]:
-        passages, first = part
-        with jax.named_scope("scores"):
-            scores = _product("qd,bd->qb", queries, passages)
+    def add(gradient: Array, part: Held) -> tuple[Array, Array]:
+        passages, offered = part
+        scores = _scores(queries, passages, asked, offered)
         # Not exp(score - logsumexp): near 50 float32 rounds a logsumexp by 2e-6, which softmax - one-hot would show.
         share = jnp.exp(scores - top[:, None]) * (cotangent / total)[:, None]
-        own = (mine - first)[:, None] == jnp.arange(len(passages))[None]
+        own = asked.positive[:, None] == offered.number[None]
         share = share - jnp.where(own, cotangent[:, None], 0)
         gradient = gradient + _product("qb,bd->qd", share, passages)
         return gradient, _product("qb,qd->bd", share, queries)
 
-    sums = jax.lax.pcast(jnp.zeros(passages.shape, jnp.float32), BATCH, to="varying")
-    of_queries, of_passages = _visit(add, jnp.zeros_like(queries), passages, sums, block=block, ring=ring)
+    sums = jax.lax.pcast(jnp.zeros(held[0].shape, jnp.float32), BATCH, to="varying")
+    of_queries, of_passages = _visit(add, jnp.zeros_like(queries), held, sums, block=block, ring=ring)
     if not ring:  # every device has a part of the gradient of every passage
         with jax.named_scope("gather"):
             of_passages = jax.lax.psum_scatter(of_passages, BATCH, scatter_dimension=0, tiled=True)
     return of_queries, of_passages
 
 
+def _scores(queries: Float[Array, "q d"], passages: Float[Array, "b d"], asked: Asked, offered: Offered) -> Float[Array, "q b"]:
+    """-inf for what is no candidate: no share of the softmax, no gradient, never the highest."""
+    with jax.named_scope("scores"):
+        return jnp.where(candidates(asked, offered), _product("qd,bd->qb", queries, passages), -jnp.inf)
+
+
 def _visit(
-    step: Callable[[S, tuple[Array, Array]], tuple[S, Sums]],
-    state: S,
-    passages: Float[Array, "held d"],
-    sums: Sums,
-    *,
-    block: int,
-    ring: bool,
+    step: Callable[[S, Held], tuple[S, Sums]], state: S, held: Held, sums: Sums, *, block: int, ring: bool
 ) -> tuple[S, Sums]:
-    """Folds `step(state, (block of passages, number of its first))` over all passages of the batch.
+    """Folds `step(state, block of passages)` over all passages of the batch.
 
     What `step` gives for each passage is added to `sums`, which travels with the passages and is home again at the end.
     """
-    held, width = passages.shape
+    count, width = held[0].shape
     turns = jax.lax.axis_size(BATCH) if ring else 1
-    size = min(block, held)
-    whole = held - held % size  # the rest is a smaller block of its own
+    size = min(block, count)
+    whole = count - count % size  # the rest is a smaller block of its own
 
-    def turn(carry: tuple[S, Array, Sums], number: Array) -> tuple[tuple[S, Array, Sums], None]:
-        state, passages, sums = carry
-        first = (jax.lax.axis_index(BATCH) - number) % turns * held
-        blocks = passages[:whole].reshape(-1, size, width), first + jnp.arange(0, whole, size)
+    def turn(carry: tuple[S, Held, Sums], _: None) -> tuple[tuple[S, Held, Sums], None]:
+        state, held, sums = carry
+        blocks = jax.tree.map(lambda x: x[:whole].reshape(-1, size, *x.shape[1:]), held)
         state, found = jax.lax.scan(step, state, blocks)
         found = jax.tree.map(lambda x: x.reshape(whole, width), found)
-        if whole < held:
-            state, rest = step(state, (passages[whole:], first + whole))
+        if whole < count:
+            state, rest = step(state, jax.tree.map(lambda x: x[whole:], held))
             found = jax.tree.map(lambda x, y: jnp.concatenate([x, y]), found, rest)
         sums = jax.tree.map(jnp.add, sums, found)
         if turns > 1:
             onwards = [(device, (device + 1) % turns) for device in range(turns)]
             with jax.named_scope("gather"):
-                passages, sums = jax.tree.map(lambda x: jax.lax.ppermute(x, BATCH, onwards), (passages, sums))
-        return (state, passages, sums), None
+                held, sums = jax.tree.map(lambda x: jax.lax.ppermute(x, BATCH, onwards), (held, sums))
+        return (state, held, sums), None
 
-    (state, _, sums), _ = jax.lax.scan(turn, (state, passages, sums), jnp.arange(turns))
+    (state, _, sums), _ = jax.lax.scan(turn, (state, held, sums), length=turns)
     return state, sums
-
-
-def _each(queries: Array, passages: Array) -> int:
-    """Passages a query, its own the first of them."""
-    return passages.shape[0] // queries.shape[0]
-
-
-def _own(queries: Array, each: int) -> Int[Array, " q"]:
-    """The numbers, in the global batch, of the own passages of this device's queries."""
-    count = queries.shape[0]
-    return each * (jax.lax.axis_index(BATCH) * count + jnp.arange(count))

@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 
 from e5jax.config import Batch, Data, Tokens, Training
-from e5jax.data.batches import make_batches
+from e5jax.data.batches import make_batches, refuse_alone
 from e5jax.data.source import ExampleSource
 from e5jax.data.vocabulary import train_tokenizer
 from e5jax.errors import ConfigError
-from e5jax.records import Example
+from e5jax.records import Example, Ids
 from e5jax.tokens import TextTokenizer, query_text
 from tests import tiny
 
@@ -84,11 +84,10 @@ def read(tokenizer):
     assert len(text_of) == len(known)
 
     def texts(batch) -> Texts:
-        found = [[text_of[tuple(ids)] for ids in part] for part in tiny.unpack(batch)]
+        found = [[text_of[tuple(ids)] for ids in (one.query, *one.passages)] for one in tiny.unpack(batch)]
         assert np.sum(batch.ends >= 0) == sum(map(len, found))
-        queries, passages = found
-        each = len(passages) // len(queries)
-        return Texts(queries, passages[::each], [text for place, text in enumerate(passages) if place % each])
+        negatives = [text for one in found for text in one[2:]]
+        return Texts([one[0] for one in found], [one[1] for one in found], negatives)
 
     return texts
 
@@ -180,9 +179,9 @@ def test_every_positive_is_chosen_in_some_epoch_and_one_at_a_time(make_from, tok
     asked = {tuple(ids): text for text, ids in zip(texts, tokenizer(texts), strict=True)}
     counts = Counter()
     for i in range(60):
-        queries, positives = tiny.unpack(batches[i])
-        found = [known[tuple(ids)] for ids in positives]
-        assert [query_text(f"query {text.split()[-1]}", TASK) for text in found] == [asked[tuple(ids)] for ids in queries]
+        examples = tiny.unpack(batches[i])
+        found = [known[tuple(ids)] for one in examples for ids in one.passages]
+        assert [query_text(f"query {text.split()[-1]}", TASK) for text in found] == [asked[tuple(one.query)] for one in examples]
         counts.update(found)
     assert set(counts) == {f"{word} {i}" for word in ("answer", "other", "third") for i in range(COUNT)}
     by_word = [sum(counts[f"{word} {i}"] for i in range(COUNT)) for word in ("answer", "other", "third")]
@@ -228,3 +227,25 @@ def test_too_few_examples_are_refused_with_both_numbers(make):
 def test_as_many_examples_as_queries_are_enough(make, read):
     batches = make(run(queries=COUNT, negatives=0))
     assert [sorted(numbers(read(batches[i]).queries)) for i in range(2)] == [list(range(COUNT))] * 2
+
+
+@pytest.mark.parametrize(("passages", "in_batch", "queries"), [(1, True, 1), (1, False, 1), (1, False, 3)])
+def test_queries_without_any_negative_are_refused_by_name(passages, in_batch, queries):
+    examples = [example(i)._replace(source="nli") for i in range(queries)]
+    ids = [Ids([1, 2], [[1, 2]] * 2, 1.0, in_batch) for _ in range(queries)]
+    ids[-1] = ids[-1]._replace(passages=[[1, 2]] * passages)
+    with pytest.raises(ConfigError) as caught:
+        refuse_alone(examples, ids)
+    for words in (f"1 of the {queries} queries", f"'id{queries - 1}' (source 'nli')", "hard negatives"):
+        assert words in str(caught.value)
+    assert "id0" not in str(caught.value) or queries == 1
+
+
+@pytest.mark.parametrize(("passages", "in_batch", "queries"), [(2, False, 1), (2, True, 1), (1, True, 2)])
+def test_a_negative_of_either_kind_is_enough(passages, in_batch, queries):
+    refuse_alone([example(i) for i in range(queries)], [Ids([1, 2], [[1, 2]] * passages, 1.0, in_batch)] * queries)
+
+
+def test_a_batch_of_one_pair_is_refused(make):
+    with pytest.raises(ConfigError, match="1 of the 1 queries of a batch have no negative"):
+        make(run(queries=1, negatives=0))[0]

@@ -2,6 +2,7 @@
 
 import re
 from functools import cache, partial
+from typing import NamedTuple
 
 import jax
 import numpy as np
@@ -12,9 +13,11 @@ from sentence_transformers import SentenceTransformer
 from sentence_transformers.sentence_transformer.losses import MultipleNegativesRankingLoss
 
 from e5jax.config import Loss
+from e5jax.learner.candidates import Terms
 from e5jax.learner.loss import infonce
 from e5jax.mesh import BATCH
 from tests import tiny
+from tests.learner import exact
 
 MESHES = [(1, 1, 1), (8, 1, 1), (4, 2, 1), (2, 2, 2)]
 SCORES = ["dense", "chunked", "ring"]
@@ -35,71 +38,91 @@ def vectors(queries: int, passages: int, seed: int = 0) -> tuple[np.ndarray, np.
     return unit(q), unit(p)
 
 
+def alike(queries: int, passages: int, temperature: float) -> Terms:
+    """No query lacks a negative or differs from the others."""
+    return Terms(np.full(queries, temperature, np.float32), np.ones(queries, np.bool_), np.ones(passages, np.bool_))
+
+
+def mixed(queries: int, passages: int) -> Terms:
+    """Every combination of temperature, in-batch negatives and number of hard negatives."""
+    number, place = np.arange(queries), np.arange(passages // queries)
+    temperatures, in_batch = np.array([0.02, 0.5], np.float32)[number % 2], number // 2 % 2 == 0
+    return Terms(temperatures, in_batch, (place <= number[:, None] // 4 % len(place)).ravel())
+
+
 def compiled(shapes: list[tuple[int, int]], loss: Loss, on: jax.sharding.Mesh, options: dict | None = None) -> jax.stages.Compiled:
     """Loss, accuracy and both gradients of vectors whose rows are spread over the mesh."""
-    spread = NamedSharding(on, PartitionSpec(BATCH, None))
+    spread = NamedSharding(on, PartitionSpec(BATCH))
+    vectors = [jax.ShapeDtypeStruct(shape, np.float32, sharding=spread) for shape in shapes]
+    (queries, _), (passages, _) = shapes
+    dtypes = zip((queries, queries, passages), (np.float32, np.bool_, np.bool_), strict=True)
+    terms = Terms._make(jax.ShapeDtypeStruct((count,), dtype, sharding=spread) for count, dtype in dtypes)
     run = jax.jit(jax.value_and_grad(partial(infonce, loss=loss), argnums=(0, 1), has_aux=True), compiler_options=options)
     with jax.set_mesh(on):
-        return run.lower(*(jax.ShapeDtypeStruct(shape, np.float32, sharding=spread) for shape in shapes)).compile()
+        return run.lower(*vectors, terms).compile()
 
 
-def contrast(q: np.ndarray, p: np.ndarray, loss: Loss, sizes: tuple[int, int, int]) -> tuple:
+def contrast(q: np.ndarray, p: np.ndarray, loss: Loss, sizes: tuple[int, int, int], terms: Terms | None = None) -> tuple:
     """((loss, accuracy), (gradient of queries, of passages)) on a mesh of these sizes."""
     on = tiny.mesh(*sizes)
-    return jax.device_get(compiled([q.shape, p.shape], loss, on, tiny.FAST)(*tiny.rows(on, q, p)))
-
-
-def in_numpy(q: np.ndarray, p: np.ndarray, temperature: float) -> tuple:
-    """The same in float64, from the formula."""
-    q, p = q.astype(np.float64), p.astype(np.float64)
-    scores, here = q @ p.T / temperature, np.arange(len(q))
-    own = here * (len(p) // len(q))
-    top = scores.max(axis=1, keepdims=True)
-    shares = np.exp(scores - top)
-    totals = shares.sum(axis=1, keepdims=True)
-    loss = np.mean(np.log(totals[:, 0]) + top[:, 0] - scores[here, own])
-    of_scores = shares / totals
-    of_scores[here, own] -= 1
-    of_scores /= len(q) * temperature
-    return (loss, np.mean(scores.argmax(axis=1) == own)), (of_scores @ p, of_scores.T @ q)
+    terms = Terms._make(tiny.rows(on, *(terms or alike(len(q), len(p), loss.temperature))))
+    return jax.device_get(compiled([q.shape, p.shape], loss, on, tiny.FAST)(*tiny.rows(on, q, p), terms))
 
 
 def distance(found: np.ndarray, wanted: np.ndarray) -> float:
     return float(np.linalg.norm(found - wanted) / np.linalg.norm(wanted))
 
 
+class Problem(NamedTuple):
+    """Vectors, and what is known of the loss."""
+
+    q: np.ndarray
+    p: np.ndarray
+    terms: Terms
+    dense: tuple  # result on a mesh
+    exact: tuple
+
+
 @cache
-def problem(queries: int, passages: int, temperature: float, sizes: tuple[int, int, int]) -> tuple:
-    """(queries, passages, dense result on this mesh, NumPy's result)."""
+def problem(queries: int, passages: int, temperature: float | None, sizes: tuple[int, int, int]) -> Problem:
+    """All queries of one temperature, or for None of any kind: what they lack would then win where it should not."""
     q, p = vectors(queries, passages)
-    p[3 * (passages // queries)] *= -1  # one query whose own passage is not the nearest
-    return q, p, contrast(q, p, Loss(temperature), sizes), in_numpy(q, p, temperature)
+    each = passages // queries
+    p[[5 * each, 6 * each]] *= -1  # queries, without in-batch negatives too, whose own passage is not the nearest
+    terms = alike(queries, passages, temperature) if temperature else mixed(queries, passages)
+    p[~terms.there] = np.repeat(q, each, axis=0)[~terms.there]
+    return Problem(q, p, terms, contrast(q, p, Loss(), sizes, terms), exact.infonce(q, p, terms))
+
+
+PROBLEMS = [(32, 96, 0.02), (24, 72, None)]
 
 
 @pytest.mark.parametrize("sizes", MESHES, ids=str)
-@pytest.mark.parametrize(("queries", "passages", "temperature"), [(32, 32, 0.02), (32, 96, 0.02), (16, 48, 1.0)])
+@pytest.mark.parametrize(("queries", "passages", "temperature"), [(32, 32, 0.02), *PROBLEMS])
 def test_dense_loss_accuracy_and_gradients_equal_numpy_in_float64(sizes, queries, passages, temperature):
-    _, _, ((loss, accuracy), found), ((wanted, share), gradients) = problem(queries, passages, temperature, sizes)
+    _, _, terms, ((loss, accuracy), found), ((wanted, share), gradients) = problem(queries, passages, temperature, sizes)
     # Scores reach 1 / temperature, the loss a few units: float32 keeps 1e-7 of either.
-    assert loss == pytest.approx(wanted, rel=1e-7, abs=1e-7 / temperature)
+    assert loss == pytest.approx(wanted, rel=1e-7, abs=1e-7 / 0.02)
     assert accuracy == pytest.approx(share, abs=1e-7)
     assert share < 1
     assert distance(found[0], gradients[0]) <= 1e-5
     assert distance(found[1], gradients[1]) <= 1e-5
+    assert not found[1][~terms.there].any()
 
 
 @pytest.mark.parametrize("sizes", MESHES, ids=str)
-@pytest.mark.parametrize(("queries", "passages", "temperature"), [(32, 96, 0.02), (16, 48, 1.0)])
+@pytest.mark.parametrize(("queries", "passages", "temperature"), PROBLEMS)
 @pytest.mark.parametrize(("scores", "block"), STREAMED)
 def test_neither_blocks_nor_the_ring_change_loss_accuracy_or_gradients(sizes, queries, passages, temperature, scores, block):
-    q, p, dense, exact = problem(queries, passages, temperature, sizes)
-    (loss, accuracy), found = contrast(q, p, Loss(temperature, scores, block), sizes)
+    q, p, terms, dense, wanted = problem(queries, passages, temperature, sizes)
+    (loss, accuracy), found = contrast(q, p, Loss(scores=scores, block=block), sizes, terms)
     assert loss == pytest.approx(dense[0][0], rel=1e-6, abs=1e-6)
-    assert loss == pytest.approx(exact[0][0], rel=1e-6, abs=1e-6)
+    assert loss == pytest.approx(wanted[0][0], rel=1e-6, abs=1e-6)
     assert accuracy == dense[0][1]
     for number in (0, 1):  # queries, passages
         assert distance(found[number], dense[1][number]) <= 1e-5
-        assert distance(found[number], exact[1][number]) <= 1e-5
+        assert distance(found[number], wanted[1][number]) <= 1e-5
+    assert not found[1][~terms.there].any()
 
 
 @pytest.mark.parametrize("scores", SCORES)
@@ -155,12 +178,12 @@ def test_scores_of_either_sign_do_not_overflow(scores, temperature):
     q, p = vectors(16, 32, seed=3)
     p[:16:2], p[16::2], p[1::2] = q[:8], -q[8:], -q  # half of the queries score their own passage highest of all, half lowest
     (loss, accuracy), gradients = contrast(q, p, Loss(temperature, scores, 5), (8, 1, 1))
-    (wanted, share), exact = in_numpy(q, p, temperature)
+    (wanted, share), gradients64 = exact.infonce(q, p, alike(16, 32, temperature))
     assert loss == pytest.approx(wanted, rel=1e-6)
     assert accuracy == share == 0.5
     for number in (0, 1):
         # Scores reach 1 / temperature, of which float32 keeps 1e-7: an error of the exponent.
-        assert distance(gradients[number], exact[number]) <= 1e-6 / temperature
+        assert distance(gradients[number], gradients64[number]) <= 1e-6 / temperature
 
 
 def test_a_large_batch_gives_the_same_in_blocks_as_at_once():
@@ -210,7 +233,8 @@ def test_scores_are_not_rounded_by_fast_matrix_units(scores):
     on = tiny.mesh(1, 1, 1)
     with jax.set_mesh(on):
         run = jax.value_and_grad(partial(infonce, loss=Loss(scores=scores, block=5)), argnums=(0, 1), has_aux=True)
-        lowered = jax.jit(run).lower(*tiny.rows(on, *vectors(16, 16))).as_text()
+        terms = Terms._make(tiny.rows(on, *alike(16, 16, 0.02)))
+        lowered = jax.jit(run).lower(*tiny.rows(on, *vectors(16, 16)), terms).as_text()
     products = re.findall(r"dot_general.*", lowered)
     assert len(products) >= 3
     assert all("precision = [HIGHEST, HIGHEST]" in product for product in products)

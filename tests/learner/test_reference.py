@@ -47,8 +47,8 @@ def ours() -> tuple[list[float], list[float], dict[str, np.ndarray]]:
 
 def embed(model: peft.PeftModel, batch: Rows) -> torch.Tensor:
     """Unit vectors of the last tokens, of all texts in their order."""
-    queries, passages = tiny.unpack(batch)
-    texts = [*queries, *passages[::2], *passages[1::2]]  # positives, then negatives
+    sides = zip(*((one.query, *one.passages) for one in tiny.unpack(batch)), strict=True)
+    texts = [text for side in sides for text in side]  # queries, positives, then negatives
     tokens = torch.tensor([text + [0] * (WIDTH - len(text)) for text in texts])
     mask = torch.tensor([[1] * len(text) + [0] * (WIDTH - len(text)) for text in texts])
     states = model(input_ids=tokens, attention_mask=mask).last_hidden_state

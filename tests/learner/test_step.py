@@ -8,17 +8,21 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from jax.sharding import NamedSharding, PartitionSpec
 
 from e5jax.config import Batch, Lora, Model, Optim, Tokens, Training
 from e5jax.learner import state as states
 from e5jax.learner import step as steps
 from e5jax.learner.assemble import Learner, abstract_arguments, assemble, place
-from e5jax.learner.step import loss_and_accuracy
+from e5jax.learner.candidates import Terms
+from e5jax.learner.step import encode, loss_and_accuracy, pick
+from e5jax.mesh import BATCH
 from e5jax.model import dense
 from e5jax.plan.costs import operations
 from e5jax.plan.hlo import parse
 from e5jax.records import Batch as Rows
 from tests import tiny
+from tests.learner import exact
 
 SPEC = tiny.SPEC._replace(hidden=32, ff=64, head_size=8, layers=2)
 MESHES = [(1, 1, 1), (8, 1, 1), (4, 2, 1), (2, 2, 2)]
@@ -39,7 +43,7 @@ def gradients(
     trained, frozen = tiny.place(of, tiny.numbers(of), on)
     key = jax.random.key(5) if lora and lora.dropout else None
     with jax.set_mesh(on):
-        batch = place(tiny.batch(16, 2, width=12, **layout), on)
+        batch = place(tiny.batch(16, 2, width=12, change=tiny.mixed, **layout), on)
         objective = tiny.objective(of, scores=scores, block=5, kept_chunks=kept)._replace(kept_on=kept_on)
         loss = partial(loss_and_accuracy, objective)
         run = jax.jit(jax.value_and_grad(loss, has_aux=True), compiler_options=tiny.FAST)
@@ -89,8 +93,39 @@ def test_keeping_activations_on_the_host_changes_no_bit(lora, sizes):
     assert all(np.array_equal(found[name], value) for name, value in wanted.items())
 
 
+def test_loss_is_that_of_the_examples_as_they_were_before_packing(padded):
+    of, on, examples = tiny.made(SPEC), tiny.mesh(4, 2, 1), tiny.mixed(tiny.examples(16, 2, 12))
+    with jax.set_mesh(on):
+        batch = place(tiny.batch(16, 2, 2, width=12, change=tiny.mixed, **PACKED), on)
+        run = jax.jit(partial(encode, tiny.objective(of)), compiler_options=tiny.FAST)
+        q, p = jax.device_get(run(*tiny.place(of, tiny.numbers(of), on), batch, None))
+    there = np.array([place < len(one.passages) for one in examples for place in range(3)])
+    assert 16 < there.sum() < 48
+    assert not p[~there].any()
+    temperatures, in_batch = (np.array([getattr(one, name) for one in examples]) for name in ("temperature", "in_batch"))
+    (loss, _), _ = exact.infonce(q, p, Terms(temperatures, in_batch, there))
+    assert padded(tiny.LORA)[0] == pytest.approx(loss, rel=1e-5)  # scores of other programs, lifted by 1 / temperature
+
+
+@pytest.mark.parametrize("sizes", [(1, 1, 1), (2, 2, 2)], ids=str)
+def test_a_text_that_is_not_there_is_zero_and_moves_no_other(sizes):
+    on = tiny.mesh(*sizes)
+    vectors = np.random.default_rng(0).standard_normal((2, 8, 3, 5)).astype(np.float32)  # no place is empty
+    places = np.array([[11, -1], [0, 11], [-1, -1], [5, 5]], np.int32)  # of 12 texts a shard
+    with jax.set_mesh(on):
+        spread = jax.device_put(vectors, NamedSharding(on, PartitionSpec(None, BATCH)))
+        (at,) = tiny.rows(on, places)
+        found, back = jax.vjp(lambda x: pick(x, at), spread)
+        slope = jax.device_get(back(jnp.ones_like(found))[0])
+    by_shard = vectors.reshape(2, 4, 2, 3, 5).swapaxes(0, 1).reshape(4, 12, 5)
+    wanted = [by_shard[shard, place] if place >= 0 else np.zeros(5) for shard in range(4) for place in places[shard]]
+    np.testing.assert_array_equal(found, np.stack(wanted))
+    counts = np.array([np.bincount(own[own >= 0], minlength=12) for own in places]).reshape(4, 2, 2, 3).swapaxes(0, 1)
+    np.testing.assert_array_equal(slope, np.broadcast_to(counts.reshape(2, 8, 3, 1), slope.shape))
+
+
 def test_packing_leaves_chunks_empty():
-    rows = np.any(tiny.batch(16, 2, 8, width=12, **PACKED).ends >= 0, axis=(1, 2))
+    rows = np.any(tiny.batch(16, 2, 8, width=12, change=tiny.mixed, **PACKED).ends >= 0, axis=(1, 2))
     assert list(rows) == sorted(rows, reverse=True)
     assert 3 < rows.sum() < 8  # else the tests above would show nothing about them
 
@@ -189,7 +224,7 @@ def test_steps_equal_updates_by_hand(learner, on):
             assert float(metrics.learning_rate) == pytest.approx(1e-2 * (1 - number / 10))
             assert float(metrics.finite) == 1
             assert int(metrics.real_tokens) == int(np.sum(np.asarray(batch.segments) > 0))
-            lengths = [len(text) for part in tiny.unpack(jax.device_get(batch)) for text in part]
+            lengths = [len(text) for one in tiny.unpack(jax.device_get(batch)) for text in (one.query, *one.passages)]
             assert float(metrics.squared_lengths) == sum(length**2 for length in lengths)
             has_text = np.any(np.asarray(batch.ends) >= 0, axis=(1, 2))
             assert int(metrics.computed_tokens) == np.sum(has_text) * batch.tokens[0].size

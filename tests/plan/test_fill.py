@@ -8,6 +8,7 @@ from e5jax.errors import ConfigError
 from e5jax.packing import deal, layout, pack
 from e5jax.plan import fill
 from e5jax.plan.fill import Means, Part, expected, full, parse_means
+from e5jax.records import Ids
 
 LIMIT = 64
 BATCH = Batch(queries=64, negatives=1, chunks=12, kept_chunks=3, texts_a_row=6, shards=4)
@@ -18,7 +19,7 @@ def packed(batch: Batch, means: Means) -> tuple[int, int, float]:
     queries, passages = ([[1] * n for n in part] for part in fill._draw(batch, LIMIT, means))
     own = [passages[i * 2 : i * 2 + 2] for i in range(len(queries))]
     order = deal(np.array([len(q) + sum(map(len, o)) for q, o in zip(queries, own, strict=True)]), batch.shards)
-    made = pack([queries[i] for i in order], [p for i in order for p in own[i]], layout(batch, LIMIT))
+    made = pack([Ids(queries[i], own[i], 1.0, True) for i in order], layout(batch, LIMIT))
     lengths = (np.take_along_axis(made.positions, np.maximum(made.ends, 0), -1) + 1)[made.ends >= 0]
     return int(np.any(made.ends >= 0, axis=(1, 2)).sum()), int((made.segments > 0).sum()), float(np.sum(lengths.astype(float) ** 2))
 
