@@ -10,7 +10,6 @@ REQUIREMENTS = [
 ]
 EVAL = [
     "bm25s>=0.2.14,<0.4",
-    "matplotlib>=3.10,<3.12",
     "mteb>=2.20,<2.27",
     "sentence-transformers>=5.1,<7",
     "torch>=2.10,<2.14",
@@ -18,13 +17,19 @@ EVAL = [
 ]
 DATA = [  # formats of others, cleaning
     "datasets>=4,<6",
+    "importlib_resources>=6.4,<8",  # tensorflow_datasets imports it and does not say so
     "py3langid>=0.4,<0.5",
     "pyarrow>=21,<27",
     "rensa>=0.5,<0.6",  # 0.5 changed what its signatures are
+    "tensorflow_datasets>=4.9.10,<4.10",
     "zstandard>=0.23,<0.26",
 ]
+SYNTH = ["aiohttp>=3.14.4,<4", "httpx2>=2.12,<3", "openai>=3.50,<4"]
+DEMO = ["django>=5.2,<6", "pycountry>=24.6,<27"]  # for their translations
 DEV = [
     *DATA,
+    *SYNTH,
+    *DEMO,
     "beartype>=0.22,<0.24",
     "datasketch>=2.0,<3",  # beside rensa in a benchmark
     "faiss-cpu>=1.15,<1.16",  # benchmarks/search.py
@@ -50,12 +55,15 @@ setup(
     license="Apache-2.0",
     python_requires=">=3.11,<3.14",
     packages=find_packages(include=["e5jax", "e5jax.*"]),
+    package_data={"e5jax.synth": ["*.tsv", "avoid.txt", "prompts/*.txt"]},
     install_requires=REQUIREMENTS,
     extras_require={
         "tpu": ["jax[tpu]>=0.10.2,<0.11"],
         "cuda": ["jax[cuda13]>=0.10.2,<0.11"],
         "data": DATA,
         "eval": EVAL,
+        "synth": SYNTH,
+        "demo": [*SYNTH, *DEMO],
         "dev": [*DEV, *DATA],  # tests clean data
     },
     entry_points={"console_scripts": ["e5jax=e5jax.__main__:main"]},

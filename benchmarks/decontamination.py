@@ -28,7 +28,7 @@ from typing import NamedTuple
 import numpy as np
 
 from e5jax.data.contamination import Evaluation, beir_texts
-from e5jax.data.duplicates import without_duplicates
+from e5jax.data.duplicates import Earlier, without_duplicates
 from e5jax.data.near import NearIndex, sketch
 from e5jax.data.source import ExampleSource
 from e5jax.data.texts import Removed, texts_of
@@ -109,7 +109,8 @@ def pairs(data: Path, planted: int) -> dict:
     near = [changed(one, vocabulary, chooser) for one in chooser.sample(long, planted)]
     removed: list[Removed] = []
     start = time.process_time()
-    kept = {one.id for one in without_duplicates([*examples, *equal, *near], removed.append)}
+    with Earlier() as earlier:
+        kept = {one.id for one in without_duplicates([*examples, *equal, *near], earlier, removed.append)}
     row = {
         "pairs": len(examples),
         "found": {kind: sum(one.id not in kept for one in copies) / planted for kind, copies in (("equal", equal), ("near", near))},

@@ -29,8 +29,7 @@ from typing import NamedTuple
 import jax
 
 from e5jax.config import Training
-from e5jax.data.batches import make_batches
-from e5jax.data.source import ExampleSource
+from e5jax.data.batches import batches_of
 from e5jax.learner import state
 from e5jax.learner.assemble import abstract_arguments, assemble, place
 from e5jax.loading import load
@@ -123,7 +122,7 @@ def prepare(run: Training, scratch: Training, data: Path, steps: int) -> tuple[s
     """The compiled program as text, and what takes some steps and says how long each took."""
     spec = scratch_spec(scratch, data / "tokenizer.json")
     tokenizer = TextTokenizer.from_file(data / "tokenizer.json", BOS, EOS, run.tokens.limit)
-    batches = make_batches(ExampleSource([data / "train.jsonl"], run.batch.negatives), tokenizer, run)
+    batches = batches_of([data / "train.jsonl"], tokenizer, run)
     mesh = make_mesh(run.mesh)
     with jax.set_mesh(mesh):
         learner = assemble(run, spec, jax.default_backend())

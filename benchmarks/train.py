@@ -94,8 +94,7 @@ class Ours:
     def __init__(self, args: argparse.Namespace):
         import jax
 
-        from e5jax.data.batches import make_batches
-        from e5jax.data.source import ExampleSource
+        from e5jax.data.batches import batches_of
         from e5jax.learner import state
         from e5jax.learner.assemble import abstract_arguments, assemble, place
         from e5jax.mesh import make_mesh, open_cpu
@@ -109,7 +108,7 @@ class Ours:
         self.learner = assemble(run, spec, jax.devices()[0].platform)
         made = self.learner.blueprint
         tokenizer = TextTokenizer.from_file(base / "tokenizer.json", spec.bos, spec.eos, LIMIT)
-        batches = make_batches(ExampleSource([args.work / "train.jsonl"], 0), tokenizer, run)
+        batches = batches_of([args.work / "train.jsonl"], tokenizer, run)
         self.host = [batches[i] for i in range(args.batches)]
         with jax.set_mesh(self.mesh):
             self.frozen = hf.load(base, spec, made.abstract(made.frozen, self.mesh, "float32"))
@@ -172,13 +171,12 @@ class Peer:
         import torch
 
         torch.set_num_threads(os.cpu_count() or 1)
-        from e5jax.data.batches import make_batches
-        from e5jax.data.source import ExampleSource
+        from e5jax.data.batches import batches_of
         from e5jax.tokens import TextTokenizer
 
         run = training(args.pairs, Lora(rank=16, alpha=32.0, dropout=0.0), None)
         tokenizer = TextTokenizer.from_file(args.work / "tokenizer.json", 1, 2, LIMIT)
-        batches = make_batches(ExampleSource([args.work / "train.jsonl"], 0), tokenizer, run)
+        batches = batches_of([args.work / "train.jsonl"], tokenizer, run)
         pairs = [pair for i in range(args.batches) for pair in zip(*unpack(batches[i]), strict=True)]
         grouped = sorted(pairs, key=lambda pair: len(pair[1]))
         self.batches = {False: split(pairs, args.pairs), True: split(grouped, args.pairs)}

@@ -9,12 +9,12 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from e5jax.config import Config
-from e5jax.errors import ConfigError, RunError, StoppedError
+from e5jax.data.main import add_actions
+from e5jax.errors import CONFIG, DONE, ERROR, ConfigError, RunError, StoppedError
 from e5jax.loading import load
 from e5jax.notice import STOPPED, listening
 from e5jax.workdir import Workdir, read_config
 
-DONE, ERROR, CONFIG = 0, 1, 3
 DEFAULT_RUNS = Path("runs")
 
 
@@ -53,14 +53,19 @@ def parser() -> argparse.ArgumentParser:
         return stage
 
     _add_config(add("run", _run, "all stages of a config, one after the other; finished ones are skipped"))
-    _add_data(add("data", _data, "builds the training data of a config, or converts what others publish"))
+    data = add("data", _data, "builds the training data of a config; or an action on files")
+    _add_config(data, required=False)
+    add_actions(data)
     _add_config(add("train", _train, "trains; the same command resumes"))
     exporter = add("export", _export, "writes the newest checkpoint of a run as a Hugging Face folder")
     exporter.add_argument("--workdir", type=Path, required=True, metavar="DIR", help="directory of the run")
     exporter.add_argument("--output", type=Path, required=True, metavar="DIR", help="folder to write; replaced if it is there")
     exporter.add_argument("--format", choices=("merged",), default="merged", help="merged: adapters folded into the base")
-    evaluator = add("eval", _eval, "runs MTEB tasks on a model folder")
-    evaluator.add_argument("--model", type=Path, required=True, metavar="DIR", help="Hugging Face folder of the model")
+    evaluator = add("eval", _eval, "runs MTEB tasks on a model folder, or writes the texts they would give a model")
+    what = evaluator.add_mutually_exclusive_group(required=True)
+    what.add_argument("--model", type=Path, metavar="DIR", help="Hugging Face folder of the model")
+    texts = "writes texts.jsonl, which `e5jax data clean --evaluation` keeps out of training data"
+    what.add_argument("--texts", action="store_true", help=texts)
     evaluator.add_argument("--tasks", required=True, metavar="A,B", help="MTEB tasks, folders in BEIR layout, or both")
     evaluator.add_argument("--output", type=Path, required=True, metavar="DIR", help="where results.json and mteb's own results go")
     evaluator.add_argument(
@@ -72,6 +77,7 @@ def parser() -> argparse.ArgumentParser:
     keeper.add_argument("--workdir", type=Path, required=True, metavar="DIR", help="directory of the run")
     keeper.add_argument("--step", type=int, metavar="N", help="of show (default: the newest)")
     _add_mine(add("mine", _mine, "finds hard negatives for records with a model; the same command goes on where it was"))
+    _add_synth(add("synth", _synth, "generates training examples with a language model; the same command goes on where it was"))
     _add_plan(add("plan", _plan, "compiles a config's training step for a machine that is not here, and says what it needs"))
     return top
 
@@ -79,27 +85,6 @@ def parser() -> argparse.ArgumentParser:
 def _add_config(stage: argparse.ArgumentParser, required: bool = True) -> None:
     stage.add_argument("--config", required=required, metavar="FILE", help="Python config file; --config.field=value overrides it")
     stage.add_argument("--workdir", type=Path, metavar="DIR", help="directory of the run (default: runs/ and the config's name)")
-
-
-def _add_data(stage: argparse.ArgumentParser) -> None:
-    _add_config(stage, required=False)
-    stage.set_defaults(refuse=stage.error)
-    actions = stage.add_subparsers(dest="action", metavar="ACTION")
-    text = "writes data in any format that docs/data.md lists as JSONL, and beside it what was left out and why"
-    converter = actions.add_parser("convert", help=text, description=text, allow_abbrev=False)
-    converter.set_defaults(go=_convert)
-    converter.add_argument("--from", dest="format", default="auto", metavar="FORMAT", help="its name (default: %(default)s)")
-    converter.add_argument("--input", type=Path, required=True, metavar="PATH", help="file or folder; of datasets also owner/name")
-    converter.add_argument(
-        "--output", type=Path, required=True, metavar="FILE", help="JSONL file to write; replaced if it is there"
-    )
-    converter.add_argument("--instruction", default="", metavar="TEXT", help="bare task, for formats that have none")
-    converter.add_argument("--language", default="", metavar="CODE", help="ISO code, for formats that have none")
-    converter.add_argument("--source", default="", metavar="NAME", help="name of the set (default: that of the file)")
-    converter.add_argument("--split", default="train", metavar="NAME", help="of beir, msmarco and datasets (default: %(default)s)")
-    columns = "columns of tables: query=title,positive=body"
-    converter.add_argument("--columns", default="", metavar="OURS=THEIRS,…", help=columns)
-    converter.add_argument("--ratio", type=float, metavar="X", help="most decompressed bytes per compressed one (default: 200)")
 
 
 def _add_mine(stage: argparse.ArgumentParser) -> None:
@@ -118,6 +103,10 @@ def _add_mine(stage: argparse.ArgumentParser) -> None:
         ("relative-margin", float, None, "the same as a share of the positive's score; 0.05 is at most 95 %% of it"),
         ("min-score", float, None, "of a negative"),
         ("max-score", float, None, "of a negative"),
+        ("teacher-absolute-margin", float, None, "the same of the teacher's scores, which --scores brings"),
+        ("teacher-relative-margin", float, None, "the same of the teacher's scores"),
+        ("teacher-min-score", float, None, "by the teacher"),
+        ("teacher-max-score", float, None, "by the teacher"),
         ("pick", str, "top", "top: the best ranks that are left; random: any, by --seed"),
         ("short", str, "drop", "what becomes of records with too few negatives: drop or keep"),
         ("seed", int, 0, "of --pick=random"),
@@ -126,6 +115,13 @@ def _add_mine(stage: argparse.ArgumentParser) -> None:
         said = "" if default is None else " (default: %(default)s)"
         stage.add_argument(f"--{name}", type=kind, default=default, help=text + said)
     stage.add_argument("--instruction", help="instead of each record's own; empty for none")
+    stage.add_argument("--scores", metavar="FILE", help="a teacher's scores of pairs, JSONL (docs/mining.md)")
+
+
+def _add_synth(stage: argparse.ArgumentParser) -> None:
+    stage.add_argument("--config", required=True, metavar="FILE", help="Python config file; --config.field=value overrides it")
+    stage.add_argument("--output", type=Path, metavar="DIR", help="directory of the run (default: runs/ and the config's name)")
+    stage.add_argument("--dry-run", action="store_true", help="asks nothing: prints requests, tokens, cost and prompts")
 
 
 def _add_plan(stage: argparse.ArgumentParser) -> None:
@@ -161,22 +157,8 @@ def _run(args: argparse.Namespace, overrides: list[str], only: str | None = None
 
 def _data(args: argparse.Namespace, overrides: list[str]) -> None:
     if args.config is None:
-        args.refuse("--config=FILE is missing; or name an action: convert")
+        args.refuse()
     _run(args, overrides, only="data")
-
-
-def _convert(args: argparse.Namespace, overrides: list[str]) -> None:
-    if overrides:
-        raise ConfigError(f"{overrides[0]}: `e5jax data convert` takes no --config")
-    from e5jax.data.convert import convert, rejects_of
-    from e5jax.data.readers.outcome import Limits, Options
-
-    pairs = [pair.partition("=") for pair in args.columns.split(",") if pair]
-    limits = Limits() if args.ratio is None else Limits(ratio=args.ratio)
-    columns = {ours: theirs for ours, _, theirs in pairs}
-    options = Options(args.instruction, args.language, args.source, args.split, columns, limits)
-    print(convert(args.input, args.output, args.format, options))
-    print(f"data: {args.output}; what was left out: {rejects_of(args.output)}", flush=True)
 
 
 def _train(args: argparse.Namespace, overrides: list[str]) -> None:
@@ -220,6 +202,12 @@ def _mine(args: argparse.Namespace, _: list[str]) -> int:
     from e5jax.mine.main import main as mine
 
     return mine(args.model, args.input, None if args.corpus == "from-records" else Path(args.corpus), args.output, rules)
+
+
+def _synth(args: argparse.Namespace, overrides: list[str]) -> int:
+    from e5jax.synth.main import main as synth
+
+    return synth(args.config, overrides, args.output or DEFAULT_RUNS / Path(args.config).stem, args.dry_run)
 
 
 def _plan(args: argparse.Namespace, overrides: list[str]) -> int:

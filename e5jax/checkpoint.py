@@ -22,6 +22,7 @@ from e5jax.errors import ConfigError, RunError
 from e5jax.retention import Retention, clear, expire, newest_sound, quarantine
 
 Identity = Mapping[str, str]  # what a resumed run must share with the first one: fingerprints of data, base, tokenizer
+SHOWN = 40  # characters of an entry that differs
 NONE = -1
 
 
@@ -140,4 +141,5 @@ class Checkpoints:
 
 
 def _short(value: object) -> str:
-    return json.dumps(value)[:20]
+    text = json.dumps(value, ensure_ascii=False)
+    return text if len(text) <= SHOWN else f"{text[:SHOWN]}…"

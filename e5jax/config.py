@@ -1,14 +1,10 @@
-"""The typed configuration tree, and its JSON. Files and overrides are read by `loading`, values checked by `validate`."""
+"""The typed configuration tree. Files and overrides are read by `loading`, values checked by `validate`, JSON is `snapshot`."""
 
-import dataclasses
-import json
-import types
 import typing
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Literal
 
-from e5jax.errors import ConfigError
+from e5jax.mixture import Mixture
 
 Pooling = Literal["last", "mean"]
 Dtype = Literal["float32", "bfloat16"]
@@ -17,9 +13,12 @@ KeptOn = Literal["device", "host"]
 Quantisation = Literal["none", "int8", "int4"]
 Kernel = Literal["auto", "xla", "blockwise", "cudnn", "splash"]
 Scores = Literal["dense", "chunked", "ring"]
+Format = Literal["auto", "schema", "json", "text"]
+Api = Literal["chat", "batch"]
 Target = Literal["q", "k", "v", "o", "gate", "up", "down"]
 StageName = Literal["data", "pretrain", "train", "export", "eval"]
 TARGETS: tuple[Target, ...] = typing.get_args(Target)
+Tree = typing.TypeVar("Tree")
 
 
 @dataclass(slots=True)
@@ -35,11 +34,16 @@ class Harvest:
 
 @dataclass(slots=True)
 class Data:
-    """Where training examples come from: `harvest` builds them, or `files` names JSONL of `records.Example`."""
+    """Where training examples come from: `harvest` builds them, `files` names one set's, or `mixture` several sets'.
+
+    Files go before the mixture, and the mixture before the harvest: `--config.data.files` trains on those files alone.
+    """
 
     harvest: Harvest | None = None
     files: tuple[str, ...] = ()
+    mixture: Mixture = field(default_factory=Mixture)
     instructions: bool = True  # False drops the task instruction from every query
+    workers: int = 0  # processes that tokenise and pack ahead; 0: a thread of this process
 
 
 @dataclass(slots=True)
@@ -209,6 +213,50 @@ class Eval:
 
 
 @dataclass(slots=True)
+class LanguageModel:
+    """A model that answers requests, and what it costs. Prices are money per million tokens, in any one currency."""
+
+    name: str = ""
+    share: float = 1.0  # of the requests, relative to the other models'
+    prompt_price: float | None = None
+    completion_price: float | None = None
+    batch_price: float = 0.5  # of a token asked for through the Batch API, relative to the prices above
+
+
+@dataclass(slots=True)
+class Endpoint:
+    """Where requests go: OpenAI, Azure, or anything that speaks its protocol. Keys come from the environment or a file only."""
+
+    models: tuple[LanguageModel, ...] = ()
+    base_url: str = ""  # empty: OPENAI_BASE_URL, or OpenAI's own; demo: canned replies, from this machine
+    azure_version: str = ""  # the `api-version`: `base_url` is then the address of an Azure resource, models its deployments
+    key_variable: str = "OPENAI_API_KEY"  # the environment variable that holds the key
+    key_file: str = ""  # instead of the variable
+    headers: tuple[str, ...] = ()  # `Name: value`, where `$NAME` as value stands for that environment variable
+    plain_http: bool = False  # True: keys and texts may go unencrypted to another machine
+    proxies: bool = False  # True: HTTPS_PROXY and the like are heeded
+    api: Api = "chat"  # batch: the Batch API, cheaper and within a day; `concurrency` is then the most requests of a batch
+    poll: float = 30.0  # seconds between two looks at a batch
+    format: Format = "auto"  # how a reply is held to its schema; auto: the best that the endpoint takes
+    concurrency: int = 64  # requests on their way at any time
+    requests_a_minute: int = 0  # 0: what the endpoint allows is found out
+    tokens_a_minute: int = 0
+    timeout: float = 300.0  # seconds for one request, from the first byte sent to the last one received
+    tries: int = 8  # of one request, before it is given up for this run
+    patience: float = 600.0  # seconds without any answer, after which the run stops
+    reply_bytes: int = 1_000_000  # the longest body that is read
+
+
+@dataclass(slots=True)
+class Budget:
+    """What a run may use up, earlier runs of the same journal included. It is overrun by no more than what is on its way."""
+
+    money: float | None = None
+    tokens: int | None = None
+    requests: int | None = None
+
+
+@dataclass(slots=True)
 class Training:
     """All that one training run is made of."""
 
@@ -234,59 +282,3 @@ class Config(Training):
     stages: tuple[str, ...] = ("train", "export", "eval")
     pretrain: Training | None = None
     eval: Eval = field(default_factory=Eval)
-
-
-# --- JSON ------------------------------------------------------------------------------------------------------
-
-
-def to_json(config: Training) -> str:
-    """The whole tree as JSON, readable by `from_json`."""
-    return json.dumps(dataclasses.asdict(config), indent=2) + "\n"
-
-
-def from_json(text: str) -> Config:
-    """Inverse of `to_json` for a `Config`; raises ConfigError for a field that this version does not know."""
-    try:
-        values = json.loads(text)
-    except ValueError as error:
-        raise ConfigError(f"config.json is not JSON ({error})") from error
-    return _build(Config, values, "config")
-
-
-def _build(cls: type, values: object, where: str) -> typing.Any:
-    if not isinstance(values, dict):
-        raise ConfigError(f"{where} is {values!r}, not the fields of a {cls.__name__}")
-    hints = typing.get_type_hints(cls)
-    if unknown := sorted(set(values) - set(hints)):
-        raise ConfigError(f"{where} has fields this version of e5jax does not know: {', '.join(unknown)}")
-    made = {}
-    for name, value in values.items():
-        made[name] = _value(without_none(hints[name]), value, f"{where}.{name}")
-    return cls(**made)
-
-
-def _value(hint: object, value: typing.Any, where: str) -> typing.Any:
-    if value is not None and dataclasses.is_dataclass(hint):
-        return _build(typing.cast(type, hint), value, where)
-    return tuple(value) if isinstance(value, list) else value
-
-
-def differences(old: Training, new: Training) -> list[str]:
-    """Names the fields that differ, as `field: old -> new`."""
-    a, b = (dict(_leaves(dataclasses.asdict(c))) for c in (old, new))
-    return [f"{key}: {a.get(key)!r} -> {b.get(key)!r}" for key in sorted(a | b) if a.get(key) != b.get(key)]
-
-
-def _leaves(tree: object, path: str = "config") -> Iterator[tuple[str, object]]:
-    if isinstance(tree, dict):
-        for key, value in tree.items():
-            yield from _leaves(value, f"{path}.{key}")
-    else:
-        yield path, tree
-
-
-def without_none(hint: object) -> object:
-    """`X | None` -> `X`."""
-    if isinstance(hint, types.UnionType):
-        return next(arg for arg in typing.get_args(hint) if arg is not types.NoneType)
-    return hint

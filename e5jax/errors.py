@@ -1,5 +1,7 @@
 """What stops a run, each with its exit code."""
 
+DONE, ERROR, CONFIG = 0, 1, 3
+
 
 class ConfigError(ValueError):
     """A configuration field, value, option or data file is wrong. Says which, and the fix; exit code 3."""

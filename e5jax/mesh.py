@@ -59,7 +59,7 @@ def make_mesh(config: MeshConfig, devices: Sequence[jax.Device] | None = None) -
 
 
 def open_cpu(runs: Sequence[Training]) -> None:
-    """Makes the CPU as many devices as these runs can use, in place of one; to be called before JAX looks for devices.
+    """Makes the CPU as many devices as these runs can use (without runs: as cores), to be called before JAX looks for devices.
 
     A device per core is faster than one with a thread per core, which run little but large products in parallel. Where XLA_FLAGS
     already gives a number it stays, and accelerators are not concerned.
@@ -103,7 +103,9 @@ def defer_sums(weight: jax.Array) -> jax.Array:
     A gradient is then summed once, however many chunks and layers have added to it. What `fsdp` shards is summed over `fsdp`
     wherever it is gathered, since a device has no room for the whole of it.
     """
-    stored = jax.typeof(weight).sharding.spec
+    mesh, stored = jax.typeof(weight).sharding.mesh, jax.typeof(weight).sharding.spec
+    if mesh.size == 1:
+        return weight  # there are no copies, and JAX 0.10.2 cannot lower an unsummed scatter on one device
     copies = frozenset(axis for axis in BATCH if axis not in stored.partitions)
     return reshard(weight, PartitionSpec(*stored.partitions, reduced=copies))
 

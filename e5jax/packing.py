@@ -6,6 +6,7 @@ neither their number nor their order changes where a text lies. There are rows e
 """
 
 from collections.abc import Sequence
+from itertools import chain
 from typing import NamedTuple
 
 import numpy as np
@@ -51,20 +52,36 @@ def deal(lengths: Int[np.ndarray, " n"], shards: int) -> Int[np.ndarray, " n"]:
     return np.sort(dealt.T, axis=1).ravel()
 
 
-def first_fit_decreasing(lengths: Sequence[int], width: int, most: int) -> Int[np.ndarray, "texts 2"]:
-    """(row, slot) of each text: the longest first, each into the first row with `width` and one of `most` slots left.
+def first_fit_decreasing(
+    lengths: Int[np.ndarray, " texts"], shards: Int[np.ndarray, " texts"], width: int, most: int
+) -> Int[np.ndarray, "texts 2"]:
+    """(row, slot) of each text in its shard: the longest first, each into the first row with `width` and a slot of `most` left.
 
-    Texts of one length keep their order.
+    Texts of one length keep their order. They are placed together, in all shards at once: a row takes as many of them as it
+    can before the next one gets any, so that Python counts lengths and not texts.
     """
-    room = np.full(len(lengths), width)
-    used = np.zeros(len(lengths), np.int64)
+    order = np.lexsort((shards, -lengths))
+    borders = np.flatnonzero(np.diff(lengths[order], prepend=-1, append=-1))
+    room = np.full((int(shards.max(initial=0)) + 1, len(lengths)), width)
+    free = np.full_like(room, most)
     found = np.zeros((len(lengths), 2), np.int64)
-    for text in np.argsort(-np.asarray(lengths), kind="stable"):
-        row = np.argmax(room >= lengths[text])
-        found[text] = row, used[row]
-        used[row] += 1
-        # A row without a free slot has no room either: one comparison answers both questions.
-        room[row] = room[row] - lengths[text] if used[row] < most else 0
+    opened = 0
+    for start, stop in zip(borders[:-1].tolist(), borders[1:].tolist(), strict=True):
+        texts = order[start:stop]
+        length = int(lengths[texts[0]])
+        wanted = np.bincount(shards[texts], minlength=len(room))
+        seen = opened - (-int(wanted.max()) // min(width // length, most))  # rows: those in use, and new ones enough for all
+        able = np.minimum(room[:, :seen] // length, free[:, :seen])
+        takes = np.clip(wanted[:, None] - (np.cumsum(able, axis=1) - able), 0, able)
+        places = np.nonzero(takes)
+        times = takes[places]
+        rows = np.repeat(places[1], times)
+        found[texts, 0] = rows
+        first = np.repeat(np.cumsum(times) - times, times)
+        found[texts, 1] = np.repeat(most - free[places], times) + np.arange(len(texts)) - first
+        room[:, :seen] -= takes * length
+        free[:, :seen] -= takes
+        opened = max(opened, int(rows.max()) + 1)
     return found
 
 
@@ -84,23 +101,25 @@ def pack(examples: Sequence[Ids], to: Layout) -> Batch:
 
 def fill(shards: Sequence[Sequence[list[int]]], to: Layout) -> tuple[Rows, list[Int[np.ndarray, " texts"]]]:
     """The rows, and for every text of each shard its flat index, as in `Batch.queries`."""
+    texts = [ids for own in shards for ids in own]
+    lengths = np.fromiter(map(len, texts), np.int64, len(texts))
+    shard = np.repeat(np.arange(to.shards), [len(own) for own in shards])
+    row, slot = first_fit_decreasing(lengths, shard, to.width, to.texts_a_row).T
     rows = to.rows // to.shards
-    wide, slots = (to.chunks, to.shards, rows, to.width), (to.chunks, to.shards, rows, to.texts_a_row)
-    tokens, segments, positions = (np.zeros(wide, np.int32) for _ in range(3))
-    ends = np.full(slots, -1, np.int32)
-    places = []
-    for shard, own in enumerate(shards):
-        starts = np.zeros(to.chunks * rows, np.int64)
-        place = first_fit_decreasing([len(ids) for ids in own], to.width, to.texts_a_row)
-        # A row's slots fill from the left: by slot number every start is known when it is needed.
-        for text in np.argsort(place[:, 1], kind="stable"):
-            (row, slot), ids = place[text], own[text]
-            where = (row // rows, shard, row % rows)
-            span = slice(starts[row], starts[row] + len(ids))
-            tokens[where][span] = ids
-            segments[where][span] = slot + 1
-            positions[where][span] = np.arange(len(ids))
-            starts[row] += len(ids)
-            ends[where][slot] = starts[row] - 1
-        places.append((place[:, 0] * to.texts_a_row + place[:, 1]).astype(np.int32))
-    return Rows._make(part.reshape(to.chunks, to.rows, -1) for part in (tokens, segments, positions, ends)), places
+    line = (row // rows * to.shards + shard) * rows + row % rows  # over all chunks and shards
+    in_row = np.lexsort((slot, line))
+    before = np.cumsum(lengths[in_row]) - lengths[in_row]  # tokens of all earlier texts, in that order
+    fresh = slot[in_row] == 0
+    start = np.zeros(len(texts), np.int64)
+    start[in_row] = before - before[fresh][np.cumsum(fresh) - 1]
+
+    position = np.arange(lengths.sum()) - np.repeat(np.cumsum(lengths) - lengths, lengths)
+    where = np.repeat(line * to.width + start, lengths) + position
+    tokens, segments, positions = (np.zeros((to.chunks, to.rows, to.width), np.int32) for _ in range(3))
+    tokens.reshape(-1)[where] = np.fromiter(chain.from_iterable(texts), np.int32, len(where))
+    segments.reshape(-1)[where] = np.repeat(slot + 1, lengths)
+    positions.reshape(-1)[where] = position
+    ends = np.full((to.chunks, to.rows, to.texts_a_row), -1, np.int32)
+    ends.reshape(-1)[line * to.texts_a_row + slot] = start + lengths - 1
+    places = np.split((row * to.texts_a_row + slot).astype(np.int32), np.cumsum([len(own) for own in shards])[:-1])
+    return Rows(tokens, segments, positions, ends), places

@@ -1,19 +1,20 @@
 """Exact search by inner product: a corpus larger than memory flows in by blocks, the best k of each query flow out.
 
 Rows of a block are spread over the devices, and each device keeps the best k of the rows it has seen. A block costs its
-products and one maximum over each group of rows; only groups that beat a query's k-th best are looked into, and after the
-first blocks these are few (docs/decisions/0013-exact-search.md).
+products and one maximum over each group of rows; only groups that beat a query's k-th best are looked into: never more
+than k, and after the first blocks a few (docs/decisions/0013-exact-search.md).
 """
 
+import math
 from collections.abc import Callable, Iterator, Sequence
-from functools import cache, partial
+from functools import cache, partial, reduce
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
-from jaxtyping import Array, Bool, Float, Int
+from jaxtyping import Array, Float, Int
 
 from e5jax.errors import ConfigError
 
@@ -27,13 +28,13 @@ class Sizes(NamedTuple):
     queries: int  # of a product
     rows: int  # of a block, on each device
     group: int = 16  # rows that share a maximum
-    looked: int = 32  # groups a query looks into at a time
+    looks: tuple[int, ...] = (16, 48)  # how many groups of a block are looked into; else as many as can matter
 
 
-CPU = Sizes(queries=128, rows=32_768)  # more queries at a time would push the scores out of the cache
+CPU = Sizes(queries=512, rows=16_384)  # fewer queries multiply slower, more scores fall out of the cache
 ACCELERATOR = Sizes(queries=2_048, rows=65_536)
 BLOCK_BYTES = 2**28  # of vectors, over all devices: wide ones make up in work for what they lack in number
-LOOKS = 3  # from that many on, sorting all scores of a block costs less
+LANES = 128  # groups, where there are that many, are a multiple of it: what a vector unit has
 
 Shards = Sequence[Float[np.ndarray, "p d"]]
 
@@ -84,12 +85,18 @@ def _rows(shards: Shards) -> int:
 
 
 def _fitted(sizes: Sizes, queries: np.ndarray, rows: int, devices: int) -> Sizes:
-    """No larger than memory allows and what there is to do, in whole groups."""
-    share, held = -(-max(rows, 1) // devices), BLOCK_BYTES // (4 * max(queries.shape[1], 1) * devices)
+    """No larger than memory allows, and cut so evenly that little is padded."""
+    unit = sizes.group * math.gcd(sizes.rows // sizes.group, LANES)
+    held = BLOCK_BYTES // (4 * max(queries.shape[1], 1) * devices) // unit * unit
     return sizes._replace(
-        queries=min(sizes.queries, max(len(queries), 1)),
-        rows=-(-max(min(sizes.rows, share, held), 1) // sizes.group) * sizes.group,
+        queries=_even(min(len(queries), PASS), sizes.queries),
+        rows=-(-_even(-(-rows // devices), min(sizes.rows, max(held, unit))) // unit) * unit,
     )
+
+
+def _even(count: int, most: int) -> int:
+    """The size of equal parts of `count`, as few as can be with at most `most` in each."""
+    return max(-(-count // max(-(-count // most), 1)), 1)
 
 
 def _pass(
@@ -110,10 +117,8 @@ def _pass(
     shape = (mesh.size, count, sizes.queries, k)
     best = Best(*(jax.device_put(np.full(shape, value), spread) for value in (np.float32(-np.inf), np.int32(-1))))
     for number, (block, filled) in enumerate(_blocks(shards, sizes.rows * mesh.size)):
-        # A device's share of a block that is not full: -inf is never written into vectors, so the number of rows goes along.
-        real = np.clip(filled - np.arange(mesh.size) * sizes.rows, 0, sizes.rows).astype(np.int32)
         before = best
-        best = step(best, asked, *jax.device_put((block, real), spread), np.int32(number * sizes.rows))
+        best = step(best, asked, jax.device_put(block, spread), np.int32(number * sizes.rows))
         jax.block_until_ready(before)  # one block is read while another is searched, and no more are in memory
         if progress:
             progress(filled)
@@ -121,13 +126,13 @@ def _pass(
 
 
 def _blocks(shards: Shards, rows: int) -> Iterator[tuple[Float[np.ndarray, "p d"], int]]:
-    """The corpus in order in new arrays of `rows` rows, and how many of them are real: all but in the last."""
+    """The corpus in order in new arrays of `rows` rows, and how many of them are real. NaN, never found, fills the last."""
     block, filled = None, 0
     for shard in shards:
         done = 0
         while done < len(shard):
             if block is None:
-                block = np.zeros((rows, shard.shape[1]), np.float32)
+                block = np.empty((rows, shard.shape[1]), np.float32)
             taken = min(rows - filled, len(shard) - done)
             block[filled : filled + taken] = shard[done : done + taken]
             filled, done = filled + taken, done + taken
@@ -135,6 +140,7 @@ def _blocks(shards: Shards, rows: int) -> Iterator[tuple[Float[np.ndarray, "p d"
                 yield block, filled
                 block, filled = None, 0
     if block is not None:
+        block[filled:] = np.nan
         yield block, filled
 
 
@@ -157,16 +163,11 @@ def _step(mesh: Mesh, sizes: Sizes) -> Callable[..., Best]:
     """The program that takes one block into the best so far."""
     spread, whole = PartitionSpec(AXIS), PartitionSpec()
     local = partial(_search_block, sizes=sizes)
-    return jax.jit(jax.shard_map(local, mesh=mesh, in_specs=(spread, whole, spread, spread, whole), out_specs=spread))
+    return jax.jit(jax.shard_map(local, mesh=mesh, in_specs=(spread, whole, spread, whole), out_specs=spread))
 
 
 def _search_block(
-    best: Best,
-    queries: Float[Array, "c q d"],
-    block: Float[Array, "p d"],
-    real: Int[Array, "1"],
-    first: Int[Array, ""],
-    sizes: Sizes,
+    best: Best, queries: Float[Array, "c q d"], block: Float[Array, "p d"], first: Int[Array, ""], sizes: Sizes
 ) -> Best:
     """On one device: every tile of queries against its part of the block."""
     groups = sizes.rows // sizes.group
@@ -176,48 +177,33 @@ def _search_block(
     def one(tile: tuple[Best, Array]) -> Best:
         kept, asked = tile
         scores = jnp.einsum("qd,pd->qp", asked, rows, precision="highest").reshape(len(asked), sizes.group, groups)
-        return _take(kept, scores, real[0], first, sizes.looked)
+        return _take(kept, scores, first, sizes.looks)
 
     return jax.tree.map(lambda part: part[None], jax.lax.map(one, (jax.tree.map(lambda part: part[0], best), queries)))
 
 
-def _take(best: Best, scores: Float[Array, "q group p"], real: Int[Array, ""], first: Int[Array, ""], looked: int) -> Best:
-    """Looks into the groups that may hold a better score, from low places to high, a few at a time; into all where they are many.
+def _take(best: Best, scores: Float[Array, "q group p"], first: Int[Array, ""], looks: Sequence[int]) -> Best:
+    """Looks into the groups whose maximum beats a query's k-th best: into as many for every query as one of them needs.
 
-    In that order what comes later loses every tie, as `lax.top_k` has it, and the rising k-th best rules further groups out.
+    More than k groups never need looking into: the k with the largest maxima, the lower place first among equals, hold
+    k rows that come before every row of another group.
     """
-    _, size, count = scores.shape
-    most = scores.max(1)
-    group = jnp.arange(count, dtype=jnp.int32)
+    (_, size, count), k = scores.shape, best.scores.shape[-1]
+    with jax.named_scope("maxima"):
+        members = [scores[:, member] for member in range(size)]
+        most = reduce(lambda most, member: jnp.where(member > most, member, most), members, -jnp.inf)  # NaN never is
 
-    def hits(kept: Best, beyond: Int[Array, " q"]) -> Bool[Array, "q p"]:
-        better = ~(most <= kept.scores[:, -1:])  # NaN hides what else is in its group
-        return better & (group[None] > beyond[:, None]) & (group[None] * size < real)
-
-    def look(state: tuple[Array, Best]) -> tuple[Array, Best]:
-        hit, kept = state
-        # The lowest places first. float32, exact for numbers of groups, is what top_k is fast for.
-        rank = jax.lax.top_k(jnp.where(hit, count - group[None], 0).astype(jnp.float32), min(looked, count))[0].astype(jnp.int32)
-        at = jnp.minimum(count - rank, count - 1)
-        row = at[:, :, None] * size + jnp.arange(size, dtype=jnp.int32)[None, None]
+    def look(groups: int, kept: Best) -> Best:
+        at = jnp.sort(jax.lax.top_k(jnp.where(most == 0, 0.0, most), groups)[1], axis=1)  # top_k sets 0 above -0
         inside = jnp.take_along_axis(scores, at[:, None, :], axis=2).swapaxes(1, 2)
-        merged = merge(kept, inside, jnp.where((rank > 0)[:, :, None], row, real))
-        return hits(merged, jnp.where(rank[:, -1] > 0, at[:, -1], count)), merged
+        places = first + at[:, :, None] * size + jnp.arange(size, dtype=jnp.int32)[None, None]
+        inside = jnp.where(jnp.isnan(inside), -jnp.inf, jnp.where(inside == 0, 0.0, inside))
+        return _merge(kept, inside.reshape(len(inside), -1), places.reshape(len(inside), -1))
 
-    def merge(kept: Best, inside: Float[Array, "q p group"], row: Int[Array, "q p group"]) -> Best:
-        usable = (row < real) & ~jnp.isnan(inside)
-        inside = jnp.where(usable, jnp.where(inside == 0, 0.0, inside), -jnp.inf)  # top_k sets 0 above -0
-        return _merge(kept, inside.reshape(len(inside), -1), (first + row).reshape(len(inside), -1))
-
-    def sort(kept: Best) -> Best:
-        row = jnp.arange(count * size, dtype=jnp.int32).reshape(1, count, size)
-        return merge(kept, scores.swapaxes(1, 2), jnp.broadcast_to(row, (len(scores), count, size)))
-
-    def few(kept: Best) -> Best:
-        return jax.lax.while_loop(lambda state: state[0].any(), look, (start, kept))[1]
-
-    start = hits(best, jnp.full_like(best.places[:, 0], -1))
-    return jax.lax.cond(start.sum(1).max() > LOOKS * looked, sort, few, best)
+    steps = sorted({min(groups, k, count) for groups in (*looks, k)})
+    most_hits = (most > best.scores[:, -1:]).sum(1).max()
+    branch = sum((most_hits > groups).astype(jnp.int32) for groups in (0, *steps[:-1]))
+    return jax.lax.switch(branch, [lambda kept: kept, *(partial(look, groups) for groups in steps)], best)
 
 
 def _merge(best: Best, scores: Float[Array, "q n"], places: Int[Array, "q n"]) -> Best:

@@ -22,6 +22,18 @@ def query_text(text: str, task: str | None) -> str:
     return QUERY_PREFIX.replace("{task}", task) + text if task else text
 
 
+def read_tokenizer(path: Path) -> Tokenizer:
+    """Of a tokenizer.json."""
+    if not path.is_file():
+        raise ConfigError(f"{path}: no such file; convert the tokenizer to tokenizer.json with transformers' save_pretrained")
+    try:
+        return Tokenizer.from_str(path.read_text(encoding="utf-8"))
+    except Exception as error:  # tokenizers raises the base class itself
+        if type(error) is not Exception:  # and nothing else is meant
+            raise
+        raise ConfigError(f"{path}: not a tokenizer.json ({error})") from error
+
+
 class TextTokenizer:
     """Text -> `[BOS, text truncated, EOS]`, never more than `limit` ids, whatever the tokenizer's own settings."""
 
@@ -45,19 +57,13 @@ class TextTokenizer:
     @classmethod
     def from_file(cls, path: Path, bos: int, eos: int, limit: int) -> "TextTokenizer":
         """Reads a tokenizer.json."""
-        if not path.is_file():
-            raise ConfigError(f"{path}: no such file; convert the tokenizer to tokenizer.json with transformers' save_pretrained")
-        try:
-            tokenizer = Tokenizer.from_str(path.read_text(encoding="utf-8"))
-        except Exception as error:  # tokenizers raises the base class itself
-            if type(error) is not Exception:  # and nothing else is meant
-                raise
-            raise ConfigError(f"{path}: not a tokenizer.json ({error})") from error
-        return cls(tokenizer, bos, eos, limit, str(path))
+        return cls(read_tokenizer(path), bos, eos, limit, str(path))
 
-    def __call__(self, texts: Sequence[str]) -> list[list[int]]:
-        """The ids of each text."""
-        return [[self.bos, *ids[: self.limit - 2], self.eos] for ids in self._bare(texts)]
+    def __call__(self, texts: Sequence[str], limits: Sequence[int] | None = None) -> list[list[int]]:
+        """The ids of each text, of which each may have a limit of its own below that of all."""
+        if limits is None:
+            limits = [self.limit] * len(texts)
+        return [[self.bos, *ids[: limit - 2], self.eos] for ids, limit in zip(self._bare(texts), limits, strict=True)]
 
     def count(self, texts: Sequence[str]) -> list[int]:
         """Length of each text in ids, BOS and EOS included, before truncation."""
@@ -66,7 +72,7 @@ class TextTokenizer:
     def _bare(self, texts: Sequence[str]) -> list[list[int]]:
         # Half a surrogate pair, which JSON can hold, is no text to the tokenizer: it becomes "?".
         valid = [text.encode("utf-8", "replace").decode("utf-8") for text in texts]
-        return [encoding.ids for encoding in self.tokenizer.encode_batch(valid, add_special_tokens=False)]
+        return [encoding.ids for encoding in self.tokenizer.encode_batch_fast(valid, add_special_tokens=False)]  # no offsets
 
     @property
     def fingerprint(self) -> str:

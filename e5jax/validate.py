@@ -6,23 +6,22 @@ Every finding is a `ConfigError` that names field, value and fix.
 import dataclasses
 import math
 import os
-import types
 import typing
-from collections.abc import Sequence
 from pathlib import Path
-from typing import Literal
 
-from e5jax.config import TARGETS, Batch, Config, Lora, StageName, Training, without_none
+from e5jax.config import TARGETS, Batch, Config, Lora, StageName, Training
 from e5jax.errors import ConfigError
+from e5jax.mixture import check_mixture
+from e5jax.values import above_zero, at_least, check_types, one_of
 
 SEEDS = 2**32  # jax.random.key keeps no more bits
 
 
 def validate(config: Config) -> None:
     """Checks types, ranges and combinations. Touches no device and no network. Raises ConfigError."""
-    _check_types(config, "config")
+    check_types(config, "config")
     for stage in config.stages:
-        _one_of("config.stages", stage, typing.get_args(StageName))
+        one_of("config.stages", stage, typing.get_args(StageName))
     if (config.pretrain is None) == ("pretrain" in config.stages):
         raise ConfigError(
             f"config.stages={config.stages} and config.pretrain={'None' if config.pretrain is None else 'set'} "
@@ -58,7 +57,7 @@ def _validate_training(run: Training, at: str, *, needs_start: bool) -> None:
         ("checkpoint.seconds", run.checkpoint.seconds, 1),
         ("optim.weight_decay", run.optim.weight_decay, 0),
     ]:
-        _at_least(f"{at}.{path}", value, least)
+        at_least(f"{at}.{path}", value, least)
     check_batch(run.batch, run.tokens.limit, at)
     for path, value in [
         ("loss.temperature", run.loss.temperature),
@@ -66,8 +65,7 @@ def _validate_training(run: Training, at: str, *, needs_start: bool) -> None:
         ("optim.clip_norm", run.optim.clip_norm),
         ("optim.epsilon", run.optim.epsilon),
     ]:
-        if not 0 < value < math.inf:
-            raise ConfigError(f"{at}.{path}={value}: must be above 0 and finite")
+        above_zero(f"{at}.{path}", value)
     for path, value in [("optim.beta1", run.optim.beta1), ("optim.beta2", run.optim.beta2)]:
         if not 0 <= value < 1:
             raise ConfigError(f"{at}.{path}={value}: must be at least 0 and below 1")
@@ -85,14 +83,23 @@ def _validate_training(run: Training, at: str, *, needs_start: bool) -> None:
     _validate_mesh(run, at)
     _validate_attention(run, at)
     _validate_start(run, at, needs_start=needs_start)
-    if run.data.harvest is None and not run.data.files:
-        raise ConfigError(f"{at}.data.files is empty and {at}.data.harvest is None: nothing to train on; set one")
+    _validate_data(run, at)
+
+
+def _validate_data(run: Training, at: str) -> None:
+    data = run.data
+    at_least(f"{at}.data.workers", data.workers, 0)
+    check_mixture(data.mixture, run.tokens.limit, run.batch.negatives, f"{at}.data.mixture")
+    if data.harvest is None and not data.files and not data.mixture.datasets:
+        raise ConfigError(
+            f"{at}.data.files and {at}.data.mixture.datasets are empty and {at}.data.harvest is None: nothing to train on; set one"
+        )
 
 
 def _validate_profile(run: Training, at: str) -> None:
     profile = run.profile
-    _at_least(f"{at}.profile.first", profile.first, 1)
-    _at_least(f"{at}.profile.steps", profile.steps, 0)
+    at_least(f"{at}.profile.first", profile.first, 1)
+    at_least(f"{at}.profile.steps", profile.steps, 0)
     last = profile.first + profile.steps - 1
     if profile.steps and last > run.optim.steps:
         raise ConfigError(
@@ -111,7 +118,7 @@ def _validate_lora(lora: Lora | None, at: str) -> None:
     if not lora.targets:
         raise ConfigError(f"{at}.lora.targets is empty: name some of {', '.join(TARGETS)}")
     for target in lora.targets:
-        _one_of(f"{at}.lora.targets", target, TARGETS)
+        one_of(f"{at}.lora.targets", target, TARGETS)
 
 
 def _validate_mesh(run: Training, at: str) -> None:
@@ -127,7 +134,7 @@ def _validate_mesh(run: Training, at: str) -> None:
 def check_batch(batch: Batch, limit: int, at: str = "config") -> None:
     """Ranges, and queries that divide over the shards."""
     for name, least in [("queries", 1), ("negatives", 0), ("chunks", 1), ("kept_chunks", 0), ("texts_a_row", 1), ("shards", 1)]:
-        _at_least(f"{at}.batch.{name}", getattr(batch, name), least)
+        at_least(f"{at}.batch.{name}", getattr(batch, name), least)
     if batch.row_tokens and batch.row_tokens < limit:
         raise ConfigError(f"{at}.batch.row_tokens={batch.row_tokens}: must be at least tokens.limit={limit}, or 0 for just that")
     if batch.kept_on == "host" and batch.kept_chunks == 0 and batch.chunks > 1:
@@ -165,7 +172,7 @@ def _validate_start(run: Training, at: str, *, needs_start: bool) -> None:
     if run.lora is not None:
         raise ConfigError(f"{at}.lora with {at}.model.scratch: adapters on frozen random weights learn nothing; set lora to none")
     for name in ("hidden", "ff", "layers", "heads", "kv_heads", "head_size"):
-        _at_least(f"{at}.model.scratch.{name}", getattr(scratch, name), 1)
+        at_least(f"{at}.model.scratch.{name}", getattr(scratch, name), 1)
     if scratch.heads % scratch.kv_heads:
         raise ConfigError(f"{at}.model.scratch.kv_heads={scratch.kv_heads}: must divide heads={scratch.heads}")
     if scratch.head_size % 2:
@@ -193,49 +200,10 @@ def _validate_attention(run: Training, at: str) -> None:
     if model.theta is not None and not 0 < model.theta < math.inf:
         raise ConfigError(f"{at}.model.theta={model.theta}: must be above 0 and finite, or none for the base's own")
     if model.window is not None:
-        _at_least(f"{at}.model.window", model.window, 0)
+        at_least(f"{at}.model.window", model.window, 0)
 
 
 def is_hub_id(name: str) -> bool:
     """True for `org/name` when no such folder is here."""
     parts = name.split("/")
     return len(parts) == 2 and all(parts) and not name.startswith((".", "~")) and not os.path.exists(name)
-
-
-def _at_least(path: str, value: float, least: int) -> None:
-    if not value >= least:
-        raise ConfigError(f"{path}={value}: must be at least {least}")
-
-
-def _one_of(path: str, value: object, allowed: Sequence[object]) -> None:
-    if value not in allowed:
-        raise ConfigError(f"{path}: {value!r} is not one of {', '.join(map(str, allowed))}")
-
-
-def _check_types(node: object, path: str) -> None:
-    for name, hint in typing.get_type_hints(type(node)).items():
-        value = getattr(node, name)
-        at = f"{path}.{name}"
-        if typing.get_origin(hint) is Literal:
-            _one_of(at, value, typing.get_args(hint))
-        elif dataclasses.is_dataclass(inner := without_none(hint)):
-            if value is None and inner is not hint:
-                continue
-            if not isinstance(value, typing.cast(type, inner)):
-                raise ConfigError(f"{at}={value!r}: must be a {typing.cast(type, inner).__name__}")
-            _check_types(value, at)
-        elif not _matches(value, hint):
-            kind = hint if typing.get_origin(hint) else getattr(hint, "__name__", hint)
-            raise ConfigError(f"{at}={value!r}: must be {kind}, not {type(value).__name__}")
-
-
-def _matches(value: object, hint: object) -> bool:
-    if isinstance(hint, types.UnionType):
-        return any(_matches(value, arg) for arg in typing.get_args(hint))
-    if typing.get_origin(hint) is tuple:
-        return isinstance(value, tuple) and all(_matches(item, typing.get_args(hint)[0]) for item in value)
-    if hint is float:
-        return isinstance(value, int | float) and not isinstance(value, bool)
-    if hint is int:
-        return isinstance(value, int) and not isinstance(value, bool)
-    return isinstance(value, typing.cast(type, hint))

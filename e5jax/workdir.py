@@ -13,8 +13,9 @@ from importlib import metadata
 from pathlib import Path
 from typing import NamedTuple
 
-from e5jax.config import Config, differences, from_json, to_json
+from e5jax.config import Config
 from e5jax.errors import ConfigError
+from e5jax.snapshot import differences, from_json, to_json
 
 PACKAGES = ("e5jax", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain", "tokenizers", "safetensors", "numpy")
 
@@ -96,8 +97,10 @@ def write_text(path: Path, text: str) -> None:
 def claim(workdir: Workdir, config: Config) -> None:
     """Writes config.json, or refuses a directory that holds a run of another configuration, naming the differences."""
     if workdir.config.exists():
-        # A profile changes no number, and is mostly wanted once a run is under way.
-        changed = [line for line in differences(read_config(workdir), config) if ".profile." not in line.split(": ")[0]]
+        # Neither a profile nor workers change a number, and both are mostly wanted once a run is under way.
+        free = (".profile.", ".data.workers")
+        found = differences(read_config(workdir), config)
+        changed = [line for line in found if not any(part in line.split(": ")[0] for part in free)]
         if changed:
             raise ConfigError(
                 f"--workdir={workdir.root} holds a run with another configuration ({'; '.join(changed)}); "

@@ -2,8 +2,9 @@ import json
 
 import pytest
 
-from e5jax.config import Config, Data, Export, Harvest, Lora, Model, Scratch, Training, differences, from_json, to_json
+from e5jax.config import Config, Data, Export, Harvest, Lora, Model, Scratch, Training
 from e5jax.errors import ConfigError
+from e5jax.snapshot import differences, from_json, to_json
 
 FULL = Config(
     seed=7,

@@ -1,4 +1,7 @@
-"""Training, export and encoding run in an environment that has neither torch nor TensorFlow nor transformers."""
+"""Training, export and encoding run in an environment that has neither torch nor TensorFlow nor transformers.
+
+Nor has it what writes prepared sets and reads the formats of others: training reads a prepared folder without them.
+"""
 
 import json
 import os
@@ -9,10 +12,15 @@ from pathlib import Path
 
 import pytest
 
+from e5jax.data.prepare import Order, prepare
+from e5jax.data.sets import named
 from e5jax.data.vocabulary import train_tokenizer
 
 ROOT = Path(__file__).parents[1]
-ABSENT = ("torch", "functorch", "torchgen", "tensorflow", "keras", "transformers", "sentence_transformers", "mteb")
+ABSENT = (
+    *("torch", "functorch", "torchgen", "tensorflow", "keras", "transformers", "sentence_transformers", "mteb"),
+    *("tensorflow_datasets", "datasets", "pyarrow", "zstandard"),
+)
 
 CONFIG = """
 from e5jax.config import *
@@ -20,7 +28,7 @@ from e5jax.config import *
 def get_config():
     return Config(
         stages=("train", "export"),
-        data=Data(files=("train.jsonl",)),
+        data=Data(files=("train.jsonl", "prepared/synthetic")),
         tokens=Tokens(tokenizer="tokenizer.json", limit=16),
         model=Model(scratch=Scratch(hidden=32, ff=64, layers=2, heads=4, kv_heads=2, head_size=8), dtype="float32"),
         batch=Batch(queries=4, negatives=0, chunks=2),
@@ -48,7 +56,7 @@ def python(environment: dict[str, str], folder: Path, *arguments: str) -> subpro
     )
 
 
-@pytest.mark.parametrize("package", ["torch", "tensorflow", "transformers"])
+@pytest.mark.parametrize("package", ["torch", "tensorflow", "transformers", "tensorflow_datasets"])
 def test_the_environment_really_lacks_them(package, without, tmp_path):
     found = python(without, tmp_path, "-c", f"import {package}")
     assert found.returncode == 1
@@ -59,7 +67,9 @@ def test_train_export_and_encode_run_there(without, tmp_path):
     texts = [f"query {i} about a file" for i in range(8)]
     train_tokenizer(texts, 300).save(str(tmp_path / "tokenizer.json"))
     lines = [json.dumps({"id": str(i), "query": text, "positives": [f"answer {i}"]}) for i, text in enumerate(texts)]
-    (tmp_path / "train.jsonl").write_text("\n".join(lines) + "\n")
+    (tmp_path / "train.jsonl").write_text("\n".join(lines[:4]) + "\n")
+    (tmp_path / "rest.jsonl").write_text("\n".join(lines[4:]) + "\n")
+    prepare(Order(named("synthetic"), [tmp_path / "rest.jsonl"]), tmp_path / "prepared")
     (tmp_path / "config.py").write_text(CONFIG)
     trained = python(without, tmp_path, "-m", "e5jax", "run", "--config=config.py", "--workdir=run")
     assert trained.returncode == 0, trained.stderr

@@ -7,9 +7,10 @@ import pytest
 
 import e5jax
 from e5jax.__main__ import main
-from e5jax.config import Data, to_json
+from e5jax.config import Data
 from e5jax.errors import ConfigError, RunError
 from e5jax.loading import load
+from e5jax.snapshot import to_json
 from tests import test_loading, test_validate
 from tests.test_loading import PAPER, ROOT, config_file
 

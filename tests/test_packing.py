@@ -77,7 +77,7 @@ def test_first_fit_decreasing_is_what_its_name_says(lengths, most):
             rows.append([])
         wanted[text] = (row, len(rows[row]))
         rows[row].append(lengths[text])
-    found = first_fit_decreasing(lengths, WIDTH, most)
+    found = first_fit_decreasing(np.array(lengths), np.zeros(len(lengths), int), WIDTH, most)
     assert [tuple(place) for place in found] == [wanted[i] for i in range(len(lengths))]
 
 

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from e5jax.errors import ConfigError
 from e5jax.search import Sizes, top_k
 
-SMALL = Sizes(queries=3, rows=32, group=4, looked=2)
+SMALL = Sizes(queries=3, rows=32, group=4, looks=(2,))
 
 
 def whole_numbers(rows: int, width: int, seed: int, most: int = 3) -> np.ndarray:

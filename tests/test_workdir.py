@@ -2,8 +2,9 @@ import os
 
 import pytest
 
-from e5jax.config import Config, Lora, Training, to_json
+from e5jax.config import Config, Lora, Training
 from e5jax.errors import ConfigError
+from e5jax.snapshot import to_json
 from e5jax.workdir import Workdir, claim, complete, read_config, write_text
 
 

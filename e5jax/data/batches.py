@@ -1,51 +1,118 @@
 """A batch is a pure function of its number: seed and step decide every example, text and token, on every host."""
 
-from collections.abc import Sequence
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from itertools import islice
+from pathlib import Path
+from typing import NamedTuple
 
 import grain
 import numpy as np
 
 from e5jax.config import Training
+from e5jax.data.mixture import Draws, make_draws, mixture_of, open_sets
 from e5jax.data.source import ExampleSource
 from e5jax.errors import ConfigError
-from e5jax.packing import deal, layout, pack
+from e5jax.mixture import Dataset, Mixture
+from e5jax.packing import Layout, deal, layout, pack
 from e5jax.records import Batch, Example, Ids
 from e5jax.tokens import TextTokenizer, query_text
 
 SHOWN = 5
 
 
-def make_batches(source: ExampleSource, tokenizer: TextTokenizer, run: Training) -> grain.MapDataset[Batch]:
-    """`batches[step]`, endless: each epoch is a new order of all examples, and its last, incomplete batch is left out.
+class Taken(NamedTuple):
+    """An example of a batch: one positive and the hard negatives chosen, and the set it is of."""
 
-    A batch over the border of two epochs could hold an example twice, and so a positive as a false negative.
-    """
-    if len(source) < run.batch.queries:
-        raise ConfigError(
-            f"config.batch.queries={run.batch.queries}: there are only {len(source)} examples; "
-            "a batch must not hold one twice, so lower queries or bring more data"
-        )
+    example: Example
+    task: str  # empty: none
+    dataset: Dataset  # with all its fields, see `complete`
 
-    def choose(example: Example, random: np.random.Generator) -> Example:
-        positive = int(random.integers(len(example.positives))) if len(example.positives) > 1 else 0  # one alone draws nothing
-        count = min(run.batch.negatives, len(example.negatives))
-        chosen = random.choice(len(example.negatives), count, replace=False) if count else []
-        return example.only([positive], [int(i) for i in chosen])
 
-    def assemble(examples: Sequence[Example]) -> Batch:
-        queries = tokenizer([query_text(e.query, e.instruction if run.data.instructions else None) for e in examples])
-        passages = iter(tokenizer([text for e in examples for text in (*e.positives, *e.negatives)]))
-        ids = [
-            Ids(query, list(islice(passages, 1 + len(e.negatives))), run.loss.temperature, in_batch=True)
-            for e, query in zip(examples, queries, strict=True)
-        ]
-        refuse_alone(examples, ids)
-        lengths = np.array([len(one.query) + sum(map(len, one.passages)) for one in ids])
-        return pack([ids[i] for i in deal(lengths, run.batch.shards)], layout(run.batch, run.tokens.limit))
+class Assembly(NamedTuple):
+    """From a step to its batch. A value, so that it can be sent to other processes."""
 
-    examples = grain.MapDataset.source(source).seed(run.seed).shuffle().random_map(choose)
-    return examples.batch(run.batch.queries, drop_remainder=True, batch_fn=list).repeat().map(assemble)
+    draws: Draws
+    datasets: tuple[Dataset, ...]  # of `draws.names`, with all their fields: see `complete`
+    sources: tuple[ExampleSource, ...]
+    tokenizer: TextTokenizer
+    layout: Layout
+    seed: int
+    instructions: bool
+
+    def __call__(self, step: int) -> Batch:
+        taken = list(self.take(step))
+        ids = encode(taken, self.tokenizer)
+        refuse_alone([one.example for one in taken], ids)
+        return self.pack(ids)
+
+    def pack(self, examples: Sequence[Ids]) -> Batch:
+        """Deals examples to the shards and lays them out."""
+        lengths = np.array([len(one.query) + sum(map(len, one.passages)) for one in examples])
+        return pack([examples[i] for i in deal(lengths, self.layout.shards)], self.layout)
+
+    def take(self, step: int) -> Iterator[Taken]:
+        """The examples of a step, set by set."""
+        drawn, random = self.draws(step), np.random.default_rng([self.seed, step])
+        for number, row in zip(drawn.sets.tolist(), drawn.rows.tolist(), strict=True):
+            dataset, example = self.datasets[number], self.sources[number][row]
+            task = dataset.instructions[row % len(dataset.instructions)] if dataset.instructions else example.instruction
+            yield Taken(choose(example, dataset.negatives or 0, random), task if self.instructions else "", dataset)
+
+
+def assembly(mixture: Mixture, sources: Mapping[str, ExampleSource], tokenizer: TextTokenizer, run: Training) -> Assembly:
+    """What makes the batches of a run."""
+    draws = make_draws(mixture, {name: len(source) for name, source in sources.items()}, run.batch.queries, run.seed)
+    datasets = tuple(complete(mixture.datasets[name], run) for name in draws.names)
+    opened = tuple(sources[name] for name in draws.names)
+    return Assembly(draws, datasets, opened, tokenizer, layout(run.batch, run.tokens.limit), run.seed, run.data.instructions)
+
+
+def make_batches(assemble: Assembly) -> grain.MapDataset[Batch]:
+    """`batches[step]`, endless: a batch is its number alone, so any of them can be made at any time, in any process."""
+    return grain.MapDataset.range(sys.maxsize).map(assemble)
+
+
+def batches_of(files: Sequence[str | Path], tokenizer: TextTokenizer, run: Training) -> grain.MapDataset[Batch]:
+    """The batches of a run on these files as its only set."""
+    mixture = mixture_of(run, files)
+    return make_batches(assembly(mixture, open_sets(mixture), tokenizer, run))
+
+
+def complete(dataset: Dataset, run: Training) -> Dataset:
+    """The set with what it leaves to the run."""
+    limit, negatives, temperature = run.tokens.limit, run.batch.negatives, run.loss.temperature
+    return replace(
+        dataset,
+        query_tokens=limit if dataset.query_tokens is None else dataset.query_tokens,
+        passage_tokens=limit if dataset.passage_tokens is None else dataset.passage_tokens,
+        negatives=negatives if dataset.negatives is None else dataset.negatives,
+        temperature=temperature if dataset.temperature is None else dataset.temperature,
+    )
+
+
+def choose(example: Example, negatives: int, random: np.random.Generator) -> Example:
+    """One positive and at most so many hard negatives; where there is no choice nothing is drawn."""
+    count = len(example.positives)
+    positive = int(random.integers(count)) if count > 1 else 0
+    count = len(example.negatives)
+    chosen = random.permutation(count)[:negatives].tolist() if negatives and count > 1 else range(min(negatives, count))
+    return example.only([positive], chosen)
+
+
+def encode(taken: Sequence[Taken], tokenizer: TextTokenizer) -> list[Ids]:
+    """Token ids of all texts, in one call that uses every core."""
+    texts, limits = [], []
+    for example, task, dataset in taken:
+        passages = (*example.positives, *example.negatives)
+        texts += [query_text(example.query, task), *(query_text(text, task if dataset.symmetric else "") for text in passages)]
+        limits += [dataset.query_tokens, *[dataset.passage_tokens] * len(passages)]
+    ids = iter(tokenizer(texts, limits))
+    return [
+        Ids(next(ids), list(islice(ids, 1 + len(one.example.negatives))), one.dataset.temperature or 0.0, one.dataset.in_batch)
+        for one in taken
+    ]
 
 
 def refuse_alone(examples: Sequence[Example], ids: Sequence[Ids]) -> None:

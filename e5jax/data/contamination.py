@@ -1,26 +1,26 @@
 """Training examples that hold what a model will be evaluated on: examples flow in, those to keep flow out.
 
-Evaluation texts come as `(id, text)`: from BEIR folders (`beir_texts`) or from whoever can read the tasks of a benchmark.
+Evaluation texts come as `(id, text)`: from BEIR folders, or from JSONL that whoever can read the tasks of a benchmark has written.
 """
 
-import json
 from array import array
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import ExitStack
 from pathlib import Path
-from typing import NamedTuple, Self
+from typing import Any, NamedTuple, Self
 
 import numpy as np
 
 from e5jax.data.near import SHORT, THRESHOLD, NearIndex, sketch
-from e5jax.data.texts import Part, Reason, Removed, excerpt, texts_of
+from e5jax.data.texts import PARTS, Reason, Removed, excerpt, texts_of
 from e5jax.data.words import Words, ngrams, read
-from e5jax.errors import ConfigError
+from e5jax.errors import ConfigError, RecordError
+from e5jax.jsonl import parse_object
 from e5jax.records import Example
 
 NGRAM = 8  # words
 SHARE = 0.7  # of the n-grams of the shorter text
-PARTS: tuple[Part, ...] = ("query", "positive", "negative")
 
 
 class Hit(NamedTuple):
@@ -43,14 +43,16 @@ class Evaluation:
         self.share = share
         self._ids: list[str] = []
         self._sizes = array("q")  # n-grams of each text
-        self._near = NearIndex(threshold)
         grams = [np.zeros(0, np.uint64)]
-        for name, text in texts:
-            words = read(text)
-            self._near.add(sketch(words))
-            grams.append(_grams(words))
-            self._ids.append(name)
-            self._sizes.append(len(grams[-1]))
+        with ExitStack() as opened:  # closed where reading the texts fails
+            self._near = opened.enter_context(NearIndex(threshold))
+            for name, text in texts:
+                words = read(text)
+                self._near.add(sketch(words))
+                grams.append(_grams(words))
+                self._ids.append(name)
+                self._sizes.append(len(grams[-1]))
+            self._open = opened.pop_all()
         owners = np.repeat(np.arange(len(self._ids), dtype=np.uint32), np.asarray(self._sizes, np.int64))
         together = np.concatenate(grams)
         order = np.argsort(together, kind="stable")
@@ -59,8 +61,8 @@ class Evaluation:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, *error: object) -> None:
-        self._near.__exit__(*error)
+    def __exit__(self, *_: object) -> None:
+        self._open.close()
 
     def __len__(self) -> int:
         return len(self._ids)
@@ -88,16 +90,25 @@ class Evaluation:
 
 
 def without_contamination(
-    examples: Iterable[Example], evaluation: Evaluation, report: Callable[[Removed], object], parts: Sequence[Part] = PARTS
+    examples: Iterable[Example], evaluation: Evaluation, report: Callable[[Removed], object], parts: Sequence[str] = PARTS
 ) -> Iterator[Example]:
     """Yields each example none of whose texts (of these parts) matches an evaluation text, and reports the others."""
     for example in examples:
         for part, text in texts_of(example):
             if part in parts and (hit := evaluation.find(text)):
-                report(Removed(example.id, example.source, part, hit.reason, hit.id, hit.similarity, excerpt(text)))
+                removed = Removed(
+                    "contamination", example.id, example.source, part, hit.reason, hit.id, hit.similarity, excerpt(text)
+                )
+                report(removed)
                 break
         else:
             yield example
+
+
+def evaluation_texts(paths: Iterable[Path], documents: bool = True) -> Iterator[tuple[str, str]]:
+    """Texts of BEIR folders, and of JSONL files as `e5jax eval --texts` writes them; without `documents`, no text of a corpus."""
+    for path in paths:
+        yield from beir_texts(path, documents) if path.is_dir() else listed_texts(path, documents)
 
 
 def beir_texts(folder: Path, documents: bool = True) -> Iterator[tuple[str, str]]:
@@ -109,20 +120,30 @@ def beir_texts(folder: Path, documents: bool = True) -> Iterator[tuple[str, str]
         path = folder / f"{kind}.jsonl"
         if not path.is_file():
             raise ConfigError(f"{folder}: no {kind}.jsonl in it; give a folder in BEIR layout")
-        with path.open("rb") as file:
-            for number, line in enumerate(file, start=1):
-                name, text = _beir_line(line, f"{path}:{number}")
-                yield f"{folder.name}/{kind}/{name}", text
+        for values in _objects(path, "_id"):
+            yield f"{folder.name}/{kind}/{values['_id']}", f"{values.get('title') or ''} {values['text']}".strip()
 
 
-def _beir_line(line: bytes, where: str) -> tuple[str, str]:
-    try:
-        values = json.loads(line)
-    except ValueError as error:
-        raise ConfigError(f"{where}: not JSON ({error})") from error
-    if not isinstance(values, dict) or not all(isinstance(values.get(name), str) for name in ("_id", "text")):
-        raise ConfigError(f"{where}: no object with the strings _id and text")
-    return values["_id"], f"{values.get('title') or ''} {values['text']}".strip()
+def listed_texts(path: Path, documents: bool = True) -> Iterator[tuple[str, str]]:
+    """Lines with `id`, `text` and perhaps `kind`. Raises ConfigError `file:line: reason`."""
+    if not path.is_file():
+        raise ConfigError(f"{path}: there is no such file or folder")
+    for values in _objects(path, "id"):
+        if documents or values.get("kind") != "document":
+            yield values["id"], values["text"]
+
+
+def _objects(path: Path, identity: str) -> Iterator[dict[str, Any]]:
+    """Lines of a file that all have an id and a text."""
+    with path.open("rb") as file:
+        for number, line in enumerate(file, start=1):
+            try:
+                values = parse_object(line)
+            except RecordError as error:
+                raise ConfigError(f"{path}:{number}: {error}") from error
+            if not all(isinstance(values.get(name), str) for name in (identity, "text")):
+                raise ConfigError(f"{path}:{number}: no object with the strings {identity} and text")
+            yield values
 
 
 def _grams(words: Words) -> np.ndarray:

@@ -1,18 +1,18 @@
 """Any readable format to our JSONL: examples to one file, what was left out to another, and how much of each."""
 
-import re
 from collections import Counter
+from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, TextIO
 
 from tqdm import tqdm
 
 from e5jax.data.readers.formats import AUTO, read
-from e5jax.data.readers.outcome import OPTIONS, Options, Rejected
+from e5jax.data.readers.outcome import OPTIONS, Options, Outcome, Rejected
+from e5jax.data.texts import printable
 from e5jax.errors import ConfigError
+from e5jax.records import Example
 from e5jax.workdir import complete
-
-_UNPRINTABLE = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
 
 
 class Counts(NamedTuple):
@@ -35,22 +35,24 @@ def convert(source: Path, output: Path, name: str = AUTO, options: Options = OPT
     rejected: Counter[str] = Counter()
     with complete(rejects_of(output)) as rejects, complete(output) as made:
         with made.open("w", encoding="utf-8", newline="\n") as good, rejects.open("w", encoding="utf-8", newline="\n") as bad:
-            for outcome in tqdm(read(source, name, options), desc="convert", unit=" lines", disable=None):
-                if isinstance(outcome, Rejected):
-                    bad.write(_UNPRINTABLE.sub(_escape, str(outcome)) + "\n")
-                    rejected[outcome.kind] += 1
-                else:
-                    good.write(outcome.to_json() + "\n")
-                    examples += 1
+            for example in accepted(read(source, name, options), bad, rejected, "convert"):
+                good.write(example.to_json() + "\n")
+                examples += 1
         if not examples:
             raise ConfigError(f"{source}: not one example; {Counts(0, rejected)}")
     return Counts(examples, rejected)
 
 
+def accepted(outcomes: Iterable[Outcome], rejects: TextIO, rejected: Counter[str], name: str) -> Iterator[Example]:
+    """The examples, with a progress bar of that name; what is rejected is written and counted."""
+    for outcome in tqdm(outcomes, desc=name, unit=" lines", disable=None):
+        if isinstance(outcome, Rejected):
+            rejects.write(printable(str(outcome)) + "\n")
+            rejected[outcome.kind] += 1
+        else:
+            yield outcome
+
+
 def rejects_of(output: Path) -> Path:
     """`train.jsonl` -> `train.rejects.txt`."""
     return output.with_suffix(".rejects.txt")
-
-
-def _escape(found: re.Match[str]) -> str:
-    return found[0].encode("unicode_escape").decode()

@@ -1,7 +1,6 @@
-"""The language of a text, and how many examples of which source and language there are: the only home of py3langid."""
+"""The language of a text and of an example: the only home of py3langid."""
 
 import functools
-from collections import Counter
 from collections.abc import Iterable, Iterator
 
 from py3langid.langid import MODEL_FILE, LanguageIdentifier
@@ -20,24 +19,36 @@ def language(text: str, confidence: float = CONFIDENCE) -> str:
 
     The first call loads the model.
     """
-    words = read(text[:LOOKED_AT])
-    if words.length < SHORT:
-        return ""
-    found, probability = _identifier().classify(text[:LOOKED_AT])
-    return found if probability >= confidence and len(found) == 2 else ""
+    looked_at = text[:LOOKED_AT]
+    found = identify(looked_at, confidence) if read(looked_at).length >= SHORT else ""
+    return found if len(found) == 2 else ""
 
 
-def with_language(examples: Iterable[Example], confidence: float = CONFIDENCE) -> Iterator[tuple[Example, str]]:
-    """Each example with the language of its positives, which are longer than queries, or of its query if that is unknown."""
+def identify(text: str, confidence: float = CONFIDENCE) -> str:
+    """The model's own label, which may be of three letters: `arz` for Egyptian Arabic. Reads the whole text, however short."""
+    found, probability = _identifier().classify(text)
+    return found if probability >= confidence else ""
+
+
+@functools.cache
+def known() -> frozenset[str]:
+    """The labels that the model can give."""
+    return frozenset(_identifier().labels)
+
+
+def language_of(example: Example, confidence: float = CONFIDENCE) -> str:
+    """What the example says; else the language of its positives, which are longer than queries, or of its query."""
+    if example.language:
+        return example.language
+    texts = texts_of(example)
+    positives = " ".join(text for part, text in texts if part == "positive")
+    return language(positives, confidence) or language(texts[0][1], confidence)
+
+
+def with_language(examples: Iterable[Example]) -> Iterator[Example]:
+    """The examples, with their language filled in where it is empty and can be told."""
     for example in examples:
-        texts = texts_of(example)
-        positives = " ".join(text for part, text in texts if part == "positive")
-        yield example, language(positives, confidence) or language(texts[0][1], confidence)
-
-
-def count(examples: Iterable[Example]) -> Counter[tuple[str, str]]:
-    """Number of examples by (source, language)."""
-    return Counter((example.source, code) for example, code in with_language(examples))
+        yield example._replace(language=language_of(example))
 
 
 @functools.cache

@@ -43,14 +43,7 @@ class InstructEncoder(AbsEncoder):
 
     def __init__(self, name: str, instruction: str | None) -> None:
         self.instruction = instruction
-        self.mteb_model_meta = ModelMeta.create_empty(
-            {
-                "name": f"e5jax/{name}",
-                "similarity_fn_name": ScoringFunction.COSINE,
-                "use_instructions": instruction != "",
-                "model_type": ["dense"],
-            }
-        )
+        self.mteb_model_meta = model_meta(name, instructions=instruction != "")
 
     def encode(
         self,
@@ -70,6 +63,18 @@ class InstructEncoder(AbsEncoder):
 
     @abstractmethod
     def _vectors(self, texts: list[str], instruction: str, show_progress: bool) -> Float[np.ndarray, "b d"]: ...
+
+
+def model_meta(name: str, instructions: bool) -> ModelMeta:
+    """What mteb wants to know of an encoder."""
+    return ModelMeta.create_empty(
+        {
+            "name": f"e5jax/{name}",
+            "similarity_fn_name": ScoringFunction.COSINE,
+            "use_instructions": instructions,
+            "model_type": ["dense"],
+        }
+    )
 
 
 def is_bare(task: TaskMetadata, prompt_type: PromptType | None) -> bool:

@@ -16,14 +16,20 @@ from e5jax.errors import ConfigError
 from e5jax.eval.encoder import InstructEncoder, JaxEncoder, torch_encoder
 from e5jax.eval.evaluate import evaluate
 from e5jax.eval.retrieval import load_task
+from e5jax.eval.texts import TEXTS, write_texts
 from e5jax.workdir import write_text
 
 
 def main(args: argparse.Namespace) -> int:
-    """Evaluates, prints a table and writes `results.json`. Raises ConfigError for a wrong model or task."""
-    if not args.model.is_dir():
+    """Evaluates, prints a table and writes `results.json`; or writes texts. Raises ConfigError for a wrong model or task."""
+    if args.model and not args.model.is_dir():
         raise ConfigError(f"--model={args.model}: there is no such folder")
     tasks = find_tasks(args.tasks)
+    if args.texts:
+        counts = write_texts(tasks, args.output / TEXTS)
+        print("\n".join(f"{count:>12,}  {task}" for task, count in counts.items()))
+        print(f"texts: {args.output / TEXTS}", flush=True)
+        return 0
     encoder = make_encoder(args.model, args.backend, args.instruction)
     results = evaluate(encoder, tasks, args.output / "mteb")
     write_text(args.output / "results.json", json.dumps(results, indent=2) + "\n")

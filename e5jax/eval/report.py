@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from e5jax.eval import page, plots
+from e5jax import charts, page
 from e5jax.workdir import write_text
 
 _SCORES = {"ndcg_at_10": "nDCG@10", "recall_at_10": "Recall@10", "recall_at_100": "Recall@100", "mrr_at_10": "MRR@10"}
@@ -89,10 +89,10 @@ def _training(runs: Sequence[Run]) -> page.Html:
     return page.section(
         "Training",
         page.table(["", *(run.name for run in runs)], rows),
-        page.plots(
+        page.figures(
             [
-                ("Loss (InfoNCE)", plots.curves("loss", _series(runs, "train/loss"), from_zero=True)),
-                ("Accuracy within the batch", plots.curves("accuracy", _series(runs, "train/accuracy"), from_zero=True)),
+                ("Loss (InfoNCE)", charts.curves(_series(runs, "train/loss"), from_zero=True)),
+                ("Accuracy within the batch", charts.curves(_series(runs, "train/accuracy"), from_zero=True)),
             ]
         ),
     )
@@ -147,10 +147,10 @@ def _data(report: Report) -> page.Html:
     return page.section(
         "Training texts",
         page.paragraph(count),
-        page.plots(
+        page.figures(
             [
-                ("Queries by length", plots.histogram("queries", report.query_lengths)),
-                ("Functions by length", plots.histogram("passages", report.passage_lengths)),
+                ("Queries by length", charts.histogram(report.query_lengths)),
+                ("Functions by length", charts.histogram(report.passage_lengths)),
             ]
         ),
     )
@@ -163,7 +163,7 @@ def _searches(searches: Sequence[Search]) -> page.Html:
 
 def _search(search: Search) -> page.Html:
     answers = (
-        page.answer(number, found.name, f"{found.score:.3f}", found.text, found.right)
+        page.answer(number, found.name, f"{found.score:.3f}", found.text, "✓ right" if found.right else "")
         for number, found in enumerate(search.neighbours, start=1)
     )
     return page.quote(search.query, f"The right function is at rank {search.rank:,}.", *answers)

@@ -41,6 +41,7 @@ class Corpus(Sequence[str]):
         self._keys, first = np.unique(np.array(keys, np.uint64), return_index=True)
         order = np.argsort(first)
         self._first = first[order]
+        self.keys = self._keys[order]  # of the texts, in their order
         self._place = np.empty_like(order)
         self._place[order] = np.arange(len(order))
         self.duplicates = len(keys) - len(first)

@@ -4,6 +4,9 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+import numpy as np
+from jaxtyping import Float
+
 from e5jax.errors import ConfigError
 from e5jax.mine.lines import Lines
 from e5jax.records import Example, parse_example
@@ -38,9 +41,12 @@ class Examples:
         example = self._example(index)
         return Asked(example.id, example.query, example.instruction, example.positives, example.negatives)
 
-    def mined(self, index: int, negatives: Sequence[str], positive_scores: Sequence[float], scores: Sequence[float]) -> str:
-        """The record as one line, its negatives replaced, with scores."""
-        scored = {"positive_scores": tuple(positive_scores), "negative_scores": tuple(scores)}
+    def mined(
+        self, index: int, negatives: Sequence[str], positives: Float[np.ndarray, " p"], scores: Float[np.ndarray, " n"]
+    ) -> str:
+        """The record as one line, its negatives replaced, with the scores of its positives (all or none) and of these."""
+        known = tuple(positives.tolist()) if np.isfinite(positives).all() else ()
+        scored = {"positive_scores": known, "negative_scores": tuple(scores.tolist())}
         return self._example(index)._replace(negatives=tuple(negatives), **scored).to_json()
 
     def _example(self, index: int) -> Example:

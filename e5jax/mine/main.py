@@ -7,16 +7,18 @@ from pathlib import Path
 from typing import NamedTuple, TextIO
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from tqdm import tqdm
 
 from e5jax.embedder import Embedder
 from e5jax.errors import ConfigError
-from e5jax.mine.corpus import Corpus, digest_of, write_corpus
+from e5jax.mesh import open_cpu
+from e5jax.mine.corpus import Corpus, digest_of, key, write_corpus
 from e5jax.mine.examples import Asked, Examples
-from e5jax.mine.report import Tally
-from e5jax.mine.rules import choose
+from e5jax.mine.report import Tally, table
+from e5jax.mine.rules import Scored, choose
 from e5jax.mine.settings import Mining
+from e5jax.mine.teacher import Teacher
 from e5jax.mine.vectors import Shards, TextEmbedder, embed, model_identity, rows
 from e5jax.model import hf
 from e5jax.search import PASS, top_k
@@ -28,10 +30,13 @@ RECORDS, REPORT = "mined.jsonl", "report.json"
 
 def main(model: str, source: Path, corpus: Path | None, output: Path, rules: Mining) -> int:
     """Mines with a folder's or hub id's model and prints what came of it. Without a corpus, the records' own passages are it."""
-    if not source.is_file():
-        raise ConfigError(f"--input={source}: there is no such file")
+    for option, file in (("input", source), ("corpus", corpus), ("scores", rules.scores)):
+        if file is not None and not Path(file).is_file():  # said before a model is read
+            raise ConfigError(f"--{option}={file}: there is no such file")
+    open_cpu([])
     folder = hf.locate(model)
     report = mine(Embedder.from_pretrained(folder), model_identity(folder), source, corpus, output, rules)
+    print(table(report))
     short = f"{report['short']['examples']:,} with too few negatives: {report['short']['action']}"
     print(f"mine: {report['written']:,} of {report['examples']:,} records in {output / RECORDS}; {short}")
     return 0
@@ -40,14 +45,15 @@ def main(model: str, source: Path, corpus: Path | None, output: Path, rules: Min
 def mine(embedder: TextEmbedder, identity: str, source: Path, corpus: Path | None, output: Path, rules: Mining) -> dict:
     """Writes `mined.jsonl` and `report.json` below `output`, and `vectors/`; returns the report."""
     examples = Examples(source)
+    teacher = _teacher(rules, examples)
     if corpus is None:
         corpus = output / "corpus.jsonl"
         write_corpus(corpus, (text for asked in examples for text in (*asked.positives, *asked.negatives)))
     texts = Corpus(corpus)
     given = _embed(embedder, identity, examples, texts, output / "vectors", rules)
-    tally = Tally()
+    tally = Tally(teacher)
     with complete(output / RECORDS) as temporary, temporary.open("w", encoding="utf-8", newline="\n") as file:
-        _search(given, examples, texts, rules, tally, file)
+        _search(given, examples, texts, teacher, rules, tally, file)
     report = tally.report(rules, {"corpus": len(texts), "corpus_duplicates": texts.duplicates})
     write_text(output / REPORT, json.dumps(report, indent=2) + "\n")
     return report
@@ -78,7 +84,18 @@ def _embed(embedder: TextEmbedder, identity: str, examples: Examples, texts: Cor
     )
 
 
-def _search(given: Given, examples: Examples, texts: Corpus, rules: Mining, tally: Tally, file: TextIO) -> None:
+def _teacher(rules: Mining, examples: Examples) -> Teacher | None:
+    if rules.scores is None:
+        return None
+    teacher = Teacher(Path(rules.scores))
+    if not any(teacher.of(asked.id) for asked in examples):
+        raise ConfigError(f"--scores={rules.scores}: no id in it is the id of a record, such as {examples.asked(0).id!r}")
+    return teacher
+
+
+def _search(
+    given: Given, examples: Examples, texts: Corpus, teacher: Teacher | None, rules: Mining, tally: Tally, file: TextIO
+) -> None:
     """Ranks, chooses and writes, some examples at a time."""
     never = list(_never(examples, texts))
     depth = min(rules.last + max(map(len, never)), len(texts))
@@ -87,14 +104,29 @@ def _search(given: Given, examples: Examples, texts: Corpus, rules: Mining, tall
         for start in starts:
             numbers = np.arange(start, min(start + PASS, len(examples)))
             queries = rows(given.queries, numbers)
-            ranking = zip(*top_k(queries, given.corpus, depth, progress=bar.update), strict=True)
-            for number, query, (scores, places) in zip(numbers.tolist(), queries, ranking, strict=True):
-                positives = _vectors(given, texts, examples.asked(number)) @ query
-                choice = choose(scores, places, float(positives.min()), never[number], rules, number)
-                tally.add(choice, positives, scores)
+            found = zip(*top_k(queries, given.corpus, depth, progress=bar.update), strict=True)
+            for number, query, (scores, places) in zip(numbers.tolist(), queries, found, strict=True):
+                asked = examples.asked(number)
+                ranking = Scored(scores, _vectors(given, texts, asked) @ query)
+                taught = teacher and _taught(teacher, asked, texts, places)
+                choice = choose(ranking, places, never[number], rules, number, taught)
+                tally.add(choice, ranking, taught)
                 if len(choice.chosen) == rules.negatives or rules.short == "keep":
-                    found = [texts[place] for place in places[choice.chosen].tolist()]
-                    file.write(examples.mined(number, found, positives.tolist(), scores[choice.chosen].tolist()) + "\n")
+                    negatives, best = [texts[place] for place in places[choice.chosen].tolist()], taught or ranking
+                    file.write(examples.mined(number, negatives, best.positives, best.candidates[choice.chosen]) + "\n")
+
+
+def _taught(teacher: Teacher, asked: Asked, texts: Corpus, places: Int[np.ndarray, " k"]) -> Scored:
+    """The ranking as the teacher scores it."""
+    said = teacher.of(asked.id)
+
+    def scores(keys: list[int]) -> Float[np.ndarray, " n"]:
+        return np.array([said.get(text, np.nan) for text in keys])
+
+    return Scored(
+        np.where(places < 0, np.nan, scores(texts.keys[places].tolist())),
+        scores([key(text) for text in asked.positives]),
+    )
 
 
 def _never(examples: Examples, texts: Corpus) -> Iterator[frozenset[int]]:

@@ -3,7 +3,7 @@
 import dataclasses
 import math
 from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import Literal, NamedTuple, get_args
 
 from e5jax.errors import ConfigError
 
@@ -11,11 +11,21 @@ Pick = Literal["top", "random"]
 Short = Literal["drop", "keep"]
 
 
+class Bounds(NamedTuple):
+    """What a negative's score is held to."""
+
+    min_score: float | None
+    max_score: float | None
+    absolute_margin: float | None
+    relative_margin: float | None
+
+
 @dataclass(frozen=True)
 class Mining:
     """Rules for the negatives of a query. Ranks count from 1, once what may never be a negative is taken out.
 
     Margins refer to the lowest score among the record's positives: a negative is further from the query than all of them.
+    Rules of the teacher read the scores of a file; ranks are the model's, and its own rules hold beside the teacher's.
     """
 
     negatives: int = 1
@@ -25,11 +35,26 @@ class Mining:
     relative_margin: float | None = None  # score ≤ positive - margin · |positive|; 0.05 is NV-Retriever's TopK-PercPos 95 %
     min_score: float | None = None
     max_score: float | None = None
+    scores: str | None = None  # a teacher's, a file
+    teacher_absolute_margin: float | None = None
+    teacher_relative_margin: float | None = None
+    teacher_min_score: float | None = None
+    teacher_max_score: float | None = None
     pick: Pick = "top"
     short: Short = "drop"  # what becomes of a record with fewer negatives than asked for
     seed: int = 0
     instruction: str | None = None  # None: each record's own
     shard: int = 16_384  # texts of a shard of vectors: the most that a killed run loses
+
+    @property
+    def bounds(self) -> Bounds:
+        """Of the model's scores."""
+        return Bounds(self.min_score, self.max_score, self.absolute_margin, self.relative_margin)
+
+    @property
+    def teacher_bounds(self) -> Bounds:
+        """Of the teacher's."""
+        return Bounds(self.teacher_min_score, self.teacher_max_score, self.teacher_absolute_margin, self.teacher_relative_margin)
 
     def __post_init__(self) -> None:
         """Raises ConfigError naming option, value and fix."""
@@ -39,6 +64,12 @@ class Mining:
         if self.last < self.first + self.negatives - 1:
             ranks = f"--first={self.first} --last={self.last}"
             raise ConfigError(f"{ranks}: fewer ranks than --negatives={self.negatives}; raise --last")
+        self._check_scores()
+        for name, value, known in [("pick", self.pick, Pick), ("short", self.short, Short)]:
+            if value not in get_args(known):
+                raise ConfigError(f"--{name}={value}: must be one of {', '.join(get_args(known))}")
+
+    def _check_scores(self) -> None:
         for field in dataclasses.fields(self):
             value = getattr(self, field.name)
             option = f"--{field.name.replace('_', '-')}={value}"
@@ -46,8 +77,8 @@ class Mining:
                 raise ConfigError(f"{option}: must be a number")
             if field.name.endswith("margin") and value is not None and value < 0:
                 raise ConfigError(f"{option}: must be at least 0; a negative may not score above the positive")
-        for name, value, known in [("pick", self.pick, Pick), ("short", self.short, Short)]:
-            if value not in get_args(known):
-                raise ConfigError(f"--{name}={value}: must be one of {', '.join(get_args(known))}")
-        if self.min_score is not None and self.max_score is not None and self.min_score > self.max_score:
-            raise ConfigError(f"--min-score={self.min_score}: is above --max-score={self.max_score}")
+            if field.name.startswith("teacher") and value is not None and self.scores is None:
+                raise ConfigError(f"{option}: needs the teacher's scores, --scores=FILE")
+        for prefix, (least, most, _, _) in [("", self.bounds), ("teacher-", self.teacher_bounds)]:
+            if least is not None and most is not None and least > most:
+                raise ConfigError(f"--{prefix}min-score={least}: is above --{prefix}max-score={most}")

@@ -18,6 +18,8 @@ from e5jax.model.norm import RMSNorm, rotary
 from e5jax.model.spec import Spec
 from e5jax.model.variables import weight
 
+ROWS = PartitionSpec(BATCH, None, None)
+
 # What a layer keeps for its backward pass. Names rather than jax's `dots_*` policies: with LoRA those would keep
 # the base product and the low-rank product of every map; and without any policy the gathered weights stay alive.
 PROJECTIONS = ("q", "k", "v", "wo", "gate", "up")
@@ -97,11 +99,8 @@ class Decoder(nnx.Module):
         """Final hidden states after the last norm. `seeds`, one a layer, switch LoRA dropout on."""
         with jax.named_scope("embed"):
             table = gather_fsdp(self.embedding[...])
-            # As one row of ids: around a gather of more dimensions in a conditional libtpu 0.0.42 fails to lay out a program
-            # that uses host memory.
-            flat = jax.lax.reshape(tokens, (tokens.size,), out_sharding=PartitionSpec(BATCH))
-            x = table.at[flat].get(out_sharding=PartitionSpec(BATCH, None)).astype(self.dtype)
-            x = jax.lax.reshape(x, (*tokens.shape, x.shape[-1]), out_sharding=PartitionSpec(BATCH, None, None))
+            each = (jax.typeof(table).sharding.spec, PartitionSpec(BATCH, None))
+            x = jax.shard_map(_look_up, in_specs=each, out_specs=ROWS)(table, tokens).astype(self.dtype)
             turn = rotary(positions, self.spec.head_size, self.spec.theta)
         graph, stacked = nnx.split(self.layers)
 
@@ -116,3 +115,13 @@ class Decoder(nnx.Module):
             x, _ = jax.lax.scan(one_layer, x, (stacked, seeds))
         with jax.named_scope("norm"):
             return self.norm(checkpoint_name(x, "x"))
+
+
+def _look_up(table: Float[Array, "v d"], ids: Int[Array, "n t"]) -> Float[Array, "n t d"]:
+    """Rows of the table, on one device.
+
+    Left to the compiler the ids, which "everything" keeps, would get a type of another mesh, and could not leave a chunk.
+    """
+    # As one row of ids: around a gather of more dimensions in a conditional libtpu 0.0.42 fails to lay out a program that uses
+    # host memory.
+    return table[ids.reshape(-1)].reshape(*ids.shape, table.shape[-1])

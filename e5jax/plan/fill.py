@@ -57,8 +57,9 @@ def filled_rows(batch: Batch, limit: int, means: Means) -> int:
     queries, passages = _draw(batch, limit, means)
     own = passages.reshape(batch.queries, -1)
     order = deal(queries + own.sum(axis=1), batch.shards).reshape(batch.shards, -1)
-    packed = [np.concatenate([queries[examples], own[examples].ravel()]).tolist() for examples in order]
-    return max(1 + int(first_fit_decreasing(one, batch.width(limit), batch.texts_a_row)[:, 0].max()) for one in packed)
+    lengths = np.concatenate([queries[order], own[order].reshape(batch.shards, -1)], axis=1)
+    shards = np.repeat(np.arange(batch.shards), lengths.shape[1])
+    return 1 + int(first_fit_decreasing(lengths.ravel(), shards, batch.width(limit), batch.texts_a_row)[:, 0].max())
 
 
 def rows_of_shard(batch: Batch, limit: int) -> int:

@@ -11,6 +11,7 @@ from e5jax.config import Mesh, Training
 from e5jax.learner.assemble import abstract_arguments, assemble
 from e5jax.learner.flops import model_flops
 from e5jax.mesh import AXES, make_mesh
+from e5jax.model.quantise import check_groups
 from e5jax.model.spec import Spec, check_divisible
 from e5jax.plan.costs import operations, total_flops
 from e5jax.plan.fill import Fill, Means, expected, full
@@ -69,6 +70,7 @@ def plan(run: Training, spec: Spec, on: Machine, means: Means | None = None) -> 
     mesh = make_mesh(run.mesh, on.devices)
     sizes: dict[str, int] = dict(zip(AXES, mesh.devices.shape, strict=True))
     check_divisible(spec, Mesh(**sizes))
+    check_groups(spec, run.model.quantisation, Mesh(**sizes))
     check_shards(run.batch, sizes["data"] * sizes["fsdp"])
     start = time.perf_counter()
     learner = assemble(run, spec.changed(run.model), on.devices[0].platform)

@@ -14,7 +14,8 @@ FREE = frozenset(
 )
 FREE_CALLS = frozenset({"AllocateBuffer", "ConcatBitcast", "AsyncCollectiveStart", "AsyncCollectiveDone"})
 _SLICES = ("dynamic-slice", "slice", "gather", "slice-start")
-_UPDATES = ("dynamic-update-slice", "scatter")
+_UPDATES = ("dynamic-update-slice", "dynamic-update-slice-start", "scatter")
+_VIEWS = ("bitcast", "reshape")  # other names for the same bytes
 
 
 def memory_bytes(module: Module, where: Computation, made: Instruction) -> float:
@@ -25,7 +26,8 @@ def memory_bytes(module: Module, where: Computation, made: Instruction) -> float
         return _fusion(module, where, made)
     operands = where.operands(made)
     if made.opcode in _UPDATES:
-        return 2 * _in_memory(operands[_changed(made)].shapes)
+        target, change = operands[0].shapes, operands[_changed(made)].shapes
+        return _in_memory(change) + (_in_memory(target) and sum(shape.bytes for shape in change))
     if made.opcode in _SLICES:
         taken = min(made.shapes, key=lambda shape: shape.bytes if shape.bytes > 4 else float("inf"))
         return (_in_memory(operands[0].shapes[:1]) and taken.bytes) + _in_memory((taken,))
@@ -67,22 +69,41 @@ def _read(module: Module, inner: Computation, name: str, whole: float) -> float:
 def _looked_at(module: Module, inner: Computation, user: Instruction, name: str, whole: float) -> float:
     if user.opcode in _SLICES and user.operands[0] == name:
         return user.bytes
-    if user.opcode in ("bitcast", "reshape"):
+    if user.opcode in _VIEWS:
         return _read(module, inner, user.name, whole)
+    if user.opcode in ("copy", "convert"):
+        return whole * _wanted(module, inner, user)
     if user.opcode == "fusion":
         within = module.computations[user.called[0]]
         numbers = [number for number, operand in enumerate(user.operands) if operand == name]
-        return max(_read(module, within, within.parameters()[number].name, whole) for number in numbers)
+        looked_at = max(_read(module, within, within.parameters()[number].name, whole) for number in numbers)
+        return looked_at * _wanted(module, inner, user)
     passes = user.opcode == "tuple" or is_free(user) or (user.opcode in _UPDATES and user.operands[0] == name)
     moved = user.opcode.startswith(("all-", "reduce-scatter", "collective-"))  # counted as the collective that it is
     return 0.0 if passes or moved else whole
+
+
+def _wanted(module: Module, inner: Computation, made: Instruction) -> float:
+    """Share of a value that a fused computation makes: all of what it returns, and else what those look at who use it.
+
+    Stacked integer kernels are laid out anew as a whole and then cut to one layer, in the text of the program.
+    """
+    if made.name == inner.root or len(made.shapes) > 1 or not made.bytes:
+        return 1.0
+    shares = (
+        _wanted(module, inner, user)
+        if user.opcode in (*_VIEWS, "tuple")
+        else _looked_at(module, inner, user, made.name, made.bytes) / made.bytes
+        for user in _users(inner, made.name)
+    )
+    return min(1.0, sum(shares))
 
 
 def _written(module: Module, inner: Computation, result: Instruction, whole: float) -> float:
     """Bytes of a result that a fused computation really writes."""
     if result.opcode in _UPDATES:
         return inner.operands(result)[_changed(result)].bytes
-    if result.opcode in ("bitcast", "reshape"):
+    if result.opcode in _VIEWS:
         return _written(module, inner, inner.operands(result)[0], whole)
     if result.opcode == "fusion":
         within = module.computations[result.called[0]]
@@ -97,7 +118,7 @@ def _users(inner: Computation, name: str) -> list[Instruction]:
 
 def _changed(update: Instruction) -> int:
     """Which operand holds what an update writes."""
-    return 1 if update.opcode == "dynamic-update-slice" else len(update.operands) - 1
+    return len(update.operands) - 1 if update.opcode == "scatter" else 1
 
 
 def _in_memory(shapes: tuple[Shape, ...]) -> float:

@@ -1,7 +1,8 @@
 """What a run reads: base folder, tokenizer, examples, and the fingerprints by which a resumed run knows them again."""
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import NamedTuple
 
@@ -10,9 +11,11 @@ from tokenizers import Tokenizer
 
 from e5jax.checkpoint import Identity
 from e5jax.config import Training
-from e5jax.data.batches import make_batches
+from e5jax.data.batches import assembly, complete, make_batches
+from e5jax.data.mixture import mixture_of, open_sets
 from e5jax.data.source import ExampleSource
 from e5jax.errors import ConfigError
+from e5jax.mixture import Mixture
 from e5jax.model import hf
 from e5jax.model.families import read_spec
 from e5jax.model.quantise import check_groups
@@ -45,13 +48,28 @@ def read_inputs(run: Training, files: Sequence[str | Path], tokenizer_file: Path
         raise ConfigError(
             f"{file}: {tokenizer.tokenizer.get_vocab_size()} pieces, but the model embeds only {spec.vocab}; use its own tokenizer"
         )
-    source = ExampleSource(files, run.batch.negatives)
+    mixture = mixture_of(run, files)
+    sources = open_sets(mixture)
     identity = {
-        "data": source.fingerprint,
+        **data_identity(mixture, sources, run),
         "tokenizer": tokenizer.fingerprint,
         "base": fingerprint(folder) if folder else f"scratch {spec} seed {run.seed}",
     }
-    return Inputs(folder, spec, tokenizer, make_batches(source, tokenizer, run), identity)
+    return Inputs(folder, spec, tokenizer, make_batches(assembly(mixture, sources, tokenizer, run)), identity)
+
+
+def data_identity(mixture: Mixture, sources: Mapping[str, ExampleSource], run: Training) -> dict[str, str]:
+    """All that decides which example is where in which batch, entry by entry: what differs is then known by its name."""
+    whole = {name: getattr(mixture, name) for name in ("shares", "order", "batches")}
+    if mixture.shares == "size":
+        whole["alpha"] = mixture.alpha
+    found = {f"data.{name}": str(value) for name, value in whole.items()}
+    found |= {"data.queries": str(run.batch.queries), "data.seed": str(run.seed), "data.instructions": str(run.data.instructions)}
+    idle = {"ratio", "weight"} - {mixture.shares}
+    for name, dataset in mixture.datasets.items():
+        fields = asdict(complete(dataset, run)) | {"files": sources[name].fingerprint}
+        found |= {f"data.{name}.{field}": str(value) for field, value in fields.items() if field not in idle}
+    return found
 
 
 def scratch_spec(run: Training, tokenizer_file: Path) -> Spec:

@@ -1,16 +1,16 @@
 """The training loop: open what is needed, say what is trained, then one short loop."""
 
 import hashlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
-import grain
 import jax
 
 from e5jax import notice
 from e5jax.checkpoint import Checkpoints
 from e5jax.chips import Peak, peak_flops
-from e5jax.config import Mesh, Training, to_json
+from e5jax.config import Mesh, Training
+from e5jax.data.feed import Feed
 from e5jax.errors import ConfigError, RunError
 from e5jax.learner import state as states
 from e5jax.learner.assemble import Learner, abstract_arguments, assemble, place
@@ -21,8 +21,9 @@ from e5jax.mesh import make_mesh
 from e5jax.model import hf
 from e5jax.model.blueprint import Parameters
 from e5jax.model.quantise import check_groups
-from e5jax.records import Batch, Metrics
+from e5jax.records import Metrics
 from e5jax.retention import Retention
+from e5jax.snapshot import to_json
 from e5jax.train.inputs import Inputs
 from e5jax.train.measures import Measures
 from e5jax.train.trace import Trace
@@ -38,6 +39,7 @@ class Ready(NamedTuple):
     frozen: Parameters
     state: State
     start: int
+    facts: Mapping[str, Any]  # what its checkpoints say of the run
 
 
 def train(run: Training, inputs: Inputs, workdir: Workdir, name: str) -> int:
@@ -52,29 +54,26 @@ def train(run: Training, inputs: Inputs, workdir: Workdir, name: str) -> int:
         )
     check_groups(inputs.spec, run.model.quantisation, Mesh(**mesh.shape))
     peak = peak_flops(device)
-    with (
-        jax.set_mesh(mesh),
-        Checkpoints(
-            workdir.checkpoints, Retention(run.checkpoint.keep, run.checkpoint.forever), run.checkpoint.seconds
-        ) as checkpoints,
-    ):
+    retention = Retention(run.checkpoint.keep, run.checkpoint.forever)
+    with jax.set_mesh(mesh), Checkpoints(workdir.checkpoints, retention, run.checkpoint.seconds) as checkpoints:
         ready = _prepare(run, inputs, mesh, checkpoints)
         if ready.start >= run.optim.steps:
             return 0
-        step = ready.learner.step.lower(*abstract_arguments(run, ready.learner, mesh)).compile()
-        _say(name, run, ready, peak)
-        measures = Measures(ready.learner.blueprint, run.batch.queries, peak.flops)
-        writes = jax.process_index() == 0
-        with MetricLog(workdir.metrics, run.log, name=name, start=ready.start, steps=run.optim.steps, writes=writes) as log:
-            _loop(run, inputs, ready, step, checkpoints, measures, log, Trace(run.profile, workdir.profile, name))
+        with Feed(inputs.batches, ready.start, run.optim.steps, run.data.workers) as feed:  # works while XLA compiles
+            step = ready.learner.step.lower(*abstract_arguments(run, ready.learner, mesh)).compile()
+            _say(name, run, ready, peak)
+            measures = Measures(ready.learner.blueprint, run.batch.queries, peak.flops)
+            writes = jax.process_index() == 0
+            with MetricLog(workdir.metrics, run.log, name=name, start=ready.start, steps=run.optim.steps, writes=writes) as log:
+                _loop(run, ready, step, feed, checkpoints, measures, log, Trace(run.profile, workdir.profile, name))
     return run.optim.steps - ready.start
 
 
 def _loop(
     run: Training,
-    inputs: Inputs,
     ready: Ready,
     step: jax.stages.Compiled,
+    feed: Feed,
     checkpoints: Checkpoints,
     measures: Measures,
     log: MetricLog,
@@ -82,7 +81,7 @@ def _loop(
 ) -> None:
     state, pending = ready.state, None
     with notice.held(), trace, jax.transfer_guard("disallow"):
-        for number, batch in enumerate(_batches(inputs.batches, ready.start, run.optim.steps), ready.start + 1):
+        for number, batch in enumerate(feed, ready.start + 1):
             checkpoints.poll()
             if trace.turns(number):
                 _log(pending, measures, log)
@@ -94,37 +93,31 @@ def _loop(
                 state, metrics = step(state, ready.frozen, place(batch, ready.mesh))  # returns at once
             # The metrics of the step before: fetching them now never makes the device wait.
             _log(pending, measures, log)
-            pending = (number, metrics)
+            pending = (number, metrics, feed.waited)
             told = notice.received()
             if told or number % run.checkpoint.every == 0 or number == run.optim.steps:
                 # A checkpoint must not outrun the check of its own step.
                 _log(pending, measures, log)
                 pending = None
-                save(checkpoints, number, state, facts(run, inputs, ready.mesh))
+                save(checkpoints, number, state, ready.facts)
                 measures.restart()
             if told:
                 break
         checkpoints.finish()
 
 
-def _log(pending: tuple[int, Metrics] | None, measures: Measures, log: MetricLog) -> None:
+def _log(pending: tuple[int, Metrics, float] | None, measures: Measures, log: MetricLog) -> None:
     """Waits for a step, writes its metrics and stops the run when they are not finite."""
     if pending is None:
         return
-    number, metrics = pending
+    number, metrics, waited = pending
     found = jax.device_get(metrics)
-    log.write(number, measures.scalars(found))
+    log.write(number, measures.scalars(found, waited))
     if not found.finite:
         raise RunError(
             f"step {number}: loss={found.loss} gradient norm={found.gradient_norm}; the state was left as it was before this step. "
             "The last checkpoint is sound: look at the data of this step, or lower config.optim.learning_rate"
         )
-
-
-def _batches(batches: grain.MapDataset[Batch], start: int, stop: int) -> Iterator[Batch]:
-    """Batches start … stop - 1, prepared on a thread while the device works."""
-    ahead = grain.ReadOptions(num_threads=1, prefetch_buffer_size=2)
-    return iter(batches.slice(slice(start, stop)).to_iter_dataset(ahead))
 
 
 def _prepare(run: Training, inputs: Inputs, mesh: jax.sharding.Mesh, checkpoints: Checkpoints) -> Ready:
@@ -136,10 +129,10 @@ def _prepare(run: Training, inputs: Inputs, mesh: jax.sharding.Mesh, checkpoints
     if start is None:
         fresh = [name for name in made.trained if name not in trained]
         trained |= made.initialise(fresh, mesh, run.seed) if fresh else {}
-        return Ready(mesh, learner, frozen, states.fresh(trained, learner.optimiser, mesh), 0)
+        return Ready(mesh, learner, frozen, states.fresh(trained, learner.optimiser, mesh), 0, facts(run, inputs, mesh))
     checkpoints.check_identity(start, inputs.identity)
     wanted, _, _ = abstract_arguments(run, learner, mesh)
-    return Ready(mesh, learner, frozen, restore(checkpoints, start, wanted), start)
+    return Ready(mesh, learner, frozen, restore(checkpoints, start, wanted), start, facts(run, inputs, mesh))
 
 
 def _base(run: Training, inputs: Inputs, learner: Learner, mesh: jax.sharding.Mesh) -> tuple[Parameters, Parameters]:

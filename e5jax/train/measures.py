@@ -22,8 +22,8 @@ class Measures:
         """Starts the clock anew, after something that is not a step."""
         self._last = time.perf_counter()
 
-    def scalars(self, metrics: Metrics) -> dict[str, float]:
-        """All scalars of a step; rates are over all devices unless named otherwise."""
+    def scalars(self, metrics: Metrics, waited: float) -> dict[str, float]:
+        """All scalars of a step, whose batch was waited for so long; rates are over all devices unless named otherwise."""
         now = time.perf_counter()
         seconds, self._last = now - self._last, now
         tokens = int(metrics.real_tokens)
@@ -34,6 +34,8 @@ class Measures:
             "train/gradient_norm": float(metrics.gradient_norm),
             "train/learning_rate": float(metrics.learning_rate),
             "train/step_seconds": seconds,
+            "train/data_wait_seconds": waited,
+            "train/data_wait_share": waited / seconds,
             "train/pairs": self._queries,
             "train/pairs_per_second": self._queries / seconds,
             "train/real_tokens": tokens,

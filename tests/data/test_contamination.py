@@ -38,7 +38,7 @@ def words(text, start, end):
         (" ".join(changed(DOCUMENT.split(), random.Random(0), WORDS)), "near", "set/corpus/1"),
         (f"{OTHER} {QUESTION} {OTHER}", "contains", "set/queries/1"),
         (words(DOCUMENT, 90, 130), "contained", "set/corpus/1"),
-        (f"{words(DOCUMENT, 0, 80)} {words(OTHER, 0, 10)}", "contained", "set/corpus/1"),
+        (f"{words(DOCUMENT, 0, 80)} {words(OTHER, 0, 24)}", "contained", "set/corpus/1"),  # 73 of 97 runs of eight words
     ],
 )
 @pytest.mark.parametrize("part", ["query", "positive", "negative"])
@@ -59,7 +59,7 @@ def test_what_matches_is_removed_and_said_why(evaluation, text, reason, name, pa
         "capital of spain",
         "the capital of france is paris, and it has been for a long time now",  # of a short text only the whole counts
         words(DOCUMENT, 50, 59),
-        f"{words(DOCUMENT, 0, 40)} {words(OTHER, 0, 60)}",
+        f"{words(DOCUMENT, 0, 80)} {words(OTHER, 0, 40)}",  # 73 of 113
     ],
 )
 def test_what_shares_little_stays(evaluation, text):
@@ -84,6 +84,30 @@ def test_the_share_of_a_contained_text_is_that_of_its_ngrams():
         assert found is not None
         assert (found.id, found.reason) == ("set/corpus/1", "contained")
         assert found.similarity == pytest.approx(share, abs=1e-12)
+
+
+def test_texts_that_share_runs_of_words_are_all_counted():
+    half = f"{words(DOCUMENT, 0, 60)} {words(OTHER, 0, 60)}"
+    with Evaluation([("half", half), ("whole", words(DOCUMENT, 0, 200))]) as evaluation:
+        found = evaluation.find(words(DOCUMENT, 20, 100))
+    assert found is not None
+    assert (found.id, found.reason, found.similarity) == ("whole", "contained", 1.0)
+
+
+def test_a_higher_threshold_lets_near_copies_pass():
+    copy = " ".join(changed(DOCUMENT.split(), random.Random(0), WORDS))
+    for threshold, found in [(0.6, True), (0.99, False)]:
+        with Evaluation(TEXTS, threshold) as evaluation:
+            assert (evaluation.find(copy) is not None) == found
+
+
+def test_runs_of_eight_words_in_common_count_and_runs_of_seven_do_not():
+    others = iter(sentence(random.Random(8), 100))
+    for run, reason in [(7, None), (8, "contained")]:
+        pieces = [[*DOCUMENT.split()[start : start + run], next(others)] for start in range(0, 100, 20)]
+        with Evaluation(TEXTS, share=0.01) as evaluation:
+            found = evaluation.find(" ".join(word for piece in pieces for word in piece))
+        assert (found and found.reason) == reason
 
 
 def test_planted_texts_are_found_and_no_others():

@@ -76,6 +76,7 @@ def test_the_command_line_converts_and_says_what_it_left_out(tmp_path, capsys):
         (["data", "convert", "--input=none.jsonl", "--output=y"], 3, "none.jsonl: no such file or folder"),
         (["data", "convert", "--from=csv", "--input=x", "--output=y"], 3, "format 'csv': there is none; use one of"),
         (["data", "convert", "--input=x", "--output=y", "--config.seed=1"], 3, "`e5jax data convert` takes no --config"),
+        (["data", "--config=z", "convert", "--input=x", "--output=y"], 3, "--config=z: `e5jax data convert` takes no --config"),
     ],
 )
 def test_wrong_words_are_refused_with_their_exit_code(words, code, said, capsys, tmp_path, monkeypatch):

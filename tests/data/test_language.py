@@ -1,6 +1,6 @@
 import pytest
 
-from e5jax.data.language import count, language
+from e5jax.data.language import language, language_of, with_language
 from tests.data.examples import example
 
 SENTENCES = {
@@ -26,7 +26,9 @@ def test_a_sentence_is_of_its_language(code):
     assert language(SENTENCES[code]) == code
 
 
-@pytest.mark.parametrize("text", ["", "Berlin Paris", "Hund", "你好", "def f(x): return x+1", "123 456 789 10 11", "=== --- ==="])
+@pytest.mark.parametrize(
+    "text", ["", "Berlin Paris", "Hund", "the house", "bread", "你好", "def f(x): return x+1", "123 456 789 10 11", "=== --- ==="]
+)
 def test_what_is_short_or_no_sentence_is_of_no_language(text):
     assert language(text) == ""
 
@@ -36,11 +38,28 @@ def test_a_higher_confidence_gives_fewer_answers():
     assert language("dove posso mangiare", confidence=0.99) == ""
 
 
-def test_examples_are_counted_by_source_and_the_language_of_what_is_longest():
+def test_the_language_of_an_example_is_filled_in_where_it_is_empty_and_can_be_told():
     examples = [
-        example("1", "Brot", SENTENCES["de"], source="web"),
-        example("2", "bread", SENTENCES["de"], source="web"),
-        example("3", SENTENCES["en"], "x = 1", source="code"),
-        example("4", "x", "y", source="code"),
+        example("1", "Brot", SENTENCES["de"]),
+        example("2", "This morning I ate bread", SENTENCES["de"]),
+        example("3", SENTENCES["en"], "x = 1"),
+        example("4", "x", "y"),
+        example("5", SENTENCES["en"], SENTENCES["en"])._replace(language="fr"),
     ]
-    assert count(examples) == {("web", "de"): 2, ("code", "en"): 1, ("code", ""): 1}
+    found = list(with_language(examples))
+    assert [one.language for one in found] == ["de", "de", "en", "", "fr"]
+    assert [one._replace(language="") for one in found] == [one._replace(language="") for one in examples]
+
+
+def test_words_that_are_alone_are_of_no_language_however_sure_the_model_is():
+    found = {word: language(f"{word} {word}", confidence=0.0) for word in ("although", "wahrscheinlich", "quelquefois")}
+    assert set(found.values()) == {""}
+    assert language("wahrscheinlich wahrscheinlich wahrscheinlich", confidence=0.0) == "de"
+
+
+def test_positives_decide_before_the_query_and_negatives_never():
+    one = example("1", "Brot", "x = 1", (SENTENCES["fr"],))
+    assert language_of(one) == ""
+    assert language_of(example("2", SENTENCES["fr"], "x = 1")) == "fr"
+    assert language_of(example("3", SENTENCES["fr"], "bread and fruit are here")) == "en"
+    assert language_of(example("4", "x", "the")._replace(positives=("the", "house", "is", "red"))) == "en"

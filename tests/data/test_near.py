@@ -3,7 +3,7 @@ import random
 
 import pytest
 
-from e5jax.data.near import THRESHOLD, NearIndex, sketch
+from e5jax.data.near import THRESHOLD, VARIANTS, NearIndex, sketch
 from e5jax.data.words import read
 from tests.data.examples import HAN, changed, sentence
 
@@ -89,3 +89,69 @@ def test_numbers_count_all_texts_and_the_first_of_equal_ones_is_found():
         match = index.find(sketch(read("ONE")))
         assert match is not None
         assert match.number == 0
+
+
+def test_a_variant_is_found_as_what_it_stands_for_and_leads_to_its_own_near_copies():
+    chooser = random.Random(3)
+    texts = [sentence(chooser, 40) for _ in range(30)]
+    drifted = []
+    with NearIndex() as index:
+        for number, words in enumerate(texts):
+            assert index.add(sketch(read(" ".join(words)))) == number
+        for number, words in enumerate(texts):
+            variant = changed(words, chooser, WORDS)
+            index.add_variant(sketch(read(" ".join(variant))), number)
+            drifted.append(changed(variant, chooser, WORDS))
+            match = index.find(sketch(read(" ".join(variant))))
+            assert match == (number, 1.0, True)
+        assert len(index) == 30
+        assert index.add(sketch(read("another text"))) == 30
+        matches = [index.find(sketch(read(" ".join(words)))) for words in drifted]
+    far = [jaccard(one, other) < THRESHOLD for one, other in zip(drifted, texts, strict=True)]
+    assert sum(far) > 20  # the text itself does not lead there
+    assert sum(match is not None and match.number == number for number, match in enumerate(matches)) >= 29
+
+
+def test_of_many_variants_all_equal_texts_are_found_and_a_few_lead_to_near_copies():
+    chooser = random.Random(4)
+    words = sentence(chooser, 40)
+    chain = [words]
+    for _ in range(VARIANTS + 4):
+        chain.append(changed(chain[-1], chooser, WORDS))
+    with NearIndex() as index:
+        index.add(sketch(read(" ".join(words))))
+        for variant in chain[1:]:
+            index.add_variant(sketch(read(" ".join(variant))), 0)
+        assert all(index.find(sketch(read(" ".join(variant)))) == (0, 1.0, True) for variant in chain)
+        assert index.find(sketch(read(" ".join(changed(chain[VARIANTS], chooser, WORDS))))) is not None
+        assert index.find(sketch(read(" ".join(changed(chain[-1], chooser, WORDS))))) is None
+
+
+def test_texts_of_ten_words_are_compared_by_their_words_and_shorter_ones_are_not():
+    for length, found in [(9, False), (10, True)]:
+        words = sentence(random.Random(length), length)
+        with NearIndex(threshold=0.3) as index:
+            index.add(sketch(read(" ".join(words))))
+            assert (index.find(sketch(read(" ".join([*words[:-1], "other"])))) is not None) == found
+
+
+def test_a_similarity_of_just_the_threshold_is_enough():
+    words = [f"w{i}" for i in range(40)]
+    common = parts(words) & parts(words[:30])
+    exact = len(common) / len(parts(words))
+    with NearIndex(threshold=exact) as index:
+        index.add(sketch(read(" ".join(words))))
+        assert index.find(sketch(read(" ".join(words[:30])))) is not None
+    with NearIndex(threshold=exact * 1.001) as index:
+        index.add(sketch(read(" ".join(words))))
+        assert index.find(sketch(read(" ".join(words[:30])))) is None
+
+
+def test_of_equally_similar_texts_the_first_is_found():
+    words = sentence(random.Random(5), 40)
+    with NearIndex() as index:
+        for last in ("one", "two", "three"):
+            index.add(sketch(read(" ".join([*words[:-1], last]))))
+        match = index.find(sketch(read(" ".join([*words[:-1], "four"]))))
+    assert match is not None
+    assert match.number == 0

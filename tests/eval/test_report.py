@@ -3,10 +3,8 @@ import json
 import re
 from pathlib import Path
 
-import numpy as np
 import pytest
 
-from e5jax.eval.plots import SERIES, curves, histogram, running_mean
 from e5jax.eval.report import Neighbour, Report, Run, Search, read_metrics, write_report
 
 HOSTILE = '</pre><script>alert("&")</script>'
@@ -137,20 +135,6 @@ def test_the_same_report_gives_the_same_bytes(write):
 def test_ids_are_unique_on_the_page(write):
     ids = re.findall(r'\bid="([^"]*)"', write())
     assert len(ids) == len(set(ids))
-
-
-def test_plots_have_no_date_and_no_fixed_colours_fonts_or_size():
-    text = curves("a", {"x": ([0, 1, 2], [3.0, 2.0, 1.0]), "y": ([0, 1], [1.0, 2.0])}) + histogram("b", [1, 2, 3])
-    assert "var(--series-1)" in text
-    assert "var(--series-2)" in text
-    assert not re.findall(r"#[0-9a-f]{6}|font-family|<metadata|<style|<svg[^>]* (?:width|height)=", text)
-    assert not any(color in text for color in SERIES)
-
-
-def test_the_running_mean_is_a_mean_over_a_centred_window():
-    values = np.array([1.0, 2.0, 6.0, 4.0, 5.0])
-    np.testing.assert_allclose(running_mean(values, 3), [1.5, 3.0, 4.0, 5.0, 4.5])
-    np.testing.assert_allclose(running_mean(values, 1), values)
 
 
 def test_metrics_are_read_by_step_and_a_repeated_step_counts_once(tmp_path):

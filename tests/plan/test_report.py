@@ -107,6 +107,13 @@ def test_a_mesh_that_does_not_divide_the_batch_is_refused_before_compiling():
         plan(Training(**{**_fields(RUN), "mesh": Mesh(1, -1, 1), "batch": Batch(2, 1, 2)}), tiny.SPEC, machine())
 
 
+def test_groups_of_integers_that_do_not_divide_over_the_mesh_are_refused_before_compiling():
+    # -1 says nothing of the mesh until the machine is known: two groups of hidden=256 over four chips.
+    changes = {"mesh": Mesh(1, -1, 1), "model": Model(dtype="float32", quantisation="int4")}
+    with pytest.raises(ConfigError, match=r"over config\.mesh\.fsdp=4"):
+        plan(Training(**_fields(RUN) | changes), tiny.SPEC._replace(hidden=256, ff=512, head_size=64), machine())
+
+
 def _fields(run: Training) -> dict:
     return {name: getattr(run, name) for name in run.__slots__}
 

@@ -180,7 +180,7 @@ def test_each_input_has_its_own_entry_in_the_identity(shared, base, tmp_path):
     (tmp_path / "train.jsonl").write_text(lines)
     assert changed() == set()
     (tmp_path / "train.jsonl").write_text(lines.replace("answer 3", "answer 4"))
-    assert changed() == {"data"}
+    assert changed() == {"data.train.files"}
     (tmp_path / "train.jsonl").write_text(lines)
     flip_last_byte(base / "a.safetensors")
     assert changed() == {"base"}

@@ -21,7 +21,7 @@ _HEADER = ["query-id", "corpus-id", "score"]
 def read(path: Path, options: Options) -> Iterator[Outcome]:
     """A folder; `options.split` names the qrels file."""
     layout = Layout(
-        one_of(path, "corpus.jsonl"),
+        [one_of(path, "corpus.jsonl")],
         one_of(path, "queries.jsonl"),
         _qrels(path, options.split),
         _document,

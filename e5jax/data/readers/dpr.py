@@ -4,7 +4,7 @@ An object has `question`, `positive_ctxs`, `hard_negative_ctxs` and `negative_ct
 DPR's own loader, negatives are the hard ones, and the others only where there is no hard one.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -21,15 +21,22 @@ FIRST_NAMES = ("dataset", "question", "answers", "positive_ctxs")
 
 def read(path: Path, options: Options) -> Iterator[Outcome]:
     """A file or a folder of `*.json`."""
+    return read_array(path, options, FIRST_NAMES, _example)
+
+
+def read_array(
+    path: Path, options: Options, first_names: tuple[str, ...], make: Callable[[dict[str, Any], Options, str], Example]
+) -> Iterator[Outcome]:
+    """What `make` gives for each object of the arrays; objects begin with one of the names, and are named by their number."""
     for file in files(path, ".json"):
         source = options.source or name_of(file)
-        found = elements(chunks(file, options.limits), str(file), options.limits, FIRST_NAMES)
+        found = elements(chunks(file, options.limits), str(file), options.limits, first_names)
         for count, element in enumerate(found, 1):  # a file may be one line
             if isinstance(element, Rejected):
                 yield element
                 continue
             try:
-                yield check_example(_example(element.values, options._replace(source=source), f"{source}:{count}"))
+                yield check_example(make(element.values, options._replace(source=source), f"{source}:{count}"))
             except RecordError as error:
                 yield Rejected(str(file), element.number, str(error))
 

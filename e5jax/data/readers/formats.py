@@ -4,8 +4,24 @@ from collections.abc import Callable, Iterator
 from itertools import islice
 from pathlib import Path
 
-from e5jax.data.readers import beir, dpr, hub, mix, msmarco, native, pairs, parquet, tevatron
-from e5jax.data.readers.compressed import bare_name
+from e5jax.data.readers import (
+    beir,
+    dpr,
+    fever,
+    hotpotqa,
+    hub,
+    miracl,
+    mix,
+    msmarco,
+    native,
+    pairs,
+    parquet,
+    quora,
+    rocketqa,
+    tevatron,
+    votes,
+)
+from e5jax.data.readers.compressed import BROKEN, bare_name, chunks
 from e5jax.data.readers.lines import Line, files, lines
 from e5jax.data.readers.outcome import LIMITS, OPTIONS, Limits, Options, Outcome
 from e5jax.errors import ConfigError, RecordError
@@ -21,6 +37,12 @@ FORMATS: dict[str, Reader] = {
     "beir": beir.read,
     "dpr": dpr.read,
     "msmarco": msmarco.read,
+    "miracl": miracl.read,
+    "hotpotqa": hotpotqa.read,
+    "fever": fever.read,
+    "votes": votes.read,
+    "quora": quora.read,
+    "rocketqa": rocketqa.read,
     "parquet": parquet.read,
     "datasets": hub.read,
 }
@@ -33,18 +55,29 @@ _SIGNS = (
     ({"query", "pos"}, "pairs"),
     ({"query", "positive_passages"}, "tevatron"),
     ({"query", "positive", "negative"}, "e5-mix"),
+    ({"input", "output"}, "votes"),
+    ({"title", "answers"}, "votes"),
 )
+_TABLES = (
+    ({"anchor", "positive"}, "pairs"),
+    ({"sent0", "sent1"}, "pairs"),
+    (set(quora.COLUMNS), "quora"),
+)
+_HEAD = 1 << 16  # bytes: more than the first object of an array has
 
 
 def read(path: Path, name: str = AUTO, options: Options = OPTIONS) -> Iterator[Outcome]:
     """Examples and rejections, in the order of the files. Raises ConfigError for what is no bad line: no file, no such
     format, a cap.
     """
-    if name == AUTO:
-        name = detect(path, options.limits)
+    return find(detect(path, options.limits) if name == AUTO else name)(path, options)
+
+
+def find(name: str) -> Reader:
+    """The reader of a format. Raises ConfigError."""
     if name not in FORMATS:
         raise ConfigError(f"format {name!r}: there is none; use one of {', '.join(FORMATS)}, {AUTO}")
-    return FORMATS[name](path, options)
+    return FORMATS[name]
 
 
 def detect(path: Path, limits: Limits = LIMITS) -> str:
@@ -63,6 +96,11 @@ def _of_folder(path: Path) -> str | None:
         return "beir"
     if names & {"collection.tsv", "msmarco-docs.tsv"}:
         return "msmarco"
+    found = [file for file in path.rglob("*") if file.is_file()]
+    if any(fever.is_pages(file) for file in found):
+        return "fever"
+    if any(miracl.TOPICS.fullmatch(bare_name(file)) for file in found):
+        return "miracl"
     return "datasets" if hub.is_saved(path) else None
 
 
@@ -70,18 +108,29 @@ def _of_file(path: Path, limits: Limits) -> str | None:
     first = files(path, ".jsonl", ".json", ".parquet", ".csv", ".tsv")[0]
     if first.suffix == ".parquet":
         return "parquet"
+    if bare_name(first).endswith(".json"):
+        return _of_array(first, limits)
     line = next((line for line in islice(lines(first, limits), 1) if isinstance(line, Line)), None)
     if line is None:
         return None
     if bare_name(first).endswith((".csv", ".tsv")):
-        header = set(line.text.replace("\t", ",").split(","))
-        return "pairs" if {"anchor", "positive"} <= header else None
-    return _of_json(line.text, bare_name(first))
+        header = set(line.text.replace("\t", ",").replace('"', "").split(","))
+        return next((format_ for names, format_ in _TABLES if names <= header), None)
+    return _of_json(line.text)
 
 
-def _of_json(text: str, name: str) -> str | None:
-    if name.endswith(".json"):
-        return "dpr" if text.lstrip().startswith("[") else None
+def _of_array(path: Path, limits: Limits) -> str | None:
+    """A file may be one line of gigabytes."""
+    try:
+        head = next(chunks(path, limits), b"")[:_HEAD]
+    except BROKEN:
+        return None
+    if not head.removeprefix(b"\xef\xbb\xbf").lstrip().startswith(b"["):
+        return None
+    return "hotpotqa" if b'"supporting_facts"' in head else "dpr"
+
+
+def _of_json(text: str) -> str | None:
     try:
         value = parse_value(text)
     except RecordError:

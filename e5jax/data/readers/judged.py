@@ -1,11 +1,12 @@
-"""Queries, a corpus and judgments by id, in three files: BEIR and MS MARCO."""
+"""Queries, a corpus and judgments by id, in files of their own: BEIR, MS MARCO and MIRACL."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import NamedTuple
 
 from e5jax.data.readers.lines import lines
-from e5jax.data.readers.offsets import Found, Offsets
+from e5jax.data.readers.offsets import Found, Offsets, find_in
 from e5jax.data.readers.outcome import Options, Outcome, Rejected
 from e5jax.errors import RecordError
 from e5jax.records import Example, check_example
@@ -21,33 +22,35 @@ class Judgment(NamedTuple):
 class Layout(NamedTuple):
     """Files, and how to read a line of each: `(id, text)`, and `(query id, Judgment)`."""
 
-    corpus: Path
+    corpora: Sequence[Path]
     queries: Path
     judgments: Path
     document: Callable[[str], tuple[str, str]]
     query: Callable[[str], tuple[str, str]]
     judgment: Callable[[str], tuple[str, Judgment]]
-    is_header: Callable[[str], bool] | None = None  # of a line of the judgments
+    is_header: Callable[[str], bool] = lambda _: False  # of a line of any of the files
 
 
 def read_judged(layout: Layout, options: Options) -> Iterator[Outcome]:
     """An example for each query that has a judgment, in the order of the queries; all its good documents are positives."""
     limits = options.limits
-    with (
-        Offsets(layout.corpus, limits, layout.document) as corpus,
-        Offsets(layout.judgments, limits, layout.judgment) as judgments,
-    ):
-        yield from corpus.scan(unique=True)
+    with ExitStack() as opened:
+        corpora = [opened.enter_context(Offsets(path, limits, layout.document)) for path in layout.corpora]
+        judgments = opened.enter_context(Offsets(layout.judgments, limits, layout.judgment))
+        for corpus in corpora:
+            yield from corpus.scan(unique=True, skip=layout.is_header)
         yield from judgments.scan(unique=False, skip=layout.is_header)
         for line in lines(layout.queries, limits):
             if isinstance(line, Rejected):
                 yield line
                 continue
+            if layout.is_header(line.text):
+                continue
             try:
                 identity, query = layout.query(line.text)
                 if judgments.was_used(identity):
                     raise RecordError(f"id occurs again: {identity!r}; the first one counts")
-                found, missing = _documents(judgments.find(identity), corpus, layout)
+                found, missing = _documents(judgments.find(identity), corpora, layout)
                 yield from missing
                 if found or missing:  # a query without judgments belongs to another split
                     yield check_example(_example(identity, query, found, options))
@@ -58,16 +61,15 @@ def read_judged(layout: Layout, options: Options) -> Iterator[Outcome]:
 
 
 def _documents(
-    judged: list[Found[Judgment]], corpus: Offsets[str], layout: Layout
+    judged: list[Found[Judgment]], corpora: Sequence[Offsets[str]], layout: Layout
 ) -> tuple[list[tuple[str, bool]], list[Rejected]]:
     texts, missing = [], []
     for number, judgment in judged:
-        found = corpus.find(judgment.document)
+        found = find_in(corpora, judgment.document)
         if found:
-            texts.append((found[0].value, judgment.good))
+            texts.append((found.value, judgment.good))
         else:
-            reason = f"document is not there: {judgment.document!r}"
-            missing.append(Rejected(str(layout.judgments), number, reason))
+            missing.append(Rejected(str(layout.judgments), number, f"document is not there: {judgment.document!r}"))
     return texts, missing
 
 

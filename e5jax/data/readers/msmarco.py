@@ -1,7 +1,8 @@
-"""MS MARCO's TSV files, passage and document ranking, none with a header.
+"""MS MARCO's TSV files, passage and document ranking, and those of T2Ranking, which have its names and a header.
 
 Texts: `collection.tsv` (id, passage) or `msmarco-docs.tsv` (id, url, title, body), and `queries.SPLIT.tsv` (id, query).
-Pairs: `qrels.SPLIT.tsv` (query, 0, document, relevance), or `qidpidtriples.SPLIT….tsv` (query, positive, negative).
+Pairs: `qrels.SPLIT.tsv` (query, 0, document, relevance; or query and relevant document), or `qidpidtriples.SPLIT….tsv`
+(query, positive, negative). A document of a relevance below `options.relevance` is a negative.
 """
 
 from collections.abc import Iterator
@@ -30,7 +31,12 @@ def read(path: Path, options: Options) -> Iterator[Outcome]:
     named = options._replace(source=options.source or folder.name)
     if pairs.name.startswith(_TRIPLES):
         return _read_triples(corpus, queries, pairs, named)
-    return read_judged(Layout(corpus, queries, pairs, _document, _query, _judgment), named)
+    judgment = partial(graded, options.relevance)
+    return read_judged(Layout([corpus], queries, pairs, _document, query_line, judgment, _is_header), named)
+
+
+def _is_header(line: str) -> bool:
+    return line.split("\t", maxsplit=1)[0] in ("pid", "qid")  # ids of both are numbers, or a letter and a number
 
 
 def _pairs(folder: Path, split: str) -> Path:
@@ -43,7 +49,7 @@ def _pairs(folder: Path, split: str) -> Path:
 
 
 def _read_triples(corpus: Path, queries: Path, triples: Path, options: Options) -> Iterator[Outcome]:
-    with Offsets(corpus, options.limits, _document) as documents, Offsets(queries, options.limits, _query) as asked:
+    with Offsets(corpus, options.limits, _document) as documents, Offsets(queries, options.limits, query_line) as asked:
         yield from documents.scan(unique=True)
         yield from asked.scan(unique=True)
         yield from examples(triples, options, partial(_triple, asked, documents, options))
@@ -73,19 +79,23 @@ def _document(line: str) -> tuple[str, str]:
     fields = line.split("\t")
     if len(fields) == 4:
         return _id(fields[0]), filled(f"{fields[2]} {fields[3]}".strip(), "text")
-    return _query(line)
+    return query_line(line)
 
 
-def _query(line: str) -> tuple[str, str]:
+def query_line(line: str) -> tuple[str, str]:
+    """Id and text."""
     identity, text = _fields(line, 2)
     return _id(identity), filled(text, "text")
 
 
-def _judgment(line: str) -> tuple[str, Judgment]:
+def graded(relevance: int, line: str) -> tuple[str, Judgment]:
+    """A judgment from a line of qrels in TREC's layout, or of two ids that belong together."""
     fields = line.split()  # passages: tabs, documents: blanks
+    if len(fields) == 2:
+        return fields[0], Judgment(fields[1], True)
     if len(fields) != 4 or fields[3] not in ("0", "1", "2", "3"):
-        raise RecordError("not a judgment: needs query, 0, document and a relevance from 0 to 3")
-    return fields[0], Judgment(fields[2], fields[3] != "0")
+        raise RecordError("not a judgment: needs query, 0, document and a relevance from 0 to 3, or query and document")
+    return fields[0], Judgment(fields[2], int(fields[3]) >= relevance)
 
 
 def _fields(line: str, count: int) -> list[str]:

@@ -2,7 +2,7 @@
 
 import tempfile
 from array import array
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
@@ -109,3 +109,8 @@ class Offsets(Generic[Value]):
             if first == second:
                 reason = f"id occurs again: {second!r}; the first one counts"
                 yield Rejected(str(self.path), int(self._numbers[place + 1]), reason)
+
+
+def find_in(parts: Sequence[Offsets[Value]], key: str) -> Found[Value] | None:
+    """What the first of these files that knows the key holds."""
+    return next((found[0] for part in parts if (found := part.find(key))), None)

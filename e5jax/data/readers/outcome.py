@@ -46,6 +46,7 @@ class Options(NamedTuple):
     split: str = "train"
     columns: Mapping[str, str] = MappingProxyType({})  # our name -> the file's: {"query": "title", "positive": "body"}
     limits: Limits = LIMITS
+    relevance: int = 1  # least grade of a positive, where judgments have grades
 
 
 OPTIONS = Options()

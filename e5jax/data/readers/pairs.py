@@ -40,7 +40,8 @@ def _example(options: Options, line: Line, source: str) -> Example:
 
 
 def _table(file: Path, options: Options) -> Iterator[Outcome]:
-    found = records(file, options.limits, "\t" if bare_name(file).endswith(".tsv") else ",")
+    tabs = bare_name(file).endswith(".tsv")
+    found = records(file, options.limits, "\t" if tabs else ",", quoted=not tabs)
     before, names = header(found)
     yield from before
     try:

@@ -1,7 +1,8 @@
 """An example from a row with named columns, whatever file it is from.
 
 Names that are looked for: query | anchor | question; positive | positives | pos | answer; negative | negatives | neg and
-negative_1, negative_2, …; or Tevatron's positive_passages and negative_passages. `options.columns` names others.
+negative_1, negative_2, …; Tevatron's positive_passages and negative_passages; SimCSE's sent0, sent1 and hard_neg.
+`options.columns` names others.
 """
 
 import re
@@ -15,9 +16,9 @@ from e5jax.records import Example
 
 _NAMES = {
     "id": ("id", "query_id", "_id"),
-    "query": ("query", "anchor", "question"),
-    "positive": ("positive", "positives", "pos", "positive_passages", "answer"),
-    "negative": ("negative", "negatives", "neg", "negative_passages"),
+    "query": ("query", "anchor", "question", "sent0"),
+    "positive": ("positive", "positives", "pos", "positive_passages", "answer", "sent1"),
+    "negative": ("negative", "negatives", "neg", "negative_passages", "hard_neg"),
     "instruction": ("instruction", "prompt"),
     "language": ("language",),
 }

@@ -23,23 +23,23 @@ class Record(NamedTuple):
     fields: list[str]
 
 
-def records(path: Path, limits: Limits, separator: str) -> Iterator[Record | Rejected]:
+def records(path: Path, limits: Limits, separator: str, quoted: bool) -> Iterator[Record | Rejected]:
     """The records after the header, which comes first; all have as many fields as it."""
-    return _tabs(path, limits) if separator == "\t" else _quoted(path, limits)
+    return (_quoted if quoted else _plain)(path, limits, separator)
 
 
-def _tabs(path: Path, limits: Limits) -> Iterator[Record | Rejected]:
+def _plain(path: Path, limits: Limits, separator: str) -> Iterator[Record | Rejected]:
     width = 0
     for line in lines(path, limits):
         if isinstance(line, Rejected):
             yield line
             continue
-        fields = line.text.split("\t")
+        fields = line.text.split(separator)
         width = width or len(fields)
         yield Record(line.number, fields) if len(fields) == width else _uneven(path, line.number, len(fields), width)
 
 
-def _quoted(path: Path, limits: Limits) -> Iterator[Record | Rejected]:
+def _quoted(path: Path, limits: Limits, separator: str) -> Iterator[Record | Rejected]:
     csv.field_size_limit(max(csv.field_size_limit(), limits.line_bytes))  # csv has one for the whole process
     source = lines(path, limits, blank=True)  # a quoted field may have them
     waiting: deque[Line | Rejected] = deque()
@@ -52,7 +52,7 @@ def _quoted(path: Path, limits: Limits) -> Iterator[Record | Rejected]:
             continue
         taken: list[Line] = []
         following = _following(head, waiting, source, limits.line_bytes)
-        fields = _parse(_kept(following, taken))
+        fields = _parse(_kept(following, taken), separator)
         width = width or len(fields or ())
         if fields is not None and len(fields) == width:
             yield Record(head.number, fields)
@@ -81,9 +81,9 @@ def _kept(following: Iterator[Line], taken: list[Line]) -> Iterator[str]:
         yield line.text + "\n"
 
 
-def _parse(text: Iterator[str]) -> list[str] | None:
+def _parse(text: Iterator[str], separator: str) -> list[str] | None:
     try:
-        return next(csv.reader(text, strict=True), None)
+        return next(csv.reader(text, delimiter=separator, strict=True), None)
     except csv.Error:
         return None
 

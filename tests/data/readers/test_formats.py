@@ -106,13 +106,79 @@ GOLDEN: dict[tuple[str, str], list[Example]] = {
     ("msmarco", "msmarco_document"): [
         Example("3", "who built the tower", ("Tower Ada built the tower.",), (), "T", "de", "msmarco_document"),
     ],
+    ("msmarco", "t2ranking"): [
+        Example("0", "塔有多高", ("塔高七十米。",), ("塔很旧。",), "T", "de", "t2ranking"),
+        Example("3", "谁建了塔", ("艾达建了塔。",), ("塔高七十米。",), "T", "de", "t2ranking"),
+    ],
+    ("miracl", "miracl"): [
+        Example("1#0", "Kuka rakensi tornin?", ("Torni Ada rakensi sen.",), ("Meri Se on syvä.",), "T", "fi", "miracl"),
+        Example("2#0", "Mikä on jää?", ("Jää Jäätynyttä vettä.",), (), "T", "fi", "miracl"),
+    ],
+    ("hotpotqa", "hotpotqa.json"): [
+        Example(
+            "5a7a",
+            "Which city is the builder of the tower from?",
+            ("Tower Ada built it. It is tall.", 'Ada She is a builder. She is from Åbo {"question": ].'),
+            ("Sea It is deep. It is wide.",),
+            "T",
+            "de",
+            "hotpotqa",
+        ),
+        Example("5a7b", "What is ice?", ("Ice Frozen water.",), (), "T", "de", "hotpotqa"),
+    ],
+    ("fever", "fever"): [
+        Example(
+            "75397",
+            "Ada built the tower.",
+            ("Ada (builder) Ada ( born 1870 ) built towers .", "Tower The tower is tall ."),
+            (),
+            "T",
+            "de",
+            "fever",
+        ),
+        Example("150448", "The sea is a café.", ("Café A café serves coffee .",), (), "T", "de", "fever"),
+    ],
+    ("votes", "votes.jsonl"): [
+        Example("1oy5tc", "why is rain wet?", ("Because it is water.",), (), "T", "de", "votes"),
+        Example("5lcjq6", "why is ice cold?", ("It has lost its heat.", "Heat has left it."), (), "T", "de", "votes"),
+    ],
+    ("quora", "quora.tsv"): [
+        Example(
+            "quora:2",
+            "How tall is the tower?",
+            ("What is the height of the tower?",),
+            ("How old is the tower?", 'Who is "Ada"?'),
+            "T",
+            "de",
+            "quora",
+        ),
+        Example("quora:5", 'Who is "Ada"?', ("Ada:\nwho is that?",), ("How tall is the tower?",), "T", "de", "quora"),
+    ],
+    ("rocketqa", "dual.train.tsv"): [
+        Example("dual:1", "塔有多高", ("塔高七十米。", "它有七十米高。"), ("塔很旧。", "海很深。"), "T", "de", "dual"),
+        Example("dual:4", "谁建了塔", ("艾达 她建了塔。",), ("鲍勃建了桥。",), "T", "de", "dual"),
+    ],
+    ("pairs", "simcse.csv"): [
+        Example("simcse:2", "A man sleeps.", ("A man is resting, quietly.",), ("A man runs.",), "T", "de", "simcse"),
+        Example("simcse:3", "Two dogs play.", ("Animals play.",), ("No dog plays.",), "T", "de", "simcse"),
+        Example("simcse:4", "A child reads.", ("Somebody reads.",), ("Nobody reads.",), "T", "de", "simcse"),
+    ],
+}
+# What gives no example: a question without answer, a claim without evidence, the nameless page of FEVER.
+UNUSED: dict[str, list[str]] = {
+    "dpr.json": ["dpr.json:69: positives: missing or empty"],
+    "fever": ["fever/wiki-pages/wiki-001.jsonl:1: id: missing or empty", "fever/train.jsonl:3: no evidence: 'NOT ENOUGH INFO'"],
+    "votes.jsonl": ["votes.jsonl:3: positives: missing or empty"],
 }
 CASES = list(GOLDEN)
+FOLDERS = ("msmarco", "fever", "miracl")  # of which a file alone is not enough
+UNMARKED = [("msmarco", "msmarco/qrels.train.tsv"), ("rocketqa", "dual.train.tsv")]  # two kinds of pairs; no header
 
 
-def options(name: str, **changed) -> Options:
-    """The mix knows its instructions; the others are given one."""
-    return Options(**{"instruction": "" if name == "e5-mix" else "T", "language": "de", **changed})
+def options(name: str, file: str = "", **changed) -> Options:
+    """The mix knows its instructions; the others are given one. T2Ranking has grades."""
+    given = {"instruction": "" if name == "e5-mix" else "T", "language": "de", "relevance": 2 if file == "t2ranking" else 1}
+    return Options(**{**given, **changed})
 
 
 def good(outcomes) -> list[Example]:
@@ -125,10 +191,9 @@ def bad(outcomes) -> list[str]:
 
 @pytest.mark.parametrize(("name", "file"), CASES)
 def test_each_layout_gives_the_examples_it_holds(name, file):
-    found = list(read(FILES / file, name, options(name)))
+    found = list(read(FILES / file, name, options(name, file)))
     assert good(found) == GOLDEN[name, file]
-    unanswered = [f"{FILES / 'dpr.json'}:69: positives: missing or empty"]
-    assert bad(found) == (unanswered if name == "dpr" else [])
+    assert bad(found) == [f"{FILES}/{line}" for line in UNUSED.get(file, [])]
 
 
 def test_every_format_is_shown():
@@ -140,7 +205,7 @@ def test_every_format_is_shown():
 def test_compressed_files_give_the_same(name, file, suffix, tmp_path):
     squeeze = gzip.compress if suffix == ".gz" else zstandard.ZstdCompressor().compress
     path = FILES / file
-    folder = path if path.is_dir() else path.parent if name == "msmarco" else None
+    folder = path if path.is_dir() else path.parent if name in FOLDERS else None
     for plain in [path] if folder is None else [p for p in folder.rglob("*") if p.is_file()]:
         copy = tmp_path / (folder or plain).name / (plain.relative_to(folder) if folder else plain.name)
         copy.parent.mkdir(parents=True, exist_ok=True)
@@ -148,10 +213,10 @@ def test_compressed_files_give_the_same(name, file, suffix, tmp_path):
         copy.with_name(copy.name + suffix).write_bytes(squeeze(content[:40]) + squeeze(content[40:]))
     root = tmp_path / (folder or path).name
     target = root if folder == path else root / (path.name + suffix)
-    assert good(read(target, name, options(name))) == GOLDEN[name, file]
+    assert good(read(target, name, options(name, file))) == GOLDEN[name, file]
 
 
-@pytest.mark.parametrize(("name", "file"), [case for case in CASES if case != ("msmarco", "msmarco/qrels.train.tsv")])
+@pytest.mark.parametrize(("name", "file"), [case for case in CASES if case not in UNMARKED])
 def test_the_format_is_told_from_the_content_where_there_is_no_doubt(name, file):
     target = FILES / file
     assert detect(target.parent if target.parent.name == "msmarco" else target) == name

@@ -1,8 +1,12 @@
-"""10,000 lines with something wrong in them, over all readers: none crashes one, and the good lines around them are kept."""
+"""Lines with something wrong in them, over all readers: none crashes one, and the good lines around them are kept.
+
+MUTATED_LINES=100000 in the environment tries that many, which takes as many times longer.
+"""
 
 import csv
 import io
 import json
+import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -15,6 +19,7 @@ from e5jax.data.readers.formats import read
 from e5jax.data.readers.outcome import Limits, Options, Rejected
 from e5jax.records import Example, check_example
 
+ALL = int(os.environ.get("MUTATED_LINES", "10000"))
 LINES = 20  # mutated ones in a file, each between two good ones
 JUNK = [
     b"\0",
@@ -108,6 +113,27 @@ def beside_triples(count: int) -> dict[str, bytes]:
     return {"collection.tsv": collection, "queries.train.tsv": lines([f"{i}\task {i}".encode() for i in range(count)])}
 
 
+def pages(count: int) -> dict[str, bytes]:
+    return {"wiki-pages/wiki-001.jsonl": lines([dumps({"id": f"P_{i}", "text": text(i)}) for i in range(count)])}
+
+
+def beside_miracl(count: int) -> dict[str, bytes]:
+    docs = lines([dumps({"docid": f"{i}#0", "title": "d", "text": text(i)}) for i in range(count)])
+    topics = lines([f"{i}#0\task {i}".encode() for i in range(count)])
+    return {"corpus-fi/docs-0.jsonl": docs, "topics.miracl-v1.0-fi-train.tsv": topics}
+
+
+def sure(i: int) -> str:
+    """A question that no mutation of another turns into: neighbours with one question are one example."""
+    return f"ask {i} of {'abcdefgh'[i % 8] * 8}"
+
+
+def duplicates(i: int) -> bytes:
+    out = io.StringIO()
+    csv.writer(out, delimiter="\t", lineterminator="\n").writerow([i, f"a{i}-{i}", f"b{i}-{i}", f"q{i}", text(i), 1])
+    return out.getvalue().removesuffix("\n").encode()
+
+
 KINDS = [
     Kind(
         "e5jax",
@@ -188,9 +214,55 @@ KINDS = [
         lines,
         beside_triples,
     ),
+    Kind(
+        "miracl",
+        "qrels.miracl-v1.0-fi-train.tsv",
+        lambda i: f"{i}#0\tQ0\t{i}#0\t1".encode(),
+        lambda i: Example(f"{i}#0", f"ask {i}", (f"d {text(i)}",), (), "T", "fi", "set"),
+        lines,
+        beside_miracl,
+    ),
+    Kind(
+        "hotpotqa",
+        "x.json",
+        lambda i: dumps(
+            {"_id": f"i{i}", "question": f"q{i}", "context": [["a", [text(i)]], ["b", ["n"]]], "supporting_facts": [["a", 0]]}
+        ),
+        lambda i: Example(f"i{i}", f"q{i}", (f"a {text(i)}",), ("b n",), "T", "", "x"),
+        array(b"\n"),
+    ),
+    Kind(
+        "fever",
+        "train.jsonl",
+        lambda i: dumps({"id": i, "label": "SUPPORTS", "claim": f"q{i}", "evidence": [[[1, 2, f"P_{i}", 0]]]}),
+        lambda i: Example(str(i), f"q{i}", (f"P {i} {text(i)}",), (), "T", "", "set"),
+        lines,
+        pages,
+    ),
+    Kind(
+        "votes",
+        "x.jsonl",
+        lambda i: dumps({"id": f"i{i}", "input": f"q{i}", "output": [{"answer": text(i), "meta": {"score": 2}}, {"answer": "n"}]}),
+        lambda i: Example(f"i{i}", f"q{i}", (text(i),), (), "T", "", "x"),
+        lines,
+    ),
+    Kind(
+        "quora",
+        "x.tsv",
+        duplicates,
+        lambda i: Example("?", f"q{i}", (text(i),), (), "T", "", "x"),
+        after(b"id\tqid1\tqid2\tquestion1\tquestion2\tis_duplicate"),
+    ),
+    Kind(
+        "rocketqa",
+        "x.tsv",
+        lambda i: f"{sure(i)}\t\t{text(i)}\tt\tn\t0".encode(),
+        lambda i: Example("?", sure(i), (text(i),), ("t n",), "T", "", "x"),
+        lines,
+    ),
 ]
 NAMES = [f"{kind.name} {kind.file}{' one line' if kind.join([b'', b'']) == b'[ ,  ]' else ''}" for kind in KINDS]
-FILES = 10_000 // (LINES * len(KINDS)) + 1
+FILES = ALL // (LINES * len(KINDS)) + 1
 
 
 @st.composite
@@ -218,8 +290,9 @@ def test_bad_lines_have_a_reason_and_good_lines_around_them_are_kept(kind, tmp_p
     folder = tmp_path / "set"
     (folder / kind.file).parent.mkdir(parents=True)
     for name, content in kind.beside(2 * LINES + 1).items() if kind.beside else ():
+        (folder / name).parent.mkdir(exist_ok=True)
         (folder / name).write_bytes(content)
-    target = folder if kind.name in ("beir", "msmarco") else folder / kind.file
+    target = folder if kind.beside else folder / kind.file
     wanted = [check_example(kind.example(i)) for i in range(0, 2 * LINES + 1, 2)]
     seen = {"files": 0, "rejected": 0}
 
@@ -239,7 +312,7 @@ def test_bad_lines_have_a_reason_and_good_lines_around_them_are_kept(kind, tmp_p
         seen["rejected"] += sum(isinstance(outcome, Rejected) for outcome in found)
 
     go()
-    assert seen["files"] * LINES * len(KINDS) >= 10_000
+    assert seen["files"] * LINES * len(KINDS) >= ALL
     assert seen["rejected"] > seen["files"] * LINES / 8  # mutations do harm
 
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Sequence
 from html import escape
-from typing import NewType
+from typing import NamedTuple, NewType
 
 Html = NewType("Html", str)  # markup whose texts are already escaped
 
@@ -32,9 +32,9 @@ table { border-collapse: collapse; width: 100%; font-variant-numeric: tabular-nu
 th, td { padding: 0.45rem 0 0.45rem 1.25rem; text-align: right; border-bottom: 1px solid var(--rule); white-space: nowrap; }
 th:first-child, td:first-child { text-align: left; padding-left: 0; }
 thead th { color: var(--muted); font-weight: 500; font-size: 0.85rem; white-space: normal; vertical-align: bottom; }
-tbody th { font-weight: 500; }
+tbody th { font-weight: 500; white-space: normal; overflow-wrap: anywhere; min-width: 8rem; }
 td.best { font-weight: 700; }
-.plots {
+.figures {
   display: grid; grid-template-columns: repeat(auto-fit, minmax(min(100%, 20rem), 1fr)); gap: 1.5rem 2rem; margin-top: 1.5rem;
 }
 figure { margin: 0; min-width: 0; }
@@ -43,6 +43,7 @@ svg { display: block; width: 100%; height: auto; }
 svg text { font-family: inherit; }
 pre {
   margin: 0.5rem 0 0; padding: 0.8rem 1rem; overflow: auto; max-height: 15rem; background: var(--code); border-radius: 6px;
+  white-space: pre-wrap; overflow-wrap: anywhere;
   font: 0.82rem/1.5 ui-monospace, SFMono-Regular, Menlo, Consolas, "DejaVu Sans Mono", monospace;
 }
 article { margin: 1.75rem 0 2.25rem; }
@@ -57,11 +58,19 @@ summary::-webkit-details-marker { display: none; }
 summary code { overflow: hidden; text-overflow: ellipsis; white-space: nowrap; font-size: 0.85rem; min-width: 0; flex: 1; }
 summary .note { font-size: 0.85rem; }
 .right { color: var(--right); font-weight: 600; font-size: 0.85rem; white-space: nowrap; }
+.bars { display: grid; grid-template-columns: minmax(5rem, max-content) 1fr max-content; gap: 0.3rem 0.9rem; align-items: center; }
+.bars, dl { margin: 0 0 1.25rem; font-variant-numeric: tabular-nums; }
+.bars > .track { height: 0.8rem; position: relative; }
+.bars > .track > i { position: absolute; inset: 0 auto 0 0; background: var(--series-1); border-radius: 2px; }
+.bars > .track > b { position: absolute; inset: -0.2rem auto; width: 3px; background: var(--ink); border-radius: 1px; }
+.bars > span { font-size: 0.9rem; overflow-wrap: anywhere; }
+.bars > .track + span { text-align: right; color: var(--muted); white-space: nowrap; }
+dt { color: var(--muted); font-size: 0.85rem; margin-top: 0.6rem; }
+dd { margin: 0; white-space: pre-wrap; overflow-wrap: anywhere; max-height: 15rem; overflow-y: auto; }
 @media (max-width: 32rem) {
   body { padding-top: 1.5rem; }
   th, td { padding-left: 0.6rem; font-size: 0.82rem; }
   thead th { font-size: 0.75rem; }
-  th { white-space: normal; }
 }
 @media print { pre { max-height: none; } }
 """
@@ -91,6 +100,8 @@ def paragraph(text: str) -> Html:
 
 def table(header: Sequence[str], rows: Iterable[Sequence[str]], best: frozenset[tuple[int, int]] = frozenset()) -> Html:
     """A table whose first column names the row; `best` are the (row, column) cells to stress, counted from 0."""
+    if not (rows := list(rows)):
+        return paragraph("None.")
     head = "".join(f'<th scope="col">{escape(text)}</th>' for text in header)
     body = "".join(f"<tr>{_cells(row, {j for i, j in best if i == number})}</tr>\n" for number, row in enumerate(rows))
     return Html(f'<div class="scroll"><table>\n<thead><tr>{head}</tr></thead>\n<tbody>\n{body}</tbody>\n</table></div>')
@@ -101,13 +112,44 @@ def _cells(row: Sequence[str], best: set[int]) -> str:
     return f'<th scope="row">{escape(row[0])}</th>' + "".join(cells[1:])
 
 
-def plots(captioned: Iterable[tuple[str, str]]) -> Html:
+class Bar(NamedTuple):
+    """One bar: `start` and `length` as parts of the width, a mark at `mark`, and what is written behind it."""
+
+    name: str
+    length: float
+    note: str
+    start: float = 0.0
+    mark: float | None = None
+
+
+def bars(rows: Iterable[Bar]) -> Html:
+    """Horizontal bars, one below the other."""
+    return Html('<div class="bars">\n' + "\n".join(map(_bar, rows)) + "\n</div>")
+
+
+def _bar(bar: Bar) -> str:
+    mark = "" if bar.mark is None else f'<b style="left: {100 * bar.mark:.2f}%"></b>'
+    track = f'<i style="left: {100 * bar.start:.2f}%; width: {100 * bar.length:.2f}%"></i>{mark}'
+    return f'<span>{escape(bar.name)}</span><div class="track">{track}</div><span>{escape(bar.note)}</span>'
+
+
+def fields(rows: Iterable[tuple[str, str]]) -> Html:
+    """Texts of any language, each below its name."""
+    return Html("<dl>" + "".join(f'<dt>{escape(name)}</dt><dd dir="auto">{escape(text)}</dd>' for name, text in rows) + "</dl>")
+
+
+def folded(summary: str, *parts: Html) -> Html:
+    """What only some want to see."""
+    return Html(f"<details>\n<summary>{escape(summary)}</summary>\n" + "\n".join(parts) + "\n</details>")
+
+
+def figures(captioned: Iterable[tuple[str, Html]]) -> Html:
     """A grid of (caption, SVG)."""
-    figures = (
+    made = (
         f'<figure role="img" aria-label="{escape(caption)}"><figcaption>{escape(caption)}</figcaption>{svg}</figure>'
         for caption, svg in captioned
     )
-    return Html('<div class="plots">\n' + "\n".join(figures) + "\n</div>")
+    return Html('<div class="figures">\n' + "\n".join(made) + "\n</div>")
 
 
 def code(text: str) -> Html:
@@ -121,9 +163,9 @@ def quote(text: str, note: str, *answers: Html) -> Html:
     return Html("\n".join(["<article>", head, *answers, "</article>"]))
 
 
-def answer(number: int, name: str, note: str, text: str, right: bool) -> Html:
-    """One answer; the first is unfolded."""
-    mark = '<span class="right">✓ right</span>' if right else ""
+def answer(number: int, name: str, note: str, text: str, praise: str = "") -> Html:
+    """One answer, marked if there is praise for it; the first is unfolded."""
+    mark = f'<span class="right">{escape(praise)}</span>' if praise else ""
     return Html(
         f'<details{" open" * (number == 1)}>\n<summary><span class="note">{number}</span><code>{escape(name)}</code>{mark}'
         f'<span class="note">{escape(note)}</span></summary>\n{code(text)}\n</details>'

@@ -1,0 +1,35 @@
+"""DEMO: no language model. A server of ours on this machine answers with fragments of translation catalogues, in the right
+language and of the right length, and without sense. It shows what a run does and what it leaves; nothing to train on.
+
+Command    e5jax synth --config=configs/synth_demo.py
+Needs      pip install 'e5jax[synth,demo,data]'
+Hardware   2 CPU cores, a minute
+
+`python -m e5jax.synth.demo --fault=500=0.02` starts a server that fails on demand (`--help` names the faults); give its address as
+`--config.endpoint.base_url`.
+"""
+
+from e5jax.config import Endpoint, LanguageModel
+from e5jax.synth.config import Hints, Synth
+from e5jax.synth.languages import table
+
+# The server repeats itself word for word where a prompt repeats itself, and similarity has no task that would tell prompts apart.
+DOMAINS = ("farming", "astronomy", "tax law", "cooking", "railways", "nursing", "chess", "geology", "theatre", "sailing", "bees")
+PERSONAS = ("a pupil", "a lawyer", "a nurse", "a baker", "a tourist", "an engineer", "a translator", "a gardener", "a judge")
+SILENT = ("jv", "ku", "la", "mg", "om", "sa", "su", "yi")  # no catalogue has them
+
+
+def get_config() -> Synth:
+    return Synth(
+        examples=5_000,
+        languages=tuple(f"{code}={language.weight}" for code, language in table().items() if code not in SILENT),
+        hints=Hints(domains=DOMAINS, domain_rate=1.0, personas=PERSONAS, persona_rate=1.0),
+        endpoint=Endpoint(
+            base_url="demo",
+            key_variable="",
+            models=(
+                LanguageModel("demo-large", share=75, prompt_price=2.5, completion_price=10.0),
+                LanguageModel("demo-small", share=25, prompt_price=0.15, completion_price=0.6),
+            ),
+        ),
+    )

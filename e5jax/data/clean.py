@@ -1,0 +1,144 @@
+"""Training files without copies and without what models are evaluated on: our JSONL flows in and out.
+
+Beside the cleaned files stands what was removed and why, and how much of each. Memory holds what `Earlier` and `Evaluation`
+hold, no examples.
+"""
+
+import json
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from tqdm import tqdm
+
+from e5jax.data.contamination import SHARE, Evaluation, without_contamination
+from e5jax.data.convert import rejects_of
+from e5jax.data.duplicates import Earlier, without_duplicates
+from e5jax.data.language import with_language
+from e5jax.data.near import THRESHOLD
+from e5jax.data.readers import native
+from e5jax.data.readers.compressed import bare_name
+from e5jax.data.readers.outcome import OPTIONS, Rejected
+from e5jax.data.tally import Tally, flat
+from e5jax.data.texts import PARTS, Removed, printable
+from e5jax.errors import ConfigError, RecordError
+from e5jax.jsonl import parse_object
+from e5jax.records import Example
+from e5jax.workdir import complete
+
+DATA, REMOVED, REPORT = "data", "removed.jsonl", "clean.json"  # apart, so that data/*.jsonl is all data
+
+
+@dataclass(frozen=True)
+class Rules:
+    """What counts as the same text, and where it may not be."""
+
+    threshold: float = THRESHOLD  # Jaccard similarity of near copies
+    share: float = SHARE  # of n-grams, of an evaluation text in another or the other way round
+    parts: tuple[str, ...] = PARTS  # of an example, that evaluation texts are looked for in
+    keep_duplicates: bool = False
+
+    def __post_init__(self) -> None:
+        """Raises ConfigError naming option, value and fix."""
+        for name in ("threshold", "share"):
+            if not 0 < getattr(self, name) <= 1:
+                raise ConfigError(f"--{name}={getattr(self, name)}: must be above 0 and at most 1")
+        if not self.parts or set(self.parts) - set(PARTS):
+            raise ConfigError(f"--parts={','.join(self.parts)}: must be some of {', '.join(PARTS)}")
+
+
+RULES = Rules()
+
+
+def clean(files: Sequence[Path], output: Path, evaluation: Iterable[tuple[str, str]] = (), rules: Rules = RULES) -> dict[str, Any]:
+    """Writes `data/`, `removed.jsonl` and `clean.json` below `output`, all or nothing; returns the content of the last.
+
+    Of copies the first stays, in the order of the files. What an evaluation text removes stands for no other example. Language,
+    source and id are filled in where they are empty.
+    """
+    names = _names(files)
+    if not _replaceable(output):
+        raise ConfigError(f"--output={output}: holds what `e5jax data clean` has not written; name a new folder")
+    tally = Tally()
+    with (
+        Evaluation(evaluation, rules.threshold, rules.share) as tested,
+        Earlier(rules.threshold) as earlier,
+        complete(output) as folder,
+    ):
+        (folder / DATA).mkdir(parents=True)
+        with (folder / REMOVED).open("w", encoding="utf-8", newline="\n") as removed:
+
+            def report(one: Removed) -> None:
+                tally.removed(one)
+                removed.write(json.dumps(one._asdict(), ensure_ascii=False) + "\n")
+
+            for path, name in zip(files, names, strict=True):
+                examples = _read(path, rejects_of(folder / DATA / name), tally)
+                if len(tested):
+                    examples = without_contamination(examples, tested, report, rules.parts)
+                if not rules.keep_duplicates:
+                    examples = without_duplicates(examples, earlier, report)
+                _write(folder / DATA / name, with_language(examples), tally)
+        made = {**tally.report(), "evaluation_texts": len(tested), "rules": asdict(rules)}
+        (folder / REPORT).write_text(json.dumps(made, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    return made
+
+
+def _replaceable(output: Path) -> bool:
+    """True for what is not there, an empty folder, and one with nothing but what `clean` writes."""
+    if not output.is_dir():
+        return not output.exists()
+    names = {path.name for path in output.iterdir()}
+    return not names or (REPORT in names and names <= {DATA, REMOVED, REPORT})
+
+
+def _names(files: Sequence[Path]) -> list[str]:
+    """Of the cleaned files: those of the files, uncompressed. Raises ConfigError for one twice."""
+    names: dict[str, Path] = {}
+    for path in files:
+        name = f"{bare_name(path).removesuffix('.jsonl')}.jsonl"
+        if other := names.get(name):
+            raise ConfigError(f"--input={path}: has the name of {other}, and both become {DATA}/{name}; rename one")
+        names[name] = path
+    return list(names)
+
+
+def _read(path: Path, rejects: Path, tally: Tally) -> Iterator[Example]:
+    with rejects.open("w", encoding="utf-8", newline="\n") as bad:
+        for outcome in tqdm(native.read(path, OPTIONS), desc=path.name, unit=" lines", disable=None):
+            if isinstance(outcome, Rejected):
+                bad.write(printable(str(outcome)) + "\n")
+                tally.rejected(outcome)
+            else:
+                tally.read(outcome)
+                yield outcome
+
+
+def _write(path: Path, examples: Iterable[Example], tally: Tally) -> None:
+    with path.open("w", encoding="utf-8", newline="\n") as file:
+        for example in examples:
+            file.write(example.to_json() + "\n")
+            tally.kept(example)
+
+
+def read_report(path: Path) -> dict[str, Any]:
+    """The content of a `clean.json`."""
+    try:
+        made = parse_object(path.read_bytes())
+    except RecordError as error:
+        raise ConfigError(f"{path}: {error}") from error
+    if missing := {"examples", "kept", "rejected", "removed"} - set(made):
+        raise ConfigError(f"{path}: no report of `e5jax data clean`: it lacks {', '.join(sorted(missing))}")
+    return made
+
+
+def summary(made: Mapping[str, Any]) -> str:
+    """What `clean` returns, in a few lines."""
+    rejected = sum(made["rejected"].values())
+    reasons: Counter[str] = Counter()
+    for (cause, reason, _), count in flat(made["removed"]).items():
+        reasons[f"{cause}, {reason}"] += count
+    head = f"{made['examples']:,} examples: {made['kept']:,} kept; {rejected:,} lines rejected"
+    return "\n".join([head, *(f"{count:>12,}  {why}" for why, count in reasons.most_common())])

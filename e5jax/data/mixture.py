@@ -1,0 +1,137 @@
+"""Which examples a batch is made of: sizes of sets flow in, for every step the rows of each set flow out.
+
+The draws from a set are numbered over the whole run. Every `size` of them are an epoch of the set: each example once. The order
+of a set is a shuffle of its rows, cut into groups; every epoch shuffles each group anew. So an example cannot come again before
+all but its own group have come, and groups are as large as that allows: no batch holds one twice, nor does an epoch of the
+mixture that takes only a part of the set. Nothing depends on hosts, workers or the step that a run resumes at.
+"""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from fractions import Fraction
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+from jaxtyping import Int, UInt64
+
+from e5jax.config import Training
+from e5jax.data.permutation import key, keys, permute
+from e5jax.data.schedule import Given, Interleaved, Random, fork, most, probable_most
+from e5jax.data.source import ExampleSource
+from e5jax.errors import ConfigError
+from e5jax.mixture import Dataset, Mixture
+
+ALONE = "train"  # name of the set that is a run's only one
+
+
+class Streams(NamedTuple):
+    """The draws of all sets, each without end."""
+
+    sizes: Int[np.ndarray, " sets"]
+    groups: Int[np.ndarray, " sets"]  # examples that are shuffled with each other
+    keys: UInt64[np.ndarray, " sets"]
+
+    def rows(self, sets: Int[np.ndarray, " n"], draws: Int[np.ndarray, " n"]) -> Int[np.ndarray, " n"]:
+        """The example of each draw."""
+        sizes, groups, own = self.sizes[sets], self.groups[sets], self.keys[sets]
+        epochs, places = np.divmod(draws, sizes)
+        first = places // groups * groups
+        inside = permute(places - first, np.minimum(groups, sizes - first), keys(keys(own, epochs), first))
+        return permute(first + inside, sizes, own)
+
+
+class Drawn(NamedTuple):
+    """What a batch is made of, set by set."""
+
+    sets: Int[np.ndarray, " n"]  # into `Draws.names`
+    rows: Int[np.ndarray, " n"]
+
+
+class Draws(NamedTuple):
+    """What each step takes from each set."""
+
+    names: tuple[str, ...]
+    streams: Streams
+    given: Given
+
+    def __call__(self, step: int) -> Drawn:
+        """The examples of step `step`, counted from 0."""
+        before, after = self.given(step), self.given(step + 1)
+        sets = np.repeat(np.arange(len(self.names)), after - before)
+        draws = np.concatenate([np.arange(start, stop) for start, stop in zip(before, after, strict=True)])
+        return Drawn(sets, self.streams.rows(sets, draws))
+
+
+def mixture_of(run: Training, files: Sequence[str | Path] = ()) -> Mixture:
+    """The sets of a run: `files` as the only one where it has no mixture, or names files beside it."""
+    own = run.data.mixture
+    if own.datasets and not run.data.files:
+        return own
+    return replace(own, datasets={ALONE: Dataset(files=tuple(map(str, files)), negatives=run.batch.negatives)})
+
+
+def open_sets(mixture: Mixture) -> dict[str, ExampleSource]:
+    """Opens the files of all sets; of a set that says how many negatives it gives, every example must have them."""
+    sources = {}
+    for name, dataset in mixture.datasets.items():
+        try:
+            sources[name] = ExampleSource(dataset.files, dataset.negatives or 0)
+        except ConfigError as error:
+            raise ConfigError(f"data.{name}: {error}") from error
+    return sources
+
+
+def make_draws(mixture: Mixture, sizes: Mapping[str, int], queries: int, seed: int) -> Draws:
+    """The draws of a run. Sets go by their names: their order in the configuration changes nothing."""
+    names = tuple(sorted(sizes))
+    weights = [weights_of(mixture, sizes)[name] for name in names]
+    unit = queries if mixture.batches == "homogeneous" else 1
+    units, forks, whole = queries // unit, fork(weights), sum(weights)
+
+    def at_most(draws: int) -> list[int]:
+        """The most of each set in that many draws."""
+        count = -(-draws // unit)
+        if mixture.order == "interleaved":
+            found = most(forks, count)
+            return [found[number] * unit for number in range(len(names))]
+        return [probable_most(weight, whole, count) * unit for weight in weights]
+
+    batch_takes, groups = [], []
+    for name, weight, takes, epoch_takes in zip(names, weights, at_most(queries), at_most(whole), strict=True):
+        size = sizes[name]
+        _check_size(name, size, queries if unit > 1 else -(-queries * weight // whole), queries)
+        if mixture.order == "interleaved":
+            _check_size(name, size, takes, queries)
+        batch_takes.append(min(takes, size // unit * unit))
+        # A set that an epoch of the mixture takes whole begins anew with it; shares that are not ratios have no such epoch.
+        partly = mixture.shares == "ratio" and epoch_takes < size
+        apart = max(batch_takes[-1], epoch_takes) if partly else batch_takes[-1]
+        groups.append(size - apart + 1)
+    given: Given = Interleaved(forks, units, unit)
+    if mixture.order == "random":
+        given = Random(weights, [takes // unit for takes in batch_takes], units, unit, seed)
+    own = np.array([key(seed, name) for name in names], np.uint64)
+    return Draws(names, Streams(np.array([sizes[name] for name in names]), np.array(groups), own), given)
+
+
+def _check_size(name: str, size: int, takes: int, queries: int) -> None:
+    if takes > size:
+        raise ConfigError(
+            f"config.batch.queries={queries}: there are only {size} examples in {name}, and a batch takes up to {takes} of them; "
+            "it must not hold one twice, so lower queries or the set's share, or bring more data"
+        )
+
+
+def weights_of(mixture: Mixture, sizes: Mapping[str, int]) -> dict[str, int]:
+    """How often each set is drawn from, in proportion: examples an epoch with `ratio`, else the shares as they are written."""
+    if mixture.shares == "ratio":
+        return {name: max(1, round(mixture.datasets[name].ratio * size)) for name, size in sizes.items()}
+    if mixture.shares == "weight":
+        wanted = {name: Fraction(repr(mixture.datasets[name].weight)) for name in sizes}
+    else:
+        wanted = {name: Fraction(repr(size**mixture.alpha)) for name, size in sizes.items()}
+    common = math.lcm(*(share.denominator for share in wanted.values()))
+    weights = {name: int(share * common) for name, share in wanted.items()}
+    return {name: weight // math.gcd(*weights.values()) for name, weight in weights.items()}

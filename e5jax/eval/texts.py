@@ -1,0 +1,79 @@
+"""The texts that a task's evaluation gives a model, as JSONL: what training data must not hold.
+
+A recorder takes the place of the model, so it is whatever a type of task makes of its data. A line has `id`, such as
+`NFCorpus/default/test/query/12`, `kind`, and `text`, each text of a task once.
+"""
+
+import hashlib
+import json
+import tempfile
+from collections import Counter
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float
+from mteb.abstasks.abstask import AbsTask
+from mteb.abstasks.task_metadata import TaskMetadata
+from mteb.models.abs_encoder import AbsEncoder
+from mteb.types import BatchedInput, PromptType
+from torch.utils.data import DataLoader
+
+from e5jax.eval.encoder import model_meta
+from e5jax.eval.evaluate import evaluate
+from e5jax.workdir import complete
+
+TEXTS = "texts.jsonl"
+_DIMENSIONS = 8  # of vectors that mean nothing; scores are thrown away
+
+
+class Recorder(AbsEncoder):
+    """An mteb EncoderProtocol that hands each text on: `record(task, place, kind, text)`."""
+
+    def __init__(self, record: Callable[[str, str, str, str], object]) -> None:
+        self.mteb_model_meta = model_meta("recorder", instructions=False)
+        self._record = record
+        self._random = np.random.default_rng(0)
+
+    def encode(
+        self,
+        inputs: DataLoader[BatchedInput],
+        *,
+        task_metadata: TaskMetadata,
+        hf_split: str,
+        hf_subset: str,
+        prompt_type: PromptType | None = None,
+        **_: Any,
+    ) -> Float[np.ndarray, "b d"]:
+        """Hands on every text of the loader, a query without the instruction that the task may add.
+
+        Texts of a split that is not evaluated train a classifier; they are no secret.
+        """
+        kind = prompt_type.value if prompt_type else "text"
+        count = 0
+        for batch in inputs:
+            texts = batch.get("query", batch["text"])
+            count += len(texts)
+            for text in texts if hf_split in task_metadata.eval_splits else ():
+                self._record(task_metadata.name, f"{hf_subset}/{hf_split}", kind, text)
+        return self._random.standard_normal((count, _DIMENSIONS), np.float32)
+
+
+def write_texts(tasks: Sequence[AbsTask], output: Path) -> Counter[str]:
+    """Writes the texts of all tasks to `output`, whole or not at all; returns their number by task."""
+    seen: set[bytes] = set()
+    counts: Counter[str] = Counter()
+    with complete(output) as temporary, temporary.open("w", encoding="utf-8", newline="\n") as file:
+
+        def record(task: str, place: str, kind: str, text: str) -> None:
+            digest = hashlib.blake2b(f"{task}/{text}".encode("utf-8", "surrogatepass"), digest_size=16).digest()
+            if digest not in seen:
+                seen.add(digest)
+                counts[task] += 1
+                line = {"id": f"{task}/{place}/{kind}/{counts[task]}", "kind": kind, "text": text}
+                file.write(json.dumps(line, ensure_ascii=False) + "\n")
+
+        with tempfile.TemporaryDirectory() as scores:
+            evaluate(Recorder(record), tasks, Path(scores))
+    return counts

@@ -1,0 +1,1 @@
+"""Synthetic training examples from a language model."""

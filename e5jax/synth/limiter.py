@@ -1,0 +1,103 @@
+"""How fast to ask: buckets of requests and tokens, a pause for everyone, and a rate that follows what the endpoint takes.
+
+Pure functions of the time that is passed in: the session waits on them, tests run them on a clock of their own.
+"""
+
+import math
+
+BURST = 0.1  # seconds' worth of a bucket: more would come out at once after a pause
+CUT = 0.96  # of the rate, when the endpoint says that it was too much
+GROWTH = 2.5e-5  # the rate grows by exp(GROWTH · seconds²) since the last cut: back in 40 s, tenfold in 5 minutes
+SHORTEST = 1e-6  # seconds that are worth waiting
+LEAST = 1 / 60  # requests a second
+
+
+class Bucket:
+    """Fills with time. Anything may be taken from a bucket that is not empty, a debt is waited for."""
+
+    def __init__(self, rate: float):
+        self.rate = rate  # a second
+        self._level, self._at = 0.0, -math.inf
+
+    def wait(self, now: float, most: float) -> float:
+        """Seconds until something may be taken, up to `most` being there already."""
+        if math.isinf(self.rate):
+            return 0.0
+        self._level = min(most, self._level + self.rate * (now - self._at))
+        self._at = now
+        return max(0.0, -self._level / self.rate)
+
+    def take(self, amount: float) -> None:
+        self._level -= amount
+
+
+class Limiter:
+    """`take` before a request, `answered` or `refused` after it."""
+
+    def __init__(self, requests_a_minute: float = 0, tokens_a_minute: float = 0):
+        self._most = requests_a_minute / 60 or math.inf
+        self._requests = Bucket(self._most)
+        self._tokens = Bucket(tokens_a_minute / 60 or math.inf)
+        self._tokens_most = self._tokens.rate
+        self.paused_until = -math.inf
+        self._cut_at = self._paused = 0.0  # since when, and how much of it was pause
+        self._base = math.inf  # the rate after the last cut
+        self._good = 0  # requests since then that were not refused
+        self._started = False
+
+    @property
+    def rate(self) -> float:
+        """Requests a second that are aimed at."""
+        return self._requests.rate
+
+    def take(self, now: float, tokens: int) -> float:
+        """0 and the request may go, or the seconds after which to ask again."""
+        if not self._started:
+            self._started, self._cut_at = True, now
+        if now < self.paused_until:
+            return self.paused_until - now
+        self._grow(now)
+        wait = max(
+            self._requests.wait(now, self._requests.rate * BURST),
+            self._tokens.wait(now, self._tokens.rate * BURST),
+        )
+        if wait > SHORTEST:
+            return wait
+        self._good += 1
+        self._requests.take(1)
+        self._tokens.take(tokens)
+        return 0.0
+
+    def answered(self, taken: int, used: int) -> None:
+        """A reply arrived: what it did not use of the tokens it took goes back."""
+        self._tokens.take(used - taken)
+
+    def refused(self, now: float, sent: float, wait: float | None) -> None:
+        """The endpoint said that this was too much. Requests that were on their way by the last cut say nothing new."""
+        if wait is not None:
+            self.pause(now, wait)
+        if sent < self._cut_at:
+            return
+        self._good -= 1
+        measured = self._good / max(1.0, now - self._cut_at - self._paused)
+        self._base = max(LEAST, CUT * min(self.rate, measured))
+        self._cut_at, self._good, self._paused = max(now, self.paused_until), 0, 0.0
+        self._grow(self._cut_at)
+
+    def broke(self, now: float) -> None:
+        """The endpoint failed: once it is back, nobody rushes to it."""
+        if math.isinf(self.rate) and self._good:
+            self._base = self._good / max(1.0, now - self._cut_at)
+            self._cut_at, self._good, self._paused = now, 0, 0.0
+            self._grow(now)
+
+    def pause(self, now: float, wait: float) -> None:
+        """Nobody sends anything for that long."""
+        until = now + wait
+        if until > self.paused_until:
+            self._paused += until - max(now, self.paused_until)
+            self.paused_until = until
+
+    def _grow(self, now: float) -> None:
+        scale = math.exp(min(GROWTH * max(0.0, now - self._cut_at) ** 2, 50))
+        self._requests.rate = min(self._most, self._base * scale)

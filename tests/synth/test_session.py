@@ -1,0 +1,186 @@
+"""Sessions: resumed, cancelled, killed, out of budget, and what they choose."""
+
+import asyncio
+import os
+import random
+from collections import Counter
+from pathlib import Path
+
+import pytest
+
+from e5jax.config import Budget, LanguageModel
+from e5jax.errors import ConfigError
+from e5jax.synth.demo.server import Demo, serve
+from e5jax.synth.request import Reply, Stop
+from e5jax.synth.session import choose, open_session
+from tests.synth.asking import MODELS, endpoint, request
+from tests.synth.killing import parent
+
+KILLS = int(os.environ.get("E5JAX_SYNTH_KILLS", "2"))
+COUNT = int(os.environ.get("E5JAX_SYNTH_COUNT", "400"))
+SEED = int(os.environ.get("E5JAX_FAULT_SEED", "0"))
+
+
+async def ask(path: Path, url: str, names, budget: Budget | None = None, **changed):
+    async with open_session(endpoint(url, **changed), budget or Budget(), path, 0) as session:
+        return await asyncio.gather(*(session.complete(request(name)) for name in names), return_exceptions=True), session.totals()
+
+
+def child(path: str, url: str) -> None:
+    """A process to be killed."""
+    asyncio.run(ask(Path(path), url, range(COUNT)))
+
+
+def test_a_journalled_reply_is_not_asked_for_again(tmp_path):
+    async def run():
+        async with serve(Demo()) as (url, server):
+            first, _ = await ask(tmp_path / "journal.jsonl", url, range(20))
+            again, totals = await ask(tmp_path / "journal.jsonl", url, range(30))
+            return first, again, totals, server
+
+    first, again, totals, server = asyncio.run(run())
+    assert again[:20] == first
+    assert (totals["requests"], totals["replies"], totals["sessions"]) == (30, 30, 2)
+    assert set(server.billed.values()) == {1}
+
+
+def test_another_attempt_is_another_request(tmp_path):
+    async def run():
+        async with serve(Demo()) as (url, server), open_session(endpoint(url), Budget(), tmp_path / "journal.jsonl", 0) as session:
+            tries = [request(0), request(0, "other words", attempt=1), request(0)]
+            return [await session.complete(one) for one in tries], server.counts()
+
+    (first, other, again), counts = asyncio.run(run())
+    assert first == again != other
+    assert counts["billed"] == 2
+
+
+def test_who_asks_may_be_cancelled_and_the_reply_is_kept(tmp_path):
+    async def run():
+        async with serve(Demo(latency=0.05)) as (url, server):
+            async with open_session(endpoint(url), Budget(), tmp_path / "journal.jsonl", 0) as session:
+                await session.complete(request("first"))
+                asking = [asyncio.create_task(session.complete(request(i))) for i in range(30)]
+                while len(server.times) < 20:
+                    await asyncio.sleep(0.005)
+                for task in asking:
+                    task.cancel()
+            return await ask(tmp_path / "journal.jsonl", url, range(30)), server
+
+    (outcomes, totals), server = asyncio.run(run())
+    assert all(isinstance(outcome, Reply) for outcome in outcomes)
+    assert totals["possibly_billed"]["in_flight_at_crash"] == 0
+    assert set(server.billed.values()) == {1}
+
+
+@pytest.mark.parametrize(
+    ("budget", "used"),
+    [(Budget(requests=40), "requests"), (Budget(tokens=2_000), "tokens"), (Budget(money=0.003), "money")],
+)
+def test_a_budget_is_overrun_by_no_more_than_what_is_on_its_way(budget, used, tmp_path):
+    workers = 8
+
+    async def run():
+        async with serve(Demo()) as (url, server):
+            outcomes, totals = await ask(tmp_path / "journal.jsonl", url, range(300), budget, concurrency=workers)
+            more, later = await ask(tmp_path / "journal.jsonl", url, range(300), budget)
+            return outcomes, totals, more, later, server
+
+    outcomes, totals, more, later, server = asyncio.run(run())
+    replies = [outcome for outcome in outcomes if isinstance(outcome, Reply)]
+    stops = [outcome for outcome in outcomes if isinstance(outcome, Stop)]
+    assert len(replies) + len(stops) == 300
+    assert f"budget.{used}" in str(stops[0])
+    spent = {
+        "requests": totals["requests"],
+        "tokens": totals["prompt_tokens"] + totals["completion_tokens"],
+        "money": totals["money"],
+    }
+    limit, most = getattr(budget, used), {"requests": 0, "tokens": workers * 150, "money": workers * 300e-6}
+    assert limit <= spent[used] <= limit + most[used]
+    assert [isinstance(outcome, Reply) for outcome in more] == [isinstance(outcome, Reply) for outcome in outcomes]
+    assert later["requests"] == totals["requests"]  # the budget is that of all runs together
+    assert sum(server.billed.values()) == len(replies)
+
+
+def test_a_budget_in_money_wants_prices(tmp_path):
+    async def run():
+        models = (LanguageModel("one"),)
+        async with open_session(endpoint("http://127.0.0.1:9/v1", models=models), Budget(money=1.0), tmp_path / "j", 0):
+            pass
+
+    with pytest.raises(ConfigError, match="set prompt_price and completion_price of one"):
+        asyncio.run(run())
+
+
+def test_the_model_is_chosen_by_share_seed_and_id_alone():
+    names = [f"short-long/{i:06d}/generate" for i in range(10_000)]
+    chosen = [choose(MODELS, 0, name) for name in names]
+    counted = Counter(chosen)
+    assert abs(counted["one"] - 2_500) < 3 * (10_000 * 0.25 * 0.75) ** 0.5
+    assert [choose(MODELS, 0, name) for name in reversed(names)] == chosen[::-1]
+    assert [choose(MODELS, 1, name) for name in names] != chosen
+
+
+@pytest.mark.parametrize("best", ["schema", "json", "text"])
+def test_what_an_endpoint_takes_is_found_out_once(best, tmp_path, capsys):
+    def choose_fault(body: dict, _: int) -> str | None:
+        refused = {"schema": (), "json": ("json_schema",), "text": ("json_schema", "json_object")}[best]
+        return "400" if body.get("response_format", {}).get("type") in refused else None
+
+    async def run():
+        async with serve(Demo(choose=choose_fault)) as (url, server):
+            return await ask(tmp_path / "journal.jsonl", url, range(40), models=(LanguageModel("one"),)), server
+
+    (outcomes, _), server = asyncio.run(run())
+    assert all(isinstance(outcome, Reply) for outcome in outcomes)
+    lowered = ["schema", "json", "text"].index(best)
+    assert server.received == Counter({"400": lowered, "answered": 40}) - Counter()
+    assert capsys.readouterr().err.count("does not take") == lowered
+
+
+def test_azure_is_asked_at_its_own_address_with_its_own_header(tmp_path, monkeypatch):
+    monkeypatch.setenv("E5JAX_TEST_KEY", "azure-key-0123456789")
+
+    async def run():
+        async with serve(Demo(key="azure-key-0123456789")) as (url, server):
+            resource = url.removesuffix("/v1")
+            return await ask(tmp_path / "journal.jsonl", resource, range(3), azure_version="2024-10-21"), server
+
+    (outcomes, _), server = asyncio.run(run())
+    assert all(isinstance(outcome, Reply) for outcome in outcomes)
+    assert server.received == Counter({"answered": 3})
+
+
+def test_the_demo_endpoint_is_started_for_the_run_and_gone_afterwards(tmp_path, monkeypatch):
+    monkeypatch.setenv("E5JAX_TEST_KEY", "a-key-that-stays-here")
+    outcomes, totals = asyncio.run(ask(tmp_path / "journal.jsonl", "demo", range(5)))
+    assert all(isinstance(outcome, Reply) for outcome in outcomes)
+    assert totals["replies"] == 5
+
+
+def test_killed_at_random_every_id_is_there_once_and_what_was_paid_twice_is_counted(tmp_path):
+    chance, path = random.Random(SEED), tmp_path / "journal.jsonl"
+
+    async def run():
+        with parent("test_session") as kill:
+            async with serve(Demo(latency=0.3)) as (url, server):
+                for _ in range(KILLS):
+                    await asyncio.to_thread(kill, path, url, chance.uniform(0.05, 1.0))
+                return *(await ask(path, url, range(COUNT))), server
+
+    outcomes, totals, server = asyncio.run(run())
+    doubtful, twice = totals["possibly_billed"]["in_flight_at_crash"], server.counts()["billed_twice"]
+    never = totals["requests"] - sum(server.asked.values())
+    print(
+        f"seed {SEED}: {KILLS} kills, {len(outcomes)} replies; on their way at a kill: {doubtful}, of which the endpoint "
+        f"billed {twice}, and {never} had not reached it"
+    )
+    assert [outcome.id for outcome in outcomes if isinstance(outcome, Reply)] == [request(i).id for i in range(COUNT)]
+    assert totals["requests"] == totals["replies"] + doubtful == COUNT + doubtful
+    assert twice <= doubtful <= 64 * KILLS
+    lines = path.read_text().splitlines()
+    assert sum('"kind":"reply"' in line for line in lines) == COUNT
+    # What the endpoint has billed and the journal does not have was on its way: no journalled reply was asked for again.
+    assert sum(server.billed.values()) == COUNT + twice
+    assert sum(server.asked.values()) <= totals["requests"]
