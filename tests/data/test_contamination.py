@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from e5jax.data.contamination import NGRAM, Evaluation, beir_texts, without_contamination
+from e5jax.data.contamination import NGRAM, Evaluation, beir_texts, listed_texts, without_contamination
 from e5jax.errors import ConfigError
 from tests.data.examples import changed, example, sentence
 
@@ -49,6 +49,10 @@ def test_what_matches_is_removed_and_said_why(evaluation, text, reason, name, pa
     assert kept == ["b"]
     (found,) = removed
     assert (found.id, found.source, found.part, found.reason, found.matched_id) == ("a", "web", part, reason, name)
+    hit = evaluation.find(text)
+    assert hit is not None
+    assert found.similarity == hit.similarity
+    assert (found.similarity == 1) == (reason == "equal" or text in (f"{OTHER} {QUESTION} {OTHER}", words(DOCUMENT, 90, 130)))
     assert " ".join(text.split()).startswith(found.excerpt)
 
 
@@ -86,9 +90,10 @@ def test_the_share_of_a_contained_text_is_that_of_its_ngrams():
         assert found.similarity == pytest.approx(share, abs=1e-12)
 
 
-def test_texts_that_share_runs_of_words_are_all_counted():
-    half = f"{words(DOCUMENT, 0, 60)} {words(OTHER, 0, 60)}"
-    with Evaluation([("half", half), ("whole", words(DOCUMENT, 0, 200))]) as evaluation:
+@pytest.mark.parametrize("first", ["half", "whole"])
+def test_of_texts_that_share_runs_of_words_the_one_with_most_is_found(first):
+    texts = [("half", f"{words(DOCUMENT, 0, 60)} {words(OTHER, 0, 60)}"), ("whole", DOCUMENT)]
+    with Evaluation(sorted(texts, key=lambda text: text[0] != first), share=1.0) as evaluation:
         found = evaluation.find(words(DOCUMENT, 20, 100))
     assert found is not None
     assert (found.id, found.reason, found.similarity) == ("whole", "contained", 1.0)
@@ -160,3 +165,10 @@ def test_a_bad_line_of_a_beir_folder_is_named(tmp_path, line):
 def test_a_folder_that_is_not_beir_is_an_error(tmp_path):
     with pytest.raises(ConfigError, match=r"no queries\.jsonl"):
         list(beir_texts(tmp_path))
+
+
+def test_of_listed_texts_only_documents_are_left_out(tmp_path):
+    kinds = {"a": {"kind": "query"}, "b": {"kind": "document"}, "c": {"kind": "text"}, "d": {}}
+    write(tmp_path, "x.jsonl", *({"id": name, "text": f"text {name}", **kind} for name, kind in kinds.items()))
+    assert [name for name, _ in listed_texts(tmp_path / "x.jsonl")] == ["a", "b", "c", "d"]
+    assert [name for name, _ in listed_texts(tmp_path / "x.jsonl", documents=False)] == ["a", "c", "d"]

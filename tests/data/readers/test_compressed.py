@@ -83,10 +83,13 @@ def test_damage_is_reported_and_the_lines_before_it_are_kept(suffix, harm, tmp_p
 def test_every_format_reads_through_the_same_door(tmp_path):
     """No reader opens a text file by itself: each refuses a bomb in its own layout."""
     folder = tmp_path / "bomb"
-    (folder / "qrels").mkdir(parents=True)
-    for name in ("corpus.jsonl", "queries.jsonl", "qrels/train.tsv", "collection.tsv", "queries.tsv", "qrels.train.tsv"):
+    names = ["corpus.jsonl", "queries.jsonl", "qrels/train.tsv", "collection.tsv", "queries.tsv", "qrels.train.tsv"]
+    names += ["train.jsonl", "wiki-001.jsonl", "docs-fi/docs-0.jsonl"]
+    names += [f"{what}.miracl-v1.0-fi-train.tsv" for what in ("topics", "qrels")]
+    for name in names:
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
         (folder / f"{name}.gz").write_bytes(BOMBS[".gz"])
     for name in FORMATS.keys() - {"parquet", "datasets"}:
-        target = folder if name in ("beir", "msmarco") else folder / "corpus.jsonl.gz"
+        target = folder if name in ("beir", "msmarco", "fever", "miracl") else folder / "corpus.jsonl.gz"
         with pytest.raises(ConfigError, match="more than ratio=200"):
             list(read(target, name))
