@@ -15,6 +15,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
+import httpx2
 import openai
 
 from e5jax.config import Budget, Endpoint, LanguageModel
@@ -28,7 +29,6 @@ TEXTS = {
     name: {"type": "string", "description": describe(name, Wanted("en", 20, 120))} for name in ("query", "positive", "negative")
 }
 SCHEMA = {"type": "object", "properties": TEXTS, "required": list(TEXTS), "additionalProperties": False}
-GRACE = 0.05  # seconds that a request may have been on its way when a pause was said
 
 
 def main() -> None:
@@ -101,6 +101,9 @@ async def speed(kind: Callable[[str], contextlib.AbstractAsyncContextManager[Ask
 
 async def pace(kind: Callable[[str], contextlib.AbstractAsyncContextManager[Ask]], count: int, allowed: int) -> dict[str, float]:
     """At an endpoint that allows so many a minute, which the client is not told. After half a minute it should know."""
+    sent: list[float] = []
+    pauses: list[tuple[float, float]] = []  # from the arrival of a Retry-After on
+    _watch(sent, pauses)
     async with serve(Demo(requests_a_minute=allowed, latency=0.2)) as (url, server), kind(url) as ask:
         start = time.monotonic()
         answered = sum(await asyncio.gather(*map(ask, range(count))))
@@ -108,13 +111,27 @@ async def pace(kind: Callable[[str], contextlib.AbstractAsyncContextManager[Ask]
     known = start + 30
     good = sum(at > known for at, outcome in server.times if outcome == "answered")
     refused = server.received["429"]
-    early = sum(any(said + GRACE < at < until for said, until in server.pauses) for at, _ in server.times)
+    early = sum(any(said < at < until for said, until in pauses) for at in sent)
     return {
         "answered": answered,
         "used_of_allowed": good / ((end - known) * allowed / 60) if end > known + 5 else float("nan"),
         "refused": refused / len(server.times),
         "before_retry_after": early,
     }
+
+
+def _watch(sent: list[float], pauses: list[tuple[float, float]]) -> None:
+    """Notes when requests leave and refusals arrive, whoever sends them."""
+    send = httpx2.AsyncClient.send
+
+    async def noted(self: httpx2.AsyncClient, *args: Any, **kwargs: Any) -> httpx2.Response:
+        sent.append(time.monotonic())
+        response = await send(self, *args, **kwargs)
+        if "retry-after" in response.headers:
+            pauses.append((time.monotonic(), time.monotonic() + float(response.headers["retry-after"])))
+        return response
+
+    httpx2.AsyncClient.send = noted
 
 
 if __name__ == "__main__":

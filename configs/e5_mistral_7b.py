@@ -1,7 +1,10 @@
 """E5-Mistral-7B (arXiv 2401.00368): LoRA r=16 on all linear maps, batch 2048, one hard negative, 512 tokens, one epoch.
 
-Command    e5jax run --config=configs/e5_mistral_7b.py --workdir=runs/e5 --config.data.files='("data/*.jsonl",)'
-Data       JSONL of `e5jax.records.Example`: the public E5 mix and generated examples, 1.8M in all
+Command    e5jax data prepare NAME --from FILES --output data    for each of `e5jax data prepare --list`
+           e5jax data shares --config=configs/e5_mistral_7b.py   what an epoch takes from each
+           e5jax run --config=configs/e5_mistral_7b.py --workdir=runs/e5
+Data       the 14 public sets in the paper's ratios and generated examples, 1.8M an epoch; with
+           --config.data.files='("pairs/*.jsonl",)' your own instead
 Hardware   TPU v5e 4x4 (16 chips); the compiler's peak memory per chip is in the README
 Expected   MTEB (eng, v1) 66.6 with the paper's data, 64.6 with its public part (paper, tables 1 and 17)
 
@@ -10,11 +13,14 @@ dropout, Adam's betas or clipping: alpha 32 and dropout 0.1 are those of the rel
 """
 
 from e5jax.config import Batch, Config, Data, Eval, Lora, Mesh, Model, Optim, Tokens
+from e5jax.data.sets import SETS
+from e5jax.mixture import Dataset, Mixture
 
 
 def get_config() -> Config:
+    datasets = {s.name: Dataset(files=(f"data/{s.name}",), ratio=s.ratio, instructions=s.instructions) for s in SETS}
     return Config(
-        data=Data(files=("data/*.jsonl",)),
+        data=Data(mixture=Mixture(datasets, shares="ratio", order="interleaved", batches="mixed"), workers=2),
         tokens=Tokens(limit=512),
         model=Model(base="mistralai/Mistral-7B-v0.1", pooling="last", dtype="bfloat16", remat="projections"),
         lora=Lora(rank=16, alpha=32.0, dropout=0.1),

@@ -13,9 +13,7 @@ from e5jax.data.main import add_actions
 from e5jax.errors import CONFIG, DONE, ERROR, ConfigError, RunError, StoppedError
 from e5jax.loading import load
 from e5jax.notice import STOPPED, listening
-from e5jax.workdir import Workdir, read_config
-
-DEFAULT_RUNS = Path("runs")
+from e5jax.workdir import DEFAULT_RUNS, Workdir, read_config
 
 
 def main(argv: Sequence[str] | None = None) -> int:

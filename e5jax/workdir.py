@@ -17,7 +17,20 @@ from e5jax.config import Config
 from e5jax.errors import ConfigError
 from e5jax.snapshot import differences, from_json, to_json
 
-PACKAGES = ("e5jax", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain", "tokenizers", "safetensors", "numpy")
+DEFAULT_RUNS = Path("runs")
+PACKAGES = (
+    "e5jax",
+    "jax",
+    "jaxlib",
+    "flax",
+    "optax",
+    "orbax-checkpoint",
+    "grain",
+    "array_record",
+    "tokenizers",
+    "safetensors",
+    "numpy",
+)
 
 
 class Workdir(NamedTuple):

@@ -14,7 +14,7 @@ from e5jax.snapshot import to_json
 from tests import test_loading, test_validate
 from tests.test_loading import PAPER, ROOT, config_file
 
-STAGES = ("run", "data", "train", "export", "eval", "mine", "plan")
+STAGES = ("run", "data", "train", "export", "eval", "mine", "plan", "synth")
 WRONG = {**test_loading.WRONG, **test_validate.WRONG}
 
 

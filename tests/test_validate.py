@@ -107,6 +107,25 @@ WRONG: dict[str, tuple[str, list[str], list[str]]] = {
     "no checkpoint kept": (PAPER, ["--config.checkpoint.keep=0"], ["config.checkpoint.keep=0", "at least 1"]),
     "mesh size": (PAPER, ["--config.mesh.tensor=0"], ["config.mesh.tensor=0", "-1 for all"]),
     "two rests": (PAPER, ["--config.mesh.data=-1"], ["config.mesh", "'data': -1, 'fsdp': -1", "all but one a size"]),
+    "ratio": (PAPER, ["--config.data.mixture.datasets.nq.ratio=1.5"], ["datasets.nq.ratio=1.5", "at most 1", "shares='weight'"]),
+    "tokens of a set": (
+        PAPER,
+        ["--config.data.mixture.datasets.nq.query_tokens=513"],
+        ["config.data.mixture.datasets.nq.query_tokens=513", "tokens.limit=512"],
+    ),
+    "negatives of a set": (
+        PAPER,
+        ["--config.data.mixture.datasets.nq.negatives=2"],
+        ["config.data.mixture.datasets.nq.negatives=2", "batch.negatives=1"],
+    ),
+    "set that is not there": (
+        PAPER,
+        ["--config.data.mixture.datasets.quoro.ratio=0.5"],
+        ["config.data.mixture.datasets has no field 'quoro'", "did you mean quora?"],
+    ),
+    "alpha": (PAPER, ["--config.data.mixture.alpha=1.5"], ["config.data.mixture.alpha=1.5", "at most 1"]),
+    "order": (PAPER, ["--config.data.mixture.order=sorted"], ["config.data.mixture.order", "'sorted'", "interleaved, random"]),
+    "workers": (PAPER, ["--config.data.workers=-1"], ["config.data.workers=-1", "at least 0"]),
     "no data": (NO_DATA, [], ["config.data.files", "config.data.harvest", "set one"]),
     "no data for pretrain": (QUICK, ["--config.pretrain.data.harvest=none"], ["config.pretrain.data.files", "set one"]),
     "pretrain without its stage": (

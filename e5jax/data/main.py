@@ -28,6 +28,7 @@ def add_actions(stage: argparse.ArgumentParser) -> None:
     _add_inspect(actions)
     _add_validate(actions)
     add_prepare(actions)
+    _add_shares(actions)
     stage.set_defaults(refuse=lambda: stage.error(f"--config=FILE is missing; or name an action: {', '.join(actions.choices)}"))
 
 
@@ -154,3 +155,23 @@ def _validate(args: argparse.Namespace, overrides: list[str]) -> int:
     counts = report_problems(wanted, print)
     print(counts, flush=True)
     return CONFIG if counts.rejected else DONE
+
+
+def _add_shares(actions: "Actions") -> None:
+    text = "prints how many examples of each set a config's run takes; exit code 3 if it cannot be trained on them"
+    action = _config_action(actions, "shares", _shares, text)
+    action.add_argument("--config", required=True, metavar="FILE", help="Python config file; --config.field=value overrides it")
+    harvest = "directory of the run, of whose harvest (default: runs/ and the config's name)"
+    action.add_argument("--workdir", type=Path, metavar="DIR", help=harvest)
+    action.add_argument("--json", action="store_true", help="prints one JSON object a set")
+
+
+def _shares(args: argparse.Namespace, overrides: list[str]) -> None:
+    from e5jax.data.shares import as_json, shares, table
+    from e5jax.loading import load
+    from e5jax.workdir import DEFAULT_RUNS, Workdir
+
+    config = load(args.config, overrides)
+    workdir = Workdir(args.workdir or DEFAULT_RUNS / Path(args.config).stem)
+    found = shares(config, config.data.files or (workdir.data / "train.jsonl",))
+    print(as_json(found) if args.json else table(found, config))

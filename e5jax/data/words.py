@@ -7,6 +7,7 @@ character is one, and counts as half a word where the length of a text matters.
 import functools
 import hashlib
 import itertools
+import re
 import unicodedata
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -25,6 +26,7 @@ SPACELESS = (  # first and last character
     (0xF900, 0xFAFF),
     (0x20000, 0x3FFFF),
 )
+_HALF = re.compile("[" + "".join(f"{chr(first)}-{chr(last)}" for first, last in SPACELESS) + "]")
 _FACTOR = np.uint64(0x9E3779B97F4A7C15)  # odd, so that no product loses bits
 
 
@@ -40,8 +42,9 @@ def read(text: str) -> Words:
     """Takes a text apart. `C++` and `C#` have the same words, but not the same key."""
     folded = unicodedata.normalize("NFKC", text).casefold()
     key = hashlib.blake2b(" ".join(folded.split()).rstrip(ENDS).encode("utf-8", "surrogatepass"), digest_size=16).digest()
-    words = folded.translate(_TABLE).split()
-    halves = 0 if folded.isascii() else sum(len(word) == 1 and _spaceless(ord(word)) for word in words)
+    parted = folded.translate(_TABLE)
+    words = parted.split()
+    halves = 0 if folded.isascii() else len(_HALF.findall(parted))
     return Words(key, words, len(words) - halves / 2)
 
 

@@ -5,6 +5,7 @@ has one of that name: an answer that was lost, or a process that died, creates n
 """
 
 import asyncio
+import contextlib
 import hashlib
 import json
 import random
@@ -15,6 +16,7 @@ from pathlib import Path
 from typing import Any, Self, TypeVar
 
 from e5jax.config import Budget, Endpoint
+from e5jax.errors import ConfigError
 from e5jax.synth import completion
 from e5jax.synth.client import Client, body
 from e5jax.synth.faults import FAULTS, Trouble
@@ -45,11 +47,10 @@ class Batch:
         self._sent = journal.ledger.requests
 
     async def __aenter__(self) -> Self:
-        for name, line in self._journal.batches.items():
-            if line["state"] != "done":
-                rows = read_rows(self._spool(name).read_bytes())
-                self._submitted.update(rows)
-                self._start(self._see_through(name, rows, resumed=True))
+        names = [name for name, line in self._journal.batches.items() if line["state"] != "done"]
+        for name, rows in [(name, self._kept(name)) for name in names]:
+            self._submitted.update(rows)
+            self._start(self._see_through(name, rows, resumed=True))
         self._start(self._gather())
         return self
 
@@ -81,6 +82,11 @@ class Batch:
     def _spool(self, name: str) -> Path:
         return self._journal.path.parent / "batches" / f"{name}.jsonl"
 
+    def _kept(self, name: str) -> Rows:
+        if not (spool := self._spool(name)).is_file():
+            raise ConfigError(f"{spool} is missing: it holds what a batch under way asks for; put it back")
+        return read_rows(spool.read_bytes())
+
     def _start(self, work: Coroutine[Any, Any, None]) -> None:
         task = asyncio.create_task(work)
         self._tasks.add(task)
@@ -89,14 +95,14 @@ class Batch:
     def _ended(self, task: asyncio.Task[None]) -> None:
         self._tasks.discard(task)
         if not task.cancelled() and (error := task.exception()) is not None:
-            self._end(error if isinstance(error, Stop) else Stop(f"{type(error).__name__}: {self._client.clean(str(error))}"))
+            self._end(error)
 
-    def _end(self, why: Stop, under_way: bool = True) -> None:
+    def _end(self, why: BaseException, under_way: bool = True) -> None:
         """Nothing more is submitted, and nobody waits any longer; or only those do whose batch is under way."""
-        self._stop = self._stop or why
+        self._stop = self._stop or (why if isinstance(why, Stop) else Stop(type(why).__name__))
         for key, (_, future) in self._asked.items():
             if not future.done() and (under_way or key not in self._submitted):
-                future.set_exception(Stop(*self._stop.args))
+                future.set_exception(Stop(*why.args) if isinstance(why, Stop) else why)
                 future.exception()  # who asked may be gone
 
     async def _gather(self) -> None:
@@ -105,7 +111,8 @@ class Batch:
             await self._arrived.wait()
             while len(self._waiting) < self._most and self._arrived.is_set():
                 self._arrived.clear()
-                await asyncio.wait([asyncio.ensure_future(self._arrived.wait())], timeout=QUIET)
+                with contextlib.suppress(TimeoutError):
+                    await asyncio.wait_for(self._arrived.wait(), QUIET)
             if why := self._journal.ledger.spent(self._budget, self._sent):
                 self._end(Stop(why), under_way=False)
                 return

@@ -14,7 +14,9 @@ from e5jax.synth.reasons import UnfitError
 from e5jax.synth.request import Wanted
 
 GRAM = 8  # words
-LOOKED_AT = 100  # characters of each text that the identifier sees
+STRIDE = 4
+READ = 800  # characters, from which the words of a longer text are estimated; what is copied or the same begins with it
+LOOKED_AT = 100  # bytes that the identifier sees
 TELLING = 5  # words, below which the language of a text is not looked at
 LABEL_LETTERS = 5  # shorter labels are words that any text has
 
@@ -27,31 +29,37 @@ class Found(NamedTuple):
 
 
 class Text(NamedTuple):
-    """A text with its words."""
+    """A text, the words of its beginning, and about how many it has in all."""
 
     text: str
     words: Words
+    length: float
+
+
+def _text(text: str) -> Text:
+    words = read(text[:READ])
+    return Text(text, words, words.length * max(1.0, len(text) / READ))
 
 
 def check(family: Family, values: Mapping[str, str], wanted: Mapping[str, Wanted], given: Sequence[str], rules: Checks) -> Found:
     """Raises UnfitError. `given` is what the model was told."""
-    texts = {name: Text(text, read(text)) for name, text in values.items()}
+    texts = {name: _text(text) for name, text in values.items()}
     _lengths(texts, wanted, rules.length_slack)
     _different(texts)
     _not_copied(texts, given, rules.copied)
     if family.label:
         _no_label(family, texts)
     identified = _languages(family, texts, wanted, rules.language_confidence)
-    return Found(identified, {name: text.words.length for name, text in texts.items()})
+    return Found(identified, {name: text.length for name, text in texts.items()})
 
 
 def _lengths(texts: Mapping[str, Text], wanted: Mapping[str, Wanted], slack: float) -> None:
     for name, text in texts.items():
-        asked, words = wanted[name], text.words.length
+        asked, words = wanted[name], text.length
         if words * slack < asked.least:
-            raise UnfitError("short", f"{name} has {words:g} words; asked for {asked.least} to {asked.most}")
+            raise UnfitError("short", f"{name} has {words:.0f} words; asked for {asked.least} to {asked.most}")
         if words > asked.most * slack:
-            raise UnfitError("long", f"{name} has {words:g} words; asked for {asked.least} to {asked.most}")
+            raise UnfitError("long", f"{name} has {words:.0f} words; asked for {asked.least} to {asked.most}")
 
 
 def _different(texts: Mapping[str, Text]) -> None:
@@ -63,13 +71,18 @@ def _different(texts: Mapping[str, Text]) -> None:
 def _not_copied(texts: Mapping[str, Text], given: Sequence[str], share: float) -> None:
     theirs = [grams for grams in map(_given_grams, given) if grams]
     for name, text in texts.items():
-        own = frozenset(_grams(text.words.words))
-        if any(len(own & known) > share * len(own) for known in theirs):
+        own = _windows(text.words.words)
+        if any(sum(gram in known for gram in own) > share * len(own) for known in theirs):
             raise UnfitError("copied", f"{name} is from the prompt")
 
 
 def _grams(words: list[str]) -> Iterable[tuple[str, ...]]:
     return zip(*(words[i:] for i in range(GRAM)), strict=False)
+
+
+def _windows(words: list[str]) -> list[tuple[str, ...]]:
+    """Every STRIDE-th of them, which is enough to tell a share."""
+    return list(zip(*(words[i::STRIDE] for i in range(GRAM)), strict=False))
 
 
 @lru_cache(maxsize=1024)
@@ -95,8 +108,12 @@ def _languages(family: Family, texts: Mapping[str, Text], wanted: Mapping[str, W
         allowed = taken_for(wanted[names[0]].language) if names else frozenset()
         if not allowed or sum(texts[name].words.length for name in names) < TELLING:
             continue
-        found = identify(" ".join(texts[name].text[:LOOKED_AT] for name in names), confidence)
+        found = identify(" ".join(_beginning(texts[name].text, LOOKED_AT // len(names)) for name in names), confidence)
         if found and found not in allowed:
             raise UnfitError("language", f"{' and '.join(names)}: {found} instead of {wanted[names[0]].language}")
         told.append(bool(found))
     return any(told) and all(told)
+
+
+def _beginning(text: str, size: int) -> str:
+    return text[:size].encode("utf-8", "replace")[:size].decode("utf-8", "ignore")

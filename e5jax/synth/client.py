@@ -8,7 +8,7 @@ import asyncio
 import sys
 import time
 from collections import defaultdict
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Callable
 from typing import Any, NamedTuple, Self
 
 import httpx2
@@ -66,11 +66,15 @@ class Client:
     async def __aexit__(self, *_: object) -> None:
         await self._openai.close()
 
-    async def ask(self, request: Request, model: str) -> Reply | Trouble:
-        """Sends it once, but for the first of its kind, which finds out what the endpoint takes."""
+    async def ask(self, request: Request, model: str, check: Callable[[], None]) -> Reply | Trouble:
+        """Sends it once, but for the first of its kind, which finds out what the endpoint takes while the others wait.
+
+        `check` raises if meanwhile there is a reason not to send it.
+        """
         kind = model, request.schema is not None
         if kind not in self._settled:
             async with self._settling[kind]:
+                check()
                 if kind not in self._settled:
                     return await self._settle(request, kind)
         return await self._ask(request, model, self._settled[kind])

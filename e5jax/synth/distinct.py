@@ -12,6 +12,8 @@ from e5jax.synth.config import Checks
 from e5jax.synth.families import Family
 from e5jax.synth.reasons import UnfitError
 
+LOOKED_AT = 1_000  # characters: texts that begin alike are duplicates
+
 
 class Distinct:
     """What has been kept so far. Use with `with`: the indexes hold temporary files.
@@ -38,11 +40,11 @@ class Distinct:
         sketches = {}
         for part in family.fresh:
             text = example.query if part == "query" else example.positives[0]
-            sketches[part] = sketch(read(text))
+            sketches[part] = sketch(read(text[:LOOKED_AT]))
             if found := self._index(family, part).find(sketches[part]):
                 reason = "duplicate" if found.equal else "near-duplicate"
                 raise UnfitError(reason, f"the {part} is {found.similarity:.2f} equal to an earlier one")
-        answer = family.name, read(example.positives[0]).key
+        answer = family.name, read(example.positives[0][:LOOKED_AT]).key
         most = max(self._rules.answers, int(self._rules.answer_share * self._counts[family.name]))
         if self._answers[answer] >= most:
             raise UnfitError("frequent-answer", f"{most} examples have this positive already")

@@ -26,7 +26,7 @@ class Family(NamedTuple):
     query: Part
     positive: Part | None  # None: the document that the query is for
     negative: Part | None
-    instruction: str = ""  # empty: the task, which was brainstormed
+    instruction: str = ""  # empty: the task, which was brainstormed, or the configuration's
     brainstorms: bool = False
     fresh: tuple[str, ...] = ("query",)
     label: bool = False  # the positive is a class of the task: it recurs, and stands nowhere in the query
@@ -53,27 +53,30 @@ class Family(NamedTuple):
         return self.name.replace("-", "_")
 
 
-def _row(name: str, *parts: tuple[str, str, str], brainstorms: bool = True, fresh: tuple[str, ...] = ("query",)) -> Family:
-    made = [Part(*part) for part in parts]
-    return Family(name, made[0], made[1], made[2] if len(made) > 2 else None, "", brainstorms, fresh, name == "long-short")
+def _with_tasks(name: str, *parts: tuple[str, str, str], fresh: tuple[str, ...] = ("query",), label: bool = False) -> Family:
+    query, positive, *negatives = (Part(*part) for part in parts)
+    return Family(name, query, positive, next(iter(negatives), None), brainstorms=True, fresh=fresh, label=label)
 
 
 FAMILIES = (
-    _row(
+    _with_tasks(
         "short-long",
         ("user_query", "what a user types", "query_length"),
         ("positive_document", "a document that answers the query", "num_words"),
         ("hard_negative_document", "a document that seems to answer the query and does not", "num_words"),
         fresh=("query", "positive"),
     ),
-    _row(
+    _with_tasks(
         "long-short",
         ("input_text", "the text to classify", "num_words"),
         ("label", "its class", LABEL),
         ("misleading_label", "a class that is less right", LABEL),
+        label=True,
     ),
-    _row("short-short", ("input", "what is given", "1 to 30 words"), ("positive_document", "what belongs to it", "1 to 30 words")),
-    _row(
+    _with_tasks(
+        "short-short", ("input", "what is given", "1 to 30 words"), ("positive_document", "what belongs to it", "1 to 30 words")
+    ),
+    _with_tasks(
         "long-long",
         ("input", "the document that is given", "num_words"),
         ("positive_document", "the document that belongs to it", "num_words"),
@@ -99,7 +102,6 @@ FAMILIES = (
         Part("user_query", "what a user types", "query_length"),
         None,
         Part("hard_negative_document", "a document that answers the query less well", "document"),
-        "given by the configuration",
     ),
 )
 

@@ -41,6 +41,8 @@ class Ledger:
             case "try":
                 self.requests += 1
                 self._open[_key(line)] = Try(line["model"], bool(line.get("batch")), line["prompt"], line["completion"])
+            case "withdrawn":  # was announced, and not sent
+                self.requests -= self._open.pop(_key(line), None) is not None
             case "reply":
                 self._reply(line)
             case "fault":

@@ -7,7 +7,8 @@ import math
 
 BURST = 0.1  # seconds' worth of a bucket: more would come out at once after a pause
 CUT = 0.96  # of the rate, when the endpoint says that it was too much
-GROWTH = 2.5e-5  # the rate grows by exp(GROWTH · seconds²) since the last cut: back in 40 s, tenfold in 5 minutes
+GROWTH = 2.5e-5  # the rate grows by exp(GROWTH · seconds²) since the last cut: back in 40 s, tenfold in 5 minutes,
+STEADY = 4e-6  # and no faster than exp(STEADY · requests²): a refusal in a hundred, however few there are a minute
 SHORTEST = 1e-6  # seconds that are worth waiting
 LEAST = 1 / 60  # requests a second
 
@@ -99,5 +100,5 @@ class Limiter:
             self.paused_until = until
 
     def _grow(self, now: float) -> None:
-        scale = math.exp(min(GROWTH * max(0.0, now - self._cut_at) ** 2, 50))
+        scale = math.exp(min(GROWTH * max(0.0, now - self._cut_at) ** 2, STEADY * self._good**2, 50))
         self._requests.rate = min(self._most, self._base * scale)

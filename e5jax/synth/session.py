@@ -24,10 +24,10 @@ from e5jax.synth.journal import Journal
 from e5jax.synth.keys import check_names
 from e5jax.synth.ledger import Ledger, check_prices
 from e5jax.synth.limiter import Limiter
-from e5jax.synth.request import Failure, Reply, Request, Session
+from e5jax.synth.request import Failure, Reply, Request, Session, Stop
 
 FIRST_WAIT, LONGEST_WAIT = 1.0, 60.0  # seconds between two tries, before jitter
-DRAIN = 30.0  # seconds that replies on their way get when a session ends
+DRAIN = 10.0  # seconds that replies on their way get when a session is stopped or closed
 EVERYTHING = 2**53  # of 64 random bits, floats keep as many
 
 
@@ -79,12 +79,16 @@ class Chat:
         self._brake.pull("the session is closed")
         if self._tasks:
             await asyncio.wait(self._tasks.values(), timeout=DRAIN)
-        for task in (tasks := list(self._tasks.values())):
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        self._abandon()
+        await asyncio.gather(*self._tasks.values(), return_exceptions=True)
 
     def stop(self, why: str) -> None:
         self._brake.pull(why)
+        asyncio.get_running_loop().call_later(DRAIN, self._abandon)
+
+    def _abandon(self) -> None:
+        for task in self._tasks.values():
+            task.cancel()
 
     def totals(self) -> dict[str, Any]:
         return {**self._journal.ledger.totals(), "given_up": self._given_up, "damaged_lines": self._journal.damaged}
@@ -96,7 +100,13 @@ class Chat:
         if request.key not in self._tasks:
             task = self._tasks[request.key] = asyncio.create_task(self._answer(request))
             task.add_done_callback(partial(self._forget, request.key))
-        return await asyncio.shield(self._tasks[request.key])
+        task = self._tasks[request.key]
+        try:
+            return await asyncio.shield(task)
+        except asyncio.CancelledError:
+            if task.cancelled():  # it has been on its way for too long
+                self._brake.check()
+            raise
 
     def _forget(self, key: tuple[str, int], task: asyncio.Task[Reply | Failure]) -> None:
         del self._tasks[key]
@@ -126,10 +136,14 @@ class Chat:
         taken = prompt + request.max_tokens
         await self._wait_turn(taken)
         await self._journal.write({"kind": "try", **key, "model": model, "prompt": prompt, "completion": request.max_tokens})
-        while (wait := self._limiter.paused_until - time.monotonic()) > 0:  # since the turn came
-            await self._brake.sleep(wait)
-        sent = time.monotonic()
-        answer = await self._client.ask(request, model)
+        try:
+            while (wait := self._limiter.paused_until - time.monotonic()) > 0:  # since the turn came
+                await self._brake.sleep(wait)
+            sent = time.monotonic()
+            answer = await self._client.ask(request, model, self._brake.check)
+        except Stop:
+            await self._journal.write({"kind": "withdrawn", **key})
+            raise
         if isinstance(answer, Reply):
             self._trouble_since = None
             self._limiter.answered(taken, answer.prompt_tokens + answer.completion_tokens)

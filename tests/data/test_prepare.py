@@ -10,13 +10,19 @@ import pytest
 import tensorflow_datasets as tfds
 
 from e5jax.__main__ import main
+from e5jax.data.batches import assembly, make_batches
+from e5jax.data.mixture import mixture_of, open_sets
 from e5jax.data.prepare import Order, language_of, prepare
 from e5jax.data.readers.outcome import Limits
 from e5jax.data.sets import SETS, named
 from e5jax.data.source import ExampleSource
+from e5jax.data.vocabulary import train_tokenizer
 from e5jax.errors import ConfigError
+from e5jax.loading import load
 from e5jax.records import Example
+from e5jax.tokens import TextTokenizer
 from tests.data.readers.test_formats import FILES, GOLDEN, UNUSED
+from tests.test_loading import PAPER
 
 # Set -> the file of the readers' tests that has its layout, and what its publisher calls that file or folder.
 LAYOUTS = {
@@ -113,6 +119,32 @@ def test_all_fourteen_sets_and_generated_examples_are_read_as_one_source(built):
     source = ExampleSource([built / "data" / chosen.name for chosen in SETS], 0)
     assert [source[i] for i in range(len(source))] == [example for chosen in SETS for example in wanted(chosen.name)]
     assert ExampleSource([str(built / "data/*")], 0).fingerprint != source.fingerprint  # in another order
+
+
+def test_the_papers_mixture_says_what_it_takes_of_them_and_makes_batches(built, monkeypatch, capsys):
+    monkeypatch.chdir(built)
+    overrides = ["--config.batch.queries=8", "--config.batch.shards=2", "--config.batch.chunks=2", "--config.optim.steps=101"]
+    assert main(["data", "shares", f"--config={PAPER}", *overrides, "--json"]) == 0
+    found = {row["name"]: row for row in map(json.loads, capsys.readouterr().out.splitlines())}
+    assert list(found) == [chosen.name for chosen in SETS]
+    for chosen in SETS:
+        row = found[chosen.name]
+        assert row["examples"] == len(wanted(chosen.name))
+        assert row["epoch"] == max(1, round(chosen.ratio * row["examples"]))
+    epoch = sum(row["epoch"] for row in found.values())
+    assert [row["run"] for row in found.values()] == [round(808 * row["epoch"] / epoch) for row in found.values()]
+    assert main(["data", "shares", f"--config={PAPER}", *overrides]) == 0
+    assert f"an epoch is {epoch} examples" in capsys.readouterr().out
+
+    run = load(PAPER, overrides)
+    texts = [text for chosen in SETS for example in wanted(chosen.name) for text in (example.query, *example.positives)]
+    mixture = mixture_of(run)
+    batches = make_batches(assembly(mixture, open_sets(mixture), TextTokenizer(train_tokenizer(texts, 500), 1, 2, 512), run))
+    taken = [batches[step] for step in range(5)]
+    assert sum(int((batch.queries >= 0).sum()) for batch in taken) == 40
+    refused = ["data", "shares", f"--config={PAPER}", *overrides, "--config.data.mixture.datasets.nq.files=('data/no',)"]
+    assert main(refused) == 3
+    assert "data.nq: " in capsys.readouterr().err
 
 
 def test_tfds_opens_the_folder_by_itself(built):

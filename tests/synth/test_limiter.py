@@ -84,6 +84,13 @@ def test_an_unknown_rate_is_found_used_and_kept(seed):
     assert course.used >= 0.9
 
 
+def test_a_rate_of_one_a_second_is_found_too():
+    course = simulate(Limiter(), 60, 3_000, 0)
+    assert course.early == 0
+    assert course.refused <= 0.04  # 63 of them at the start, when all workers ask at once
+    assert course.used >= 0.9
+
+
 def test_a_known_rate_is_used_without_refusals():
     course = simulate(Limiter(requests_a_minute=1_200), 1_200, 3_000, 0)
     assert course.early == course.refused == 0

@@ -73,6 +73,32 @@ def test_who_asks_may_be_cancelled_and_the_reply_is_kept(tmp_path):
     assert set(server.billed.values()) == {1}
 
 
+@pytest.mark.parametrize(("latency", "drain"), [(0.2, 10.0), (30.0, 0.2)])
+def test_a_stop_lets_arrive_what_arrives_soon_and_counts_the_rest(latency, drain, tmp_path, monkeypatch):
+    monkeypatch.setattr("e5jax.synth.session.DRAIN", drain)
+    monkeypatch.setattr("random.Random.expovariate", lambda *_: latency)
+    path, workers = tmp_path / "journal.jsonl", 8
+
+    async def run():
+        async with serve(Demo(latency=latency)) as (url, server):
+            models = (LanguageModel("one"),)
+            async with open_session(endpoint(url, models=models, format="text", concurrency=workers), Budget(), path, 0) as session:
+                monkeypatch.setattr(session._client, "_settled", {("one", True): session._client.dialect})  # all at once
+                asking = [asyncio.create_task(session.complete(request(i))) for i in range(50)]
+                while len(server.times) < workers:
+                    await asyncio.sleep(0.005)
+                session.stop("enough")
+                outcomes = await asyncio.gather(*asking, return_exceptions=True)
+        async with serve(Demo()) as (url, _):
+            return outcomes, (await ask(path, url, []))[1]
+
+    outcomes, totals = asyncio.run(run())
+    arrived = workers if latency < drain else 0
+    assert [type(outcome) for outcome in outcomes] == [Reply] * arrived + [Stop] * (50 - arrived)
+    assert totals["requests"] == workers
+    assert totals["possibly_billed"]["in_flight_at_crash"] == workers - arrived
+
+
 @pytest.mark.parametrize(
     ("budget", "used"),
     [(Budget(requests=40), "requests"), (Budget(tokens=2_000), "tokens"), (Budget(money=0.003), "money")],

@@ -7,13 +7,15 @@ from safetensors.numpy import save_file
 from tokenizers import Tokenizer
 
 from e5jax.config import Batch, Data, Mesh, Model, Scratch, Tokens, Training
+from e5jax.data.mixture import open_sets
 from e5jax.data.vocabulary import train_tokenizer
 from e5jax.errors import ConfigError
 from e5jax.export.folder import settings
+from e5jax.mixture import Dataset, Mixture
 from e5jax.model.families import read_spec
 from e5jax.model.families.mistral import config_from_spec
 from e5jax.records import Example
-from e5jax.train.inputs import Inputs, fingerprint, read_inputs
+from e5jax.train.inputs import Inputs, data_identity, fingerprint, read_inputs
 from tests import tiny
 
 PIECES = 265
@@ -199,3 +201,28 @@ def test_scratch_runs_differ_by_sizes_and_seed(shared):
 
     assert base_of(0, 2) == base_of(0, 2)
     assert len({base_of(0, 2), base_of(1, 2), base_of(0, 3)}) == 3
+
+
+def test_what_changed_in_a_mixture_is_named_entry_by_entry(shared, tmp_path):
+    lines = (shared / "train.jsonl").read_text().splitlines(keepends=True)
+    for name, part in {"nq": lines[:4], "nli": lines[4:]}.items():
+        (tmp_path / f"{name}.jsonl").write_text("".join(part))
+
+    def identity(order: str = "interleaved", batch: int = 4, **nq) -> dict[str, str]:
+        sets = {"nli": Dataset((str(tmp_path / "nli.jsonl"),)), "nq": Dataset((str(tmp_path / "nq.jsonl"),), **nq)}
+        of = Training(data=Data(mixture=Mixture(sets, order=order)), tokens=Tokens(limit=16), batch=Batch(batch, 1, 1))
+        return data_identity(of.data.mixture, open_sets(of.data.mixture), of)
+
+    def changed(now: dict[str, str]) -> list[str]:
+        return sorted(name for name in before if before[name] != now[name])
+
+    before = identity()
+    assert changed(identity()) == []
+    assert changed(identity(ratio=0.5)) == ["data.nq.ratio"]
+    assert (before["data.nq.ratio"], identity(ratio=0.5)["data.nq.ratio"]) == ("1.0", "0.5")
+    assert changed(identity(instructions=("find it",))) == ["data.nq.instructions"]
+    assert changed(identity("random")) == ["data.order"]
+    assert changed(identity(batch=2)) == ["data.queries"]
+    assert changed(identity(weight=2.0)) == []  # nothing is drawn by it
+    (tmp_path / "nq.jsonl").write_text("".join(lines[3::-1]))
+    assert changed(identity()) == ["data.nq.files"]
