@@ -1,4 +1,7 @@
-"""`e5jax STAGE`: one command a stage. Exit codes: 0 done, 1 error, 2 unknown command or option, 3 configuration or data."""
+"""`e5jax STAGE`: one command a stage.
+
+Exit codes: 0 done, 1 error, 2 unknown command or option, 3 configuration or data, 75 told to stop: the same command goes on.
+"""
 
 import argparse
 import sys
@@ -7,8 +10,9 @@ from pathlib import Path
 
 from e5jax.config import Config
 from e5jax.data.main import add_actions
-from e5jax.errors import CONFIG, DONE, ERROR, ConfigError, RunError
+from e5jax.errors import CONFIG, DONE, ERROR, ConfigError, RunError, StoppedError
 from e5jax.loading import load
+from e5jax.notice import STOPPED, listening
 from e5jax.workdir import DEFAULT_RUNS, Workdir, read_config
 
 
@@ -27,8 +31,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     except RunError as error:
         print(f"e5jax: {error}", file=sys.stderr)
         return ERROR
+    except StoppedError as error:
+        print(f"e5jax: {error}", file=sys.stderr)
+        return STOPPED
     except KeyboardInterrupt:
-        print("e5jax: interrupted; the same command goes on from the last checkpoint", file=sys.stderr)
+        print("e5jax: interrupted", file=sys.stderr)
         return ERROR
 
 
@@ -63,6 +70,10 @@ def parser() -> argparse.ArgumentParser:
         "--backend", choices=("torch", "jax"), default="torch", help="what runs the model (default: %(default)s)"
     )
     evaluator.add_argument("--instruction", help="instead of each task's own instruction; empty for none")
+    keeper = add("checkpoints", _checkpoints, "says which checkpoints a run has, whether they are sound, and what they are of")
+    keeper.add_argument("action", choices=("list", "verify", "show"), help="verify reads every byte; show prints what one says")
+    keeper.add_argument("--workdir", type=Path, required=True, metavar="DIR", help="directory of the run")
+    keeper.add_argument("--step", type=int, metavar="N", help="of show (default: the newest)")
     _add_mine(add("mine", _mine, "finds hard negatives for records with a model; the same command goes on where it was"))
     _add_synth(add("synth", _synth, "generates training examples with a language model; the same command goes on where it was"))
     _add_plan(add("plan", _plan, "compiles a config's training step for a machine that is not here, and says what it needs"))
@@ -134,27 +145,22 @@ def _open(args: argparse.Namespace, overrides: list[str]) -> tuple[Config, Workd
 # Each stage imports what it needs when it runs: `e5jax --help` must not wait for JAX, nor training load PyTorch.
 
 
-def _run(args: argparse.Namespace, overrides: list[str]) -> None:
+def _run(args: argparse.Namespace, overrides: list[str], only: str | None = None) -> None:
     config, workdir = _open(args, overrides)
-    from e5jax.run import run
+    with listening():  # from here on there are artifacts, and JAX is imported
+        from e5jax.run import run
 
-    run(config, workdir)
+        run(config, workdir, only)
 
 
 def _data(args: argparse.Namespace, overrides: list[str]) -> None:
     if args.config is None:
         args.refuse()
-    config, workdir = _open(args, overrides)
-    from e5jax.run import run
-
-    run(config, workdir, only="data")
+    _run(args, overrides, only="data")
 
 
 def _train(args: argparse.Namespace, overrides: list[str]) -> None:
-    config, workdir = _open(args, overrides)
-    from e5jax.run import run
-
-    run(config, workdir, only="train")
+    _run(args, overrides, only="train")
 
 
 def _export(args: argparse.Namespace, _: list[str]) -> None:
@@ -163,6 +169,20 @@ def _export(args: argparse.Namespace, _: list[str]) -> None:
     from e5jax.run import export_to
 
     export_to(config, workdir, args.output)
+
+
+def _checkpoints(args: argparse.Namespace, _: list[str]) -> int:
+    from e5jax.retention import listing, said_of
+
+    folder = Workdir(args.workdir).checkpoints
+    if not folder.is_dir():
+        raise ConfigError(f"--workdir={args.workdir}: no checkpoints in it; it is not the directory of a training run")
+    if args.action == "show":
+        print(said_of(folder, args.step))
+        return DONE
+    lines, sound = listing(folder, verify=args.action == "verify")
+    print("\n".join(lines) or "no checkpoints")
+    return DONE if sound else ERROR
 
 
 def _eval(args: argparse.Namespace, _: list[str]) -> int:

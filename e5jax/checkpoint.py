@@ -1,53 +1,124 @@
-"""Checkpoints of what changes, and the identity of what does not. The only home of orbax."""
+"""Checkpoints of what changes, and the facts about what does not. The only home of orbax.
+
+Orbax writes and reads arrays; it checks none of their bytes, and hides a full disk until somebody asks. So a checkpoint is one
+when it has a manifest (`manifest`), only those whose bytes fit it are read, and a background save is asked after every step.
+"""
 
 import json
+import time
 from collections.abc import Mapping
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, NamedTuple, Self
 
+import jax
+import numpy as np
 import orbax.checkpoint as ocp
+from jax.experimental import multihost_utils
 
-from e5jax.errors import ConfigError
+from e5jax import manifest
+from e5jax.errors import ConfigError, RunError
+from e5jax.retention import Retention, clear, expire, newest_sound, quarantine
 
 Identity = Mapping[str, str]  # what a resumed run must share with the first one: fingerprints of data, base, tokenizer
 SHOWN = 40  # characters of an entry that differs
+NONE = -1
+
+
+class _Save(NamedTuple):
+    """A save that goes on in the background."""
+
+    step: int
+    result: Future[None]
+    deadline: float  # on the clock of time.monotonic
 
 
 class Checkpoints:
-    """Numbered checkpoints below a directory; the newest `keep` stay.
+    """Numbered checkpoints below a directory, written and kept as `retention` says, or only read where it is None.
 
-    A checkpoint has three parts, so that export can read the parameters alone: `parameters`, `rest` (moments and
-    counters) and `identity`. Saving returns when the checkpoint is complete.
+    A checkpoint has two parts, so that export can read the parameters alone: `parameters` and `rest` (moments and counters).
+    All processes call all methods; process 0 alone moves and deletes. A writer needs the directory for itself.
     """
 
-    def __init__(self, directory: Path, keep: int | None = None):
-        # Synchronous: the state is donated to the next step, and a save that fails must fail here.
-        options = ocp.CheckpointManagerOptions(max_to_keep=keep, enable_async_checkpointing=False, cleanup_tmp_directories=True)
-        self._manager = ocp.CheckpointManager(directory.absolute(), options=options, item_names=("parameters", "rest", "identity"))
+    def __init__(self, directory: Path, retention: Retention | None = None, seconds: int = 600):
+        self._directory, self._retention, self._seconds = directory.absolute(), retention, seconds
+        handler = ocp.CompositeCheckpointHandler("parameters", "rest")
+        self._orbax = ocp.AsyncCheckpointer(handler, async_options=ocp.AsyncOptions(timeout_secs=seconds))
+        self._background = ThreadPoolExecutor(1, "checkpoint")
+        self._saving: _Save | None = None
+        if retention is not None and jax.process_index() == 0:
+            self._directory.mkdir(parents=True, exist_ok=True)
+            clear(self._directory)
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        self._manager.close()
+        try:
+            self.finish()
+        except RunError as failed:
+            if error is None:
+                raise
+            error.add_note(str(failed))
+        finally:
+            self._background.shutdown(wait=False)
 
-    def latest(self) -> int | None:
-        """Number of the newest checkpoint."""
-        return self._manager.latest_step()
+    def newest(self) -> int | None:
+        """The newest checkpoint whose every byte is as it was written. A writer sets newer ones aside, and says why."""
+        found = NONE
+        if jax.process_index() == 0:
+            sound, wrong = newest_sound(self._directory)
+            found = sound.step if sound else NONE
+            for step, reason in wrong.items():
+                moved = f"; moved to {quarantine(self._directory, step, reason)}" if self._retention else ""
+                print(f"checkpoint {step} is not used: {reason}{moved}", flush=True)
+        if jax.process_count() > 1:
+            found = int(multihost_utils.broadcast_one_to_all(np.int32(found)))
+        return None if found == NONE else found
 
-    def save(self, step: int, parameters: Any, rest: Any, identity: Identity) -> None:
-        """Writes checkpoint `step`."""
-        parts = ocp.args.Composite(
-            parameters=ocp.args.StandardSave(parameters),
-            rest=ocp.args.StandardSave(rest),
-            identity=ocp.args.JsonSave(dict(identity)),
-        )
-        self._manager.save(step, args=parts)
+    def save(self, step: int, parameters: Any, rest: Any, facts: Mapping[str, Any]) -> None:
+        """Begins to write checkpoint `step`; the arrays may be given away when this returns. Raises what `finish` raises."""
+        assert self._retention is not None, "a reader does not write"
+        self.finish()
+        parts = ocp.args.Composite(parameters=ocp.args.StandardSave(parameters), rest=ocp.args.StandardSave(rest))
+        self._orbax.save(self._directory / str(step), args=parts, force=True)  # over one that was never finished
+        result = self._background.submit(self._complete, step, dict(facts))
+        self._saving = _Save(step, result, time.monotonic() + self._seconds)
+
+    def _complete(self, step: int, facts: dict[str, Any]) -> None:
+        self._orbax.wait_until_finished()
+        if jax.process_index() == 0:
+            manifest.write(self._directory / str(step), {"step": step, **facts})
+            assert self._retention is not None
+            expire(self._directory, self._retention)
+
+    def poll(self) -> None:
+        """To be called after every step: raises RunError if the save in the background has failed, or takes too long."""
+        if self._saving is not None and (self._saving.result.done() or time.monotonic() > self._saving.deadline):
+            self.finish()
+
+    def finish(self) -> None:
+        """Waits for the save in the background. Raises RunError if it fails, or takes too long."""
+        if self._saving is None:
+            return
+        (step, result, deadline), self._saving = self._saving, None
+        wait([result], timeout=max(0.0, deadline - time.monotonic()))
+        if not result.done():
+            raise RunError(f"checkpoint {step}: not saved within {self._seconds} s in {self._directory}; is the disk too slow?")
+        if (error := result.exception()) is not None:
+            raise RunError(
+                f"checkpoint {step}: could not be saved in {self._directory} ({type(error).__name__}: {error}); "
+                "the checkpoints before it are untouched: make room or mend the disk, then the same command goes on"
+            ) from error
+
+    def facts(self, step: int) -> dict[str, Any]:
+        """What was said when it was saved."""
+        return manifest.read(self._directory / str(step)).facts
 
     def check_identity(self, step: int, identity: Identity) -> None:
         """Raises ConfigError when data, base or tokenizer are not those that the checkpoint was trained with."""
-        found = self._manager.restore(step, args=ocp.args.Composite(identity=ocp.args.JsonRestore()))["identity"]
+        found = self.facts(step)["identity"]
         changed = sorted(name for name in found | dict(identity) if found.get(name) != identity.get(name))
         if changed:
             details = "; ".join(f"{name}: {_short(found.get(name))} -> {_short(identity.get(name))}" for name in changed)
@@ -58,13 +129,15 @@ class Checkpoints:
 
     def restore(self, step: int, parameters: Any, rest: Any) -> tuple[Any, Any]:
         """(parameters, rest) placed as the abstract trees say."""
-        parts = ocp.args.Composite(parameters=ocp.args.StandardRestore(parameters), rest=ocp.args.StandardRestore(rest))
-        found = self._manager.restore(step, args=parts)
+        found = self._restore(step, parameters=ocp.args.StandardRestore(parameters), rest=ocp.args.StandardRestore(rest))
         return found["parameters"], found["rest"]
 
     def restore_parameters(self, step: int, parameters: Any) -> Any:
         """The parameters alone."""
-        return self._manager.restore(step, args=ocp.args.Composite(parameters=ocp.args.StandardRestore(parameters)))["parameters"]
+        return self._restore(step, parameters=ocp.args.StandardRestore(parameters))["parameters"]
+
+    def _restore(self, step: int, **parts: ocp.args.StandardRestore) -> Any:
+        return self._orbax.restore(self._directory / str(step), args=ocp.args.Composite(**parts))
 
 
 def _short(value: object) -> str:

@@ -172,10 +172,12 @@ class Mesh:
 
 @dataclass(slots=True)
 class Checkpoint:
-    """Saved every `every` steps and at the end; the newest `keep` stay."""
+    """Saved every `every` steps, at the end, and when the run is told to stop; the newest `keep` stay."""
 
     every: int = 100
     keep: int = 3
+    forever: int = 0  # each whose step is a multiple of it stays for good; 0: none
+    seconds: int = 600  # that a save may take in the background
 
 
 @dataclass(slots=True)

@@ -13,3 +13,7 @@ class RecordError(ValueError):
 
 class RunError(RuntimeError):
     """A run cannot go on. Says where and why; exit code 1."""
+
+
+class StoppedError(Exception):
+    """A run was told to stop, and has saved what it had; exit code 75."""

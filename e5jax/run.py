@@ -1,9 +1,7 @@
 """`e5jax run`: a config's stages one after the other, each skipped when its artifact is complete."""
 
 import json
-import platform
-from collections.abc import Callable, Iterator
-from importlib import metadata
+from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
@@ -20,9 +18,7 @@ from e5jax.learner.flops import parameters
 from e5jax.mesh import open_cpu
 from e5jax.train.inputs import Inputs, read_inputs
 from e5jax.train.loop import train
-from e5jax.workdir import Workdir, claim, complete, write_text
-
-PACKAGES = ("e5jax", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain", "tokenizers", "safetensors", "numpy")
+from e5jax.workdir import Workdir, claim, complete, versions, write_text
 
 
 class Stage(NamedTuple):
@@ -37,7 +33,7 @@ class Stage(NamedTuple):
 def run(config: Config, workdir: Workdir, only: str | None = None) -> None:
     """Takes a run from where it is to its end; `only` names the one stage to do."""
     claim(workdir, config)
-    write_versions(workdir)
+    write_text(workdir.versions, json.dumps(versions(), indent=2) + "\n")
     open_cpu([config, config.pretrain] if config.pretrain else [config])
     names = (only,) if only else config.stages
     for number, name in enumerate(names, 1):
@@ -174,14 +170,3 @@ STAGES: dict[str, Callable[[Config, Workdir], Stage]] = {
     "export": export_stage,
     "eval": eval_stage,
 }
-
-
-def write_versions(workdir: Workdir) -> None:
-    """Python and packages, beside the run they made."""
-    versions = {"python": platform.python_version(), **dict(_versions())}
-    write_text(workdir.versions, json.dumps(versions, indent=2) + "\n")
-
-
-def _versions() -> Iterator[tuple[str, str]]:
-    for name in PACKAGES:
-        yield name, metadata.version(name)

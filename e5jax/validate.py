@@ -53,6 +53,8 @@ def _validate_training(run: Training, at: str, *, needs_start: bool) -> None:
         ("loss.block", run.loss.block, 1),
         ("checkpoint.every", run.checkpoint.every, 1),
         ("checkpoint.keep", run.checkpoint.keep, 1),
+        ("checkpoint.forever", run.checkpoint.forever, 0),
+        ("checkpoint.seconds", run.checkpoint.seconds, 1),
         ("optim.weight_decay", run.optim.weight_decay, 0),
     ]:
         at_least(f"{at}.{path}", value, least)

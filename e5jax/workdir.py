@@ -5,9 +5,11 @@ Every writer fills a temporary neighbour and renames it into place, so existence
 
 import contextlib
 import os
+import platform
 import shutil
 import tempfile
 from collections.abc import Iterator
+from importlib import metadata
 from pathlib import Path
 from typing import NamedTuple
 
@@ -16,6 +18,19 @@ from e5jax.errors import ConfigError
 from e5jax.snapshot import differences, from_json, to_json
 
 DEFAULT_RUNS = Path("runs")
+PACKAGES = (
+    "e5jax",
+    "jax",
+    "jaxlib",
+    "flax",
+    "optax",
+    "orbax-checkpoint",
+    "grain",
+    "array_record",
+    "tokenizers",
+    "safetensors",
+    "numpy",
+)
 
 
 class Workdir(NamedTuple):
@@ -113,3 +128,8 @@ def read_config(workdir: Workdir) -> Config:
     if not workdir.config.is_file():
         raise ConfigError(f"--workdir={workdir.root}: no config.json there; it is not the directory of a run")
     return from_json(workdir.config.read_text(encoding="utf-8"))
+
+
+def versions() -> dict[str, str]:
+    """Python and packages, to be kept beside what they made."""
+    return {"python": platform.python_version(), **{name: metadata.version(name) for name in PACKAGES}}

@@ -1,16 +1,23 @@
+"""Checkpoints: whole, verified, in the background."""
+
+import errno
+from concurrent.futures import wait
 from pathlib import Path
+from threading import Event
 
 import jax
 import numpy as np
 import pytest
 
+from e5jax import manifest
 from e5jax.checkpoint import Checkpoints
 from e5jax.config import Optim
-from e5jax.errors import ConfigError
+from e5jax.errors import ConfigError, RunError
 from e5jax.learner import state
 from e5jax.learner.optim import optimiser
 from e5jax.learner.state import State
 from e5jax.mesh import sharding
+from e5jax.retention import Retention
 from tests import tiny
 
 IDENTITY = {"data": "1f", "base": "2e", "tokenizer": "3d"}
@@ -38,8 +45,8 @@ def numbers(of: State, seed: int = 0) -> State:
     return jax.tree.map(make, of)
 
 
-def save(checkpoints: Checkpoints, step: int, found: State, identity: dict[str, str] | None = None) -> None:
-    checkpoints.save(step, found.parameters, {"step": found.step, "moments": found.moments}, identity or IDENTITY)
+def save(checkpoints: Checkpoints, step: int, found: State) -> None:
+    checkpoints.save(step, found.parameters, {"step": found.step, "moments": found.moments}, {"identity": IDENTITY})
 
 
 def restore(checkpoints: Checkpoints, step: int, of: State) -> State:
@@ -63,7 +70,7 @@ def saved(request, tmp_path_factory) -> tuple[Path, State]:
     """A directory with checkpoint 3, saved on a mesh, and what was saved."""
     folder = tmp_path_factory.mktemp("run") / "checkpoints"
     found = numbers(wanted(request.param))
-    with Checkpoints(folder, keep=2) as checkpoints:
+    with Checkpoints(folder, Retention(2)) as checkpoints:
         save(checkpoints, 3, found)
     return folder, found
 
@@ -72,7 +79,7 @@ def saved(request, tmp_path_factory) -> tuple[Path, State]:
 def test_state_comes_back_bit_for_bit_on_any_mesh_and_placed_as_asked(saved, shape):
     folder, found = saved
     with Checkpoints(folder) as checkpoints:
-        assert checkpoints.latest() == 3
+        assert checkpoints.newest() == 3
         again = restore(checkpoints, 3, wanted(shape))
     assert_same_bits(again, found)
     assert places(again) == places(wanted(shape))
@@ -114,37 +121,111 @@ def test_an_identity_that_lacks_an_entry_is_refused(saved):
 
 
 def test_a_new_directory_has_no_checkpoint(tmp_path):
-    with Checkpoints(tmp_path / "new", keep=1) as checkpoints:
-        assert checkpoints.latest() is None
+    with Checkpoints(tmp_path / "new", Retention(1)) as checkpoints:
+        assert checkpoints.newest() is None
 
 
 def test_only_the_newest_stay(tmp_path):
     found = numbers(wanted((1, 1, 1)))
-    with Checkpoints(tmp_path / "checkpoints", keep=2) as checkpoints:
+    with Checkpoints(tmp_path / "checkpoints", Retention(2)) as checkpoints:
         for step in (1, 5, 9):
             save(checkpoints, step, found)
-            assert checkpoints.latest() == step
+        checkpoints.finish()
+        assert checkpoints.newest() == 9
     assert sorted(path.name for path in (tmp_path / "checkpoints").iterdir()) == ["5", "9"]
 
 
-def test_a_checkpoint_is_complete_when_saving_returns(tmp_path):
-    first, second = numbers(wanted((1, 1, 1))), numbers(wanted((1, 1, 1)), seed=1)
-    with Checkpoints(tmp_path, keep=2) as writer:
-        save(writer, 1, first)
-        save(writer, 2, second)
-        jax.tree.map(lambda leaf: leaf.delete(), second)
-        with Checkpoints(tmp_path) as reader:
-            assert reader.latest() == 2
-            assert_same_bits(restore(reader, 2, wanted((1, 1, 1))), numbers(wanted((1, 1, 1)), seed=1))
+def test_what_is_saved_does_not_change_when_the_state_is_given_away(tmp_path):
+    """The next step writes into the memory that the state was in, while the save goes on."""
+    overwrite = jax.jit(lambda tree: jax.tree.map(lambda leaf: leaf * 0, tree), donate_argnums=0)
+    with Checkpoints(tmp_path, Retention(9)) as checkpoints:
+        for step in range(1, 4):
+            found = numbers(wanted((2, 2, 2)), seed=step)
+            save(checkpoints, step, found)
+            jax.block_until_ready(overwrite(found))
+        checkpoints.finish()
+        for step in range(1, 4):
+            assert_same_bits(restore(checkpoints, step, wanted((1, 1, 1))), numbers(wanted((1, 1, 1)), seed=step))
 
 
-def test_what_a_killed_save_left_is_no_checkpoint_and_makes_room_for_the_next(tmp_path):
-    with Checkpoints(tmp_path, keep=3) as checkpoints:
+def test_it_says_what_it_was_made_of(saved):
+    with Checkpoints(saved[0]) as checkpoints:
+        assert checkpoints.facts(3) == {"step": 3, "identity": IDENTITY}
+
+
+def test_a_flipped_bit_is_set_aside_and_the_one_before_it_is_used(tmp_path, capsys):
+    with Checkpoints(tmp_path, Retention(3)) as checkpoints:
+        for step in (1, 2):
+            save(checkpoints, step, numbers(wanted((1, 1, 1)), seed=step))
+    largest = max((tmp_path / "2").rglob("*"), key=lambda path: path.stat().st_size if path.is_file() else 0)
+    whole = bytearray(largest.read_bytes())
+    whole[len(whole) // 2] ^= 1
+    largest.write_bytes(whole)
+    with Checkpoints(tmp_path) as reader:
+        assert reader.newest() == 1
+    assert (tmp_path / "2").is_dir()  # a reader moves nothing: somebody else may be writing
+    with Checkpoints(tmp_path, Retention(3)) as writer:
+        assert writer.newest() == 1
+        assert_same_bits(restore(writer, 1, wanted((1, 1, 1))), numbers(wanted((1, 1, 1)), seed=1))
+        save(writer, 2, numbers(wanted((1, 1, 1)), seed=5))
+    assert "checkpoint 2 is not used: " in (said := capsys.readouterr().out)
+    assert f"moved to {tmp_path / 'quarantine' / '2'}" in said
+    with Checkpoints(tmp_path) as reader:
+        assert reader.newest() == 2
+        assert_same_bits(restore(reader, 2, wanted((1, 1, 1))), numbers(wanted((1, 1, 1)), seed=5))
+
+
+def test_a_save_that_fails_in_the_background_is_known_at_the_next_step(tmp_path, monkeypatch):
+    def full(*_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with Checkpoints(tmp_path, Retention(3)) as checkpoints:
         save(checkpoints, 1, numbers(wanted((1, 1, 1))))
-    for left in ("2.orbax-checkpoint-tmp", "3.orbax-checkpoint-tmp"):
+        checkpoints.finish()
+        monkeypatch.setattr(manifest, "write", full)
+        save(checkpoints, 2, numbers(wanted((1, 1, 1))))
+        wait([checkpoints._saving.result])
+        with pytest.raises(RunError, match=r"checkpoint 2: could not be saved in .*No space left on device"):
+            checkpoints.poll()
+        assert checkpoints.newest() == 1
+        save(checkpoints, 3, numbers(wanted((1, 1, 1))))
+        with pytest.raises(RunError, match="checkpoint 3"):
+            checkpoints.finish()
+
+
+def test_a_save_that_takes_too_long_ends_the_run(tmp_path, monkeypatch):
+    go = Event()
+    monkeypatch.setattr(manifest, "write", lambda *_: go.wait(60))
+    with Checkpoints(tmp_path, Retention(3), seconds=1) as checkpoints:
+        save(checkpoints, 1, numbers(wanted((1, 1, 1))))
+        with pytest.raises(RunError, match="checkpoint 1: not saved within 1 s"):
+            checkpoints.finish()
+        go.set()
+
+
+def test_an_error_of_the_run_is_not_hidden_by_one_of_its_last_save(tmp_path, monkeypatch):
+    def full(*_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(manifest, "write", full)
+
+    def run() -> None:
+        with Checkpoints(tmp_path, Retention(3)) as checkpoints:
+            save(checkpoints, 1, numbers(wanted((1, 1, 1))))
+            raise KeyError("the run's own")
+
+    with pytest.raises(KeyError) as caught:
+        run()
+    assert "checkpoint 1: could not be saved" in caught.value.__notes__[0]
+
+
+def test_what_a_killed_save_left_is_no_checkpoint(tmp_path):
+    with Checkpoints(tmp_path, Retention(3)) as checkpoints:
+        save(checkpoints, 1, numbers(wanted((1, 1, 1))))
+    for left in ("2.orbax-checkpoint-tmp", "3.orbax-checkpoint-tmp", "4"):
         (tmp_path / left).mkdir()
         (tmp_path / left / "half").write_text("")
-    with Checkpoints(tmp_path, keep=3) as checkpoints:
-        assert checkpoints.latest() == 1
-        save(checkpoints, 2, numbers(wanted((1, 1, 1))))  # clearing goes on in the background and is over before a save
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["1", "2"]
+    with Checkpoints(tmp_path, Retention(3)) as checkpoints:
+        assert checkpoints.newest() == 1
+        save(checkpoints, 2, numbers(wanted((1, 1, 1))))
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["1", "2", "quarantine"]

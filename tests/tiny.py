@@ -27,9 +27,6 @@ LORA = Lora(rank=4, alpha=8.0, dropout=0.0)
 # What PEFT 0.21 does with transformers 5.23.
 PEFT_WARNING = "ignore:.is_gradient_checkpointing. is deprecated:FutureWarning"
 
-# For properties that do not depend on how well XLA optimises: compiling takes half the time.
-FAST = {"xla_backend_optimization_level": 0, "xla_llvm_disable_expensive_passes": True}
-
 
 def mesh(data: int, fsdp: int, tensor: int) -> Mesh:
     """A mesh over the first data × fsdp × tensor of the eight simulated devices."""

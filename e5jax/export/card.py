@@ -69,4 +69,6 @@ def _by_hand(pooling: str) -> str:
 
 
 def _data(run: Training) -> str:
+    if not run.data.files and (sets := run.data.mixture.datasets):
+        return f"{len(sets)} sets: {', '.join(sets)}"
     return ", ".join(run.data.files) or "docstring and function pairs harvested from installed Python packages"

@@ -1,12 +1,13 @@
 """The training loop: open what is needed, say what is trained, then one short loop."""
 
-from collections.abc import Callable
-from functools import partial
-from typing import NamedTuple
+import hashlib
+from collections.abc import Mapping
+from typing import Any, NamedTuple
 
 import jax
 
-from e5jax.checkpoint import Checkpoints, Identity
+from e5jax import notice
+from e5jax.checkpoint import Checkpoints
 from e5jax.chips import Peak, peak_flops
 from e5jax.config import Mesh, Training
 from e5jax.data.feed import Feed
@@ -21,11 +22,13 @@ from e5jax.model import hf
 from e5jax.model.blueprint import Parameters
 from e5jax.model.quantise import check_groups
 from e5jax.records import Metrics
+from e5jax.retention import Retention
+from e5jax.snapshot import to_json
 from e5jax.train.inputs import Inputs
 from e5jax.train.measures import Measures
 from e5jax.train.trace import Trace
 from e5jax.validate import check_shards
-from e5jax.workdir import Workdir
+from e5jax.workdir import Workdir, versions
 
 
 class Ready(NamedTuple):
@@ -36,6 +39,7 @@ class Ready(NamedTuple):
     frozen: Parameters
     state: State
     start: int
+    facts: Mapping[str, Any]  # what its checkpoints say of the run
 
 
 def train(run: Training, inputs: Inputs, workdir: Workdir, name: str) -> int:
@@ -50,7 +54,8 @@ def train(run: Training, inputs: Inputs, workdir: Workdir, name: str) -> int:
         )
     check_groups(inputs.spec, run.model.quantisation, Mesh(**mesh.shape))
     peak = peak_flops(device)
-    with jax.set_mesh(mesh), Checkpoints(workdir.checkpoints, run.checkpoint.keep) as checkpoints:
+    retention = Retention(run.checkpoint.keep, run.checkpoint.forever)
+    with jax.set_mesh(mesh), Checkpoints(workdir.checkpoints, retention, run.checkpoint.seconds) as checkpoints:
         ready = _prepare(run, inputs, mesh, checkpoints)
         if ready.start >= run.optim.steps:
             return 0
@@ -60,8 +65,7 @@ def train(run: Training, inputs: Inputs, workdir: Workdir, name: str) -> int:
             measures = Measures(ready.learner.blueprint, run.batch.queries, peak.flops)
             writes = jax.process_index() == 0
             with MetricLog(workdir.metrics, run.log, name=name, start=ready.start, steps=run.optim.steps, writes=writes) as log:
-                keep = partial(save, checkpoints, inputs.identity)
-                _loop(run, ready, step, feed, keep, measures, log, Trace(run.profile, workdir.profile, name))
+                _loop(run, ready, step, feed, checkpoints, measures, log, Trace(run.profile, workdir.profile, name))
     return run.optim.steps - ready.start
 
 
@@ -70,14 +74,15 @@ def _loop(
     ready: Ready,
     step: jax.stages.Compiled,
     feed: Feed,
-    keep: Callable[[int, State], None],
+    checkpoints: Checkpoints,
     measures: Measures,
     log: MetricLog,
     trace: Trace,
 ) -> None:
     state, pending = ready.state, None
-    with trace, jax.transfer_guard("disallow"):
+    with notice.held(), trace, jax.transfer_guard("disallow"):
         for number, batch in enumerate(feed, ready.start + 1):
+            checkpoints.poll()
             if trace.turns(number):
                 _log(pending, measures, log)
                 pending = None
@@ -89,12 +94,16 @@ def _loop(
             # The metrics of the step before: fetching them now never makes the device wait.
             _log(pending, measures, log)
             pending = (number, metrics, feed.waited)
-            if number % run.checkpoint.every == 0 or number == run.optim.steps:
+            told = notice.received()
+            if told or number % run.checkpoint.every == 0 or number == run.optim.steps:
                 # A checkpoint must not outrun the check of its own step.
                 _log(pending, measures, log)
                 pending = None
-                keep(number, state)
+                save(checkpoints, number, state, ready.facts)
                 measures.restart()
+            if told:
+                break
+        checkpoints.finish()
 
 
 def _log(pending: tuple[int, Metrics, float] | None, measures: Measures, log: MetricLog) -> None:
@@ -116,14 +125,14 @@ def _prepare(run: Training, inputs: Inputs, mesh: jax.sharding.Mesh, checkpoints
     learner = assemble(run, inputs.spec, mesh.devices.flat[0].platform)
     made = learner.blueprint
     frozen, trained = _base(run, inputs, learner, mesh)
-    start = checkpoints.latest()
+    start = checkpoints.newest()
     if start is None:
         fresh = [name for name in made.trained if name not in trained]
         trained |= made.initialise(fresh, mesh, run.seed) if fresh else {}
-        return Ready(mesh, learner, frozen, states.fresh(trained, learner.optimiser, mesh), 0)
+        return Ready(mesh, learner, frozen, states.fresh(trained, learner.optimiser, mesh), 0, facts(run, inputs, mesh))
     checkpoints.check_identity(start, inputs.identity)
     wanted, _, _ = abstract_arguments(run, learner, mesh)
-    return Ready(mesh, learner, frozen, restore(checkpoints, start, wanted), start)
+    return Ready(mesh, learner, frozen, restore(checkpoints, start, wanted), start, facts(run, inputs, mesh))
 
 
 def _base(run: Training, inputs: Inputs, learner: Learner, mesh: jax.sharding.Mesh) -> tuple[Parameters, Parameters]:
@@ -138,9 +147,20 @@ def _base(run: Training, inputs: Inputs, learner: Learner, mesh: jax.sharding.Me
     return {name: found[name] for name in frozen}, {name: found[name] for name in trained}
 
 
-def save(checkpoints: Checkpoints, identity: Identity, number: int, state: State) -> None:
-    """Writes checkpoint `number`."""
-    checkpoints.save(number, state.parameters, {"step": state.step, "moments": state.moments}, identity)
+def save(checkpoints: Checkpoints, number: int, state: State, said: Mapping[str, Any]) -> None:
+    """Begins to write checkpoint `number`."""
+    checkpoints.save(number, state.parameters, {"step": state.step, "moments": state.moments}, said)
+
+
+def facts(run: Training, inputs: Inputs, mesh: jax.sharding.Mesh) -> dict[str, Any]:
+    """What a checkpoint says of itself: on what it was trained, how, and with what."""
+    return {
+        "identity": dict(inputs.identity),
+        "config": hashlib.sha256(to_json(run).encode()).hexdigest(),
+        "mesh": dict(mesh.shape),
+        "processes": jax.process_count(),
+        "versions": versions(),
+    }
 
 
 def restore(checkpoints: Checkpoints, number: int, wanted: State) -> State:

@@ -50,14 +50,14 @@ def mixed(queries: int, passages: int) -> Terms:
     return Terms(temperatures, in_batch, (place <= number[:, None] // 4 % len(place)).ravel())
 
 
-def compiled(shapes: list[tuple[int, int]], loss: Loss, on: jax.sharding.Mesh, options: dict | None = None) -> jax.stages.Compiled:
+def compiled(shapes: list[tuple[int, int]], loss: Loss, on: jax.sharding.Mesh) -> jax.stages.Compiled:
     """Loss, accuracy and both gradients of vectors whose rows are spread over the mesh."""
     spread = NamedSharding(on, PartitionSpec(BATCH))
     vectors = [jax.ShapeDtypeStruct(shape, np.float32, sharding=spread) for shape in shapes]
     (queries, _), (passages, _) = shapes
     dtypes = zip((queries, queries, passages), (np.float32, np.bool_, np.bool_), strict=True)
     terms = Terms._make(jax.ShapeDtypeStruct((count,), dtype, sharding=spread) for count, dtype in dtypes)
-    run = jax.jit(jax.value_and_grad(partial(infonce, loss=loss), argnums=(0, 1), has_aux=True), compiler_options=options)
+    run = jax.jit(jax.value_and_grad(partial(infonce, loss=loss), argnums=(0, 1), has_aux=True))
     with jax.set_mesh(on):
         return run.lower(*vectors, terms).compile()
 
@@ -66,7 +66,7 @@ def contrast(q: np.ndarray, p: np.ndarray, loss: Loss, sizes: tuple[int, int, in
     """((loss, accuracy), (gradient of queries, of passages)) on a mesh of these sizes."""
     on = tiny.mesh(*sizes)
     terms = Terms._make(tiny.rows(on, *(terms or alike(len(q), len(p), loss.temperature))))
-    return jax.device_get(compiled([q.shape, p.shape], loss, on, tiny.FAST)(*tiny.rows(on, q, p), terms))
+    return jax.device_get(compiled([q.shape, p.shape], loss, on)(*tiny.rows(on, q, p), terms))
 
 
 def distance(found: np.ndarray, wanted: np.ndarray) -> float:

@@ -54,7 +54,7 @@ def gradients(
         batch = place(tiny.batch(16, 2, width=12, change=tiny.mixed, **layout), on)
         objective = tiny.objective(of, scores=scores, block=5, kept_chunks=kept)._replace(kept_on=kept_on)
         loss = partial(loss_and_accuracy, objective)
-        run = jax.jit(jax.value_and_grad(loss, has_aux=True), compiler_options=tiny.FAST)
+        run = jax.jit(jax.value_and_grad(loss, has_aux=True))
         (value, _), gradient = run(trained, frozen, batch, key)
     return float(value), jax.device_get(gradient)
 
@@ -111,7 +111,7 @@ def test_loss_is_that_of_the_examples_as_they_were_before_packing(padded):
     of, on, examples = tiny.made(SPEC), tiny.mesh(4, 2, 1), tiny.mixed(tiny.examples(16, 2, 12))
     with jax.set_mesh(on):
         batch = place(tiny.batch(16, 2, 2, width=12, change=tiny.mixed, **PACKED), on)
-        run = jax.jit(partial(encode, tiny.objective(of)), compiler_options=tiny.FAST)
+        run = jax.jit(partial(encode, tiny.objective(of)))
         q, p = jax.device_get(run(*tiny.place(of, tiny.numbers(of), on), batch, None))
     there = np.array([place < len(one.passages) for one in examples for place in range(3)])
     assert 16 < there.sum() < 48
@@ -152,7 +152,7 @@ def test_gradients_are_summed_over_copies_once_a_step_however_many_chunks_and_la
         batch = place(tiny.batch(16, 2, 4, width=12, **PACKED), on)
         loss = partial(loss_and_accuracy, tiny.objective(of, kept_chunks=2))
         lowered = jax.jit(jax.grad(loss, has_aux=True)).lower(trained, frozen, batch, None)
-        program = parse(lowered.compile(tiny.FAST).as_text())
+        program = parse(lowered.compile().as_text())
     sums = [one for one in operations(program, 4) if any(each.kind == "all-reduce" for each in one.collectives)]
     assert {one.times for one in sums} == {1}
     summed = sum(math.prod(shape) for shape in (value.shape for value in trained.values()))
@@ -226,7 +226,7 @@ def test_steps_equal_updates_by_hand(learner, on):
         state, frozen = start(learner, on, values)
         parameters = start(learner, on, values)[0].parameters
         moments = jax.jit(learner.optimiser.init)(parameters)
-        by_hand = jax.jit(partial(update_by_hand, learner), compiler_options=tiny.FAST)
+        by_hand = jax.jit(partial(update_by_hand, learner))
         for number, batch in enumerate(batches(on, 2)):
             state, metrics = learner.step(state, frozen, batch)
             jax.block_until_ready(state)  # two programs with collectives at once may starve eight devices on two cores
@@ -362,7 +362,7 @@ def test_every_chunk_and_layer_drops_by_a_seed_of_its_own(monkeypatch):
     of, on = tiny.made(SPEC, DROPOUT), tiny.mesh(1, 1, 1)
     trained, frozen = tiny.place(of, tiny.numbers(of), on)
     with jax.set_mesh(on):
-        run = jax.jit(partial(loss_and_accuracy, tiny.objective(of)), compiler_options=tiny.FAST)
+        run = jax.jit(partial(loss_and_accuracy, tiny.objective(of)))
         run(trained, frozen, place(tiny.batch(8, 1, 4, width=12), on), jax.random.key(0))
         jax.effects_barrier()
     assert len(set(used)) == len(used) == 4 * SPEC.layers * len(of.lora)

@@ -20,7 +20,7 @@ def hidden_states(
 ) -> np.ndarray:
     trained, frozen = tiny.place(of, values, on)
     with jax.set_mesh(on):
-        run = jax.jit(lambda parameters, *rows: of.decoder(parameters)(*rows), compiler_options=tiny.FAST)
+        run = jax.jit(lambda parameters, *rows: of.decoder(parameters)(*rows))
         return np.asarray(run(trained | frozen, *tiny.rows(on, tokens, segments, positions)), np.float32)
 
 
@@ -80,7 +80,7 @@ def model():
     on = tiny.mesh(1, 1, 1)
     trained, frozen = tiny.place(of, values, on)
     with jax.set_mesh(on):
-        run = jax.jit(of.decoder(trained | frozen), compiler_options=tiny.FAST)
+        run = jax.jit(of.decoder(trained | frozen))
 
     def states(tokens: np.ndarray, segments: np.ndarray, positions: np.ndarray) -> np.ndarray:
         with jax.set_mesh(on):
@@ -105,7 +105,7 @@ def sensitivity():
         return jnp.sum(jnp.einsum("ntd,t->d", hidden, choice) * jnp.cos(jnp.arange(hidden.shape[-1])))
 
     with jax.set_mesh(on):
-        gradient = jax.jit(jax.grad(state), compiler_options=tiny.FAST)
+        gradient = jax.jit(jax.grad(state))
         tokens = tiny.rows(on, tokens)[0]
 
     def norms(lengths: list[int], place: int) -> np.ndarray:
@@ -202,7 +202,6 @@ def test_remat_policies_give_the_same_gradients(one_batch):
             rows = tiny.rows(on, *one_batch)
             loss = jax.jit(
                 jax.grad(lambda t, of=of, frozen=frozen, rows=rows: jnp.mean(jnp.sin(of.decoder(frozen | t)(*rows)))),
-                compiler_options=tiny.FAST,
             )
             found.append(loss(trained))
     for other in found[1:]:

@@ -66,7 +66,7 @@ def states():
     def run(of: Blueprint, values: dict[str, np.ndarray]) -> np.ndarray:
         trained, frozen = tiny.place(of, values, on)
         with jax.set_mesh(on):
-            jitted = jax.jit(lambda p, *rows: of.decoder(p)(*rows), compiler_options=tiny.FAST)
+            jitted = jax.jit(lambda p, *rows: of.decoder(p)(*rows))
             return np.asarray(jitted(trained | frozen, *tiny.rows(on, *padded())))
 
     return run
@@ -110,7 +110,7 @@ def test_dropout_reaches_only_the_adapter_also_of_one_that_may_go_inside_the_ker
         of = blueprint(SPEC, lora, dtype="float32", remat="nothing", kernel="xla", inside=inside)
         trained, frozen = tiny.place(of, tiny.numbers(of), on)
         with jax.set_mesh(on):
-            jitted = jax.jit(lambda p, *inputs: of.decoder(p)(*inputs), compiler_options=tiny.FAST)
+            jitted = jax.jit(lambda p, *inputs: of.decoder(p)(*inputs))
             return np.asarray(jitted(trained | frozen, *tiny.rows(on, *padded()), seeds))
 
     seeds = np.arange(SPEC.layers, dtype=np.uint32)

@@ -104,7 +104,7 @@ def decoded():
         of = tiny.made(tiny.SPEC._replace(layers=2), Lora(rank=4, alpha=8.0, dropout=rate))
         trained, frozen = tiny.place(of, tiny.numbers(of), on)
         with jax.set_mesh(on):
-            run = jax.jit(lambda p, seeds, *rows: of.decoder(p)(*rows, seeds), compiler_options=tiny.FAST)
+            run = jax.jit(lambda p, seeds, *rows: of.decoder(p)(*rows, seeds))
             numbers = None if seeds is None else jnp.asarray(seeds, jnp.uint32)
             return np.asarray(run(trained | frozen, numbers, *tiny.rows(on, *rows)))
 

@@ -152,7 +152,7 @@ def gradients(of: Blueprint, base: Parameters, sizes: tuple[int, int, int]) -> t
     trained = {name: jax.device_put(VALUES[name], leaf.sharding) for name, leaf in wanted.items()}
     with jax.set_mesh(on):
         batch = place(tiny.batch(16, 1, 2, width=12, texts_a_row=3, shards=8), on)
-        run = jax.jit(jax.value_and_grad(partial(loss_and_accuracy, tiny.objective(of)), has_aux=True), compiler_options=tiny.FAST)
+        run = jax.jit(jax.value_and_grad(partial(loss_and_accuracy, tiny.objective(of)), has_aux=True))
         (loss, _), found = run(trained, base, batch, None)
     return float(loss), jax.device_get(found)
 
@@ -182,7 +182,7 @@ def test_kernels_travel_between_devices_as_integers(kind):
     wanted = of.abstract(of.leaves, on, "bfloat16")
     with jax.set_mesh(on):
         rows = tiny.rows(on, *(np.ones((4, 8), np.int32) for _ in range(3)))
-        run = jax.jit(lambda p, *rows: of.decoder(p)(*rows), compiler_options=tiny.FAST)
+        run = jax.jit(lambda p, *rows: of.decoder(p)(*rows))
         text = run.lower(wanted, *rows).compile().as_text()
     shapes = {",".join(map(str, of.leaves[name].shape[1:])) for name in of.frozen if name.endswith("/kernel")}
     gathered = [(kind, shape) for kind, shape in re.findall(r"= (\w+)\[([\d,]+)\]\S* all-gather\(", text) if shape in shapes]

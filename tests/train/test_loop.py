@@ -2,17 +2,21 @@
 
 import hashlib
 import json
+import os
 import re
+import signal
+import time
 from pathlib import Path
 
 import jax
 import numpy as np
 import pytest
 
+from e5jax import notice
 from e5jax.checkpoint import Checkpoints
 from e5jax.config import Batch, Checkpoint, Data, Log, Lora, Mesh, Model, Optim, Scratch, Tokens, Training
 from e5jax.data.vocabulary import train_tokenizer
-from e5jax.errors import ConfigError, RunError
+from e5jax.errors import ConfigError, RunError, StoppedError
 from e5jax.export.folder import export_untrained
 from e5jax.learner.assemble import abstract_arguments, assemble
 from e5jax.learner.state import State
@@ -103,8 +107,8 @@ def test_a_resumed_run_equals_the_uninterrupted_one_bit_for_bit(kind, place, tmp
 
     real = loop.save
 
-    def save_then_die(checkpoints, identity, number, state):
-        real(checkpoints, identity, number, state)
+    def save_then_die(checkpoints, number, *rest):
+        real(checkpoints, number, *rest)
         if number == 4:
             raise KilledError
 
@@ -120,6 +124,43 @@ def test_a_resumed_run_equals_the_uninterrupted_one_bit_for_bit(kind, place, tmp
     first, second = rows(tmp_path / "whole"), rows(tmp_path / "parts")
     assert [row["step"] for row in second] == list(range(1, STEPS + 1))
     assert [row["train/loss"] for row in second] == [row["train/loss"] for row in first]
+
+
+def test_a_run_that_is_told_to_stop_saves_this_step_and_goes_on_from_it(place, tmp_path, monkeypatch):
+    run = scratch_run(place)
+    run.checkpoint.every = 100
+    loop.train(run, inputs_for(run), Workdir(tmp_path / "whole"), "whole")
+    put, batches = loop.place, []
+
+    def place_and_tell(batch, mesh):
+        batches.append(batch)
+        if len(batches) == 3:
+            os.kill(os.getpid(), signal.SIGTERM)
+            while not notice.received():
+                time.sleep(0.001)
+        return put(batch, mesh)
+
+    monkeypatch.setattr(loop, "place", place_and_tell)
+    with notice.listening(), pytest.raises(StoppedError):
+        loop.train(run, inputs_for(run), Workdir(tmp_path / "parts"), "parts")
+    monkeypatch.undo()
+    assert [row["step"] for row in rows(tmp_path / "parts")] == [1, 2, 3]
+    assert loop.train(run, inputs_for(run), Workdir(tmp_path / "parts"), "parts") == STEPS - 3
+    assert digest(run, tmp_path / "parts", STEPS) == digest(run, tmp_path / "whole", STEPS)
+
+
+def test_a_checkpoint_says_what_made_it(place, tmp_path):
+    run = scratch_run(place)
+    run.optim.steps = 2
+    inputs = inputs_for(run)
+    loop.train(run, inputs, Workdir(tmp_path), "train")
+    with Checkpoints(tmp_path / "checkpoints") as checkpoints:
+        said = checkpoints.facts(2)
+    assert said["identity"] == dict(inputs.identity)
+    assert said["mesh"] == {"data": 2, "fsdp": 2, "tensor": 2}
+    assert said["processes"] == 1
+    assert said["versions"]["jax"] == jax.__version__
+    assert re.fullmatch("[0-9a-f]{64}", said["config"])
 
 
 def test_a_finished_run_has_nothing_left_to_do(place, tmp_path):
@@ -164,7 +205,7 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_names_the_step(place, tmp_p
     assert [row["step"] for row in found] == [1, 2, 3, 4]
     assert found[-1]["train/loss"] is None  # JSON has no NaN
     with Checkpoints(tmp_path / "checkpoints") as checkpoints:
-        assert checkpoints.latest() == 2
+        assert checkpoints.newest() == 2
 
 
 @pytest.mark.parametrize(("kernel", "platform"), [("cudnn", "gpu"), ("splash", "tpu")])

@@ -1,0 +1,76 @@
+"""A notice to stop, SIGTERM or SIGINT, at any moment: while compiling the process ends at once, while training it saves first.
+
+Python runs a signal's handler only between two lines of its own, and XLA compiles for minutes. So a thread waits for the number
+that the interpreter writes to a pipe as soon as the signal arrives. To end at once is safe: artifacts are whole or not there.
+"""
+
+import contextlib
+import os
+import signal
+import sys
+import threading
+from collections.abc import Iterator
+
+from e5jax.errors import StoppedError
+
+STOPPED = 75  # exit code: what was done is safe, the same command goes on
+SIGNALS = (signal.SIGTERM, signal.SIGINT)
+_END = b"\0"
+
+# Signals belong to the process, and so does this.
+_lock = threading.Lock()
+_received, _held = threading.Event(), threading.Event()
+
+
+@contextlib.contextmanager
+def listening() -> Iterator[None]:
+    """Inside, a notice ends the process with `STOPPED`, unless it is `held`. For the main thread."""
+    read, write = os.pipe()
+    os.set_blocking(write, False)
+    before = {number: signal.signal(number, _left_to_the_thread) for number in SIGNALS}
+    other = signal.set_wakeup_fd(write)
+    thread = threading.Thread(target=_wait, args=(read,), name="notice", daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        signal.set_wakeup_fd(other)
+        for number, handler in before.items():
+            signal.signal(number, handler)
+        os.write(write, _END)
+        thread.join()
+        os.close(read)
+        os.close(write)
+        _received.clear()
+
+
+@contextlib.contextmanager
+def held() -> Iterator[None]:
+    """Inside, a notice only makes `received` true, and whoever holds it saves and leaves; then StoppedError, if there was one."""
+    with _lock:
+        _held.set()
+    try:
+        yield
+        if _received.is_set():
+            raise StoppedError("told to stop; all is saved, the same command goes on")
+    finally:
+        _held.clear()
+
+
+def received() -> bool:
+    """Whether there was a notice."""
+    return _received.is_set()
+
+
+def _wait(read: int) -> None:
+    while (byte := os.read(read, 1)) != _END:
+        if byte[0] in SIGNALS:
+            _received.set()
+            with _lock:
+                if not _held.is_set():
+                    print(f"e5jax: {signal.Signals(byte[0]).name}: stopped; the same command goes on", file=sys.stderr, flush=True)
+                    os._exit(STOPPED)
+
+
+def _left_to_the_thread(*_: object) -> None:
+    """A signal reaches the pipe only if it has a handler."""

@@ -1,0 +1,113 @@
+"""A run's checkpoints on disk: which there are, which are sound, which stay. Knows folders and manifests, not what is in them.
+
+checkpoints/300/            a step: `parameters/`, `rest/`, and the MANIFEST that makes it a checkpoint
+checkpoints/quarantine/     what could not be trusted: 200/, and 200.txt with the reason
+"""
+
+import json
+import shutil
+from pathlib import Path
+from typing import NamedTuple
+
+from e5jax.errors import ConfigError
+from e5jax.manifest import NAME, DamagedError, Manifest, check, read
+
+QUARANTINE = "quarantine"
+LEFT = (".deleted", ".orbax-checkpoint-tmp")  # of folders that a killed process had begun to delete, or to write
+
+
+class Retention(NamedTuple):
+    """The newest `keep` checkpoints stay, and for good each whose step is a multiple of `forever`, if that is not 0."""
+
+    keep: int
+    forever: int = 0
+
+
+class Sound(NamedTuple):
+    """A checkpoint that is what was written."""
+
+    step: int
+    manifest: Manifest
+
+
+def steps(directory: Path) -> list[int]:
+    """Numbers of all checkpoints, sound or not, the oldest first."""
+    if not directory.is_dir():
+        return []
+    return sorted(int(path.name) for path in directory.iterdir() if path.name.isdecimal() and path.is_dir())
+
+
+def newest_sound(directory: Path) -> tuple[Sound | None, dict[int, str]]:
+    """The newest checkpoint that is sound, and what is wrong with each newer one."""
+    wrong: dict[int, str] = {}
+    for step in reversed(steps(directory)):
+        try:
+            return Sound(step, check(directory / str(step))), wrong
+        except DamagedError as error:
+            wrong[step] = str(error)
+    return None, wrong
+
+
+def quarantine(directory: Path, step: int, reason: str) -> Path:
+    """Moves a checkpoint out of the way, with the reason beside it."""
+    place = directory / QUARANTINE
+    place.mkdir(exist_ok=True)
+    taken = sum(path.name.split("-")[0] == str(step) for path in place.iterdir() if path.is_dir())
+    to = place / (f"{step}-{taken}" if taken else str(step))
+    (directory / str(step)).rename(to)
+    to.with_name(f"{to.name}.txt").write_text(f"{reason}\n", encoding="utf-8")
+    return to
+
+
+def expire(directory: Path, retention: Retention) -> list[int]:
+    """Deletes what need not stay; of checkpoints without a manifest it deletes none and counts none. Returns their steps."""
+    finished = [step for step in steps(directory) if (directory / str(step) / NAME).is_file()]
+    old = [step for step in finished[: -retention.keep] if not (retention.forever and step % retention.forever == 0)]
+    for step in old:
+        # Half a checkpoint must not look like a damaged one.
+        _delete((directory / str(step)).rename(directory / f"{step}{LEFT[0]}"))
+    return old
+
+
+def clear(directory: Path) -> None:
+    """Deletes what killed processes left half written or half deleted."""
+    for path in directory.iterdir() if directory.is_dir() else ():
+        if path.name.endswith(LEFT):
+            _delete(path)
+
+
+def _delete(path: Path) -> None:
+    shutil.rmtree(path)
+
+
+# --- for people ------------------------------------------------------------------------------------------------
+
+
+def listing(directory: Path, verify: bool) -> tuple[list[str], bool]:
+    """A line a checkpoint, the oldest first, then one for each that was set aside; and whether all of the former are sound.
+
+    Without `verify` no file but the manifests is read.
+    """
+    lines, sound = [], True
+    for step in steps(directory):
+        try:
+            found = (check if verify else read)(directory / str(step))
+            said = f"{found.bytes / 1e6:12,.1f} MB  {len(found.files):4} files  {'sound' if verify else ''}".rstrip()
+        except DamagedError as error:
+            said, sound = f"DAMAGED: {error}", False
+        lines.append(f"{step:>9}  {said}")
+    for path in sorted((directory / QUARANTINE).glob("*.txt")):
+        lines.append(f"{path.stem:>9}  in {QUARANTINE}: {path.read_text(encoding='utf-8').strip()}")
+    return lines, sound
+
+
+def said_of(directory: Path, step: int | None) -> str:
+    """What a checkpoint says of itself, as JSON: the newest if no step is named. Raises ConfigError."""
+    there = steps(directory)
+    if not there or step not in (None, *there):
+        raise ConfigError(f"{directory}: no checkpoint {'' if step is None else step}; there are {there or 'none'}")
+    try:
+        found = read(directory / str(there[-1] if step is None else step))
+    except DamagedError as error:
+        raise ConfigError(f"{directory}/{there[-1] if step is None else step}: {error}") from error
+    return json.dumps({**found.facts, "bytes": found.bytes, "files": len(found.files)}, indent=2, ensure_ascii=False)

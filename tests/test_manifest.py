@@ -1,0 +1,91 @@
+"""A folder is what was written, bit for bit, or it is said what is wrong with it."""
+
+import os
+
+import numpy as np
+import pytest
+
+from e5jax import manifest
+from e5jax.manifest import DamagedError
+
+FLIPS = int(os.environ.get("E5JAX_FLIPS", "60"))
+FACTS = {"step": 7, "identity": {"data": "1f…"}}
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """Files of several sizes, an empty one among them, and their manifest."""
+    random = np.random.default_rng(0)
+    for name, size in {"a": 5_000, "b/c": 40_000, "b/d/e.json": 300, "empty": 0}.items():
+        path = tmp_path / "made" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(random.bytes(size))
+    manifest.write(tmp_path / "made", FACTS)
+    return tmp_path / "made"
+
+
+def test_what_was_written_is_found_again(folder):
+    found = manifest.check(folder)
+    assert found.facts == FACTS
+    assert {path: entry.bytes for path, entry in found.files.items()} == {"a": 5_000, "b/c": 40_000, "b/d/e.json": 300, "empty": 0}
+    assert found == manifest.read(folder)
+    assert found.bytes == 45_300
+
+
+def test_every_flipped_bit_is_found_wherever_it_is(folder):
+    random = np.random.default_rng(1)
+    paths = sorted(path for path in folder.rglob("*") if path.is_file() and path.stat().st_size)
+    sizes = np.array([path.stat().st_size for path in paths])
+    for flip in range(FLIPS):
+        # One in five hits the manifest itself, which is small.
+        path = folder / manifest.NAME if flip % 5 == 0 else paths[random.choice(len(paths), p=sizes / sizes.sum())]
+        whole = path.read_bytes()
+        place, bit = divmod(int(random.integers(8 * len(whole))), 8)
+        path.write_bytes(whole[:place] + bytes([whole[place] ^ 1 << bit]) + whole[place + 1 :])
+        with pytest.raises(DamagedError, match=path.name):
+            manifest.check(folder)
+        path.write_bytes(whole)
+    manifest.check(folder)
+
+
+def swap(folder):
+    a, b = folder / "a", folder / "b/c"
+    kept = a.read_bytes()
+    a.write_bytes(b.read_bytes())
+    b.write_bytes(kept)
+
+
+def link(folder):
+    (folder / "a").rename(folder.parent / "elsewhere")
+    (folder / "a").symlink_to(folder.parent / "elsewhere")
+
+
+@pytest.mark.parametrize(
+    ("damage", "said"),
+    {
+        "cut short": (lambda folder: os.truncate(folder / "b/c", 39_999), "b/c: 39,999 bytes, and 40,000 were written"),
+        "emptied": (lambda folder: os.truncate(folder / "a", 0), "a: 0 bytes"),
+        "deleted": (lambda folder: (folder / "empty").unlink(), "empty: is missing"),
+        "extra": (lambda folder: (folder / "b/new").touch(), "b/new: does not belong there"),
+        "extra link": (lambda folder: (folder / "new").symlink_to("/"), "new: does not belong there"),
+        "swapped": (swap, "a: 40,000 bytes, and 5,000"),
+        "renamed": (lambda folder: (folder / "a").rename(folder / "z"), "a: is missing"),
+        "a link to the same bytes": (link, "a: 0 bytes"),
+        "no manifest": (lambda folder: (folder / manifest.NAME).unlink(), "no MANIFEST: it was not finished"),
+        "half a manifest": (lambda folder: os.truncate(folder / manifest.NAME, 100), "MANIFEST: "),
+        "empty manifest": (lambda folder: os.truncate(folder / manifest.NAME, 0), "MANIFEST: "),
+        "no JSON": (lambda folder: (folder / manifest.NAME).write_text(f"[]\n{manifest._digest('[]')}\n"), "cannot be read"),
+        "no files": (lambda folder: (folder / manifest.NAME).write_text(f"{{}}\n{manifest._digest('{}')}\n"), "cannot be read"),
+    }.values(),
+)
+def test_damage_is_named(folder, damage, said):
+    damage(folder)
+    with pytest.raises(DamagedError) as caught:
+        manifest.check(folder)
+    assert said in str(caught.value)
+
+
+def test_a_manifest_of_another_format_is_refused(folder, monkeypatch):
+    monkeypatch.setattr(manifest, "FORMAT", 2)
+    with pytest.raises(DamagedError, match="format 1; this e5jax reads 2"):
+        manifest.check(folder)

@@ -1,0 +1,82 @@
+"""SIGTERM and SIGINT in real processes: at once while compiling, after saving while training."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from e5jax.errors import StoppedError
+from e5jax.notice import STOPPED, held, listening, received
+
+# A process that says when it is ready and then does something that lets no Python line run, as XLA does while it compiles.
+DEAF = """
+import ctypes, sys
+from e5jax.notice import listening
+with listening():
+    print("ready", flush=True)
+    ctypes.CDLL(None).sleep(60)
+"""
+SAVING = """
+import sys, time
+from e5jax.__main__ import main
+from e5jax import __main__ as command, notice
+def go(args, overrides, only=None):
+    with notice.listening(), notice.held():
+        print("ready", flush=True)
+        while not notice.received():
+            time.sleep(0.01)
+        print("saved", flush=True)
+command._run = go
+sys.exit(main(["run", "--config=none.py"]))
+"""
+
+
+def start(code: str) -> subprocess.Popen:
+    process = subprocess.Popen([sys.executable, "-c", code], cwd=Path(__file__).parent.parent, stdout=-1, stderr=-1, text=True)
+    assert process.stdout is not None
+    assert process.stdout.readline() == "ready\n"
+    return process
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_process_that_runs_no_python_stops_at_once(number):
+    process = start(DEAF)
+    process.send_signal(number)
+    _, said = process.communicate(timeout=20)
+    assert process.returncode == STOPPED
+    assert said == f"e5jax: {number.name}: stopped; the same command goes on\n"
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_what_holds_a_notice_saves_first(number):
+    process = start(SAVING)
+    process.send_signal(number)
+    out, said = process.communicate(timeout=20)
+    assert process.returncode == STOPPED
+    assert out == "saved\n"
+    assert said == "e5jax: told to stop; all is saved, the same command goes on\n"
+
+
+def test_without_a_notice_nothing_happens_and_handlers_come_back():
+    before = [signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)]
+    with listening():
+        assert signal.getsignal(signal.SIGTERM) not in before
+        with held():
+            assert not received()
+    assert [signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)] == before
+
+
+def test_a_notice_does_not_outlive_its_listener():
+    def hold() -> None:
+        with held():
+            os.kill(os.getpid(), signal.SIGTERM)
+            while not received():
+                time.sleep(0.001)
+
+    with listening(), pytest.raises(StoppedError):
+        hold()
+    assert not received()
