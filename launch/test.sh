@@ -9,4 +9,4 @@ setup eval,dev
 .venv/bin/ruff format --check .
 .venv/bin/pyright
 .venv/bin/lint-imports
-exec .venv/bin/python -m pytest -n "${E5JAX_TEST_WORKERS:-2}" "$@"
+exec .venv/bin/python -m pytest -n "${E5JAX_TEST_WORKERS:-2}" --dist=worksteal "$@"

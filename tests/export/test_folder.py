@@ -20,6 +20,7 @@ from e5jax.model import hf
 from e5jax.model.blueprint import Blueprint
 from e5jax.model.families import read_spec
 from e5jax.model.spec import Spec
+from e5jax.retention import Retention
 from e5jax.tokens import TextTokenizer
 from e5jax.workdir import Workdir
 from tests import tiny
@@ -154,7 +155,7 @@ def test_nothing_in_the_folder_is_code_or_pickle(folders):
 
 
 def test_exporting_without_a_checkpoint_names_the_directory(tokenizer, tmp_path):
-    with pytest.raises(ConfigError, match="no checkpoint"):
+    with pytest.raises(ConfigError, match="no sound checkpoint"):
         export(run_with("last", tiny.LORA), None, spec_for(tokenizer), tokenizer, Workdir(tmp_path), tmp_path / "out")
     assert not (tmp_path / "out").exists()
 
@@ -164,7 +165,7 @@ def test_a_checkpoint_is_merged_into_its_base(folders, tokenizer, tmp_path):
     pooling = "mean" if json.loads((base / "1_Pooling/config.json").read_text())["pooling_mode_mean_tokens"] else "last"
     adapted = tiny.made(spec_for(tokenizer))
     trained = {name: value for name, value in place(adapted, tiny.numbers(adapted, seed=1)).items() if "lora" in name}
-    with Checkpoints(tmp_path / "checkpoints") as checkpoints:
+    with Checkpoints(tmp_path / "checkpoints", Retention(1)) as checkpoints:
         checkpoints.save(7, trained, {"step": np.int32(7)}, {})
     step = export(run_with(pooling, tiny.LORA), base, read_spec(base), tokenizer, Workdir(tmp_path), tmp_path / "out")
     assert step == 7

@@ -61,7 +61,7 @@ WRONG = {
     "hints.domain_rate=2": "config.hints.domain_rate=2.0: must be between 0 and 1",
     "seed=-1": "config.seed=-1: must be at least 0",
     "endpoint.models=()": "endpoint.models: []: name at least one model",
-    "endpoint.models=('gpt',)": "config.endpoint.models=('gpt',): must be",
+    "endpoint.models=('gpt',)": "config.endpoint.models[0]='gpt': must be a LanguageModel",
     "exampels=3": "config has no field 'exampels'; did you mean examples?",
     "families.sts.unt=('phrase',)": "config.families.sts has no field 'unt'; did you mean unit?",
 }

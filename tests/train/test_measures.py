@@ -39,7 +39,7 @@ def found(clock):
     """The scalars of a step of half a second."""
     made = Measures(tiny.made(), 32, PEAK)
     clock.now += 0.5
-    return made.scalars(METRICS)
+    return made.scalars(METRICS, 0.125)
 
 
 def test_scalars_of_the_step_are_passed_on(found):
@@ -59,7 +59,11 @@ def test_token_share_is_that_of_real_tokens(found, clock):
     assert found["train/real_token_share"] == 0.75
     full = Measures(tiny.made(), 32, PEAK)
     clock.now += 1
-    assert full.scalars(METRICS._replace(real_tokens=METRICS.computed_tokens))["train/real_token_share"] == 1
+    assert full.scalars(METRICS._replace(real_tokens=METRICS.computed_tokens), 0.0)["train/real_token_share"] == 1
+
+
+def test_waiting_for_data_is_a_part_of_the_step(found):
+    assert (found["train/data_wait_seconds"], found["train/data_wait_share"]) == (0.125, 0.25)
 
 
 def test_flops_are_those_of_the_model_over_time_and_devices(found):
@@ -71,9 +75,9 @@ def test_flops_are_those_of_the_model_over_time_and_devices(found):
 def test_a_step_lasts_from_the_end_of_the_one_before(clock):
     made = Measures(tiny.made(), 32, PEAK)
     clock.now += 0.5
-    made.scalars(METRICS)
+    made.scalars(METRICS, 0.0)
     clock.now += 2
-    assert made.scalars(METRICS)["train/step_seconds"] == 2
+    assert made.scalars(METRICS, 0.0)["train/step_seconds"] == 2
 
 
 def test_what_is_not_a_step_is_left_out_after_a_restart(clock):
@@ -81,7 +85,7 @@ def test_what_is_not_a_step_is_left_out_after_a_restart(clock):
     clock.now += 60
     made.restart()
     clock.now += 0.25
-    assert made.scalars(METRICS)["train/step_seconds"] == 0.25
+    assert made.scalars(METRICS, 0.0)["train/step_seconds"] == 0.25
 
 
 def test_memory_is_the_devices_own_peak_where_it_says(found):

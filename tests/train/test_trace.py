@@ -11,7 +11,14 @@ from e5jax.workdir import Workdir
 from tests.train.test_loop import inputs_for, place, rows, scratch_run
 
 __all__ = ["place"]  # a fixture
-TIMES = {"train/step_seconds", "train/pairs_per_second", "train/tokens_per_second", "train/tflops_per_device"}
+TIMES = {
+    "train/data_wait_seconds",
+    "train/data_wait_share",
+    "train/step_seconds",
+    "train/pairs_per_second",
+    "train/tokens_per_second",
+    "train/tflops_per_device",
+}
 TIMES |= {"train/model_flops_utilisation", "train/memory_bytes"}
 
 
