@@ -108,17 +108,18 @@ def fill(shards: Sequence[Sequence[list[int]]], to: Layout) -> tuple[Rows, list[
     rows = to.rows // to.shards
     line = (row // rows * to.shards + shard) * rows + row % rows  # over all chunks and shards
     in_row = np.lexsort((slot, line))
-    before = np.cumsum(lengths[in_row]) - lengths[in_row]  # tokens of all earlier texts, in that order
+    long, filled = lengths[in_row], np.bincount(line, lengths, to.chunks * to.rows)
+    before = np.cumsum(long) - long  # tokens of all earlier texts, in that order
     fresh = slot[in_row] == 0
     start = np.zeros(len(texts), np.int64)
     start[in_row] = before - before[fresh][np.cumsum(fresh) - 1]
 
-    position = np.arange(lengths.sum()) - np.repeat(np.cumsum(lengths) - lengths, lengths)
-    where = np.repeat(line * to.width + start, lengths) + position
-    tokens, segments, positions = (np.zeros((to.chunks, to.rows, to.width), np.int32) for _ in range(3))
-    tokens.reshape(-1)[where] = np.fromiter(chain.from_iterable(texts), np.int32, len(where))
-    segments.reshape(-1)[where] = np.repeat(slot + 1, lengths)
-    positions.reshape(-1)[where] = position
+    # Rows are filled from the left: their texts one behind the other are the places that are taken, in order.
+    taken = np.arange(to.width) < filled.reshape(to.chunks, to.rows, 1)
+    tokens, segments, positions = (np.zeros(taken.shape, np.int32) for _ in range(3))
+    tokens[taken] = np.fromiter(chain.from_iterable([texts[text] for text in in_row]), np.int32, int(long.sum()))
+    segments[taken] = np.repeat((slot[in_row] + 1).astype(np.int32), long)
+    positions[taken] = np.arange(long.sum(), dtype=np.int32) - np.repeat(before.astype(np.int32), long)
     ends = np.full((to.chunks, to.rows, to.texts_a_row), -1, np.int32)
     ends.reshape(-1)[line * to.texts_a_row + slot] = start + lengths - 1
     places = np.split((row * to.texts_a_row + slot).astype(np.int32), np.cumsum([len(own) for own in shards])[:-1])

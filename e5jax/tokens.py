@@ -63,7 +63,14 @@ class TextTokenizer:
         """The ids of each text, of which each may have a limit of its own below that of all."""
         if limits is None:
             limits = [self.limit] * len(texts)
-        return [[self.bos, *ids[: limit - 2], self.eos] for ids, limit in zip(self._bare(texts), limits, strict=True)]
+        return [self._closed(ids, limit) for ids, limit in zip(self._bare(texts), limits, strict=True)]
+
+    def _closed(self, ids: list[int], limit: int) -> list[int]:
+        """The list itself, cut, with BOS and EOS: a copy of every text would cost a part of what tokenising it does."""
+        del ids[limit - 2 :]
+        ids.insert(0, self.bos)
+        ids.append(self.eos)
+        return ids
 
     def count(self, texts: Sequence[str]) -> list[int]:
         """Length of each text in ids, BOS and EOS included, before truncation."""
@@ -71,7 +78,7 @@ class TextTokenizer:
 
     def _bare(self, texts: Sequence[str]) -> list[list[int]]:
         # Half a surrogate pair, which JSON can hold, is no text to the tokenizer: it becomes "?".
-        valid = [text.encode("utf-8", "replace").decode("utf-8") for text in texts]
+        valid = [text if text.isascii() else text.encode("utf-8", "replace").decode("utf-8") for text in texts]
         return [encoding.ids for encoding in self.tokenizer.encode_batch_fast(valid, add_special_tokens=False)]  # no offsets
 
     @property
