@@ -146,6 +146,8 @@ def test_short_texts_behind_a_long_start_take_a_few_rows_of_one_shape():
     shapes = [(call.rows.tokens.shape, call.shared) for call in calls(found, 512, 2_048, 1, None)]
     assert shapes == [((4, 512), 32)] * 5 + [((1, 512), 32)]  # 47 texts of 10 tokens in a row, where 12 were alone
     assert [call.shared for call in calls(found[:1], 512, 2_048, 1, None)] == [0]
+    long = [[9] * 40 + [3 + number] * 300 for number in range(9)]  # one a row, with or without its start
+    assert {call.shared for call in calls(long, 512, 2_048, 1, None)} == {0}
 
 
 def test_shorter_texts_fill_what_longer_ones_leave():

@@ -41,6 +41,7 @@ def test_every_format_holds_the_embedders_vectors_in_the_order_of_the_texts(fold
     assert f"{len(texts)} texts, 64 dimensions, float32" in capsys.readouterr().out
     table = pq.read_table(tmp_path / "v.parquet")
     assert table["id"].to_pylist() == [f"t{i}" for i in range(len(texts))]
+    assert int.from_bytes((tmp_path / "v.safetensors").read_bytes()[:8], "little") % 8 == 0  # numbers begin at a multiple
     found = np.load(tmp_path / "v.npy")
     assert found.dtype == np.float32
     np.testing.assert_array_equal(load_file(tmp_path / "v.safetensors")["vectors"], found)
