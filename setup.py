@@ -22,7 +22,6 @@ DATA = [  # formats of others, cleaning
     "pyarrow>=21,<27",
     "rensa>=0.5,<0.6",  # 0.5 changed what its signatures are
     "tensorflow_datasets>=4.9.10,<4.10",
-    "zstandard>=0.23,<0.26",
 ]
 SYNTH = ["aiohttp>=3.14.4,<4", "httpx2>=2.12,<3", "openai>=3.50,<4"]
 DEMO = ["django>=5.2,<6", "pycountry>=24.6,<27"]  # for their translations

@@ -14,13 +14,12 @@ import argparse
 import json
 import os
 import statistics
-import subprocess
-import sys
 import tempfile
 import time
 from pathlib import Path
 
 import numpy as np
+from sides import Side, product_rates, serve
 
 from e5jax.config import Batch, Data, Export, Harvest, Lora, Mesh, Model, Optim, Scratch, Tokens, Training
 
@@ -38,7 +37,7 @@ def main() -> None:
     options.add_argument("--worker", choices=("ours", "peer"), help=argparse.SUPPRESS)
     args = options.parse_args()
     if args.worker:
-        serve(Ours if args.worker == "ours" else Peer, args)
+        serve(Ours(args) if args.worker == "ours" else Peer(args))
         return
     with tempfile.TemporaryDirectory() as folder:
         args.work = args.work or Path(folder)
@@ -142,23 +141,8 @@ class Ours:
 
     def rate(self, _: dict) -> dict:
         """GFLOP/s of float32 products: 2048³ and the model's own on the tokens of a chunk."""
-        import jax
-        import jax.numpy as jnp
-
-        def seconds(m: int, k: int, n: int) -> float:
-            a, b, product = jnp.ones((m, k)), jnp.ones((k, n)), jax.jit(jnp.matmul)
-            product(a, b).block_until_ready()
-            repeats = 2 + int(2e10 / (2 * m * k * n))
-            times = []
-            for _ in range(3):
-                start = time.perf_counter()
-                for _ in range(repeats):
-                    product(a, b).block_until_ready()
-                times.append((time.perf_counter() - start) / repeats)
-            return min(times)
-
-        shapes = {"2048³": (2_048,) * 3, "gate": (ROWS * LIMIT, 384, 1_024), "down": (ROWS * LIMIT, 1_024, 384)}
-        return {name: 2e-9 * m * k * n / seconds(m, k, n) for name, (m, k, n) in shapes.items()}
+        tokens = ROWS * LIMIT
+        return product_rates({"2048³": (2_048,) * 3, "gate": (tokens, 384, 1_024), "down": (tokens, 1_024, 384)})
 
 
 # --- the peer --------------------------------------------------------------------------------------------------
@@ -245,50 +229,10 @@ def build(folder: Path, attention: str) -> tuple:
 # --- taking turns ----------------------------------------------------------------------------------------------
 
 
-def serve(side: type, args: argparse.Namespace) -> None:
-    """Answers commands, one JSON line each."""
-    answers = os.fdopen(os.dup(1), "w")
-    os.dup2(2, 1)  # what libraries print must not get between the answers
-    worker = side(args)
-    print(json.dumps(worker.facts()), file=answers, flush=True)
-    for line in sys.stdin:
-        command = json.loads(line)
-        print(json.dumps(getattr(worker, command.pop("do"))(command)), file=answers, flush=True)
-
-
-class Side:
-    """A worker process."""
-
-    def __init__(self, name: str, args: argparse.Namespace):
-        settings = [f"--{key}={getattr(args, key)}" for key in ("batches", "pairs", "work")]
-        environment = {
-            **os.environ,
-            "GLIBC_TUNABLES": "glibc.malloc.hugetlb=1",
-            "JAX_PLATFORMS": "cpu",
-            "HF_HUB_OFFLINE": "1",
-            "TOKENIZERS_PARALLELISM": "false",
-        }
-        self.process = subprocess.Popen(
-            [sys.executable, __file__, f"--worker={name}", *settings],
-            stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment,
-        )  # fmt: skip
-        self.facts = self._read()
-
-    def _read(self) -> dict:
-        line = self.process.stdout.readline()
-        if not line:
-            raise SystemExit(f"a worker ended with {self.process.wait()}; its error is above")
-        return json.loads(line)
-
-    def __call__(self, do: str, **command) -> dict:
-        self.process.stdin.write(json.dumps({"do": do, **command}) + "\n")
-        self.process.stdin.flush()
-        return self._read()
-
-
 def compare(args: argparse.Namespace) -> dict:
     """All figures."""
-    ours, peer = Side("ours", args), Side("peer", args)
+    settings = [f"--{key}={getattr(args, key)}" for key in ("batches", "pairs", "work")]
+    ours, peer = Side(__file__, "ours", settings), Side(__file__, "peer", settings)
     first = ours("round")["loss"]
     variants = [{"attention": a, "grouped": g} for a in ("sdpa", "eager") for g in (False, True)]
     trials = []

@@ -74,6 +74,7 @@ def parser() -> argparse.ArgumentParser:
     keeper.add_argument("action", choices=("list", "verify", "show"), help="verify reads every byte; show prints what one says")
     keeper.add_argument("--workdir", type=Path, required=True, metavar="DIR", help="directory of the run")
     keeper.add_argument("--step", type=int, metavar="N", help="of show (default: the newest)")
+    _add_encode(add("encode", _encode, "embeds the texts of a file; the same command goes on where it was"))
     _add_mine(add("mine", _mine, "finds hard negatives for records with a model; the same command goes on where it was"))
     _add_synth(add("synth", _synth, "generates training examples with a language model; the same command goes on where it was"))
     _add_plan(add("plan", _plan, "compiles a config's training step for a machine that is not here, and says what it needs"))
@@ -83,6 +84,23 @@ def parser() -> argparse.ArgumentParser:
 def _add_config(stage: argparse.ArgumentParser, required: bool = True) -> None:
     stage.add_argument("--config", required=required, metavar="FILE", help="Python config file; --config.field=value overrides it")
     stage.add_argument("--workdir", type=Path, metavar="DIR", help="directory of the run (default: runs/ and the config's name)")
+
+
+def _add_encode(stage: argparse.ArgumentParser) -> None:
+    stage.add_argument("--model", required=True, metavar="DIR", help="Hugging Face folder or hub id of the model")
+    texts = "JSONL, Parquet, or lines of text; .gz and .zst are undone"
+    stage.add_argument("--input", type=Path, required=True, metavar="FILE", help=texts)
+    stage.add_argument("--output", type=Path, required=True, metavar="FILE", help="vectors: .npy, .safetensors or .parquet")
+    stage.add_argument("--field", default="text", help="of JSONL and Parquet, with the text (default: %(default)s)")
+    task = stage.add_mutually_exclusive_group()
+    task.add_argument("--instruction", help="the bare task, for queries; documents have none")
+    task.add_argument("--prompt", metavar="NAME", help="a prompt of the folder instead, such as query")
+    stage.add_argument("--compute", choices=("float32", "bfloat16"), help="dtype of weights and compute (default: the folder's)")
+    stage.add_argument("--dtype", choices=("float32", "float16"), default="float32", help="of the output (default: %(default)s)")
+    stage.add_argument("--dimensions", type=int, metavar="N", help="leading dimensions to keep (default: all)")
+    stage.add_argument("--limit", type=int, metavar="N", help="most tokens of a text (default: the folder's)")
+    between = "texts encoded between two savings (default: %(default)s)"
+    stage.add_argument("--shard", type=int, default=16_384, metavar="N", help=between)
 
 
 def _add_mine(stage: argparse.ArgumentParser) -> None:
@@ -189,6 +207,15 @@ def _eval(args: argparse.Namespace, _: list[str]) -> int:
     from e5jax.eval.main import main as evaluate
 
     return evaluate(args)
+
+
+def _encode(args: argparse.Namespace, _: list[str]) -> int:
+    from e5jax.encode.main import Options
+    from e5jax.encode.main import main as encode
+
+    if args.shard < 1:
+        raise ConfigError(f"--shard={args.shard}: must be at least 1")
+    return encode(args.model, args.input, args.output, Options(**{name: getattr(args, name) for name in Options._fields}))
 
 
 def _mine(args: argparse.Namespace, _: list[str]) -> int:

@@ -1,14 +1,16 @@
 """What users import: a Hugging Face folder in, unit vectors out."""
 
 import json
+from collections import deque
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import NamedTuple, Self
 
 import jax
 import numpy as np
 from jax.sharding import NamedSharding, PartitionSpec
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, Int
 from tqdm import tqdm
 
 from e5jax.config import Mesh as MeshConfig
@@ -20,12 +22,12 @@ from e5jax.model.blueprint import Blueprint, Parameters, blueprint
 from e5jax.model.families import read_spec
 from e5jax.model.kernels import choose
 from e5jax.model.pooling import pool
-from e5jax.packing import Layout, fill
+from e5jax.packing import Call, calls
 from e5jax.tokens import TextTokenizer, query_text
 
 DEFAULT_LIMIT = 512  # tokens a text, when the folder does not say
-TOKENS_A_CALL = 16_384  # per device
-SHORTEST = 32  # narrowest row, in tokens
+TOKENS_A_CALL = {"cpu": 2_048, "accelerator": 16_384}  # per device; a CPU's share stays in its cache (benchmarks/encode.py)
+BLOCK = 16_384  # texts that are tokenised and packed together
 
 
 class Settings(NamedTuple):
@@ -79,19 +81,20 @@ class Embedder:
         self.settings = settings
         self._blueprint, self._parameters, self._mesh = made, parameters, mesh
 
-        def run(parameters: Parameters, tokens: Array, segments: Array, positions: Array, ends: Array) -> Array:
+        def run(parameters: Parameters, tokens: Array, segments: Array, positions: Array, ends: Array, *, shared: int) -> Array:
             # Compiled for each width of rows, with the kernel that fits it.
             kernel = choose("auto", mesh.devices.flat[0].platform, parameters["embedding"].dtype.name, tokens.shape[1])
             decoder = made.with_kernel(kernel).decoder(parameters)
-            return pool(decoder(tokens, segments, positions), segments, ends, settings.pooling)
+            return pool(decoder(tokens, segments, positions, shared=shared), segments, ends, settings.pooling, shared)
 
-        self._run = jax.jit(run)
+        self._run = jax.jit(run, static_argnames="shared")
 
     @classmethod
-    def from_pretrained(cls, folder: str | Path, dtype: str | None = None) -> Self:
+    def from_pretrained(cls, folder: str | Path, dtype: str | None = None, limit: int | None = None) -> Self:
         """Reads a merged Hugging Face folder of a supported decoder, or downloads it when `folder` is a hub id.
 
         `dtype` is that of weights and compute, float32 or bfloat16; by default the folder's own.
+        `limit` is the most tokens of a text; by default the folder's own, or DEFAULT_LIMIT.
         Raises ConfigError for whatever is wrong with the folder, naming it.
         """
         path = hf.locate(str(folder))
@@ -99,7 +102,9 @@ class Embedder:
         dtype = dtype or settings.dtype
         if dtype not in ("float32", "bfloat16"):
             raise ConfigError(f"dtype={dtype!r}: must be float32 or bfloat16")
-        tokenizer = TextTokenizer.from_file(path / "tokenizer.json", spec.bos, spec.eos, settings.limit)
+        if limit is not None and limit < 3:
+            raise ConfigError(f"limit={limit}: must be at least 3, for BOS, EOS and a token between them")
+        tokenizer = TextTokenizer.from_file(path / "tokenizer.json", spec.bos, spec.eos, limit or settings.limit)
         made = blueprint(spec, None, dtype=dtype, remat="nothing", kernel="xla")
         shards = len(jax.devices()) if spec.hidden % len(jax.devices()) == 0 else 1
         mesh = make_mesh(MeshConfig(data=-1, fsdp=shards, tensor=1))
@@ -115,15 +120,26 @@ class Embedder:
         """The very ids that are embedded."""
         return self.tokenizer([query_text(text, instruction) for text in texts])
 
-    def encode(self, texts: Sequence[str], instruction: str | None = None, show_progress: bool = False) -> Float[np.ndarray, "b d"]:
-        """Unit vectors, float32. `instruction` is the bare task of queries; documents have none."""
-        ids = self.tokenize(texts, instruction)
-        vectors = np.zeros((len(ids), self.dimension), np.float32)
-        with tqdm(total=len(ids), unit="text", desc="encode", disable=not show_progress) as bar:
-            for places, rows, width in _plan([len(text) for text in ids], self.tokenizer.limit, self._mesh.size):
-                vectors[places] = self._encode_rows([ids[place] for place in places], rows, width)
-                bar.update(len(places))
-        return vectors
+    def encode(
+        self, texts: Sequence[str], instruction: str | None = None, show_progress: bool = False, dimensions: int | None = None
+    ) -> Float[np.ndarray, "b d"]:
+        """Unit vectors, float32. `instruction` is the bare task of queries; documents have none.
+
+        `dimensions` keeps as many leading numbers of each vector, which then has length 1 again.
+        """
+        vectors = np.zeros((len(texts), self.dimension), np.float32)
+        blocks = [slice(start, start + BLOCK) for start in range(0, len(texts), BLOCK)]
+        with (
+            tqdm(total=len(texts), unit="text", desc="encode", disable=not show_progress) as bar,
+            ThreadPoolExecutor(1) as tokenising,
+        ):
+            ids = deque(tokenising.submit(self.tokenize, texts[block], instruction) for block in blocks[:1])
+            for number, block in enumerate(blocks):
+                ids.extend(tokenising.submit(self.tokenize, texts[next_], instruction) for next_ in blocks[number + 1 : number + 2])
+                for places, found in self._encode_ids(ids.popleft().result()):
+                    vectors[block][places] = found
+                    bar.update(len(places))
+        return vectors if dimensions is None else _cut(vectors, dimensions)
 
     def encode_query(self, texts: Sequence[str], show_progress: bool = False) -> Float[np.ndarray, "b d"]:
         """As in sentence-transformers: with the folder's `query` prompt."""
@@ -142,32 +158,27 @@ class Embedder:
         prompt = self.settings.prompts.get(name, "")
         return self.encode([prompt + text for text in texts], show_progress=show_progress)
 
-    def _encode_rows(self, ids: list[list[int]], rows: int, width: int) -> np.ndarray:
-        filler = [[self.tokenizer.bos, self.tokenizer.eos]] * (rows - len(ids))
-        batch, (places,) = fill([ids + filler], Layout(chunks=1, rows=rows, width=width, texts_a_row=1, shards=1, passages=0))
-        placed = NamedSharding(self._mesh, PartitionSpec(BATCH))
+    def _encode_ids(self, ids: list[list[int]]) -> Iterator[tuple[Int[np.ndarray, " n"], Float[np.ndarray, "n d"]]]:
+        """Places in the list, and their vectors. One call is prepared while the one before it runs."""
+        platform = self._mesh.devices.flat[0].platform
+        running: deque[tuple[Call, jax.Array]] = deque()
+
+        def collected() -> tuple[np.ndarray, np.ndarray]:
+            call, vectors = running.popleft()
+            return call.texts, np.asarray(vectors).reshape(-1, self.dimension)[call.slots]
+
         with jax.set_mesh(self._mesh):
-            inputs = [jax.device_put(part[0], placed) for part in batch]
-            vectors = np.asarray(self._run(self._parameters, *inputs))[:, 0]
-        return vectors[places[: len(ids)]]
+            placed = NamedSharding(self._mesh, PartitionSpec(BATCH))
+            tokens = TOKENS_A_CALL.get(platform, TOKENS_A_CALL["accelerator"])
+            for call in calls(ids, self.tokenizer.limit, tokens, self._mesh.size, self._blueprint.spec.window):
+                inputs = [jax.device_put(part, placed) for part in call.rows]
+                running.append((call, self._run(self._parameters, *inputs, shared=call.shared)))
+                if len(running) > 1:
+                    yield collected()
+            while running:
+                yield collected()
 
 
-def _plan(lengths: Sequence[int], limit: int, devices: int) -> Iterator[tuple[np.ndarray, int, int]]:
-    """Groups texts of like length: (places, rows, width), few different shapes, the longest first.
-
-    Widths are powers of two, cut at the limit; rows fill a budget of tokens or, for fewer texts, the next power of two.
-    """
-    order = np.argsort(np.array(lengths, np.int64), kind="stable")[::-1]
-    start = 0
-    while start < len(order):
-        width = min(max(SHORTEST, _power_of_two(lengths[order[start]])), limit)
-        most = max(1, TOKENS_A_CALL // width) * devices
-        places = order[start : start + most]
-        rows = min(most, -(-_power_of_two(len(places)) // devices) * devices)
-        yield places, rows, width
-        start += len(places)
-
-
-def _power_of_two(number: int) -> int:
-    """The smallest power of two that is not below `number`."""
-    return 1 << (number - 1).bit_length()
+def _cut(vectors: Float[np.ndarray, "b d"], dimensions: int) -> Float[np.ndarray, "b d"]:
+    kept = vectors[:, :dimensions]
+    return kept / np.maximum(np.linalg.norm(kept, axis=1, keepdims=True), np.finfo(np.float32).tiny)

@@ -5,7 +5,7 @@ as long, and each shard packs its own texts into its own rows of every chunk. Ho
 neither their number nor their order changes where a text lies. There are rows enough for texts of any lengths.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from itertools import chain
 from typing import NamedTuple
 
@@ -14,6 +14,12 @@ from jaxtyping import Int
 
 from e5jax.config import Batch as BatchConfig
 from e5jax.records import Batch, Ids
+
+ROW = 512  # tokens of a row that texts are encoded in, if none is longer
+NARROWEST = 32  # tokens of a row, when there is that little to encode
+SLOT = 8  # tokens: a row has room for one text per so many
+SHORTEST_SHARED = 16  # tokens: what is shared is a multiple of it
+SHARED = -1  # segment of tokens at the start of a row that every text of the row sees; 0 is padding, texts count from 1
 
 
 class Layout(NamedTuple):
@@ -107,6 +113,18 @@ def fill(shards: Sequence[Sequence[list[int]]], to: Layout) -> tuple[Rows, list[
     row, slot = first_fit_decreasing(lengths, shard, to.width, to.texts_a_row).T
     rows = to.rows // to.shards
     line = (row // rows * to.shards + shard) * rows + row % rows  # over all chunks and shards
+    where = (row * to.texts_a_row + slot).astype(np.int32)
+    return lay(texts, lengths, line, slot, to), np.split(where, np.cumsum([len(own) for own in shards])[:-1])
+
+
+def lay(
+    texts: Sequence[list[int]],
+    lengths: Int[np.ndarray, " texts"],
+    line: Int[np.ndarray, " texts"],
+    slot: Int[np.ndarray, " texts"],
+    to: Layout,
+) -> Rows:
+    """The rows, with each text in its line, of all chunks, behind those in lower slots."""
     in_row = np.lexsort((slot, line))
     long, filled = lengths[in_row], np.bincount(line, lengths, to.chunks * to.rows)
     before = np.cumsum(long) - long  # tokens of all earlier texts, in that order
@@ -122,5 +140,83 @@ def fill(shards: Sequence[Sequence[list[int]]], to: Layout) -> tuple[Rows, list[
     positions[taken] = np.arange(long.sum(), dtype=np.int32) - np.repeat(before.astype(np.int32), long)
     ends = np.full((to.chunks, to.rows, to.texts_a_row), -1, np.int32)
     ends.reshape(-1)[line * to.texts_a_row + slot] = start + lengths - 1
-    places = np.split((row * to.texts_a_row + slot).astype(np.int32), np.cumsum([len(own) for own in shards])[:-1])
-    return Rows(tokens, segments, positions, ends), places
+    return Rows(tokens, segments, positions, ends)
+
+
+# --- texts that are only encoded ---------------------------------------------------------------------------------
+
+
+class Call(NamedTuple):
+    """Rows that are encoded at once."""
+
+    rows: Rows  # without chunks: `[n t]` and `[n s]`
+    texts: Int[np.ndarray, " texts"]  # places in the list
+    slots: Int[np.ndarray, " texts"]  # where each lies among the n · s of the rows
+    shared: int  # tokens at the start of each row that all of its texts start with
+
+
+def calls(texts: Sequence[list[int]], limit: int, tokens: int, devices: int, window: int | None) -> Iterator[Call]:
+    """Every text once, in rows of few shapes: about `tokens` a device and call, the widest rows first.
+
+    Rows have ROW tokens, wider ones where texts are longer; shorter texts fill what these leave. What all texts
+    start with, an instruction, is in a row once if that pays, and if no `window` of attention forgets it.
+    """
+    lengths = np.fromiter(map(len, texts), np.int64, len(texts))
+    left = np.argsort(-lengths, kind="stable")
+    while len(left):
+        long = lengths[left]
+        width = _width(int(long[0]), int(long.sum()), limit)
+        shared = _shared(texts, long, width) if window is None or width <= window else 0
+        slots = max(1, width // SLOT)
+        row, slot = first_fit_decreasing(long - shared, np.zeros_like(left), width - shared, slots).T
+        # Two texts of more than half a row never share one, so these opened the first rows.
+        count = int(row.max()) + 1 if width <= ROW else int(np.sum(long > width // 2))
+        most = max(1, tokens // width) * devices
+        whole, rest = divmod(count, most)
+        last = min(most, devices * power_of_two(-(-rest // devices))) if rest else 0
+        now = row < count
+        own = [texts[text][shared:] for text in left[now]] if shared else [texts[text] for text in left[now]]
+        to = Layout(1, whole * most + last, width - shared, slots, 1, 0)
+        rows = Rows(*(part[0] for part in lay(own, long[now] - shared, row[now], slot[now], to)))
+        if shared:
+            rows = _behind(texts[0][:shared], rows)
+        for start in range(0, to.rows, most):
+            here = now & (row >= start) & (row < start + most)
+            at = (row[here] - start) * slots + slot[here]
+            yield Call(Rows(*(part[start : start + most] for part in rows)), left[here], at, shared)
+        left = left[~now]
+
+
+def _width(longest: int, total: int, limit: int) -> int:
+    if longest > ROW:
+        return min(power_of_two(longest), limit)
+    return min(ROW, max(NARROWEST, power_of_two(total)))
+
+
+def _shared(texts: Sequence[list[int]], lengths: Int[np.ndarray, " texts"], width: int) -> int:
+    """How many tokens all texts have in common at their start, or 0 where it does not pay to encode them once a row."""
+    first, last = min(texts), max(texts)  # in the order of words in a dictionary: these differ soonest
+    same = next((i for i, (a, b) in enumerate(zip(first, last, strict=False)) if a != b), len(first))
+    shared = min(same, int(lengths.min()) - 1) // SHORTEST_SHARED * SHORTEST_SHARED  # a shape each
+    pays = shared > 0 and width <= ROW and width - shared >= 2 * (lengths.mean() - shared) and len(texts) > 1
+    return shared if pays else 0
+
+
+def _behind(shared: list[int], rows: Rows) -> Rows:
+    """The rows with these tokens at the start of each."""
+    n, count = len(rows.tokens), len(shared)
+
+    def widened(start: Sequence[int] | int, part: np.ndarray) -> np.ndarray:
+        return np.concatenate([np.broadcast_to(np.array(start, np.int32), (n, count)), part], axis=1)
+
+    return Rows(
+        widened(shared, rows.tokens),
+        widened(SHARED, rows.segments),
+        widened(range(count), np.where(rows.segments > 0, rows.positions + count, 0)),
+        np.where(rows.ends >= 0, rows.ends + count, -1),
+    )
+
+
+def power_of_two(number: int) -> int:
+    """The smallest power of two that is not below `number`."""
+    return 1 << (number - 1).bit_length()

@@ -5,8 +5,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from e5jax import packing
 from e5jax.config import Batch
-from e5jax.packing import Layout, deal, first_fit_decreasing, layout, pack
+from e5jax.packing import SHARED, Layout, calls, deal, first_fit_decreasing, layout, pack
 from e5jax.records import Ids
 from tests import tiny
 
@@ -103,3 +104,54 @@ def test_texts_of_full_length_fit(slots):
     batch = pack(full, Layout(chunks=3, rows=4, width=WIDTH, texts_a_row=slots, shards=2, passages=2))
     assert np.all(batch.segments == 1)
     assert tiny.unpack(batch) == full
+
+
+texts = st.lists(st.lists(st.integers(3, 5), min_size=1, max_size=40), max_size=60)
+
+
+def unpacked(call: packing.Call) -> dict[int, list[int]]:
+    """What the model sees of each text: the tokens of its segment behind those that are shared, at their positions."""
+    tokens, segments, positions, ends = call.rows
+    found = {}
+    for text, place in zip(call.texts.tolist(), call.slots.tolist(), strict=True):
+        row, slot = divmod(place, ends.shape[1])
+        own = (segments[row] == slot + 1) | (segments[row] == SHARED)
+        assert ends[row, slot] == np.flatnonzero(own)[-1]
+        assert positions[row][own].tolist() == list(range(own.sum()))
+        found[text] = tokens[row][own].tolist()
+    return found
+
+
+@given(texts, st.integers(0, 40), st.sampled_from([8, 64]), st.integers(1, 3), st.sampled_from([None, 50]))
+def test_every_text_is_in_one_call_whole_and_behind_what_all_share(found, same, row, devices, window):
+    found = [[9] * same + text for text in found]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(packing, "ROW", row)
+        patch.setattr(packing, "SHORTEST_SHARED", 4)
+        all_calls = list(calls(found, 80, 4 * row, devices, window))
+    assert sum(len(call.texts) for call in all_calls) == len(found)
+    assert {text: ids for call in all_calls for text, ids in unpacked(call).items()} == dict(enumerate(found))
+    for call in all_calls:
+        tokens, _, _, ends = call.rows
+        assert len(tokens) % devices == 0
+        assert tokens.shape[1] <= 80
+        assert np.sum(ends >= 0) == len(call.texts)
+        assert (call.rows.segments[:, : call.shared] == SHARED).all()
+        assert not (call.rows.segments[:, call.shared :] == SHARED).any()
+        assert window is None or not call.shared or tokens.shape[1] <= window
+
+
+def test_short_texts_behind_a_long_start_take_a_few_rows_of_one_shape():
+    found = [[9] * 40 + [3 + number % 50, 2] for number in range(1_000)]
+    shapes = [(call.rows.tokens.shape, call.shared) for call in calls(found, 512, 2_048, 1, None)]
+    assert shapes == [((4, 512), 32)] * 5 + [((1, 512), 32)]  # 47 texts of 10 tokens in a row, where 12 were alone
+    assert [call.shared for call in calls(found[:1], 512, 2_048, 1, None)] == [0]
+    long = [[9] * 40 + [3 + number] * 300 for number in range(9)]  # one a row, with or without its start
+    assert {call.shared for call in calls(long, 512, 2_048, 1, None)} == {0}
+
+
+def test_shorter_texts_fill_what_longer_ones_leave():
+    lengths = [700, 600, *[100] * 40]
+    found = [[number] * length for number, length in enumerate(lengths)]
+    shapes = [call.rows.tokens.shape for call in calls(found, 4_096, 2_048, 1, None)]
+    assert shapes == [(2, 1_024), (4, 512), (4, 512)]  # 3 and 4 of the short ones went along; 33 are left for 7 rows

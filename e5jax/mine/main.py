@@ -11,6 +11,7 @@ from jaxtyping import Float, Int
 from tqdm import tqdm
 
 from e5jax.embedder import Embedder
+from e5jax.encode.shards import Shards, TextEmbedder, embed, model_identity, rows
 from e5jax.errors import ConfigError
 from e5jax.mesh import open_cpu
 from e5jax.mine.corpus import Corpus, digest_of, key, write_corpus
@@ -19,7 +20,6 @@ from e5jax.mine.report import Tally, table
 from e5jax.mine.rules import Scored, choose
 from e5jax.mine.settings import Mining
 from e5jax.mine.teacher import Teacher
-from e5jax.mine.vectors import Shards, TextEmbedder, embed, model_identity, rows
 from e5jax.model import hf
 from e5jax.search import PASS, top_k
 from e5jax.tokens import query_text
@@ -74,7 +74,7 @@ def _embed(embedder: TextEmbedder, identity: str, examples: Examples, texts: Cor
     asked = [query_text(asked.query, asked.instruction if rules.instruction is None else rules.instruction) for asked in examples]
 
     def vectors(name: str, of: Corpus | list[str], fingerprint: str) -> Shards:
-        return embed(embedder, of, f"{identity} {fingerprint}", folder / name, rules.shard)
+        return embed(embedder.encode, of, len(of), f"{identity} {fingerprint}", folder / name, rules.shard)
 
     return Given(
         vectors("corpus", texts, texts.fingerprint),

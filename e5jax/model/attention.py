@@ -31,6 +31,7 @@ class Attention(nnx.Module):
         segments: Int[Array, "n t"],
         turn: tuple[Float[Array, "n t half"], Float[Array, "n t half"]],
         seed: UInt32[Array, ""] | None,
+        shared: int = 0,
     ) -> Float[Array, "n t d"]:
         def split(y: Array, heads: int) -> Array:
             return jax.lax.reshape(y, (*y.shape[:2], heads, self.spec.head_size), out_sharding=HEADS)
@@ -39,7 +40,7 @@ class Attention(nnx.Module):
         k = checkpoint_name(rotate(split(self.k(x, seed), self.spec.kv_heads), *turn), "k")
         v = checkpoint_name(split(self.v(x, seed), self.spec.kv_heads), "v")
         with jax.named_scope("kernel"):
-            mixed = attend(q, k, v, segments, self.spec.window, self.kernel)
+            mixed = attend(q, k, v, segments, self.spec.window, self.kernel, shared)
         flat = jax.lax.reshape(
             mixed, (*x.shape[:2], mixed.shape[2] * mixed.shape[3]), out_sharding=PartitionSpec(BATCH, None, "tensor")
         )

@@ -2,19 +2,25 @@
 
 The forward pass and its gradient follow FlashAttention-2 (arXiv 2307.08691). Rows and query blocks are taken one after
 the other, so that all of a block stays in a CPU's cache; the query heads that share a key head are one product. A query
-block visits the key blocks from the first that holds anything of its texts, or of its window, to its own, and no other.
+block visits the key blocks from the first that holds anything of its texts, or of its window, to its own, and those of
+the tokens that all texts of a row share, and no other.
 """
 
+from collections.abc import Callable
 from functools import partial
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 import jax
 import jax.numpy as jnp
 from jax.ad_checkpoint import checkpoint_name
 from jaxtyping import Array, Float, Int
 
+from e5jax.packing import SHARED
+
 HIDDEN = -1e30  # score of a key that is not seen; finite, so that a block with nothing in sight gives no NaN
 BEYOND = jnp.iinfo(jnp.int32).max  # segment of what fills a row up to whole blocks
+
+Found = TypeVar("Found")
 
 
 class Tiles(NamedTuple):
@@ -22,6 +28,7 @@ class Tiles(NamedTuple):
 
     block: int  # tokens
     window: int | None
+    shared: int  # key blocks at the start of a row that hold tokens which every text sees
 
 
 class Queries(NamedTuple):
@@ -47,10 +54,12 @@ def attend(
     v: Float[Array, "n t k e"],
     segments: Int[Array, "n t"],
     window: int | None,
+    shared: int = 0,
 ) -> Float[Array, "n t h e"]:
     """Softmax attention on one device; any length. Scores, statistics and sums are float32."""
     length = q.shape[1]
-    tiles = Tiles(_block(length), window)
+    block = _block(length)
+    tiles = Tiles(block, window, -(-shared // block))
     fill = (0, -length % tiles.block)
     q, k, v = (jnp.pad(x, ((0, 0), fill, (0, 0), (0, 0))) for x in (q, k, v))
     segments = jnp.pad(segments, ((0, 0), fill), constant_values=BEYOND)
@@ -99,7 +108,7 @@ def _forward_row(tiles: Tiles, q: Array, k: Array, v: Array, segments: Array) ->
 
         shape = block.q.shape
         start = jnp.full(shape[:-1], HIDDEN), jnp.zeros(shape[:-1]), jnp.zeros(shape)
-        top, total, out = jax.lax.fori_loop(block.first, block.number + 1, key_block, start)
+        top, total, out = _visit(tiles, block, key_block, start)
         return None, ((out / total[..., None]).astype(q.dtype), top + jnp.log(total))
 
     _, (out, normaliser) = jax.lax.scan(query_block, None, queries)
@@ -129,7 +138,7 @@ def _backward_row(
             return for_q + _product("kqc,kce->kqe", of_scores, key.k), for_k, for_v
 
         start = (jnp.zeros(block.q.shape), *sums)
-        for_q, for_k, for_v = jax.lax.fori_loop(block.first, block.number + 1, key_block, start)
+        for_q, for_k, for_v = _visit(tiles, block, key_block, start)
         return (for_k, for_v), for_q.astype(q.dtype)
 
     start = (jnp.zeros(keys.k.shape), jnp.zeros(keys.v.shape))
@@ -159,6 +168,20 @@ def _join_queries(x: Array, shape: tuple[int, ...]) -> Array:
     return x.reshape(blocks, heads, shape[1] // heads, -1, e).transpose(0, 3, 1, 2, 4).reshape(shape)
 
 
+def _visit(tiles: Tiles, block: Queries, key_block: Callable[[Array, Found], Found], start: Found) -> Found:
+    """Calls `key_block` with every key block that the query block needs, and what the call before it found."""
+    if not tiles.shared:
+        return jax.lax.fori_loop(block.first, block.number + 1, key_block, start)
+    # Between those that are shared and the first of the block's own texts there may be others.
+    shared = jnp.minimum(tiles.shared, block.number + 1)
+    skipped = jnp.maximum(block.first, tiles.shared) - shared
+
+    def shifted(i: Array, found: Found) -> Found:
+        return key_block(jnp.where(i < shared, i, i + skipped), found)
+
+    return jax.lax.fori_loop(0, jnp.maximum(shared, block.number + 1 - skipped), shifted, start)
+
+
 def _first(tiles: Tiles, segments: Int[Array, "c t"]) -> Int[Array, " c"]:
     """The first key block whose range of segments meets that of the query block, and that the window reaches."""
     # Padding follows a row's texts, so it counts as a late segment: ranges of numbers then stay tight.
@@ -176,7 +199,10 @@ def _scores(tiles: Tiles, block: Queries, key: Keys, j: Array) -> Float[Array, "
     scores = _product("kqe,kce->kqc", block.q, key.k) * block.q.shape[-1] ** -0.5
     here = jnp.arange(tiles.block)
     distance = (block.number - j) * tiles.block + here[:, None] - here[None, :]
-    seen = (distance >= 0) & (block.segments[:, None] == key.segments[None, :])
+    same = block.segments[:, None] == key.segments[None, :]
+    if tiles.shared:
+        same |= (key.segments == SHARED)[None, :]
+    seen = (distance >= 0) & same
     if tiles.window is not None:
         seen &= distance < tiles.window
     heads = scores.reshape(scores.shape[0], -1, tiles.block, tiles.block)

@@ -67,9 +67,10 @@ class Layer(nnx.Module):
         segments: Int[Array, "n t"],
         turn: tuple[Float[Array, "n t half"], Float[Array, "n t half"]],
         seed: UInt32[Array, ""] | None,
+        shared: int = 0,
     ) -> Float[Array, "n t d"]:
         with jax.named_scope("attention"):
-            x = x + self.attention(self.attention_norm(x), segments, turn, seed)
+            x = x + self.attention(self.attention_norm(x), segments, turn, seed, shared)
         with jax.named_scope("ff"):
             return x + self.ff(self.ff_norm(x), seed)
 
@@ -95,8 +96,12 @@ class Decoder(nnx.Module):
         segments: Int[Array, "n t"],
         positions: Int[Array, "n t"],
         seeds: UInt32[Array, " l"] | None = None,
+        shared: int = 0,
     ) -> Float[Array, "n t d"]:
-        """Final hidden states after the last norm. `seeds`, one a layer, switch LoRA dropout on."""
+        """Final hidden states after the last norm. `seeds`, one a layer, switch LoRA dropout on.
+
+        The first `shared` tokens of a row, of segment SHARED, are the start of all its texts.
+        """
         with jax.named_scope("embed"):
             table = gather_fsdp(self.embedding[...])
             each = (jax.typeof(table).sharding.spec, PartitionSpec(BATCH, None))
@@ -106,7 +111,7 @@ class Decoder(nnx.Module):
 
         @partial(jax.checkpoint, policy=keep(self.remat))
         def run(x: Array, state: nnx.State, seed: Array | None) -> Array:
-            return nnx.merge(graph, state)(x, segments, turn, seed)
+            return nnx.merge(graph, state)(x, segments, turn, seed, shared)
 
         def one_layer(x: Array, layer: tuple[nnx.State, Array | None]) -> tuple[Array, None]:
             return run(checkpoint_name(x, "x"), *layer), None

@@ -5,6 +5,7 @@ on CPUs; `cudnn` is NVIDIA's fused kernel; `splash` is Pallas' for TPUs. Rows ar
 segment, with an optional sliding window.
 """
 
+from functools import partial
 from typing import Literal
 
 import jax
@@ -15,6 +16,7 @@ from jaxtyping import Array, Bool, Float, Int
 from e5jax.config import Kernel
 from e5jax.mesh import BATCH
 from e5jax.model import blockwise, splash
+from e5jax.packing import SHARED
 
 Concrete = Literal["xla", "blockwise", "cudnn", "splash"]
 HEADS = PartitionSpec(BATCH, None, "tensor", None)
@@ -41,16 +43,22 @@ def attend(
     segments: Int[Array, "n t"],
     window: int | None,
     kernel: Concrete,
+    shared: int = 0,
 ) -> Float[Array, "n t h e"]:
     """Softmax attention, scores in float32. A token sees its own segment up to itself, `window` tokens at most.
 
-    Rows are spread over `data` and `fsdp`, heads over `tensor`, and every device attends with what it has.
+    The first `shared` tokens of a row, of segment SHARED, are seen by every segment; `splash` knows no such thing. Rows are
+    spread over `data` and `fsdp`, heads over `tensor`, and every device attends with what it has.
     """
     if kernel == "xla":
         if k.shape[2] == 1:  # `tensor` is 1 then; jax's grouping of heads would expect its name on the single head
             q, k, v = (reshard(x, PartitionSpec(BATCH, None, None, None)) for x in (q, k, v))
-        return reshard(jax.nn.dot_product_attention(q, k, v, mask=visible(segments, window), implementation="xla"), HEADS)
-    local = {"blockwise": blockwise.attend, "cudnn": _cudnn, "splash": splash.attend}[kernel]
+        return reshard(jax.nn.dot_product_attention(q, k, v, mask=visible(segments, window, shared), implementation="xla"), HEADS)
+    if kernel == "splash":
+        assert not shared, "there are segments in it, and nothing that is in all of them"
+        local = splash.attend
+    else:
+        local = partial({"blockwise": blockwise.attend, "cudnn": _cudnn}[kernel], shared=shared)
     # Kernels know nothing of meshes, and custom calls cannot be partitioned: each device runs one on its rows and heads.
     # Pallas does not say over which axes its results vary, hence no check of that.
     return jax.shard_map(
@@ -61,8 +69,8 @@ def attend(
     )(q, k, v, segments)
 
 
-def visible(segments: Int[Array, "n t"], window: int | None) -> Bool[Array, "n 1 t t"]:
-    """Which key each query token sees: its own text, not the future, and within the window.
+def visible(segments: Int[Array, "n t"], window: int | None, shared: int = 0) -> Bool[Array, "n 1 t t"]:
+    """Which key each query token sees: its own text and what is shared, not the future, and within the window.
 
     The window counts as in transformers' Mistral: a token sees itself and the window - 1 tokens before it.
     Padding (segment 0) sees padding, so that no row of the softmax is empty.
@@ -72,12 +80,15 @@ def visible(segments: Int[Array, "n t"], window: int | None) -> Bool[Array, "n 1
     allowed = distance >= 0
     if window is not None:
         allowed &= distance < window
-    return (allowed[None] & (segments[:, :, None] == segments[:, None, :]))[:, None]
+    same = segments[:, :, None] == segments[:, None, :]
+    if shared:
+        same |= (segments == SHARED)[:, None, :]
+    return (allowed[None] & same)[:, None]
 
 
-def _cudnn(q: Array, k: Array, v: Array, segments: Array, window: int | None) -> Array:
+def _cudnn(q: Array, k: Array, v: Array, segments: Array, window: int | None, shared: int) -> Array:
     """Half precision and an even length only. The mask becomes a bias: memory is quadratic in the row, once for all heads.
 
     Tests lower it for CUDA; it has not run on a GPU yet.
     """
-    return jax.nn.dot_product_attention(q, k, v, mask=visible(segments, window), implementation="cudnn")
+    return jax.nn.dot_product_attention(q, k, v, mask=visible(segments, window, shared), implementation="cudnn")

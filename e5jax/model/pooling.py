@@ -9,15 +9,20 @@ from e5jax.config import Pooling
 
 
 def pool(
-    hidden: Float[Array, "n t d"], segments: Int[Array, "n t"], ends: Int[Array, "n s"], pooling: Pooling
+    hidden: Float[Array, "n t d"], segments: Int[Array, "n t"], ends: Int[Array, "n s"], pooling: Pooling, shared: int = 0
 ) -> Float[Array, "n s d"]:
-    """`last`: the state at each text's last token (EOS). `mean`: the average over its tokens. Absent texts give zero."""
+    """`last`: the state at each text's last token (EOS). `mean`: the average over its tokens. Absent texts give zero.
+
+    The first `shared` tokens of a row belong to every text.
+    """
     hidden = hidden.astype(jnp.float32)
     if pooling == "last":
         place = jnp.arange(hidden.shape[1])[None, None] == ends[:, :, None]
         share = place.astype(jnp.float32)
     else:
         place = segments[:, None, :] == jnp.arange(1, ends.shape[1] + 1)[None, :, None]
+        if shared:
+            place |= (ends >= 0)[:, :, None] & (jnp.arange(hidden.shape[1]) < shared)[None, None]
         # The 1 is for absent texts: 0 / 0 is whatever the compiler makes of it.
         share = place / jnp.maximum(jnp.sum(place, axis=-1, keepdims=True), 1)
     return unit(checkpoint_name(jnp.einsum("nst,ntd->nsd", share, hidden), "pooled"))

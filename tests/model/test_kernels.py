@@ -17,6 +17,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from e5jax.mesh import BATCH
 from e5jax.model import splash
 from e5jax.model.kernels import HEADS, attend, choose
+from e5jax.packing import SHARED
 from tests import tiny
 
 ROOT = Path(__file__).parents[2]
@@ -39,12 +40,12 @@ def tensors(segments: np.ndarray, heads: int, kv_heads: int, size: int, dtype: s
     return [random.standard_normal((*segments.shape, count, size)).astype(dtype) for count in (heads, kv_heads, kv_heads, heads)]
 
 
-def run(kernel, arrays: list[np.ndarray], segments: np.ndarray, window: int | None, on: Mesh) -> list[np.ndarray]:
+def run(kernel, arrays: list[np.ndarray], segments: np.ndarray, window: int | None, on: Mesh, shared: int = 0) -> list[np.ndarray]:
     """Output and the gradients of q, k, v; `kernel` is a name, or a function of one device."""
 
     def objective(q, k, v, slope, segments):
         if isinstance(kernel, str):
-            out = attend(q, k, v, segments, window, kernel)
+            out = attend(q, k, v, segments, window, kernel, shared)
         else:
             local = partial(kernel, window=window)
             specs = (HEADS, HEADS, HEADS, PartitionSpec(BATCH, None))
@@ -98,6 +99,31 @@ def test_xla_equals_a_softmax_written_out():
         seen = [s for s in range(max(t - 2, 0), t + 1) if segments[n, s] == segments[n, t]]
         weights = np.exp([q[n, t, h] @ k[n, s, h // 2] / np.sqrt(8) for s in seen])
         assert np.abs(weights @ v[n, seen, h // 2] / weights.sum() - found[n, t, h]).max() <= 1e-5
+
+
+def with_shared(segments: np.ndarray, shared: int) -> np.ndarray:
+    """The same rows, longer: with tokens before them that all texts see."""
+    return np.concatenate([np.full((len(segments), shared), SHARED, np.int32), segments], axis=1)
+
+
+@pytest.mark.parametrize("kernel", ["xla", "blockwise"])
+def test_what_a_row_shares_is_seen_by_each_of_its_texts_as_if_it_were_its_own(kernel):
+    shared, segments = 5, packed(2, 40, 9)
+    arrays = tensors(with_shared(segments, shared), 4, 2, 8)
+    found = run(kernel, arrays, with_shared(segments, shared), None, tiny.mesh(1, 1, 1), shared)[0]
+    for row, text in {(row, text) for row, texts in enumerate(segments) for text in texts if text}:
+        own = np.concatenate([np.arange(shared), shared + np.flatnonzero(segments[row] == text)])
+        alone = run("xla", [x[row : row + 1, own] for x in arrays], np.ones((1, len(own)), np.int32), None, tiny.mesh(1, 1, 1))[0]
+        assert relative(found[row, own], alone[0]) <= 1e-6
+
+
+@pytest.mark.parametrize(("shared", "length", "window"), [(1, 40, None), (32, 100, None), (40, 200, 260), (70, 300, None)])
+def test_blockwise_with_something_shared_equals_xla_in_value_and_gradient(shared, length, window):
+    segments = with_shared(packed(2, length, 12), shared)
+    arrays = tensors(segments, 4, 2, 8)
+    wanted, found = (run(kernel, arrays, segments, window, tiny.mesh(1, 1, 1), shared) for kernel in ("xla", "blockwise"))
+    for a, b in zip(found, wanted, strict=True):
+        assert relative(a, b) <= 1e-5
 
 
 @pytest.mark.parametrize("window", [None, 20])

@@ -71,3 +71,17 @@ def test_zero_has_no_direction_and_a_finite_gradient():
 def test_length_does_not_matter(size):
     vector = np.random.default_rng(0).standard_normal(7)
     assert np.allclose(unit(jnp.asarray(size * vector, jnp.float32)), vector / np.linalg.norm(vector), atol=1e-6)
+
+
+@pytest.mark.parametrize("pooling", ["last", "mean"])
+def test_what_a_row_shares_belongs_to_each_of_its_texts(packed, pooling):
+    hidden, segments, ends = packed
+    first = np.random.default_rng(1).standard_normal((len(LENGTHS), 2, HIDDEN)).astype(np.float32)
+    wide = np.concatenate([first, hidden], axis=1), np.pad(segments, ((0, 0), (2, 0)), constant_values=-1)
+    found = np.asarray(pool(*map(jnp.asarray, (*wide, np.where(ends >= 0, ends + 2, -1))), pooling, 2))
+    for row, lengths in enumerate(LENGTHS):
+        for number in range(MOST):
+            own = np.concatenate([first[row], hidden[row][segments[row] == number + 1]]).astype(np.float64)
+            vector = own[-1] if pooling == "last" else own.mean(axis=0)
+            wanted = vector / np.linalg.norm(vector) if number < len(lengths) else 0 * vector
+            np.testing.assert_allclose(found[row, number], wanted, atol=1e-6)

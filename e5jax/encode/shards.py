@@ -1,7 +1,8 @@
 """Texts into shards of vectors on disk. A shard is there whole or not at all, and one that is there is not made again."""
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from itertools import islice
 from pathlib import Path
 from typing import Protocol
 
@@ -16,28 +17,36 @@ Shards = list[Float[np.ndarray, "p d"]]
 
 
 class TextEmbedder(Protocol):
-    """What mining needs of `e5jax.Embedder`."""
+    """What is needed of `e5jax.Embedder`."""
 
     def encode(self, texts: Sequence[str]) -> Float[np.ndarray, "b d"]: ...
 
 
-def embed(embedder: TextEmbedder, texts: Sequence[str], identity: str, place: Path, shard: int) -> Shards:
-    """The vectors of all texts, read from disk as they are used: one array of `shard` rows after the other.
+def embed(
+    encode: Callable[[Sequence[str]], np.ndarray], texts: Iterable[str], count: int, identity: str, place: Path, shard: int
+) -> Shards:
+    """The vectors of `count` texts, read from disk as they are used: one array of `shard` rows after the other.
 
     `identity` says all that they depend on. It becomes part of the name of their folder, which starts with `place`: what
     another model or other texts left there is not mistaken for them.
     """
     name = place.name
     place = place.with_name(f"{name}-{hashlib.sha256(f'{identity} {shard}'.encode()).hexdigest()[:16]}")
-    files = [place / f"{number:06}.npy" for number in range(-(-len(texts) // shard))]
-    with tqdm(total=len(texts), unit="text", desc=f"encode {name}", disable=None) as bar:
-        for number, file in enumerate(files):
-            start, stop = number * shard, min((number + 1) * shard, len(texts))
+    files = [place / f"{number:06}.npy" for number in range(-(-count // shard))]
+    with tqdm(total=count, unit="text", desc=f"encode {name.lstrip('.')}", disable=None) as bar:
+        for file, some in zip(files, _blocks(texts, shard), strict=True):
             if not file.exists():
                 with complete(file) as temporary:
-                    np.save(temporary, embedder.encode(texts[start:stop]))
-            bar.update(stop - start)
+                    np.save(temporary, encode(some))
+            bar.update(len(some))
     return [np.load(file, mmap_mode="r") for file in files]
+
+
+def _blocks(texts: Iterable[str], size: int) -> Iterator[list[str]]:
+    """Some texts at a time."""
+    rest = iter(texts)
+    while some := list(islice(rest, size)):
+        yield some
 
 
 def rows(shards: Shards, places: Int[np.ndarray, " n"]) -> Float[np.ndarray, "n d"]:

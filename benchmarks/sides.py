@@ -1,0 +1,68 @@
+"""Two sides of a comparison, each in a process of its own, that take turns: for scripts beside this one."""
+
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from typing import Any
+
+
+def serve(worker: Any) -> None:
+    """Answers commands, one JSON line each, with the worker's methods; its `facts` come first."""
+    answers = os.fdopen(os.dup(1), "w")
+    os.dup2(2, 1)  # what libraries print must not get between the answers
+    print(json.dumps(worker.facts()), file=answers, flush=True)
+    for line in sys.stdin:
+        command = json.loads(line)
+        print(json.dumps(getattr(worker, command.pop("do"))(command)), file=answers, flush=True)
+
+
+class Side:
+    """A worker process: a script that calls `serve` when it gets `--worker=NAME`."""
+
+    def __init__(self, script: str, name: str, settings: Sequence[str]):
+        environment = {
+            **os.environ,
+            "GLIBC_TUNABLES": "glibc.malloc.hugetlb=1",
+            "JAX_PLATFORMS": "cpu",
+            "HF_HUB_OFFLINE": "1",
+            "TOKENIZERS_PARALLELISM": "false",
+        }
+        self.process = subprocess.Popen(
+            [sys.executable, script, f"--worker={name}", *settings],
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment,
+        )  # fmt: skip
+        self.facts = self._read()
+
+    def _read(self) -> dict:
+        line = self.process.stdout.readline()
+        if not line:
+            raise SystemExit(f"a worker ended with {self.process.wait()}; its error is above")
+        return json.loads(line)
+
+    def __call__(self, do: str, **command: Any) -> dict:
+        self.process.stdin.write(json.dumps({"do": do, **command}) + "\n")
+        self.process.stdin.flush()
+        return self._read()
+
+
+def product_rates(shapes: dict[str, tuple[int, int, int]]) -> dict[str, float]:
+    """GFLOP/s of float32 products of these shapes (m, k, n), in JAX."""
+    import jax
+    import jax.numpy as jnp
+
+    def seconds(m: int, k: int, n: int) -> float:
+        a, b, product = jnp.ones((m, k)), jnp.ones((k, n)), jax.jit(jnp.matmul)
+        product(a, b).block_until_ready()
+        repeats = 2 + int(2e10 / (2 * m * k * n))
+        times = []
+        for _ in range(3):
+            start = time.perf_counter()
+            for _ in range(repeats):
+                product(a, b).block_until_ready()
+            times.append((time.perf_counter() - start) / repeats)
+        return min(times)
+
+    return {name: 2e-9 * m * k * n / seconds(m, k, n) for name, (m, k, n) in shapes.items()}

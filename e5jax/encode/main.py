@@ -1,0 +1,66 @@
+"""`e5jax encode`: a file of texts into a file of vectors, in the same order. A killed run goes on where its shards end."""
+
+import glob
+import shutil
+from functools import partial
+from pathlib import Path
+from typing import NamedTuple
+
+from e5jax.embedder import Embedder
+from e5jax.encode.output import check_output, write
+from e5jax.encode.shards import embed, model_identity
+from e5jax.encode.texts import Texts
+from e5jax.errors import ConfigError
+from e5jax.mesh import open_cpu
+from e5jax.model import hf
+from e5jax.workdir import complete
+
+
+class Options(NamedTuple):
+    """How to encode."""
+
+    field: str = "text"  # of JSONL and Parquet
+    instruction: str | None = None  # the bare task of queries
+    prompt: str | None = None  # instead: one that the folder names
+    compute: str | None = None  # dtype of weights and compute; None: the folder's
+    dtype: str = "float32"  # of the vectors that are written
+    dimensions: int | None = None  # leading ones that are kept, of length 1 again
+    limit: int | None = None  # tokens of a text; None: the folder's
+    shard: int = 16_384  # texts encoded between two savings
+
+
+def main(model: str, source: Path, output: Path, options: Options) -> int:
+    """Encodes with a folder's or hub id's model and says what came of it."""
+    check_output(output, options.dtype)
+    texts = Texts(source, options.field)
+    open_cpu([])
+    folder = hf.locate(model)
+    embedder = Embedder.from_pretrained(folder, options.compute, options.limit)
+    encode_file(embedder, model_identity(folder), texts, output, options)
+    print(f"encode: {texts.count:,} texts, {options.dimensions or embedder.dimension} dimensions, {options.dtype}, in {output}")
+    return 0
+
+
+def encode_file(embedder: Embedder, identity: str, texts: Texts, output: Path, options: Options) -> None:
+    """Writes `output`, whole or not at all; what is done so far lies beside it until then."""
+    prefix = _prompt(embedder, options.prompt)
+    if options.dimensions is not None and not 1 <= options.dimensions <= embedder.dimension:
+        raise ConfigError(f"--dimensions={options.dimensions}: the model has {embedder.dimension}")
+    encode = partial(embedder.encode, instruction=options.instruction, dimensions=options.dimensions)
+    place = output.with_name(f".{output.name}.parts")
+    depends = f"{identity} {texts.fingerprint} {options._replace(dtype='', shard=0)} {prefix!r}"
+    shards = embed(encode, (prefix + row.text for row in texts), texts.count, depends, place, options.shard)
+    ids = (row.id for row in texts) if texts.named else None
+    with complete(output) as temporary:
+        write(temporary, iter(shards), (texts.count, shards[0].shape[1]), options.dtype, ids)
+    del shards
+    for left in output.parent.glob(f"{glob.escape(place.name)}-*"):
+        shutil.rmtree(left)
+
+
+def _prompt(embedder: Embedder, name: str | None) -> str:
+    if name is None:
+        return ""
+    if name not in embedder.settings.prompts:
+        raise ConfigError(f"--prompt={name}: the folder has {', '.join(embedder.settings.prompts) or 'none'}")
+    return embedder.settings.prompts[name]

@@ -1,0 +1,42 @@
+"""Parquet in and out, some rows at a time."""
+
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow
+import pyarrow.parquet as pq
+
+from e5jax.errors import ConfigError
+
+ROWS = 1_024
+
+
+def records(path: Path, names: Sequence[str]) -> Iterator[dict[str, Any]]:
+    """Each row, of the columns that the file has. Raises ConfigError where the file is damaged."""
+    try:
+        with pq.ParquetFile(path) as opened:
+            wanted = [name for name in dict.fromkeys(names) if name in opened.schema_arrow.names]
+            for batch in opened.iter_batches(ROWS, columns=wanted):
+                yield from batch.to_pylist()
+    except (pyarrow.ArrowException, OSError) as error:  # Arrow reports damaged pages as OSError
+        raise ConfigError(f"{path}: Parquet data is damaged: {str(error).splitlines()[0]}") from error
+
+
+def write(path: Path, blocks: Iterable[np.ndarray], ids: Iterable[str] | None) -> None:
+    """A column `vector` of lists of fixed size, and `id` where there are any; a row group for each block."""
+    names, writer = iter(ids or ()), None
+    try:
+        for block in blocks:
+            flat = pyarrow.array(np.ascontiguousarray(block).reshape(-1))
+            columns = {"vector": pyarrow.FixedSizeListArray.from_arrays(flat, block.shape[1])}
+            if ids is not None:
+                columns = {"id": pyarrow.array(list(islice(names, len(block))), pyarrow.string())} | columns
+            table = pyarrow.table(columns)
+            writer = writer or pq.ParquetWriter(path, table.schema, compression="none")
+            writer.write_table(table)
+    finally:
+        if writer is not None:
+            writer.close()
