@@ -5,8 +5,11 @@ Pure functions of the time that is passed in: the session waits on them, tests r
 
 import math
 
-BURST = 0.1  # seconds' worth of a bucket: more would come out at once after a pause
-CUT = 0.96  # of the rate, when the endpoint says that it was too much
+BURST = 0.05  # seconds' worth of a bucket: more would come out at once after a pause
+CUT = 0.96  # of the rate, when the endpoint says that it was too much; deeper when it refuses many requests,
+DEEPEST = 0.7  # by the share that it refuses, down to this, of
+ENOUGH = 10  # requests or more: fewer are no evidence, as a refusal may come by chance
+FADE = 0.5  # what evidence is worth after each cut that it led to
 GROWTH = 2.5e-5  # the rate grows by exp(GROWTH · seconds²) since the last cut: back in 40 s, tenfold in 5 minutes,
 STEADY = 4e-6  # and no faster than exp(STEADY · requests²): a refusal in a hundred, however few there are a minute
 SHORTEST = 1e-6  # seconds that are worth waiting
@@ -41,9 +44,10 @@ class Limiter:
         self._tokens = Bucket(tokens_a_minute / 60 or math.inf)
         self._tokens_most = self._tokens.rate
         self.paused_until = -math.inf
-        self._cut_at = self._paused = 0.0  # since when, and how much of it was pause
-        self._base = math.inf  # the rate after the last cut
-        self._good = 0  # requests since then that were not refused
+        self._cut_at, self._good = 0.0, 0  # when the rate was cut last, and requests since then that were not refused
+        self._base = math.inf  # the rate then
+        self._sent = self._taken = 0.0  # the evidence: requests, and those neither refused nor broken; older ones count less
+        self._broken = 0  # in a row
         self._started = False
 
     @property
@@ -65,39 +69,49 @@ class Limiter:
         if wait > SHORTEST:
             return wait
         self._good += 1
+        self._sent += 1
+        self._taken += 1
         self._requests.take(1)
         self._tokens.take(tokens)
         return 0.0
 
     def answered(self, taken: int, used: int) -> None:
         """A reply arrived: what it did not use of the tokens it took goes back."""
+        self._broken = 0
         self._tokens.take(used - taken)
 
     def refused(self, now: float, sent: float, wait: float | None) -> None:
         """The endpoint said that this was too much. Requests that were on their way by the last cut say nothing new."""
+        self._taken -= 1
         if wait is not None:
             self.pause(now, wait)
-        if sent < self._cut_at:
-            return
-        self._good -= 1
-        measured = self._good / max(1.0, now - self._cut_at - self._paused)
-        self._base = max(LEAST, CUT * min(self.rate, measured))
-        self._cut_at, self._good, self._paused = max(now, self.paused_until), 0, 0.0
-        self._grow(self._cut_at)
+        if sent >= self._cut_at:
+            self._cut(now, CUT)
 
     def broke(self, now: float) -> None:
-        """The endpoint failed: once it is back, nobody rushes to it."""
-        if math.isinf(self.rate) and self._good:
-            self._base = self._good / max(1.0, now - self._cut_at)
-            self._cut_at, self._good, self._paused = now, 0, 0.0
-            self._grow(now)
+        """The endpoint failed. Once it has done so again and again, nobody rushes to it when it is back."""
+        self._broken += 1
+        self._taken -= 1
+        if math.isinf(self.rate) and min(self._broken, self._taken) >= ENOUGH:
+            self._cut(now, 1.0)
+
+    def _cut(self, now: float, most: float) -> None:
+        """To `most` of the rate, or to as much of it as was taken. Without a rate, to what was taken a second."""
+        if self._sent >= ENOUGH:
+            if math.isinf(self.rate):
+                self._base = most * max(1, self._taken) / max(1.0, now - self._cut_at)
+            else:
+                self._base = self.rate * min(most, max(DEEPEST, self._taken / self._sent))
+            self._sent, self._taken = FADE * self._sent, FADE * self._taken
+        else:
+            self._base = most * self.rate
+        self._base = max(LEAST, self._base)
+        self._cut_at, self._good = max(now, self.paused_until), 0
+        self._grow(self._cut_at)
 
     def pause(self, now: float, wait: float) -> None:
         """Nobody sends anything for that long."""
-        until = now + wait
-        if until > self.paused_until:
-            self._paused += until - max(now, self.paused_until)
-            self.paused_until = until
+        self.paused_until = max(self.paused_until, now + wait)
 
     def _grow(self, now: float) -> None:
         scale = math.exp(min(GROWTH * max(0.0, now - self._cut_at) ** 2, STEADY * self._good**2, 50))

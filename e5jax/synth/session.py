@@ -27,6 +27,7 @@ from e5jax.synth.limiter import Limiter
 from e5jax.synth.request import Failure, Reply, Request, Session, Stop
 
 FIRST_WAIT, LONGEST_WAIT = 1.0, 60.0  # seconds between two tries, before jitter
+FIRST_SLOTS = 4  # requests on their way at the start; each answer makes room for one more, up to the concurrency
 DRAIN = 10.0  # seconds that replies on their way get when a session is stopped or closed
 EVERYTHING = 2**53  # of 64 random bits, floats keep as many
 
@@ -64,7 +65,8 @@ class Chat:
     def __init__(self, endpoint: Endpoint, budget: Budget, client: Client, journal: Journal, model_of: Callable[[str], str]):
         self._endpoint, self._budget, self._client, self._journal, self._model_of = endpoint, budget, client, journal, model_of
         self._limiter = Limiter(endpoint.requests_a_minute, endpoint.tokens_a_minute)
-        self._slots = asyncio.Semaphore(endpoint.concurrency)
+        self._open = min(FIRST_SLOTS, endpoint.concurrency)
+        self._slots = asyncio.Semaphore(self._open)
         self._turn = asyncio.Lock()
         self._tasks: dict[tuple[str, int], asyncio.Task[Reply | Failure]] = {}
         self._brake = Brake()
@@ -149,14 +151,14 @@ class Chat:
             await self._journal.write({"kind": "withdrawn", **key})
             raise
         if isinstance(answer, Reply):
-            self._trouble_since = None
+            self._heard()
             self._limiter.answered(taken, answer.prompt_tokens + answer.completion_tokens)
             await self._journal.write({"kind": "reply", **answer._asdict()})
             return answer
         fault = {"kind": "fault", **key, "fault": answer.fault, "detail": answer.detail}
         action = FAULTS[answer.fault].action
         if action == "drop":
-            self._trouble_since = None
+            self._heard()
             failure = Failure(request.id, request.attempt, answer.fault, answer.detail)
             await self._journal.write(fault, {"kind": "failure", **failure._asdict()})
             return failure
@@ -169,6 +171,13 @@ class Chat:
             self._limiter.pause(time.monotonic(), answer.wait or 0.0)
         await self._journal.write(fault)
         return answer
+
+    def _heard(self) -> None:
+        """An answer: the endpoint is there, and gets one more request at a time."""
+        self._trouble_since = None
+        if self._open < self._endpoint.concurrency:
+            self._open += 1
+            self._slots.release()
 
     async def _wait_turn(self, tokens: int) -> None:
         """Until the limiter lets one more go, first come first served. Raises Stop."""

@@ -17,4 +17,5 @@ def request(name: object, said: str = "", **changed: object) -> Request:
 
 
 def endpoint(url: str, **changed: object) -> Endpoint:
-    return Endpoint(**{"models": MODELS, "base_url": url, "key_variable": "E5JAX_TEST_KEY", "timeout": 20.0, **changed})
+    values = {"models": MODELS, "base_url": url, "key_variable": "E5JAX_TEST_KEY", "timeout": 20.0, "patience": 60.0}
+    return Endpoint(**{**values, **changed})

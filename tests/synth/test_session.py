@@ -76,6 +76,7 @@ def test_who_asks_may_be_cancelled_and_the_reply_is_kept(tmp_path):
 @pytest.mark.parametrize(("latency", "drain"), [(0.2, 10.0), (30.0, 0.2)])
 def test_a_stop_lets_arrive_what_arrives_soon_and_counts_the_rest(latency, drain, tmp_path, monkeypatch):
     monkeypatch.setattr("e5jax.synth.session.DRAIN", drain)
+    monkeypatch.setattr("e5jax.synth.session.FIRST_SLOTS", 8)
     monkeypatch.setattr("random.Random.expovariate", lambda *_: latency)
     path, workers = tmp_path / "journal.jsonl", 8
 
