@@ -230,8 +230,11 @@ def _mine(args: argparse.Namespace, _: list[str]) -> int:
 
 
 def _synth(args: argparse.Namespace, overrides: list[str]) -> int:
+    import gc
+
     from e5jax.synth.main import main as synth
 
+    gc.freeze()  # the libraries stay: looking them through again and again is a sixth of a run
     return synth(args.config, overrides, args.output or DEFAULT_RUNS / Path(args.config).stem, args.dry_run)
 
 

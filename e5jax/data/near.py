@@ -45,7 +45,8 @@ def sketch(text: Words) -> Sketch:
     if text.length < SHORT:
         return Sketch(text.key, np.zeros(0, np.uint32), None)
     parts = shingles(text.words)
-    (minhash,) = RMinHash.from_token_sets([list(parts)], BANDS * ROWS, SEED)
+    minhash = RMinHash(BANDS * ROWS, SEED)
+    minhash.update(list(parts))  # here: `from_token_sets` would hand the one text to a pool of threads
     return Sketch(text.key, hashes(parts), minhash)
 
 

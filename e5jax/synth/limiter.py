@@ -13,7 +13,7 @@ FADE = 0.5  # what evidence is worth after each cut that it led to
 GROWTH = 2.5e-5  # the rate grows by exp(GROWTH · seconds²) since the last cut: back in 40 s, tenfold in 5 minutes,
 STEADY = 4e-6  # and no faster than exp(STEADY · requests²): a refusal in a hundred, however few there are a minute
 SHORTEST = 1e-6  # seconds that are worth waiting
-LEAST = 1 / 60  # requests a second
+LEAST = 0.1  # requests a second
 
 
 class Bucket:
@@ -46,7 +46,7 @@ class Limiter:
         self.paused_until = -math.inf
         self._cut_at, self._good = 0.0, 0  # when the rate was cut last, and requests since then that were not refused
         self._base = math.inf  # the rate then
-        self._sent = self._taken = 0.0  # the evidence: requests, and those neither refused nor broken; older ones count less
+        self._sent = self._refused = 0.0  # the evidence: requests, and those that were refused; older ones count less
         self._broken = 0  # in a row
         self._started = False
 
@@ -70,7 +70,6 @@ class Limiter:
             return wait
         self._good += 1
         self._sent += 1
-        self._taken += 1
         self._requests.take(1)
         self._tokens.take(tokens)
         return 0.0
@@ -82,7 +81,7 @@ class Limiter:
 
     def refused(self, now: float, sent: float, wait: float | None) -> None:
         """The endpoint said that this was too much. Requests that were on their way by the last cut say nothing new."""
-        self._taken -= 1
+        self._refused += 1
         if wait is not None:
             self.pause(now, wait)
         if sent >= self._cut_at:
@@ -91,20 +90,18 @@ class Limiter:
     def broke(self, now: float) -> None:
         """The endpoint failed. Once it has done so again and again, nobody rushes to it when it is back."""
         self._broken += 1
-        self._taken -= 1
-        if math.isinf(self.rate) and min(self._broken, self._taken) >= ENOUGH:
+        if math.isinf(self.rate) and ENOUGH <= self._broken <= self._sent / 2:
             self._cut(now, 1.0)
 
     def _cut(self, now: float, most: float) -> None:
-        """To `most` of the rate, or to as much of it as was taken. Without a rate, to what was taken a second."""
+        """To `most` of the rate, or to the share that was taken. Without a rate, to what was taken a second."""
+        self._base = most * self.rate
         if self._sent >= ENOUGH:
             if math.isinf(self.rate):
-                self._base = most * max(1, self._taken) / max(1.0, now - self._cut_at)
+                self._base = most * max(1, self._sent - self._refused - self._broken) / max(1.0, now - self._cut_at)
             else:
-                self._base = self.rate * min(most, max(DEEPEST, self._taken / self._sent))
-            self._sent, self._taken = FADE * self._sent, FADE * self._taken
-        else:
-            self._base = most * self.rate
+                self._base = self.rate * min(most, max(DEEPEST, 1 - self._refused / self._sent))
+            self._sent, self._refused = FADE * self._sent, FADE * self._refused
         self._base = max(LEAST, self._base)
         self._cut_at, self._good = max(now, self.paused_until), 0
         self._grow(self._cut_at)

@@ -100,6 +100,27 @@ def test_a_stop_lets_arrive_what_arrives_soon_and_counts_the_rest(latency, drain
     assert totals["possibly_billed"]["in_flight_at_crash"] == workers - arrived
 
 
+def test_a_run_starts_with_four_requests_at_once_and_each_answer_makes_room_for_one_more(tmp_path, monkeypatch):
+    monkeypatch.setattr("e5jax.synth.session.DRAIN", 0.1)
+    answered, room = 10, 14
+
+    async def run():
+        async with serve(Demo(latency=0.001)) as (url, server), asyncio.timeout(30):
+            async with open_session(endpoint(url), Budget(), tmp_path / "journal.jsonl", 0) as session:
+                for i in range(answered):
+                    await session.complete(request(i))
+                monkeypatch.setattr("random.Random.expovariate", lambda *_: 30.0)
+                asking = [asyncio.create_task(session.complete(request(f"later-{i}"))) for i in range(60)]
+                while len(server.times) < answered + room:
+                    await asyncio.sleep(0.01)
+                await asyncio.sleep(0.2)
+                session.stop("seen")
+                await asyncio.gather(*asking, return_exceptions=True)
+            return len(server.times)
+
+    assert asyncio.run(run()) == answered + room
+
+
 @pytest.mark.parametrize(
     ("budget", "used"),
     [(Budget(requests=40), "requests"), (Budget(tokens=2_000), "tokens"), (Budget(money=0.003), "money")],
