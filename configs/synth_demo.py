@@ -9,8 +9,7 @@ Hardware   2 CPU cores, a minute
 `--config.endpoint.base_url`.
 """
 
-from e5jax.config import Endpoint, LanguageModel
-from e5jax.synth.config import Hints, Synth
+from e5jax.synth.config import Endpoint, Hints, LanguageModel, Synth
 from e5jax.synth.languages import table
 
 # The server repeats itself word for word where a prompt repeats itself, and similarity has no task that would tell prompts apart.

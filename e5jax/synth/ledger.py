@@ -4,8 +4,8 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
 
-from e5jax.config import Budget, LanguageModel
 from e5jax.errors import ConfigError
+from e5jax.synth.config import Budget, LanguageModel
 from e5jax.synth.faults import FAULTS
 
 

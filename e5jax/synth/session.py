@@ -13,11 +13,11 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from e5jax.config import Budget, Endpoint, LanguageModel
 from e5jax.synth import completion
 from e5jax.synth.batch import Batch
 from e5jax.synth.brake import Brake
 from e5jax.synth.client import Client
+from e5jax.synth.config import Budget, Endpoint, LanguageModel
 from e5jax.synth.demo.process import reachable
 from e5jax.synth.faults import FAULTS, Trouble
 from e5jax.synth.journal import Journal

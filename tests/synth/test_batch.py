@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from e5jax.config import Budget
 from e5jax.synth.batch import Batch
+from e5jax.synth.config import Budget
 from e5jax.synth.demo.server import Demo, serve
 from e5jax.synth.request import Failure, Reply, Stop
 from e5jax.synth.session import open_session

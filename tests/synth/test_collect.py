@@ -7,10 +7,9 @@ from random import Random
 
 import pytest
 
-from e5jax.config import Endpoint, LanguageModel
 from e5jax.records import Example, parse_example
 from e5jax.synth.answer import Halt
-from e5jax.synth.config import Checks, Families, Grounded, Judge, Synth, Tasks
+from e5jax.synth.config import Checks, Endpoint, Families, Grounded, Judge, LanguageModel, Synth, Tasks
 from e5jax.synth.families import BY_NAME, FAMILIES
 from e5jax.synth.faults import FAULTS
 from e5jax.synth.main import generate

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from e5jax.config import Budget, LanguageModel
 from e5jax.errors import ConfigError
+from e5jax.synth.config import Budget, LanguageModel
 from e5jax.synth.demo.server import Demo, serve
 from e5jax.synth.request import Reply, Stop
 from e5jax.synth.session import choose, open_session

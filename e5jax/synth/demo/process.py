@@ -7,8 +7,8 @@ import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
-from e5jax.config import Endpoint
 from e5jax.errors import RunError
+from e5jax.synth.config import Endpoint
 
 NAME = "demo"  # as base_url
 
