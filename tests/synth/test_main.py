@@ -1,5 +1,6 @@
 """The command against the demo endpoint, each in its own process as users run them."""
 
+import fcntl
 import json
 import os
 import re
@@ -7,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -17,6 +19,7 @@ from e5jax.records import parse_example
 from e5jax.synth.languages import table
 
 ROOT = Path(__file__).parents[2]
+CANARY = "sk-canary-0d4c81aa7be2946f"
 DEMO = ROOT / "configs/synth_demo.py"
 
 
@@ -110,3 +113,74 @@ def test_a_wrong_configuration_exits_3_and_writes_nothing(tmp_path, capsys):
     assert main(["synth", f"--config={DEMO}", f"--output={tmp_path / 'run'}", "--config.examples=0"]) == 3
     assert "config.examples=0" in capsys.readouterr().err
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("fault", ["key", "lock", "folder"])
+def test_what_keeps_a_run_from_starting_is_said_before_anything_is_written(fault, tmp_path, capsys, monkeypatch):
+    monkeypatch.delenv("OPENAI_API_KEY", raising=False)
+    monkeypatch.delenv("OPENAI_BASE_URL", raising=False)
+    output = tmp_path / "run"
+    said = {"key": "OPENAI_API_KEY holds no key", "lock": "another run is writing there", "folder": "choose another --output"}
+    command = ["synth", f"--config={ROOT / 'configs/synth_e5.py'}", f"--output={output}"]
+    if fault == "folder":
+        (tmp_path / "file").touch()
+        command[-1] = f"--output={tmp_path / 'file' / 'run'}"
+    if fault == "lock":
+        output.mkdir()
+    before = sorted(tmp_path.rglob("*"))
+    if fault != "key":
+        monkeypatch.setenv("OPENAI_API_KEY", CANARY)
+    with (tmp_path / ("run/journal.jsonl" if fault == "lock" else "other")).open("w") as journal:
+        fcntl.flock(journal, fcntl.LOCK_EX)
+        assert main(command) == 3
+        Path(journal.name).unlink()
+    assert said[fault] in capsys.readouterr().err
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_a_package_that_is_missing_is_named_with_its_extra():
+    without = "import sys; sys.modules['openai'] = None; from e5jax.__main__ import main; sys.exit(main(sys.argv[1:]))"
+    command = [sys.executable, "-c", without, "synth", f"--config={DEMO}", "--dry-run"]
+    process = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False, timeout=100)
+    assert process.returncode == 3
+    assert process.stderr == "e5jax: `e5jax synth` needs the package openai: pip install 'e5jax[synth]'\n"
+
+
+def test_no_command_line_and_no_process_that_a_run_starts_holds_the_key(tmp_path):
+    environment = {**os.environ, "OPENAI_API_KEY": CANARY, "TEAM": CANARY, "OPENAI_LOG": "debug"}
+    overrides = ("examples=12", "endpoint.key_variable=OPENAI_API_KEY", "endpoint.headers=('X-Team: $TEAM',)")
+    command = [sys.executable, "-X", "dev", "-W", "ignore", "-m", "e5jax", *words("demo", tmp_path / "run", *overrides)]
+    samples: Counter[int] = Counter()
+    with subprocess.Popen(command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT) as process:
+        while process.poll() is None:
+            for pid, parent in parents().items():
+                assert CANARY.encode() not in of_process(pid, "cmdline")
+                if parent == process.pid or parent in samples:
+                    samples[pid] += 1
+                    # Not at first sight: `uname`, which a library asks, is gone by then, and a fork has become another program.
+                    assert samples[pid] == 1 or CANARY.encode() not in of_process(pid, "environ")
+            time.sleep(0.05)
+        assert process.stdout is not None
+        said = process.stdout.read()
+    assert process.returncode == 0, said
+    assert max(samples.values()) > 1  # the demo endpoint
+    assert b"DEBUG" in said
+    assert CANARY.encode() not in said
+    assert not [path for path in tmp_path.rglob("*") if path.is_file() and CANARY.encode() in path.read_bytes()]
+
+
+def parents() -> dict[int, int]:
+    """The parent of every process on this machine."""
+    found = {}
+    for folder in Path("/proc").glob("[0-9]*"):
+        if stat := of_process(int(folder.name), "stat"):
+            found[int(folder.name)] = int(stat.rpartition(b")")[2].split()[1])
+    return found
+
+
+def of_process(pid: int, name: str) -> bytes:
+    """Nothing, once it is gone."""
+    try:
+        return Path(f"/proc/{pid}/{name}").read_bytes()
+    except OSError:
+        return b""
