@@ -93,6 +93,19 @@ def test_a_budget_of_requests_is_not_overrun(tmp_path):
     assert sum(server.billed.values()) <= 25
 
 
+def test_a_batch_that_cannot_be_kept_is_not_submitted(tmp_path):
+    (tmp_path / "batches").touch()  # where the folder would be
+
+    async def run():
+        async with serve(Demo()) as (url, server):
+            return await ask(tmp_path / "journal.jsonl", url, 5), server
+
+    (outcomes, totals), server = asyncio.run(run())
+    assert all(isinstance(outcome, Stop) for outcome in outcomes)
+    assert "make room" in str(outcomes[0])
+    assert server.batches.counts()["files"] == totals["requests"] == 0
+
+
 def test_killed_around_submission_no_batch_is_created_twice_and_no_row_is_lost(tmp_path):
     """Each round kills a fresh run twice at random, then lets it end."""
     chance = random.Random(SEED)

@@ -9,7 +9,6 @@ import subprocess
 import sys
 import time
 from collections import Counter
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -21,16 +20,6 @@ from e5jax.synth.languages import table
 ROOT = Path(__file__).parents[2]
 CANARY = "sk-canary-0d4c81aa7be2946f"
 DEMO = ROOT / "configs/synth_demo.py"
-
-
-@pytest.fixture(scope="module")
-def address() -> Iterator[str]:
-    with subprocess.Popen(
-        [sys.executable, "-m", "e5jax.synth.demo", "--latency=0.01"], cwd=ROOT, stdout=subprocess.PIPE, text=True
-    ) as server:
-        assert server.stdout is not None
-        yield server.stdout.readline().strip()
-        server.terminate()
 
 
 def words(address: str, output: Path, *overrides: str) -> list[str]:
@@ -62,6 +51,18 @@ def test_a_run_writes_examples_and_repeats_itself_without_asking(address, tmp_pa
     assert main(words(address, output, "examples=60")) == 0
     assert requests_of(output) == asked
     assert files == {path: path.read_bytes() for path in files}
+
+
+def test_batches_bring_the_same_examples_for_less(address, tmp_path):
+    asked, batched = tmp_path / "asked", tmp_path / "batched"
+    assert main(words(address, asked, "examples=30")) == 0
+    assert main(words(address, batched, "examples=30", "endpoint.api=batch", "endpoint.poll=0.1", "endpoint.concurrency=20")) == 0
+    folders = [{path.name: path.read_bytes() for path in (root / "examples").iterdir()} for root in (asked, batched)]
+    assert folders[0] == folders[1]
+    one, other = (json.loads((root / "stats.json").read_text("utf-8"))["requests"] for root in (asked, batched))
+    assert (other["requests"], other["replies"]) == (one["requests"], one["replies"])
+    assert other["money"] == pytest.approx(one["money"] / 2)
+    assert len(list((batched / "batches").iterdir())) > 1
 
 
 def test_another_configuration_is_refused_but_checks_and_endpoint_may_change(address, tmp_path, capsys):
