@@ -45,7 +45,7 @@ def test_a_run_writes_examples_and_repeats_itself_without_asking(address, tmp_pa
     ]
     assert len(made) > 50
     assert {example.language for example in made} <= set(table())
-    counted = ("journal.jsonl", "stats.json", "report.html")  # of all runs together
+    counted = ("journal.jsonl", "journal.sent", "stats.json", "report.html")  # of all runs together
     files = {path: path.read_bytes() for path in output.rglob("*") if path.is_file() and path.name not in counted}
     asked = requests_of(output)
     assert main(words(address, output, "examples=60")) == 0
