@@ -2,6 +2,7 @@
 
 import fcntl
 import json
+import math
 import os
 import re
 import signal
@@ -14,12 +15,18 @@ from pathlib import Path
 import pytest
 
 from e5jax.__main__ import main
+from e5jax.loading import load_tree
 from e5jax.records import parse_example
-from e5jax.synth.languages import table
+from e5jax.synth.config import Synth
+from e5jax.synth.families import FAMILIES
+from e5jax.synth.languages import choices
+from e5jax.synth.plan import shares
+from e5jax.synth.validate import validate
 
 ROOT = Path(__file__).parents[2]
 CANARY = "sk-canary-0d4c81aa7be2946f"
 DEMO = ROOT / "configs/synth_demo.py"
+EXAMPLES = int(os.environ.get("E5JAX_SYNTH_EXAMPLES", "60"))
 
 
 def words(address: str, output: Path, *overrides: str) -> list[str]:
@@ -36,19 +43,43 @@ def requests_of(output: Path) -> int:
     return json.loads((output / "stats.json").read_text("utf-8"))["requests"]["requests"]
 
 
-def test_a_run_writes_examples_and_repeats_itself_without_asking(address, tmp_path, capsys):
-    output = tmp_path / "run"
-    assert main(words(address, output, "examples=60")) == 0
-    assert re.search(r"synth: \d+ of 60 examples in", capsys.readouterr().out)
+@pytest.fixture(scope="module")
+def output(address, tmp_path_factory) -> Path:
+    """A run that is over."""
+    folder = tmp_path_factory.mktemp("runs") / "run"
+    assert main(words(address, folder, f"examples={EXAMPLES}")) == 0
+    return folder
+
+
+def test_a_run_has_the_shares_and_languages_that_were_asked_for_and_nothing_twice(output):
     made = [
         parse_example(line, path.name) for path in (output / "examples").iterdir() for line in path.read_text("utf-8").splitlines()
     ]
-    assert len(made) > 50
-    assert {example.language for example in made} <= set(table())
+    details = [json.loads(line) for line in (output / "details.jsonl").read_text("utf-8").splitlines()]
+    found = json.loads((output / "stats.json").read_text("utf-8"))
+    assert len(made) == len(details) > 0.99 * EXAMPLES - 1
+    assert len({example.id for example in made}) == len(made)
+    assert len({(example.source, example.query) for example in made}) == len(made)
+    assert found["language_identified"] + found["language_unchecked"] == len(made)
+    assert found["language_identified"] > 0.8 * len(made)
+    families = {family.name: share for family, share in zip(FAMILIES, shares(Synth()), strict=True)}
+    whole = sum(families.values())
+    languages = choices(load_tree(Synth, validate, str(DEMO)).languages).shares()
+    for kind, wanted in [("family", {name: share / whole for name, share in families.items()}), ("language", languages)]:
+        counted = Counter(line[kind] for line in details)  # the first of a pair
+        assert set(counted) <= set(wanted)
+        off = {name: abs(counted[name] - len(made) * share) for name, share in wanted.items()}
+        sigmas = {name: off[name] / math.sqrt(len(made) * share * (1 - share) or 1) for name, share in wanted.items()}
+        worst = max(sigmas, key=sigmas.__getitem__)
+        print(f"{len(made)} examples, {kind}: at most {sigmas[worst]:.2f} standard deviations off ({worst})")
+        assert all(sigmas[name] <= 3 or off[name] <= 2 for name in wanted)  # 2: of a few dozen a rare language has one or two
+
+
+def test_a_run_that_is_over_repeats_itself_without_asking(output, address):
     counted = ("journal.jsonl", "journal.sent", "stats.json", "report.html")  # of all runs together
     files = {path: path.read_bytes() for path in output.rglob("*") if path.is_file() and path.name not in counted}
     asked = requests_of(output)
-    assert main(words(address, output, "examples=60")) == 0
+    assert main(words(address, output, f"examples={EXAMPLES}")) == 0
     assert requests_of(output) == asked
     assert files == {path: path.read_bytes() for path in files}
 
