@@ -72,7 +72,8 @@ def test_a_run_has_the_shares_and_languages_that_were_asked_for_and_nothing_twic
         sigmas = {name: off[name] / math.sqrt(len(made) * share * (1 - share) or 1) for name, share in wanted.items()}
         worst = max(sigmas, key=sigmas.__getitem__)
         print(f"{len(made)} examples, {kind}: at most {sigmas[worst]:.2f} standard deviations off ({worst})")
-        assert all(sigmas[name] <= 3 or off[name] <= 2 for name in wanted)  # 2: of a few dozen a rare language has one or two
+        # Few examples are no normal distribution: a rare language has one or two of a few dozen.
+        assert all(sigmas[name] <= (3 if EXAMPLES >= 5_000 else 4) or off[name] <= 2 for name in wanted)
 
 
 def test_a_run_that_is_over_repeats_itself_without_asking(output, address):
