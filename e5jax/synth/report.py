@@ -26,7 +26,11 @@ def report(found: Mapping[str, Any], samples: Sequence[Entry]) -> str:
 def _families(found: Mapping[str, Any]) -> page.Html | None:
     kept = {name: family["kept"] for name, family in found["families"].items()}
     rows = [
-        [name, *(f"{family[column]:,}" for column in ("asked", "kept", "dropped", "open", "tasks"))]
+        [
+            name,
+            *(f"{family[column]:,}" for column in ("asked", "kept", "dropped", "open")),
+            f"{family['tasks']:,}" if family["tasks"] else "–",
+        ]
         for name, family in found["families"].items()
     ]
     table = page.table(["family", "asked", "kept", "dropped", "open", "tasks"], rows)
