@@ -7,7 +7,7 @@ from importlib.metadata import requires
 
 from e5jax.errors import ConfigError
 
-_REQUIREMENT = re.compile(r"""([\w.-]+).*\bextra == ["']([\w-]+)["']""")
+_REQUIREMENT = re.compile(r"""([\w.-]+)(?:.*\bextra == ["']([\w-]+)["'])?""")
 
 
 @contextmanager
@@ -24,6 +24,7 @@ def needed(stage: str) -> Iterator[None]:
 
 
 def _extras(module: str) -> list[str]:
-    """In the order of `setup.py`. Its packages are called as their modules are."""
+    """In the order of `setup.py`; none for what is needed always. Its packages are called as their modules are."""
     found = [match for line in requires("e5jax") or () if (match := _REQUIREMENT.match(line))]
-    return [match[2] for match in found if match[1].replace("-", "_") == module]
+    extras = [match[2] for match in found if match[1].replace("-", "_") == module]
+    return [] if None in extras else extras
