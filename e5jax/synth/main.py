@@ -88,7 +88,7 @@ def _check_same(output: Output, config: Synth) -> None:
 async def _run(plan: Plan, output: Output) -> int:
     halt, signals = Halt(), list[int]()
     async with open_session(plan.config.endpoint, plan.config.budget, output.journal, plan.config.seed) as session:
-        write_text(output.config, to_json(plan.config))  # not before: there is a key, and no other run is going on here
+        write_text(output.config, to_json(plan.config))  # only now: there is a key, and no other run is at work here
         with _signals(session, halt, signals):
             found = await generate(plan, session, output, halt)
     print(summary(found, output))

@@ -4,6 +4,8 @@ The kernel keeps what was written when a process is killed, and may lose it when
 the boot that they were made in, and about one session of the journal that they lie beside.
 """
 
+import errno
+import os
 from pathlib import Path
 from typing import BinaryIO
 
@@ -22,18 +24,21 @@ class Marks:
         if not BOOT.exists() or not self._path.exists():
             return None
         head, _, numbers = self._path.read_bytes().partition(b"\n")
-        if head != _head(session):
+        if head != _head(session) or not all(map(bytes.isdigit, numbers.split())):
             return None
         return frozenset(map(int, numbers.split()))
 
     def begin(self, session: int) -> None:
         """Forgets the marks of earlier sessions."""
         self._file = self._path.open("wb", buffering=0)
-        self._file.write(_head(session) + b"\n")
+        self._file.write(_head(session))
 
     def __call__(self, number: int) -> None:
+        """Raises OSError when the mark is not whole."""
         assert self._file is not None
-        self._file.write(b"%d\n" % number)
+        mark = b"\n%d" % number  # a mark that a full disk cut off ends where the next one begins
+        if self._file.write(mark) != len(mark):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     def close(self) -> None:
         if self._file is not None:

@@ -103,7 +103,7 @@ def test_what_was_announced_and_had_not_left_when_the_process_died_was_not_sent(
     assert read(path)[1] == {**totals, "sessions": 5}
 
 
-@pytest.mark.parametrize("lost", ["machine", "marks", "session", "numbers"])
+@pytest.mark.parametrize("lost", ["machine", "marks", "session", "damaged", "numbers"])
 def test_without_marks_all_that_was_announced_counts_as_sent(lost, tmp_path, monkeypatch):
     path = tmp_path / "journal.jsonl"
     old = {"number": None} if lost == "numbers" else {}
@@ -114,9 +114,12 @@ def test_without_marks_all_that_was_announced_counts_as_sent(lost, tmp_path, mon
             monkeypatch.setattr("e5jax.synth.marks.BOOT", tmp_path / "boot")
         case "marks":
             path.with_suffix(".sent").unlink()
+        case "damaged":
+            with path.with_suffix(".sent").open("ab") as file:
+                file.write(b"\n7x")
         case "session":
             marks = path.with_suffix(".sent").read_bytes()
-            path.with_suffix(".sent").write_bytes(marks.replace(b" 1\n", b" 7\n"))
+            path.with_suffix(".sent").write_bytes(marks.replace(b" 1", b" 7"))
     assert read(path)[1]["possibly_billed"]["in_flight_at_crash"] == 2
 
 
