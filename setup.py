@@ -15,15 +15,15 @@ EVAL = [
     "torch>=2.10,<2.14",
     "transformers>=5.5,<5.24",
 ]
+TEXT = ["py3langid>=0.4,<0.5", "rensa>=0.5,<0.6"]  # rensa 0.5 changed what its signatures are
 DATA = [  # formats of others, cleaning
+    *TEXT,
     "datasets>=4,<6",
     "importlib_resources>=6.4,<8",  # tensorflow_datasets imports it and does not say so
-    "py3langid>=0.4,<0.5",
     "pyarrow>=21,<27",
-    "rensa>=0.5,<0.6",  # 0.5 changed what its signatures are
     "tensorflow_datasets>=4.9.10,<4.10",
 ]
-SYNTH = ["aiohttp>=3.14.4,<4", "httpx2>=2.12,<3", "openai>=3.50,<4"]
+SYNTH = [*TEXT, "aiohttp>=3.14.4,<4", "httpx2>=2.12,<3", "openai>=3.50,<4"]
 DEMO = ["django>=5.2,<6", "pycountry>=24.6,<27"]  # for their translations
 DEV = [
     *DATA,

@@ -18,7 +18,7 @@ from typing import Any
 import httpx2
 import openai
 
-from e5jax.config import Budget, Endpoint, LanguageModel
+from e5jax.synth.config import Budget, Endpoint, LanguageModel
 from e5jax.synth.demo.process import reachable
 from e5jax.synth.demo.server import Demo, serve
 from e5jax.synth.request import Message, Reply, Request, Wanted, describe

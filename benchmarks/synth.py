@@ -2,7 +2,7 @@
 
     python benchmarks/synth.py --output=synth.json
 
-Needs the extras synth, demo and data. The endpoint is the demo's, in a process of its own: on two cores it takes one.
+Needs the extra demo. The endpoint is the demo's, in a process of its own: on two cores it takes one.
 """
 
 import argparse

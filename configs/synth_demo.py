@@ -2,15 +2,14 @@
 language and of the right length, and without sense. It shows what a run does and what it leaves; nothing to train on.
 
 Command    e5jax synth --config=configs/synth_demo.py
-Needs      pip install 'e5jax[synth,demo,data]'
+Needs      pip install 'e5jax[demo]'
 Hardware   2 CPU cores, a minute
 
 `python -m e5jax.synth.demo --fault=500=0.02` starts a server that fails on demand (`--help` names the faults); give its address as
 `--config.endpoint.base_url`.
 """
 
-from e5jax.config import Endpoint, LanguageModel
-from e5jax.synth.config import Hints, Synth
+from e5jax.synth.config import Endpoint, Hints, LanguageModel, Synth
 from e5jax.synth.languages import table
 
 # The server repeats itself word for word where a prompt repeats itself, and similarity has no task that would tell prompts apart.

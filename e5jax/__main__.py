@@ -11,6 +11,7 @@ from pathlib import Path
 from e5jax.config import Config
 from e5jax.data.main import add_actions
 from e5jax.errors import CONFIG, DONE, ERROR, ConfigError, RunError, StoppedError
+from e5jax.extras import needed
 from e5jax.loading import load
 from e5jax.notice import STOPPED, listening
 from e5jax.workdir import DEFAULT_RUNS, Workdir, read_config
@@ -24,7 +25,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         if overrides and "config" not in args:
             raise ConfigError(f"{overrides[0]}: `e5jax {args.stage}` takes no --config")
-        return args.go(args, overrides) or DONE
+        with needed(args.stage):
+            return args.go(args, overrides) or DONE
     except ConfigError as error:
         print(f"e5jax: {error}", file=sys.stderr)
         return CONFIG

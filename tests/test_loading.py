@@ -1,8 +1,11 @@
 """Config files and overrides. The wrong ones are a table that `test_main` puts through the command line as well."""
 
 import ast
+import dataclasses
 import subprocess
 import sys
+import typing
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -10,7 +13,9 @@ import pytest
 import e5jax
 from e5jax.config import Config, Lora
 from e5jax.errors import ConfigError
-from e5jax.loading import load
+from e5jax.loading import load, load_tree
+from e5jax.synth.config import Synth
+from e5jax.values import without_none
 
 ROOT = Path(__file__).parents[1]
 PAPER = str(ROOT / "configs/e5_mistral_7b.py")
@@ -216,3 +221,35 @@ def test_package_has_no_other_lazy_names():
     name = "Embeder"
     with pytest.raises(AttributeError, match=name):
         getattr(e5jax, name)
+
+
+def _scalars(tree: type, path: str = "") -> Iterator[tuple[str, str, object]]:
+    """Override, field and value of every field of a tree that is no group and no list; a group that may be missing is built."""
+    for name, hint in typing.get_type_hints(tree).items():
+        field, kind = f"{path}{name}", without_none(hint)
+        if dataclasses.is_dataclass(kind):
+            if kind is not hint:
+                yield f"--config.{field}=build", "", None
+            yield from _scalars(typing.cast(type, kind), f"{field}.")
+        elif typing.get_origin(kind) is typing.Literal:
+            yield f"--config.{field}={typing.get_args(kind)[-1]}", field, typing.get_args(kind)[-1]
+        elif kind in SAMPLES:
+            text, value = SAMPLES[kind]
+            yield f"--config.{field}={text}", field, value
+
+
+SAMPLES: dict[object, tuple[str, object]] = {int: ("7", 7), float: ("3.5", 3.5), bool: ("true", True), str: ("a word", "a word")}
+
+
+@pytest.mark.parametrize(("tree", "path"), [(Config, PAPER), (Synth, ROOT / "configs/synth_demo.py")])
+def test_every_override_arrives_with_its_type_alone_and_among_all_others(tree, path):
+    given = list(_scalars(tree))
+    assert len(given) > 50
+    builds = [override for override, field, _ in given if not field]
+    everything = load_tree(tree, lambda _: None, str(path), [override for override, *_ in given])
+    for override, field, wanted in given:
+        if field:
+            alone = load_tree(tree, lambda _: None, str(path), [*builds, override])
+            for config in (everything, alone):
+                assert (found := value(config, field)) == wanted, override
+                assert type(found) is type(wanted), override

@@ -15,10 +15,10 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Itera
 from pathlib import Path
 from typing import Any, Self, TypeVar
 
-from e5jax.config import Budget, Endpoint
 from e5jax.errors import ConfigError
 from e5jax.synth import completion
 from e5jax.synth.client import Client, body
+from e5jax.synth.config import Budget, Endpoint
 from e5jax.synth.faults import FAULTS, Trouble
 from e5jax.synth.journal import Journal
 from e5jax.synth.request import Failure, Reply, Request, Stop

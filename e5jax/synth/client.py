@@ -15,10 +15,10 @@ from typing import Any, NamedTuple, Self
 import httpx2
 import openai
 
-from e5jax.config import Endpoint, Format
 from e5jax.errors import RecordError
 from e5jax.jsonl import parse_object
 from e5jax.synth import completion
+from e5jax.synth.config import Endpoint, Format
 from e5jax.synth.faults import FAULTS, Trouble, of_status, wait_of
 from e5jax.synth.keys import OPENAI, Secrets, base_url
 from e5jax.synth.request import Reply, Request

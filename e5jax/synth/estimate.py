@@ -5,9 +5,8 @@ from itertools import islice
 from math import ceil
 from typing import NamedTuple
 
-from e5jax.config import LanguageModel
 from e5jax.synth.completion import prompt_tokens, tokens
-from e5jax.synth.config import Synth
+from e5jax.synth.config import LanguageModel, Synth
 from e5jax.synth.families import FAMILIES, Family
 from e5jax.synth.plan import Asked, Plan, counts
 from e5jax.synth.prompts import examples

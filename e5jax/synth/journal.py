@@ -18,6 +18,7 @@ from zlib import crc32
 from e5jax.errors import ConfigError, RecordError, RunError
 from e5jax.jsonl import parse_object
 from e5jax.synth.ledger import Ledger
+from e5jax.synth.marks import Marks
 from e5jax.synth.request import Failure, Reply, Stop
 
 VERSION = 1
@@ -49,9 +50,9 @@ class Journal:
         self.path, self.ledger = path, ledger
         self.damaged = 0  # whole lines whose checksum is wrong; their requests are asked again
         self._places: dict[tuple[str, int], tuple[int, int]] = {}
-        self._tries: set[tuple[str, int]] = set()
         self.run = secrets.token_hex(6)  # tells its batches from those of other runs
         self.batches: dict[str, dict[str, Any]] = {}  # the last line of each
+        self.mark = Marks(path.with_suffix(".sent"))
         self._waiting: list[bytes] = []
         self._done: asyncio.Future[None] | None = None
         self._writer: asyncio.Task[None] | None = None
@@ -62,7 +63,7 @@ class Journal:
         self._file = _open(self.path)
         try:
             self._replay()
-            await self.write({"kind": "start", "version": VERSION, "run": self.run})
+            await self._start()
         except (ConfigError, Stop):
             self._file.close()
             raise
@@ -72,6 +73,7 @@ class Journal:
         if self._writer is not None:
             await asyncio.wait([self._writer])
         self._file.close()
+        self.mark.close()
 
     def __contains__(self, key: tuple[str, int]) -> bool:
         return key in self._places
@@ -147,6 +149,13 @@ class Journal:
         os.ftruncate(self._file.fileno(), self._end)
         os.lseek(self._file.fileno(), self._end, os.SEEK_SET)
 
+    async def _start(self) -> None:
+        """A new session. What the last one announced and did not send is taken back first."""
+        unsent = self.ledger.unsent(self.mark.read(self.ledger.sessions))
+        withdrawn = [{"kind": "withdrawn", "id": name, "attempt": attempt} for name, attempt in unsent]
+        await self.write(*withdrawn, {"kind": "start", "version": VERSION, "run": self.run})
+        self.mark.begin(self.ledger.sessions)
+
     def _lines(self) -> Iterator[bytes]:
         with self.path.open("rb") as file:
             for line in file:
@@ -156,9 +165,12 @@ class Journal:
 
 def _open(path: Path) -> BinaryIO:
     """For reading and appending, by this process alone; readable by its owner alone, as prompts may be private."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    created = not path.exists()
-    file = os.fdopen(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600), "r+b", buffering=0)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        created = not path.exists()
+        file = os.fdopen(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600), "r+b", buffering=0)
+    except OSError as error:
+        raise ConfigError(f"{path}: {error.strerror}; choose another --output") from error
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError as error:

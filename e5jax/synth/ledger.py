@@ -1,11 +1,12 @@
 """What a run has used up: the journal's lines, added up. What is counted live is what a replay counts, by construction."""
 
+import math
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from typing import Any, NamedTuple
 
-from e5jax.config import Budget, LanguageModel
 from e5jax.errors import ConfigError
+from e5jax.synth.config import Budget, LanguageModel
 from e5jax.synth.faults import FAULTS
 
 
@@ -16,6 +17,7 @@ class Try(NamedTuple):
     batch: bool
     prompt: int  # tokens, estimated
     completion: int  # at most
+    number: int | None  # that its mark has
 
 
 class Ledger:
@@ -40,7 +42,9 @@ class Ledger:
                 self.sessions += 1
             case "try":
                 self.requests += 1
-                self._open[_key(line)] = Try(line["model"], bool(line.get("batch")), line["prompt"], line["completion"])
+                self._open[_key(line)] = Try(
+                    line["model"], bool(line.get("batch")), line["prompt"], line["completion"], line.get("number")
+                )
             case "withdrawn":  # was announced, and not sent
                 self.requests -= self._open.pop(_key(line), None) is not None
             case "reply":
@@ -75,6 +79,12 @@ class Ledger:
         self.faults[line["fault"]] += 1
         if (ended := self._open.pop(_key(line), None)) and FAULTS[line["fault"]].billed == "maybe":
             self._doubt(ended)
+
+    def unsent(self, sent: Collection[int] | None) -> list[tuple[str, int]]:
+        """Requests of the session that ended that were announced and, by the numbers of all that left, did not leave."""
+        if sent is None:
+            return []
+        return [key for key, lost in self._open.items() if lost.number is not None and lost.number not in sent]
 
     def is_open(self, key: tuple[str, int]) -> bool:
         """Whether a request was announced and has no end yet."""
@@ -133,8 +143,11 @@ class Ledger:
         }
 
 
-def check_prices(budget: Budget, models: Iterable[LanguageModel]) -> None:
-    """A budget in money needs all prices. Raises ConfigError."""
+def check_budget(budget: Budget, models: Iterable[LanguageModel]) -> None:
+    """Numbers that can be reached; one in money needs all prices. Raises ConfigError."""
+    for name, limit in [("money", budget.money), ("tokens", budget.tokens), ("requests", budget.requests)]:
+        if limit is not None and not 0 <= limit < math.inf:
+            raise ConfigError(f"budget.{name}={limit}: must be at least 0 and finite; none for no limit")
     missing = [model.name for model in models if model.prompt_price is None or model.completion_price is None]
     if budget.money is not None and missing:
         raise ConfigError(f"budget.money={budget.money}: set prompt_price and completion_price of {', '.join(missing)}")

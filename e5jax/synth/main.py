@@ -44,7 +44,7 @@ def main(path: str, overrides: Sequence[str], folder: Path, dry: bool) -> int:
         print(dry_run(plan))
         return DONE
     output = Output(folder)
-    _claim(output, config)
+    _check_same(output, config)
     try:
         return asyncio.run(_run(plan, output))
     except asyncio.CancelledError:  # a second signal
@@ -73,22 +73,22 @@ def _shown(prompt: str, title: str) -> str:
     return f"--- {title} ---\n{prompt}"
 
 
-def _claim(output: Output, config: Synth) -> None:
-    """Writes config.json, or refuses a directory whose replies were asked for differently."""
-    if output.config.exists():
-        before = tree_from_json(Synth, output.config.read_text(encoding="utf-8"))
-        changed = [line for line in differences(before, config) if not line.startswith(FREE)]
-        if changed:
-            raise ConfigError(
-                f"--output={output.root} holds a run with another configuration ({'; '.join(changed)}); "
-                "choose another --output, or repeat the first configuration to go on"
-            )
-    write_text(output.config, to_json(config))
+def _check_same(output: Output, config: Synth) -> None:
+    """Refuses a directory whose replies were asked for differently."""
+    if not output.config.exists():
+        return
+    before = tree_from_json(Synth, output.config.read_text(encoding="utf-8"))
+    if changed := [line for line in differences(before, config) if not line.startswith(FREE)]:
+        raise ConfigError(
+            f"--output={output.root} holds a run with another configuration ({'; '.join(changed)}); "
+            "choose another --output, or repeat the first configuration to go on"
+        )
 
 
 async def _run(plan: Plan, output: Output) -> int:
     halt, signals = Halt(), list[int]()
     async with open_session(plan.config.endpoint, plan.config.budget, output.journal, plan.config.seed) as session:
+        write_text(output.config, to_json(plan.config))  # only now: there is a key, and no other run is at work here
         with _signals(session, halt, signals):
             found = await generate(plan, session, output, halt)
     print(summary(found, output))

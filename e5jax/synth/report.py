@@ -26,10 +26,15 @@ def report(found: Mapping[str, Any], samples: Sequence[Entry]) -> str:
 def _families(found: Mapping[str, Any]) -> page.Html | None:
     kept = {name: family["kept"] for name, family in found["families"].items()}
     rows = [
-        [name, *(f"{family[column]:,}" for column in ("asked", "kept", "dropped", "open", "tasks"))]
+        [
+            name,
+            *(f"{family[column]:,}" for column in ("asked", "kept", "dropped", "open")),
+            f"{family['tasks']:,}" if family["tasks"] else "–",
+        ]
         for name, family in found["families"].items()
     ]
-    return page.section("Families", _shares(kept), page.table(["family", "asked", "kept", "dropped", "open", "tasks"], rows))
+    table = page.table(["family", "asked", "kept", "dropped", "open", "tasks"], rows)
+    return page.section("Families", *([_shares(kept)] if any(kept.values()) else []), table)
 
 
 def _languages(found: Mapping[str, Any]) -> page.Html | None:
@@ -60,7 +65,7 @@ def _lengths(found: Mapping[str, Any]) -> page.Html | None:
         return None
     parts = [page.paragraph("Words, on a logarithmic scale: a bar from the 5th to the 95th percentile, a mark at the median.")]
     for part in ("query", "positive", "negative"):
-        quantiles = {name: words[part] for name, words in found["words"].items() if part in words}
+        quantiles = {name: found["words"][name][part] for name in found["families"] if part in found["words"].get(name, ())}
         if not quantiles:
             continue
         longest = max(values[-1] for values in quantiles.values())
@@ -89,8 +94,17 @@ def _rejections(found: Mapping[str, Any]) -> page.Html | None:
 
 
 def _requests(found: Mapping[str, Any]) -> page.Html | None:
-    rows = [[" ".join(path).replace("_", " "), _shown(value)] for path, value in _leaves(found["requests"])]
-    return page.section("Requests and cost", page.table(["", "all runs"], rows)) if rows else None
+    rows = [[" · ".join(path).replace("_", " "), _shown(value)] for path, value in _leaves(found["requests"])]
+    return page.section("Requests and cost", _cost(found), page.table(["", "all runs"], rows)) if rows else None
+
+
+def _cost(found: Mapping[str, Any]) -> page.Html:
+    requests, kept = found["requests"], found["examples"]["kept"]
+    tokens, money = requests["prompt_tokens"] + requests["completion_tokens"], requests["money"]
+    text = f"{requests['requests']:,} requests and {tokens:,} tokens" + ("" if money is None else f" at a cost of {money:,.2f}")
+    if kept:
+        text += f": {tokens / kept:,.0f} tokens" + ("" if money is None else f" and {money / kept:,.5f}") + " for each example kept"
+    return page.paragraph(f"{text}.")
 
 
 def _leaves(tree: Any, path: tuple[str, ...] = ()) -> list[tuple[tuple[str, ...], Any]]:

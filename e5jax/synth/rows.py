@@ -11,7 +11,7 @@ from e5jax.jsonl import parse_object
 from e5jax.synth import completion
 from e5jax.synth.client import URL
 from e5jax.synth.faults import FAULTS, Trouble, of_status
-from e5jax.synth.request import Failure, Reply
+from e5jax.synth.request import Failure, Reply, Stop
 
 Key = tuple[str, int]
 Rows = dict[Key, dict[str, Any]]  # the body of each request
@@ -34,14 +34,17 @@ def read_rows(content: bytes) -> Rows:
 
 
 def keep(path: Path, content: bytes) -> None:
-    """Writes a file whole and durably, or not at all."""
-    path.parent.mkdir(parents=True, exist_ok=True)
+    """Writes a file whole and durably, or not at all. Raises Stop when it cannot be."""
     temporary = path.with_suffix(".part")
-    with os.fdopen(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(temporary, path)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with os.fdopen(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except OSError as error:
+        raise Stop(f"{path}: {error.strerror}; make room, then the same command goes on") from error
 
 
 def answers(lines: Iterable[bytes]) -> Iterator[tuple[Key, dict[str, Any]]]:

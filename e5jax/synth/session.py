@@ -13,18 +13,19 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from e5jax.config import Budget, Endpoint, LanguageModel
 from e5jax.synth import completion
 from e5jax.synth.batch import Batch
 from e5jax.synth.brake import Brake
 from e5jax.synth.client import Client
+from e5jax.synth.config import Budget, Endpoint, LanguageModel
 from e5jax.synth.demo.process import reachable
 from e5jax.synth.faults import FAULTS, Trouble
 from e5jax.synth.journal import Journal
 from e5jax.synth.keys import check_endpoint
-from e5jax.synth.ledger import Ledger, check_prices
+from e5jax.synth.ledger import Ledger, check_budget
 from e5jax.synth.limiter import Limiter
 from e5jax.synth.request import Failure, Reply, Request, Session, Stop
+from e5jax.synth.transport import LEAVING
 
 FIRST_WAIT, LONGEST_WAIT = 1.0, 60.0  # seconds between two tries, before jitter
 FIRST_SLOTS = 4  # requests on their way at the start; each answer makes room for one more, up to the concurrency
@@ -36,7 +37,7 @@ EVERYTHING = 2**53  # of 64 random bits, floats keep as many
 async def open_session(endpoint: Endpoint, budget: Budget, journal: Path, seed: int) -> AsyncIterator[Session]:
     """Checks the configuration, opens the journal, and closes both when what is on its way has arrived."""
     check_endpoint(endpoint)
-    check_prices(budget, endpoint.models)
+    check_budget(budget, endpoint.models)
     ledger = Ledger(endpoint.models)
     kind = Chat if endpoint.api == "chat" else Batch
     async with (
@@ -71,7 +72,7 @@ class Chat:
         self._tasks: dict[tuple[str, int], asyncio.Task[Reply | Failure]] = {}
         self._brake = Brake()
         self._sent = journal.ledger.requests
-        self._given_up = 0
+        self._announced = self._given_up = 0
         self._trouble_since: float | None = None  # since when nothing was answered
 
     async def __aenter__(self) -> "Chat":
@@ -141,7 +142,10 @@ class Chat:
         prompt, key = completion.prompt_tokens(request), {"id": request.id, "attempt": request.attempt}
         taken = prompt + request.max_tokens
         await self._wait_turn(taken)
-        await self._journal.write({"kind": "try", **key, "model": model, "prompt": prompt, "completion": request.max_tokens})
+        announced = {"kind": "try", **key, "number": self._announced, "model": model}
+        LEAVING.set(partial(self._journal.mark, self._announced))
+        self._announced += 1
+        await self._journal.write({**announced, "prompt": prompt, "completion": request.max_tokens})
         try:
             while (wait := self._limiter.paused_until - time.monotonic()) > 0:  # since the turn came
                 await self._brake.sleep(wait)

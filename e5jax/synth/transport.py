@@ -1,10 +1,16 @@
 """How bytes travel: HTTP by aiohttp under the openai client, which by itself has no limit to what it reads."""
 
-from typing import Self
+from collections.abc import Callable
+from contextvars import ContextVar
+from types import SimpleNamespace
+from typing import Any, Self
 
 import aiohttp
 import httpx2
 
+# Called as the bytes of a request go out, in the step of the event loop that hands them to the kernel. The openai client between
+# here and whoever sends has no way to pass it on.
+LEAVING: ContextVar[Callable[[], object]] = ContextVar("LEAVING", default=lambda: None)
 FILE = 500_000_000  # bytes of the file that holds the replies of a batch
 
 
@@ -29,7 +35,11 @@ class Transport(httpx2.AsyncBaseTransport):
     async def handle_async_request(self, request: httpx2.Request) -> httpx2.Response:
         if self._session is None:
             connector = aiohttp.TCPConnector(limit=self._connections)
-            self._session = aiohttp.ClientSession(connector=connector, trust_env=self._proxies, cookie_jar=aiohttp.DummyCookieJar())
+            leaving = aiohttp.TraceConfig()
+            leaving.on_request_chunk_sent.append(_leaves)  # whose name is wrong: it comes before the chunk, and the headers with it
+            self._session = aiohttp.ClientSession(
+                connector=connector, trust_env=self._proxies, cookie_jar=aiohttp.DummyCookieJar(), trace_configs=[leaving]
+            )
         try:
             return await self._send(self._session, request)
         except (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError) as error:
@@ -51,6 +61,7 @@ class Transport(httpx2.AsyncBaseTransport):
             allow_redirects=False,
             auto_decompress=False,
             timeout=timeout,
+            trace_request_ctx=LEAVING.get(),
         ) as response:
             if response.headers.get("Content-Encoding", "identity") != "identity":
                 raise EncodedError("compressed")
@@ -65,3 +76,7 @@ class Transport(httpx2.AsyncBaseTransport):
     async def aclose(self) -> None:
         if self._session is not None:
             await self._session.close()
+
+
+async def _leaves(_: aiohttp.ClientSession, context: SimpleNamespace, __: Any) -> None:
+    context.trace_request_ctx()

@@ -8,7 +8,7 @@ from e5jax.synth.config import Relabel, Synth
 from e5jax.synth.families import FAMILIES, UNITS, Family, bounds
 from e5jax.synth.keys import check_endpoint
 from e5jax.synth.languages import choices
-from e5jax.synth.ledger import check_prices
+from e5jax.synth.ledger import check_budget
 from e5jax.synth.plan import drawn, settings, shares
 from e5jax.synth.prompts import HINT
 from e5jax.synth.relabel import records
@@ -110,7 +110,7 @@ def _relabel(rules: Relabel) -> None:
 
 def _endpoint(config: Synth) -> None:
     check_endpoint(config.endpoint)
-    check_prices(config.budget, config.endpoint.models)
+    check_budget(config.budget, config.endpoint.models)
 
 
 def _explained(path: str, texts: Sequence[str], read: Callable[[Sequence[str]], object]) -> None:

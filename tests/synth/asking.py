@@ -1,6 +1,6 @@
 """Requests to the demo endpoint, and what tests say about them."""
 
-from e5jax.config import Endpoint, LanguageModel
+from e5jax.synth.config import Endpoint, LanguageModel
 from e5jax.synth.request import Message, Request, Wanted, describe
 
 TEXTS = {

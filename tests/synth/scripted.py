@@ -73,4 +73,4 @@ class Scripted:
         raise NotImplementedError(why)
 
     def totals(self) -> dict[str, Any]:
-        return {"requests": self.asked.total()}
+        return {"requests": self.asked.total(), "prompt_tokens": 0, "completion_tokens": 0, "money": None}

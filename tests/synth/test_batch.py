@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from e5jax.config import Budget
 from e5jax.synth.batch import Batch
+from e5jax.synth.config import Budget
 from e5jax.synth.demo.server import Demo, serve
 from e5jax.synth.request import Failure, Reply, Stop
 from e5jax.synth.session import open_session
@@ -91,6 +91,19 @@ def test_a_budget_of_requests_is_not_overrun(tmp_path):
     assert totals["requests"] <= 25
     assert sum(isinstance(outcome, Stop) for outcome in outcomes) >= 25
     assert sum(server.billed.values()) <= 25
+
+
+def test_a_batch_that_cannot_be_kept_is_not_submitted(tmp_path):
+    (tmp_path / "batches").touch()  # where the folder would be
+
+    async def run():
+        async with serve(Demo()) as (url, server):
+            return await ask(tmp_path / "journal.jsonl", url, 5), server
+
+    (outcomes, totals), server = asyncio.run(run())
+    assert all(isinstance(outcome, Stop) for outcome in outcomes)
+    assert "make room" in str(outcomes[0])
+    assert server.batches.counts()["files"] == totals["requests"] == 0
 
 
 def test_killed_around_submission_no_batch_is_created_twice_and_no_row_is_lost(tmp_path):

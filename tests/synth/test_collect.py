@@ -7,11 +7,10 @@ from random import Random
 
 import pytest
 
-from e5jax.config import Endpoint, LanguageModel
 from e5jax.records import Example, parse_example
 from e5jax.synth.answer import Halt
-from e5jax.synth.config import Checks, Families, Grounded, Judge, Synth, Tasks
-from e5jax.synth.families import BY_NAME, FAMILIES
+from e5jax.synth.config import Checks, Endpoint, Families, Grounded, Judge, LanguageModel, Synth, Tasks
+from e5jax.synth.families import BY_NAME
 from e5jax.synth.faults import FAULTS
 from e5jax.synth.main import generate
 from e5jax.synth.output import Output
@@ -200,23 +199,28 @@ def test_queries_for_documents_have_them_as_positives(tmp_path):
     assert all(example.instruction == families.grounded.instruction and example.negatives for example in made)
 
 
-def test_hostile_tasks_change_no_file_schema_or_setting(tmp_path):
-    """A model that answers every brainstorming request with injections."""
+def test_hostile_tasks_and_documents_change_no_file_schema_or_setting(tmp_path):
+    """A model that answers every brainstorming request with injections, and documents that are injections."""
     hostile = iter(INJECTIONS)
 
     def say(request: Request) -> str:
         return json.dumps({"tasks": [next(hostile) for _ in range(50)]}) if "brainstorm" in request.id else good(request)
 
     session = Scripted(say)
-    found = run(tmp_path / "run", configuration(40, families=only("short_long"), tasks=Tasks(per_call=50)), session)
-    assert found["examples"]["kept"] > 0
+    families = only("short_long")
+    families.grounded = Grounded(share=5 * families.short_long.share, documents="mine.jsonl")
+    documents = tuple(Document(text, "en") for text in INJECTIONS)
+    found = run(tmp_path / "run", configuration(240, families=families, tasks=Tasks(per_call=50)), session, documents)
+    assert found["families"]["grounded"]["asked"] == len(INJECTIONS)
+    assert min(found["families"][name]["kept"] for name in ("short-long", "grounded")) > 0
     assert {path.name for path in (tmp_path / "run").iterdir()} == {*FILES, "examples"}
-    assert [path.name for path in (tmp_path / "run" / "examples").iterdir()] == ["short-long.jsonl"]
+    assert {path.name for path in (tmp_path / "run" / "examples").iterdir()} == {"short-long.jsonl", "grounded.jsonl"}
     assert [path.name for path in tmp_path.iterdir()] == ["run"]
     for request in session.requests:
         if "generate" in request.id:
             assert request.schema is not None
-            assert set(request.schema["properties"]) == {part.name for part in FAMILIES[0].parts}
+            family = BY_NAME[request.id.partition("/")[0]]
+            assert set(request.schema["properties"]) == {part.name for part in family.parts}
             assert (request.temperature, request.top_p, request.max_tokens) == (1.0, 1.0, 4_096)
     page = (tmp_path / "run" / "report.html").read_text("utf-8")
     assert "<script" not in page

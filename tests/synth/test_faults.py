@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from e5jax.config import Budget
+from e5jax.synth.config import Budget
 from e5jax.synth.demo import faults as demo
 from e5jax.synth.demo.server import Demo, serve
 from e5jax.synth.faults import FAULTS, of_status, table, wait_of

@@ -24,7 +24,8 @@ def reply(i: int, **changed: object) -> Reply:
 
 
 def tried(i: int, **changed: object) -> dict:
-    return {"kind": "try", "id": f"t/{i}", "attempt": 0, "model": "one", "prompt": 10, "completion": 100, **changed}
+    tokens = {"prompt": 10, "completion": 100}
+    return {"kind": "try", "id": f"t/{i}", "attempt": 0, "number": i, "model": "one", **tokens, **changed}
 
 
 def line(outcome: Reply | Failure) -> dict:
@@ -37,13 +38,15 @@ async def journal(path: Path):
         yield book
 
 
-def written(path: Path, *lines: dict) -> dict:
-    """Writes them one after the other; what the ledger says then."""
+def written(path: Path, *lines: dict, unsent: tuple[int, ...] = ()) -> dict:
+    """Writes them one after the other, and sends what they announce but for `unsent`; what the ledger says then."""
 
     async def run() -> dict:
         async with journal(path) as book:
             for one in lines:
                 await book.write(one)
+                if one["kind"] == "try" and one["number"] not in unsent:
+                    book.mark(one["number"])
             return book.ledger.totals()
 
     return asyncio.run(run())
@@ -74,10 +77,12 @@ def test_what_is_written_is_read_again(tmp_path):
 def test_a_journal_cut_at_any_byte_gives_all_whole_lines_and_can_be_written_on(tmp_path):
     path = tmp_path / "journal.jsonl"
     written(path, *(part for i in range(3) for part in (tried(i), line(reply(i)))))
-    whole = path.read_bytes()
+    marks = path.with_suffix(".sent")
+    whole, marked = path.read_bytes(), marks.read_bytes()
     ends = [i + 1 for i, byte in enumerate(whole) if byte == 10]
     for cut in range(len(whole) + 1):
         path.write_bytes(whole[:cut])
+        marks.write_bytes(marked)
         outcomes, totals, damaged = read(path, 0, 1, 2)  # and writes that it started, behind the cut
         lines = sum(end <= cut for end in ends)  # the first one says start, then try and reply in turn
         replies = max(0, lines - 1) // 2
@@ -85,6 +90,37 @@ def test_a_journal_cut_at_any_byte_gives_all_whole_lines_and_can_be_written_on(t
         assert (totals["replies"], damaged) == (replies, 0)
         assert totals["possibly_billed"]["in_flight_at_crash"] == (lines > 0 and lines % 2 == 0)
         assert [decode(part) is None for part in path.read_bytes().splitlines(keepends=True)] == [False] * (lines + 1)
+
+
+def test_what_was_announced_and_had_not_left_when_the_process_died_was_not_sent(tmp_path):
+    path = tmp_path / "journal.jsonl"
+    written(path, tried(0), line(reply(0)), tried(1), tried(2), tried(3), unsent=(2, 3))
+    _, totals, _ = read(path)
+    assert (totals["requests"], totals["possibly_billed"]["in_flight_at_crash"]) == (2, 1)
+    assert totals["possibly_billed"]["tokens_at_most"] == 110
+    assert read(path)[1] == {**totals, "sessions": 3}  # what was taken back stays so
+    written(path, tried(2, number=0), unsent=(0,))  # numbers are those of a session
+    assert read(path)[1] == {**totals, "sessions": 5}
+
+
+@pytest.mark.parametrize("lost", ["machine", "marks", "session", "damaged", "numbers"])
+def test_without_marks_all_that_was_announced_counts_as_sent(lost, tmp_path, monkeypatch):
+    path = tmp_path / "journal.jsonl"
+    old = {"number": None} if lost == "numbers" else {}
+    written(path, tried(0, **old), tried(1, **old), unsent=(0, 1, None))
+    match lost:
+        case "machine":
+            (tmp_path / "boot").write_text("another\n", encoding="ascii")
+            monkeypatch.setattr("e5jax.synth.marks.BOOT", tmp_path / "boot")
+        case "marks":
+            path.with_suffix(".sent").unlink()
+        case "damaged":
+            with path.with_suffix(".sent").open("ab") as file:
+                file.write(b"\n7x")
+        case "session":
+            marks = path.with_suffix(".sent").read_bytes()
+            path.with_suffix(".sent").write_bytes(marks.replace(b" 1", b" 7"))
+    assert read(path)[1]["possibly_billed"]["in_flight_at_crash"] == 2
 
 
 def test_a_flipped_bit_loses_its_line_only(tmp_path):

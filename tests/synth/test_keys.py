@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from e5jax.config import Budget, Endpoint, LanguageModel
 from e5jax.errors import ConfigError
+from e5jax.synth.config import Budget, Endpoint, LanguageModel
 from e5jax.synth.demo.server import Demo, serve
 from e5jax.synth.keys import Secrets, base_url, check_endpoint
 from e5jax.synth.request import Reply, Stop
@@ -23,7 +23,7 @@ CANARY, HEADER = "sk-canary-7f3a9e51c0d2b846", "header-canary-5b1e8d20"
 ASKING = """
 import asyncio, json, logging, sys
 from pathlib import Path
-from e5jax.config import Budget
+from e5jax.synth.config import Budget
 from e5jax.synth.session import open_session
 from tests.synth.asking import endpoint, request
 logging.basicConfig(level=logging.DEBUG)

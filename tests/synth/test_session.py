@@ -1,6 +1,7 @@
 """Sessions: resumed, cancelled, killed, out of budget, and what they choose."""
 
 import asyncio
+import json
 import os
 import random
 from collections import Counter
@@ -8,10 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from e5jax.config import Budget, LanguageModel
 from e5jax.errors import ConfigError
+from e5jax.synth.config import Budget, LanguageModel
 from e5jax.synth.demo.server import Demo, serve
-from e5jax.synth.request import Reply, Stop
+from e5jax.synth.request import Failure, Reply, Stop
 from e5jax.synth.session import choose, open_session
 from tests.synth.asking import MODELS, endpoint, request
 from tests.synth.killing import parent
@@ -71,6 +72,25 @@ def test_who_asks_may_be_cancelled_and_the_reply_is_kept(tmp_path):
     assert all(isinstance(outcome, Reply) for outcome in outcomes)
     assert totals["possibly_billed"]["in_flight_at_crash"] == 0
     assert set(server.billed.values()) == {1}
+
+
+def test_no_request_leaves_unmarked(tmp_path, monkeypatch):
+    """A mark that cannot be written, as on a full disk, keeps its request here."""
+    path = tmp_path / "journal.jsonl"
+
+    async def run():
+        async with serve(Demo()) as (url, server), open_session(endpoint(url, tries=1), Budget(), path, 0) as session:
+            first = await session.complete(request("first"))
+            with open("/dev/full", "wb", buffering=0) as full, monkeypatch.context() as patch:
+                patch.setattr(session._journal.mark, "_file", full)
+                second = await session.complete(request("second"))
+            return first, second, server
+
+    first, second, server = asyncio.run(run())
+    assert isinstance(first, Reply)
+    assert isinstance(second, Failure)
+    assert server.counts()["billed"] == sum(server.asked.values()) == 1
+    assert [int(number) for number in path.with_suffix(".sent").read_text().splitlines()[1:]] == [0]
 
 
 @pytest.mark.parametrize(("latency", "drain"), [(0.2, 10.0), (30.0, 0.2)])
@@ -218,17 +238,22 @@ def test_killed_at_random_every_id_is_there_once_and_what_was_paid_twice_is_coun
                 return *(await ask(path, url, range(COUNT))), server
 
     outcomes, totals, server = asyncio.run(run())
-    doubtful, twice = totals["possibly_billed"]["in_flight_at_crash"], server.counts()["billed_twice"]
-    never = totals["requests"] - sum(server.asked.values())
+    reported, twice = totals["possibly_billed"]["in_flight_at_crash"], server.counts()["billed_twice"]
+    received = sum(server.asked.values()) - COUNT  # without an outcome in the journal
+    lines = [json.loads(line) for line in path.read_text().splitlines()]
+    announced = sum(line["kind"] == "try" for line in lines) - COUNT
     print(
-        f"seed {SEED}: {KILLS} kills, {len(outcomes)} replies; on their way at a kill: {doubtful}, of which the endpoint "
-        f"billed {twice}, and {never} had not reached it"
+        f"seed {SEED}: {KILLS} kills, {len(outcomes)} replies; under way at a kill: {announced} announced, of which {reported} "
+        f"reported as sent, {received} received by the endpoint, and {twice} billed once more"
     )
     assert [outcome.id for outcome in outcomes if isinstance(outcome, Reply)] == [request(i).id for i in range(COUNT)]
-    assert totals["requests"] == totals["replies"] + doubtful == COUNT + doubtful
-    assert twice <= doubtful <= 64 * KILLS
-    lines = path.read_text().splitlines()
-    assert sum('"kind":"reply"' in line for line in lines) == COUNT
-    # What the endpoint has billed and the journal does not have was on its way: no journalled reply was asked for again.
+    assert totals["requests"] == totals["replies"] + reported == COUNT + reported
+    # A mark is made in the step that sends: a kill can come between the two for one request, and no more.
+    assert twice <= received <= reported <= received + KILLS
+    assert reported <= 64 * KILLS
     assert sum(server.billed.values()) == COUNT + twice
-    assert sum(server.asked.values()) <= totals["requests"]
+    journalled = set()
+    for line in lines:
+        assert line["kind"] not in ("try", "reply") or line["id"] not in journalled
+        journalled |= {line["id"]} if line["kind"] == "reply" else set()
+    assert len(journalled) == COUNT

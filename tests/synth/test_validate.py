@@ -57,6 +57,8 @@ WRONG = {
     "sampling.temperature=3": "config.sampling.temperature=3.0: must be between 0 and 2",
     "checks.near=1.5": "config.checks.near=1.5: must be between 0 and 1",
     "checks.length_slack=0.5": "config.checks.length_slack=0.5: must be at least 1",
+    "budget.money=nan": "budget.money=nan: must be at least 0 and finite",
+    "budget.requests=-1": "budget.requests=-1: must be at least 0",
     "checks.attempts=0": "config.checks.attempts=0: must be at least 1",
     "hints.domain_rate=2": "config.hints.domain_rate=2.0: must be between 0 and 1",
     "seed=-1": "config.seed=-1: must be at least 0",

@@ -2,15 +2,19 @@
 
 import asyncio
 import dataclasses
+import os
+import re
 import subprocess
 import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
-from e5jax.config import Endpoint
 from e5jax.errors import RunError
+from e5jax.synth.config import Endpoint
 
 NAME = "demo"  # as base_url
+# The variables of the environment that the new process gets. Keys are in others.
+_PASSED = re.compile("PATH|HOME|TMPDIR|TZ|LANG|LC_.*|LD_LIBRARY_PATH|PYTHON.*|VIRTUAL_ENV|SYSTEMROOT")
 
 
 @asynccontextmanager
@@ -20,7 +24,13 @@ async def reachable(endpoint: Endpoint) -> AsyncIterator[Endpoint]:
         yield endpoint
         return
     program = [sys.executable, "-m", "e5jax.synth.demo", "--with-parent"]
-    process = await asyncio.create_subprocess_exec(*program, stdin=subprocess.PIPE, stdout=subprocess.PIPE, start_new_session=True)
+    process = await asyncio.create_subprocess_exec(
+        *program,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        start_new_session=True,
+        env={name: value for name, value in os.environ.items() if _PASSED.fullmatch(name)},
+    )
     assert process.stdin is not None
     assert process.stdout is not None
     try:
