@@ -23,7 +23,8 @@ from e5jax.errors import DONE, STOPPED, WATCHDOG, ConfigError
 from e5jax.place import Place, listens_at
 
 WORD, STOP, HEARD = "e5jax/word", "e5jax/stop", "e5jax/heard/"
-ANSWER = 5.0  # seconds for a question to the service, or for the others to hear the last word
+ANSWER = 4.0  # seconds that whoever has the last word gives the service to take it
+HEARING = 2.0  # of these, that process 0 gives the others to hear it
 LEAVING = 60  # seconds in which all come to the end
 EAR = 86_400_000  # milliseconds of one wait for the last word
 SHOWN = 3  # differences in a message
@@ -160,7 +161,7 @@ def leave(code: int, why: str) -> NoReturn:
 
 
 def say(code: int, why: str) -> int:
-    """Makes the others exit, and returns the code with which all do. Takes no longer than two times `ANSWER`."""
+    """Makes the others exit, and returns the code with which all do. Takes no longer than `ANSWER`."""
     here = _Own.place
     if here.processes == 1:
         return code
@@ -170,14 +171,14 @@ def say(code: int, why: str) -> int:
         put(WORD, json.dumps(Word(here.process, code, why)))
         codes.append(Word(*json.loads(get(WORD) or "[]")).code)
         put(f"{HEARD}{here.process}", "")
-        deadline = time.monotonic() + ANSWER
+        deadline = time.monotonic() + HEARING
         # The service is in process 0: nobody hears anything any more when that is gone.
         while here.process == 0 and len(below(HEARD)) < here.processes and time.monotonic() < deadline:
             time.sleep(0.01)
 
     telling = threading.Thread(target=tell, daemon=True)  # a service that does not answer keeps nobody here
     telling.start()
-    telling.join(2 * ANSWER)
+    telling.join(ANSWER)
     return codes[0] if codes else code
 
 

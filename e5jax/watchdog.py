@@ -27,7 +27,7 @@ from e5jax.place import Place
 SIGNS = "e5jax/sign/"
 EVERY = 1.0  # seconds between two signs
 GRACE = 3.0  # seconds that who sees only process 0 leaves to it, which sees all
-LATER = 10  # seconds by which JAX's own heartbeat, which aborts and names no phase, is slower than `silence`
+LATER = 10  # seconds by which JAX, which aborts and names no phase, is slower than this; it counts from a heartbeat before the last
 FIRST = (phase.START, phase.JOIN, phase.READ, phase.LOAD, phase.COMPILE, phase.WAIT)  # phases before the first step
 OFTEN = (phase.BATCH, phase.STEP, phase.SAVE)  # phases of a step, in their order
 FOR_OTHERS = (phase.JOIN, phase.WAIT, phase.STEP)  # phases that end when all processes have come to them
@@ -115,7 +115,7 @@ class Watchdog:
         self._threads[0].start()
         if self._where.processes > 1:
             phase.enter(phase.JOIN)
-            cluster.join(self._where, int(self._limits.start) + LATER, int(self._limits.silence) + LATER)
+            cluster.join(self._where, int(self._limits.start) + LATER, 2 * int(self._limits.silence) + LATER)
             watched = range(1, self._where.processes) if self._where.process == 0 else [0]
             self._seen = {process: Seen(None, time.monotonic()) for process in watched}
             self._threads.append(threading.Thread(target=self._exchange, name="signs", daemon=True))
