@@ -1,19 +1,22 @@
 """`e5jax STAGE`: one command a stage.
 
-Exit codes: 0 done, 1 error, 2 unknown command or option, 3 configuration or data, 75 told to stop: the same command goes on.
+Exit codes: 0 done, 1 error, 2 unknown command or option, 3 configuration or data, 75 told to stop: the same command goes on,
+99 a run that hung: the same command goes on.
 """
 
 import argparse
+import os
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from e5jax.config import Config
 from e5jax.data.main import add_actions
-from e5jax.errors import CONFIG, DONE, ERROR, ConfigError, RunError, StoppedError
+from e5jax.errors import DONE, ERROR, ConfigError, RunError, StoppedError, report
 from e5jax.extras import needed
 from e5jax.loading import load
-from e5jax.notice import STOPPED, listening
+from e5jax.notice import listening
+from e5jax.place import read_place
 from e5jax.workdir import DEFAULT_RUNS, Workdir, read_config
 
 
@@ -27,18 +30,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             raise ConfigError(f"{overrides[0]}: `e5jax {args.stage}` takes no --config")
         with needed(args.stage):
             return args.go(args, overrides) or DONE
-    except ConfigError as error:
-        print(f"e5jax: {error}", file=sys.stderr)
-        return CONFIG
-    except RunError as error:
-        print(f"e5jax: {error}", file=sys.stderr)
-        return ERROR
-    except StoppedError as error:
-        print(f"e5jax: {error}", file=sys.stderr)
-        return STOPPED
-    except KeyboardInterrupt:
-        print("e5jax: interrupted", file=sys.stderr)
-        return ERROR
+    except (ConfigError, RunError, StoppedError, KeyboardInterrupt) as error:
+        return report(error)
 
 
 def parser() -> argparse.ArgumentParser:
@@ -167,10 +160,11 @@ def _open(args: argparse.Namespace, overrides: list[str]) -> tuple[Config, Workd
 
 def _run(args: argparse.Namespace, overrides: list[str], only: str | None = None) -> None:
     config, workdir = _open(args, overrides)
-    with listening():  # from here on there are artifacts, and JAX is imported
+    place = read_place(os.environ)
+    with listening(others=place.processes > 1):  # from here on there are artifacts, and JAX is imported
         from e5jax.run import run
 
-        run(config, workdir, only)
+        run(config, workdir, only, place)
 
 
 def _data(args: argparse.Namespace, overrides: list[str]) -> None:

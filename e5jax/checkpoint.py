@@ -13,17 +13,14 @@ from types import TracebackType
 from typing import Any, NamedTuple, Self
 
 import jax
-import numpy as np
 import orbax.checkpoint as ocp
-from jax.experimental import multihost_utils
 
-from e5jax import manifest
+from e5jax import cluster, manifest
 from e5jax.errors import ConfigError, RunError
 from e5jax.retention import Retention, clear, expire, newest_sound, quarantine
 
 Identity = Mapping[str, str]  # what a resumed run must share with the first one: fingerprints of data, base, tokenizer
 SHOWN = 40  # characters of an entry that differs
-NONE = -1
 
 
 class _Save(NamedTuple):
@@ -38,13 +35,20 @@ class Checkpoints:
     """Numbered checkpoints below a directory, written and kept as `retention` says, or only read where it is None.
 
     A checkpoint has two parts, so that export can read the parameters alone: `parameters` and `rest` (moments and counters).
-    All processes call all methods; process 0 alone moves and deletes. A writer needs the directory for itself.
+    Of a writer all processes call all methods, and process 0 alone moves and deletes; it needs the directory for itself.
+    A reader asks no other process.
     """
 
     def __init__(self, directory: Path, retention: Retention | None = None, seconds: int = 600):
         self._directory, self._retention, self._seconds = directory.absolute(), retention, seconds
         handler = ocp.CompositeCheckpointHandler("parameters", "rest")
-        self._orbax = ocp.AsyncCheckpointer(handler, async_options=ocp.AsyncOptions(timeout_secs=seconds))
+        own = jax.process_index()
+        alone = ocp.options.MultiprocessingOptions(own, {own}, f"reader{own}") if retention is None else None
+        self._orbax = ocp.AsyncCheckpointer(
+            handler,
+            async_options=ocp.AsyncOptions(timeout_secs=seconds),
+            multiprocessing_options=alone or ocp.options.MultiprocessingOptions(),
+        )
         self._background = ThreadPoolExecutor(1, "checkpoint")
         self._saving: _Save | None = None
         if retention is not None and jax.process_index() == 0:
@@ -66,16 +70,14 @@ class Checkpoints:
 
     def newest(self) -> int | None:
         """The newest checkpoint whose every byte is as it was written. A writer sets newer ones aside, and says why."""
-        found = NONE
-        if jax.process_index() == 0:
-            sound, wrong = newest_sound(self._directory)
-            found = sound.step if sound else NONE
-            for step, reason in wrong.items():
-                moved = f"; moved to {quarantine(self._directory, step, reason)}" if self._retention else ""
-                print(f"checkpoint {step} is not used: {reason}{moved}", flush=True)
-        if jax.process_count() > 1:
-            found = int(multihost_utils.broadcast_one_to_all(np.int32(found)))
-        return None if found == NONE else found
+        return cluster.agree("newest", self._newest) if self._retention else self._newest()
+
+    def _newest(self) -> int | None:
+        sound, wrong = newest_sound(self._directory)
+        for step, reason in wrong.items():
+            moved = f"; moved to {quarantine(self._directory, step, reason)}" if self._retention else ""
+            print(f"checkpoint {step} is not used: {reason}{moved}", flush=True)
+        return sound.step if sound else None
 
     def save(self, step: int, parameters: Any, rest: Any, facts: Mapping[str, Any]) -> None:
         """Begins to write checkpoint `step`; the arrays may be given away when this returns. Raises what `finish` raises."""

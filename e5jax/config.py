@@ -179,6 +179,15 @@ class Checkpoint:
 
 
 @dataclass(slots=True)
+class Watchdog:
+    """Seconds after which a run that hangs is ended, exit code 99; the same command goes on from its last checkpoint."""
+
+    step: int = 600  # that a batch or a step may take
+    start: int = 3_600  # that each phase before the first step may take, and the other processes to come
+    silence: int = 60  # without a sign of another process, which is then taken for dead
+
+
+@dataclass(slots=True)
 class Log:
     """Metrics go to `metrics.jsonl` always."""
 
@@ -236,3 +245,4 @@ class Config(Training):
     stages: tuple[str, ...] = ("train", "export", "eval")
     pretrain: Training | None = None
     eval: Eval = field(default_factory=Eval)
+    watchdog: Watchdog = field(default_factory=Watchdog)

@@ -106,8 +106,9 @@ class Embedder:
             raise ConfigError(f"limit={limit}: must be at least 3, for BOS, EOS and a token between them")
         tokenizer = TextTokenizer.from_file(path / "tokenizer.json", spec.bos, spec.eos, limit or settings.limit)
         made = blueprint(spec, None, dtype=dtype, remat="nothing", kernel="xla")
-        shards = len(jax.devices()) if spec.hidden % len(jax.devices()) == 0 else 1
-        mesh = make_mesh(MeshConfig(data=-1, fsdp=shards, tensor=1))
+        devices = jax.local_devices()
+        shards = len(devices) if spec.hidden % len(devices) == 0 else 1
+        mesh = make_mesh(MeshConfig(data=-1, fsdp=shards, tensor=1), devices)
         parameters = hf.load(path, spec, made.abstract(made.leaves, mesh, dtype))
         return cls(made, parameters, tokenizer, settings, mesh)
 

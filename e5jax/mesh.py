@@ -58,23 +58,23 @@ def make_mesh(config: MeshConfig, devices: Sequence[jax.Device] | None = None) -
     return jax.sharding.Mesh(create_hybrid_device_mesh(inside, (slices, 1, 1), devices), AXES, axis_types=types)
 
 
-def open_cpu(runs: Sequence[Training]) -> None:
+def open_cpu(runs: Sequence[Training], processes: int = 1) -> None:
     """Makes the CPU as many devices as these runs can use (without runs: as cores), to be called before JAX looks for devices.
 
     A device per core is faster than one with a thread per core, which run little but large products in parallel. Where XLA_FLAGS
     already gives a number it stays, and accelerators are not concerned.
     """
     if "xla_force_host_platform_device_count" not in os.environ.get("XLA_FLAGS", ""):
-        jax.config.update("jax_num_cpu_devices", cpu_devices(runs, os.cpu_count() or 1))
+        jax.config.update("jax_num_cpu_devices", cpu_devices(runs, os.cpu_count() or 1, processes))
 
 
-def cpu_devices(runs: Sequence[Training], cores: int) -> int:
+def cpu_devices(runs: Sequence[Training], cores: int, processes: int = 1) -> int:
     """The most devices, at most one a core, that each mesh can fill and whose rows each batch can be dealt to; at least 1.
 
-    A mesh without -1 asks for its own number, however many cores there are.
+    A mesh without -1 asks for its own number, however many cores there are. Both are those of one process of so many alike.
     """
-    asked = [math.prod(_sizes(run.mesh)) for run in runs if -1 not in _sizes(run.mesh)]
-    return max(asked, default=next((n for n in range(cores, 1, -1) if all(_fits(run, n) for run in runs)), 1))
+    asked = [max(1, math.prod(_sizes(run.mesh)) // processes) for run in runs if -1 not in _sizes(run.mesh)]
+    return max(asked, default=next((n for n in range(cores, 1, -1) if all(_fits(run, n * processes) for run in runs)), 1))
 
 
 def _fits(run: Training, devices: int) -> bool:

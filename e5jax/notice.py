@@ -9,11 +9,11 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
-from e5jax.errors import StoppedError
+from e5jax.errors import STOPPED, StoppedError
 
-STOPPED = 75  # exit code: what was done is safe, the same command goes on
+JOINING = 10.0  # seconds that a process which is told to stop may take to find the others, so as to tell them
 SIGNALS = (signal.SIGTERM, signal.SIGINT)
 _END = b"\0"
 
@@ -22,9 +22,21 @@ _lock = threading.Lock()
 _received, _held = threading.Event(), threading.Event()
 
 
+class _Others:
+    """How to tell the other processes of a run, once that is known."""
+
+    tell: Callable[[str], int] | None = None
+    known = threading.Event()
+
+
 @contextlib.contextmanager
-def listening() -> Iterator[None]:
-    """Inside, a notice ends the process with `STOPPED`, unless it is `held`. For the main thread."""
+def listening(others: bool = False) -> Iterator[None]:
+    """Inside, a notice ends the process with `STOPPED`, unless it is `held`. For the main thread.
+
+    With `others` the run has more processes, and `before_leaving` will say how to tell them.
+    """
+    if not others:
+        _Others.known.set()
     read, write = os.pipe()
     os.set_blocking(write, False)
     before = {number: signal.signal(number, _left_to_the_thread) for number in SIGNALS}
@@ -42,6 +54,13 @@ def listening() -> Iterator[None]:
         os.close(read)
         os.close(write)
         _received.clear()
+        _Others.known.clear()
+
+
+def before_leaving(tell: Callable[[str], int] | None) -> None:
+    """From here on a notice that ends this process is told to the others by `tell`, which returns the exit code."""
+    _Others.tell = tell
+    _Others.known.set()
 
 
 @contextlib.contextmanager
@@ -62,14 +81,24 @@ def received() -> bool:
     return _received.is_set()
 
 
+def receive() -> None:
+    """A notice to another process of this run is one to this."""
+    _received.set()
+
+
 def _wait(read: int) -> None:
     while (byte := os.read(read, 1)) != _END:
         if byte[0] in SIGNALS:
             _received.set()
             with _lock:
                 if not _held.is_set():
-                    print(f"e5jax: {signal.Signals(byte[0]).name}: stopped; the same command goes on", file=sys.stderr, flush=True)
-                    os._exit(STOPPED)
+                    _leave(signal.Signals(byte[0]).name)
+
+
+def _leave(name: str) -> None:
+    print(f"e5jax: {name}: stopped; the same command goes on", file=sys.stderr, flush=True)
+    _Others.known.wait(JOINING)
+    os._exit(_Others.tell(f"{name}: told to stop; the same command goes on") if _Others.tell else STOPPED)
 
 
 def _left_to_the_thread(*_: object) -> None:

@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 import jax
 
+from e5jax import cluster, phase
 from e5jax.config import Config, Training
 from e5jax.data.harvest import harvest
 from e5jax.data.source import ExampleSource
@@ -16,9 +17,16 @@ from e5jax.export.folder import export, export_untrained
 from e5jax.learner.assemble import assemble
 from e5jax.learner.flops import parameters
 from e5jax.mesh import open_cpu
+from e5jax.place import Place
+from e5jax.snapshot import fields
 from e5jax.train.inputs import Inputs, read_inputs
 from e5jax.train.loop import train
+from e5jax.watchdog import Limits, Watchdog
 from e5jax.workdir import Workdir, claim, complete, versions, write_text
+
+TOGETHER = ("pretrain", "train")  # stages that all processes work on
+WORKING = 30 * 86_400.0  # seconds that process 0 may work alone
+ALONE = Place()
 
 
 class Stage(NamedTuple):
@@ -30,20 +38,41 @@ class Stage(NamedTuple):
     done: bool
 
 
-def run(config: Config, workdir: Workdir, only: str | None = None) -> None:
-    """Takes a run from where it is to its end; `only` names the one stage to do."""
-    claim(workdir, config)
-    write_text(workdir.versions, json.dumps(versions(), indent=2) + "\n")
-    open_cpu([config, config.pretrain] if config.pretrain else [config])
-    names = (only,) if only else config.stages
-    for number, name in enumerate(names, 1):
-        stage = STAGES[name](config, workdir)
-        head = f"[{number}/{len(names)}] {name}:"
-        if stage.done:
-            print(f"{head} complete, nothing to do ({stage.artifact})", flush=True)
-            continue
-        print(f"{head} {stage.artifact}", flush=True)
+def run(config: Config, workdir: Workdir, only: str | None = None, place: Place = ALONE) -> None:
+    """Takes a run from where it is to its end; `only` names the one stage to do. Every process of a run calls this."""
+    runs = [config, config.pretrain] if config.pretrain else [config]
+    open_cpu(runs, place.processes)
+    slowest = max(made.checkpoint.seconds for made in runs)
+    limits = Limits(config.watchdog.start, config.watchdog.step, config.watchdog.step + slowest, config.watchdog.silence)
+    with Watchdog(place, limits):
+        cluster.check_same({**versions(), **fields(config)})
+        if cluster.first():
+            claim(workdir, config)
+            write_text(workdir.versions, json.dumps(versions(), indent=2) + "\n")
+        names = (only,) if only else config.stages
+        for number, name in enumerate(names, 1):
+            _do(STAGES[name](config, workdir), f"[{number}/{len(names)}] {name}:")
+
+
+def _do(stage: Stage, head: str) -> None:
+    """A stage, by all processes or by the first one alone, while the others wait."""
+    done = cluster.agree("done", lambda: stage.done)
+    if cluster.first():
+        print(f"{head} complete, nothing to do ({stage.artifact})" if done else f"{head} {stage.artifact}", flush=True)
+    if done:
+        return
+    if stage.name in TOGETHER:
         stage.run()
+    else:
+        alone(stage.name, stage.run)
+
+
+def alone(name: str, work: Callable[[], object]) -> None:
+    """Lets process 0 work; the others wait as long as it gives signs of itself."""
+    phase.enter(name)
+    if cluster.first():
+        work()
+    cluster.meet(name, WORKING)
 
 
 # --- data ------------------------------------------------------------------------------------------------------
@@ -92,10 +121,10 @@ def pretrain_stage(config: Config, workdir: Workdir) -> Stage:
 
     def go() -> None:
         inputs = _inputs(made, workdir, made.model.base)
-        if inputs.base is None and not untrained(workdir).is_dir():
-            export_untrained(made, inputs.spec, inputs.tokenizer, untrained(workdir))
+        if inputs.base is None and not cluster.agree("untrained", untrained(workdir).is_dir):
+            alone("export", lambda: export_untrained(made, inputs.spec, inputs.tokenizer, untrained(workdir)))
         train_to_end(made, inputs, place, "pretrain")
-        export(made, inputs.base, inputs.spec, inputs.tokenizer, place, place.export)
+        alone("export", lambda: export(made, inputs.base, inputs.spec, inputs.tokenizer, place, place.export))
 
     return Stage("pretrain", place.export, go, place.export.is_dir())
 
@@ -128,6 +157,8 @@ def export_to(config: Config, workdir: Workdir, output: Path) -> None:
 def train_to_end(run: Training, inputs: Inputs, workdir: Workdir, name: str) -> None:
     """Trains, and leaves a note of what was trained."""
     train(run, inputs, workdir, name)
+    if not cluster.first():
+        return
     made = assemble(run, inputs.spec, jax.default_backend()).blueprint
     note = {"steps": run.optim.steps, "trained_parameters": parameters(made, made.trained), "identity": dict(inputs.identity)}
     write_text(workdir.trained, json.dumps(note, indent=2) + "\n")
@@ -139,6 +170,7 @@ def inputs_of(config: Config, workdir: Workdir) -> Inputs:
 
 
 def _inputs(run: Training, workdir: Workdir, base: str) -> Inputs:
+    phase.enter(phase.READ)
     files = run.data.files or (str(workdir.data / "train.jsonl"),)
     tokenizer = run.tokens.tokenizer or (str(workdir.data / "tokenizer.json") if run.model.scratch else "")
     return read_inputs(run, files, Path(tokenizer) if tokenizer else None, base)

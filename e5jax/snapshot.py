@@ -53,8 +53,13 @@ def _value(hint: object, value: typing.Any, where: str) -> typing.Any:
 
 def differences(old: Tree, new: Tree) -> list[str]:
     """Names the fields that differ, as `field: old -> new`."""
-    a, b = (dict(_leaves(dataclasses.asdict(typing.cast(typing.Any, c)))) for c in (old, new))
-    return [f"{key}: {a.get(key)!r} -> {b.get(key)!r}" for key in sorted(a | b) if a.get(key) != b.get(key)]
+    a, b = fields(old), fields(new)
+    return [f"{key}: {a.get(key)} -> {b.get(key)}" for key in sorted(a | b) if a.get(key) != b.get(key)]
+
+
+def fields(config: object) -> dict[str, str]:
+    """Every field of a tree of dataclasses by its path, as Python writes its value."""
+    return {key: repr(value) for key, value in _leaves(dataclasses.asdict(typing.cast(typing.Any, config)))}
 
 
 def _leaves(tree: object, path: str = "config") -> Iterator[tuple[str, object]]:

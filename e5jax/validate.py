@@ -27,6 +27,8 @@ def validate(config: Config) -> None:
             f"config.stages={config.stages} and config.pretrain={'None' if config.pretrain is None else 'set'} "
             "disagree: name the stage and set the field, or neither"
         )
+    for name in ("step", "start", "silence"):
+        at_least(f"config.watchdog.{name}", getattr(config.watchdog, name), 1)
     _validate_training(config, "config", needs_start=config.pretrain is None)
     if config.pretrain is not None:
         if config.model.base or config.model.scratch:

@@ -148,7 +148,7 @@ def test_what_stops_a_run_is_one_line_and_an_exit_code(raised, code, said, capsy
 @pytest.mark.parametrize(("stage", "only"), [("run", None), ("data", "data"), ("train", "train")])
 def test_a_stage_gets_config_and_workdir(stage, only, tmp_path, monkeypatch):
     seen = []
-    monkeypatch.setattr("e5jax.run.run", lambda config, workdir, only=None: seen.append((config, workdir.root, only)))
+    monkeypatch.setattr("e5jax.run.run", lambda config, workdir, only, *_: seen.append((config, workdir.root, only)))
     assert main([stage, f"--config={PAPER}", f"--workdir={tmp_path}", "--config.seed=5"]) == 0
     assert seen == [(load(PAPER, ["--config.seed=5"]), tmp_path, only)]
 

@@ -70,6 +70,13 @@ def test_a_cpu_is_as_many_devices_as_all_runs_can_use():
     assert cpu_devices(runs, 8) == 2
 
 
+def test_each_of_several_processes_has_its_share_of_the_devices():
+    fixed = Training(mesh=Mesh(data=2, fsdp=4, tensor=1), batch=Batch(shards=8))
+    assert [cpu_devices([fixed], 2, processes) for processes in (1, 2, 8)] == [8, 4, 1]
+    free = Training(mesh=Mesh(data=1, fsdp=-1, tensor=1), batch=Batch(shards=8))
+    assert [cpu_devices([free], 8, processes) for processes in (1, 2, 4)] == [8, 4, 2]
+
+
 @pytest.mark.parametrize("lora", [None, Lora(rank=4, targets=TARGETS)], ids=["base", "adapters"])
 def test_rules_place_every_axis_of_every_parameter_on_a_mesh_axis_at_most_once(lora):
     used = set()

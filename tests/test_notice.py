@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from e5jax.errors import StoppedError
-from e5jax.notice import STOPPED, held, listening, received
+from e5jax.errors import STOPPED, StoppedError
+from e5jax.notice import held, listening, received
 
 # A process that says when it is ready and then does something that lets no Python line run, as XLA does while it compiles.
 DEAF = """

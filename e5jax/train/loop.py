@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 import jax
 
-from e5jax import notice
+from e5jax import cluster, notice, phase
 from e5jax.checkpoint import Checkpoints
 from e5jax.chips import Peak, peak_flops
 from e5jax.config import Mesh, Training
@@ -44,6 +44,7 @@ class Ready(NamedTuple):
 
 def train(run: Training, inputs: Inputs, workdir: Workdir, name: str) -> int:
     """Trains to `run.optim.steps`, from the newest checkpoint if there is one. Returns the number of steps taken now."""
+    cluster.check_same(inputs.identity)
     mesh = make_mesh(run.mesh)
     check_shards(run.batch, mesh.shape["data"] * mesh.shape["fsdp"])
     device = mesh.local_devices[0]
@@ -56,14 +57,16 @@ def train(run: Training, inputs: Inputs, workdir: Workdir, name: str) -> int:
     peak = peak_flops(device)
     retention = Retention(run.checkpoint.keep, run.checkpoint.forever)
     with jax.set_mesh(mesh), Checkpoints(workdir.checkpoints, retention, run.checkpoint.seconds) as checkpoints:
+        phase.enter(phase.LOAD)
         ready = _prepare(run, inputs, mesh, checkpoints)
         if ready.start >= run.optim.steps:
             return 0
         with Feed(inputs.batches, ready.start, run.optim.steps, run.data.workers) as feed:  # works while XLA compiles
+            phase.enter(phase.COMPILE)
             step = ready.learner.step.lower(*abstract_arguments(run, ready.learner, mesh)).compile()
             _say(name, run, ready, peak)
             measures = Measures(ready.learner.blueprint, run.batch.queries, peak.flops)
-            writes = jax.process_index() == 0
+            writes = cluster.first()
             with MetricLog(workdir.metrics, run.log, name=name, start=ready.start, steps=run.optim.steps, writes=writes) as log:
                 _loop(run, ready, step, feed, checkpoints, measures, log, Trace(run.profile, workdir.profile, name))
     return run.optim.steps - ready.start
@@ -80,8 +83,12 @@ def _loop(
     trace: Trace,
 ) -> None:
     state, pending = ready.state, None
+    phase.enter(phase.WAIT)
+    cluster.meet("compiled")  # a notice ends a process at once until all are here: a step takes all of them
     with notice.held(), trace, jax.transfer_guard("disallow"):
+        phase.enter(phase.BATCH, ready.start + 1)
         for number, batch in enumerate(feed, ready.start + 1):
+            phase.enter(phase.STEP, number)
             checkpoints.poll()
             if trace.turns(number):
                 _log(pending, measures, log)
@@ -94,16 +101,20 @@ def _loop(
             # The metrics of the step before: fetching them now never makes the device wait.
             _log(pending, measures, log)
             pending = (number, metrics, feed.waited)
-            told = notice.received()
+            told = cluster.stops(number)
             if told or number % run.checkpoint.every == 0 or number == run.optim.steps:
                 # A checkpoint must not outrun the check of its own step.
                 _log(pending, measures, log)
                 pending = None
+                phase.enter(phase.SAVE)
                 save(checkpoints, number, state, ready.facts)
                 measures.restart()
             if told:
                 break
+            phase.enter(phase.BATCH, number + 1)
+        phase.enter(phase.SAVE)
         checkpoints.finish()
+        cluster.settle()
 
 
 def _log(pending: tuple[int, Metrics, float] | None, measures: Measures, log: MetricLog) -> None:

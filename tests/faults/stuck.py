@@ -1,0 +1,47 @@
+"""Processes that live and do nothing."""
+
+import re
+import signal
+import time
+from random import Random
+
+from tests.faults.bench import LONG, PAIR, Bench, send
+
+PHASES = ("batch", "step", "save", "load")
+
+
+def stuck(bench: Bench, seed: int, limit: int = 8) -> dict:
+    """One of two processes is stopped, or sleeps, in a phase: all that can must exit with 99 and say who was late in what."""
+    random = Random(seed)
+    run, stopped = bench.folder / f"stuck-{seed}", seed % 2 == 0
+    late, phase = random.randrange(2), PHASES[seed // 2 % len(PHASES)]
+    step = {"load": 0, "save": 10}.get(phase, random.randint(3, 20))
+    limits = [f"--config.watchdog.{name}={limit}" for name in ("step", "silence")]
+    if phase == "load" and not stopped:
+        limits.append(f"--config.watchdog.start={limit}")
+    if phase == "save":
+        limits.append("--config.checkpoint.seconds=1")
+    children = bench.start(run, PAIR, *limits, sleeps=None if stopped else {late: (phase, step)})
+    children[late].reaches(phase, step, LONG)
+    begin = time.monotonic()
+    if stopped:
+        send(children[late], signal.SIGSTOP)
+        phase, step, _ = children[late].phases[-1]
+    other = children[1 - late].wait(LONG)
+    seconds = time.monotonic() - begin
+    if stopped:
+        send(children[late], signal.SIGCONT)
+    own = children[late].wait(LONG)
+    said = re.search(r"watchdog: process (\d) .*? in phase '(\w+)'", children[1 - late].said)
+    return {
+        "trial": "stuck",
+        "seed": seed,
+        "how": "stopped" if stopped else "sleeps",
+        "late": late,
+        "limit": limit,
+        "phase": phase,
+        "codes": [other, own],
+        "seconds": seconds,
+        "named": said is not None and (int(said[1]), said[2]) == (late, phase),
+        "said": said[0] if said else children[1 - late].said[-2_000:],
+    }

@@ -1,0 +1,94 @@
+"""The table of the long set."""
+
+from collections import Counter
+from collections.abc import Callable, Sequence
+
+
+def table(found: Sequence[dict]) -> str:
+    """Markdown: a row a kind of trial, with what was counted."""
+    lines = ["| trial | runs | what happened | result |", "|---|---:|---|---|"]
+    for trial, row in ROWS.items():
+        of = [one for one in found if one["trial"] == trial]
+        if of:
+            happened, result = row(of)
+            lines.append(f"| {trial} | {len(of)} | {happened} | {result} |")
+    return "\n".join(lines)
+
+
+def _kills(of: Sequence[dict]) -> tuple[str, str]:
+    phases = Counter(phase for one in of for phase in one["phases"])
+    again = [steps for one in of for steps in one["again"]]
+    mean, most, few = sum(again) / max(1, len(again)), max(again, default=0), sum(steps <= 5 for steps in again)
+    return (
+        f"{phases.total()} SIGKILLs at uniform moments: {_counts(phases)}",
+        f"{_equal(of)}; steps done again after a kill: {mean:.1f} on average, {most} at most, 5 or fewer in {few} of {len(again)}",
+    )
+
+
+def _pairs(of: Sequence[dict]) -> tuple[str, str]:
+    codes, slowest = Counter(str(one["code"]) for one in of), max(one["seconds"] for one in of)
+    within = sum(one["seconds"] <= one["silence"] + 5 and one["code"] != 0 for one in of)
+    phases = Counter(one["phase"] for one in of)
+    return (
+        f"one of two processes killed, process 0 in {sum(one['victim'] == 0 for one in of)} of them: {_counts(phases)}",
+        f"the other left with a code that is not 0 within {of[0]['silence']} + 5 s in {within} of {len(of)} "
+        f"(slowest {slowest:.1f} s; codes {_counts(codes)}); {_equal(of)}",
+    )
+
+
+def _notices(of: Sequence[dict]) -> tuple[str, str]:
+    phases = Counter(one["phase"] for one in of)
+    all75 = sum(set(one["codes"]) == {75} for one in of)
+    same = sum(one["saved"] == one["resumed"] for one in of)
+    return (
+        f"SIGTERM or SIGINT to one process: {_counts(phases)}",
+        f"every process left with 75 in {all75} of {len(of)}, slowest {max(one['seconds'] for one in of):.1f} s; "
+        f"went on from the step that was saved last in {same}; {_equal(of)}",
+    )
+
+
+def _stuck(of: Sequence[dict]) -> tuple[str, str]:
+    how = Counter(f"{one['how']} in {one['phase']}" for one in of)
+    # Whoever is stopped cannot leave before somebody lets it go on, and by then the others are gone.
+    codes = sum(set(one["codes"][: 1 if one["how"] == "stopped" else 2]) == {99} for one in of)
+    slowest, named = max(one["seconds"] for one in of), sum(one["named"] for one in of)
+    return (
+        f"one of two processes: {_counts(how)}",
+        f"every process that was not stopped left with 99 in {codes} of {len(of)}, slowest {slowest:.1f} s at limits of "
+        f"{of[0]['limit']} s; the right process and phase named in {named}",
+    )
+
+
+def _disks(of: Sequence[dict]) -> tuple[str, str]:
+    how = Counter(one["how"] for one in of)
+    told = sum(one["code"] == 1 and one["failed"] > 0 for one in of)
+    sound = sum((max(one["sound"], default=0)) == one["resumed"] for one in of)
+    return (
+        f"the checkpoints' disk broke while the run was under way: {_counts(how)}",
+        f"left with 1 and the checkpoint's number in {told} of {len(of)}; "
+        f"went on from the newest sound step in {sound}; {_equal(of)}",
+    )
+
+
+def _shapes(of: Sequence[dict]) -> tuple[str, str]:
+    paths = "; ".join(" → ".join(one["path"]) for one in of)
+    apart = ", ".join(f"{one['apart']:.1e}" for one in of)
+    return paths, f"relative difference after 100 steps: {apart}; same batches in {sum(one['batches'] for one in of)} of {len(of)}"
+
+
+def _equal(of: Sequence[dict]) -> str:
+    return f"bit-identical at the end: {sum(one['equal'] for one in of)} of {len(of)}"
+
+
+def _counts(of: Counter[str]) -> str:
+    return ", ".join(f"{name} {count}" for name, count in of.most_common())
+
+
+ROWS: dict[str, Callable[[Sequence[dict]], tuple[str, str]]] = {
+    "kills": _kills,
+    "pairs": _pairs,
+    "stuck": _stuck,
+    "notices": _notices,
+    "disks": _disks,
+    "shapes": _shapes,
+}

@@ -1,0 +1,57 @@
+"""The short set of faults; the long one is `python -m tests.faults`, and its table is in benchmarks/results/.
+
+Every trial is drawn by a seed, which `pytest -s` prints, and which E5JAX_FAULT_SEED repeats.
+"""
+
+import os
+import re
+import time
+from collections.abc import Iterator
+
+import pytest
+
+from tests.faults.bench import ALONE, LONG, PAIR, Bench
+from tests.faults.kills import kills
+from tests.faults.notices import notices
+from tests.faults.stuck import stuck
+
+STEPS = 16
+SEED = int(os.environ.get("E5JAX_FAULT_SEED") or time.time_ns() % 1_000_000)
+
+
+@pytest.fixture(scope="module")
+def bench(tmp_path_factory) -> Iterator[Bench]:
+    print(f"E5JAX_FAULT_SEED={SEED}")
+    with Bench(tmp_path_factory.mktemp("faults"), STEPS) as made:
+        yield made
+
+
+def test_a_run_that_is_killed_ends_with_the_same_bits(bench):
+    found = kills(bench, SEED, times=2, usual=4.0)
+    whole, killed = bench.digests([bench.whole(ALONE), bench.folder / f"kills-{SEED}"])
+    assert found["phases"]
+    assert whole["step"] == STEPS
+    assert killed == whole
+
+
+def test_a_notice_to_one_of_two_processes_stops_both_at_one_step_and_the_run_ends_with_the_same_bits(bench):
+    found = notices(bench, SEED, "step", PAIR)
+    assert found["codes"] == [75, 75]
+    assert found["resumed"] == found["saved"] > 0
+    whole, told = bench.digests([bench.whole(PAIR), bench.folder / f"notices-2-step-{SEED}"])
+    assert told == whole
+
+
+def test_whoever_sleeps_is_named_by_both_and_its_stack_is_shown(bench):
+    found = stuck(bench, 1 + 2 * (SEED % 2), limit=4)
+    assert found["codes"] == [99, 99]
+    assert found["named"], found["said"]
+
+
+def test_processes_of_two_configurations_are_refused_before_anything_is_written(bench):
+    run = bench.folder / "two"
+    children = bench.start(run, PAIR, last=("--config.seed=5",))
+    assert [child.wait(LONG) for child in children] == [3, 3]
+    for child in children:
+        assert re.search(r"disagree: config\.seed is 0 in process 0 and 5 in process 1; start all of them", child.said)
+    assert not run.exists()
