@@ -30,14 +30,14 @@ class Stage(NamedTuple):
     done: bool
 
 
-def run(config: Config, workdir: Workdir, only: str | None = None) -> None:
-    """Takes a run from where it is to its end; `only` names the one stage to do."""
-    claim(workdir, config)
+def run(config: Config, workdir: Workdir, only: str | None = None, allow: bool = False) -> None:
+    """Takes a run from where it is to its end; `only` names the one stage to do, `allow` goes on although something changed."""
+    claim(workdir, config, allow)
     write_text(workdir.versions, json.dumps(versions(), indent=2) + "\n")
     open_cpu([config, config.pretrain] if config.pretrain else [config])
     names = (only,) if only else config.stages
     for number, name in enumerate(names, 1):
-        stage = STAGES[name](config, workdir)
+        stage = STAGES[name](config, workdir, allow)
         head = f"[{number}/{len(names)}] {name}:"
         if stage.done:
             print(f"{head} complete, nothing to do ({stage.artifact})", flush=True)
@@ -49,7 +49,7 @@ def run(config: Config, workdir: Workdir, only: str | None = None) -> None:
 # --- data ------------------------------------------------------------------------------------------------------
 
 
-def data_stage(config: Config, workdir: Workdir) -> Stage:
+def data_stage(config: Config, workdir: Workdir, _: bool) -> Stage:
     """Harvests pairs, and trains a tokenizer on them when the model starts from scratch."""
     return Stage("data", workdir.data, lambda: build_data(config, workdir), workdir.data.is_dir())
 
@@ -84,7 +84,7 @@ def first_training(config: Config) -> Training:
 # --- training and export ---------------------------------------------------------------------------------------
 
 
-def pretrain_stage(config: Config, workdir: Workdir) -> Stage:
+def pretrain_stage(config: Config, workdir: Workdir, allow: bool) -> Stage:
     """A training run of its own with its export: the base of the main one."""
     made = config.pretrain
     assert made is not None, "validate: the pretrain stage has a configuration"
@@ -94,22 +94,22 @@ def pretrain_stage(config: Config, workdir: Workdir) -> Stage:
         inputs = _inputs(made, workdir, made.model.base)
         if inputs.base is None and not untrained(workdir).is_dir():
             export_untrained(made, inputs.spec, inputs.tokenizer, untrained(workdir))
-        train_to_end(made, inputs, place, "pretrain")
+        train_to_end(made, inputs, place, "pretrain", allow)
         export(made, inputs.base, inputs.spec, inputs.tokenizer, place, place.export)
 
     return Stage("pretrain", place.export, go, place.export.is_dir())
 
 
-def train_stage(config: Config, workdir: Workdir) -> Stage:
+def train_stage(config: Config, workdir: Workdir, allow: bool) -> Stage:
     """The main training run."""
 
     def go() -> None:
-        train_to_end(config, inputs_of(config, workdir), workdir, "train")
+        train_to_end(config, inputs_of(config, workdir), workdir, "train", allow)
 
     return Stage("train", workdir.trained, go, workdir.trained.is_file())
 
 
-def export_stage(config: Config, workdir: Workdir) -> Stage:
+def export_stage(config: Config, workdir: Workdir, _: bool) -> Stage:
     """The merged Hugging Face folder of the main run."""
 
     def go() -> None:
@@ -125,9 +125,9 @@ def export_to(config: Config, workdir: Workdir, output: Path) -> None:
     print(f"export: step {step} -> {output}", flush=True)
 
 
-def train_to_end(run: Training, inputs: Inputs, workdir: Workdir, name: str) -> None:
+def train_to_end(run: Training, inputs: Inputs, workdir: Workdir, name: str, allow: bool = False) -> None:
     """Trains, and leaves a note of what was trained."""
-    train(run, inputs, workdir, name)
+    train(run, inputs, workdir, name, allow)
     made = assemble(run, inputs.spec, jax.default_backend()).blueprint
     note = {"steps": run.optim.steps, "trained_parameters": parameters(made, made.trained), "identity": dict(inputs.identity)}
     write_text(workdir.trained, json.dumps(note, indent=2) + "\n")
@@ -152,7 +152,7 @@ def untrained(workdir: Workdir) -> Path:
 # --- evaluation ------------------------------------------------------------------------------------------------
 
 
-def eval_stage(config: Config, workdir: Workdir) -> Stage:
+def eval_stage(config: Config, workdir: Workdir, _: bool) -> Stage:
     """Scores of the export and of what it is compared with, and the report page."""
 
     def go() -> None:
@@ -163,7 +163,7 @@ def eval_stage(config: Config, workdir: Workdir) -> Stage:
     return Stage("eval", workdir.results, go, workdir.results.is_file() and workdir.report.is_file())
 
 
-STAGES: dict[str, Callable[[Config, Workdir], Stage]] = {
+STAGES: dict[str, Callable[[Config, Workdir, bool], Stage]] = {
     "data": data_stage,
     "pretrain": pretrain_stage,
     "train": train_stage,

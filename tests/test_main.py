@@ -145,12 +145,21 @@ def test_what_stops_a_run_is_one_line_and_an_exit_code(raised, code, said, capsy
     assert one_line(capsys.readouterr().err).startswith(said)
 
 
-@pytest.mark.parametrize(("stage", "only"), [("run", None), ("data", "data"), ("train", "train")])
-def test_a_stage_gets_config_and_workdir(stage, only, tmp_path, monkeypatch):
+@pytest.mark.parametrize(
+    ("stage", "options", "only", "allow"),
+    [
+        ("run", [], None, False),
+        ("data", [], "data", False),
+        ("train", [], "train", False),
+        ("run", ["--allow-change"], None, True),
+        ("train", ["--allow-change"], "train", True),
+    ],
+)
+def test_a_stage_gets_config_workdir_and_whether_changes_are_allowed(stage, options, only, allow, tmp_path, monkeypatch):
     seen = []
-    monkeypatch.setattr("e5jax.run.run", lambda config, workdir, only=None: seen.append((config, workdir.root, only)))
-    assert main([stage, f"--config={PAPER}", f"--workdir={tmp_path}", "--config.seed=5"]) == 0
-    assert seen == [(load(PAPER, ["--config.seed=5"]), tmp_path, only)]
+    monkeypatch.setattr("e5jax.run.run", lambda config, workdir, *rest: seen.append((config, workdir.root, *rest)))
+    assert main([stage, f"--config={PAPER}", f"--workdir={tmp_path}", "--config.seed=5", *options]) == 0
+    assert seen == [(load(PAPER, ["--config.seed=5"]), tmp_path, only, allow)]
 
 
 def test_workdir_is_named_after_the_config_when_not_given(monkeypatch):

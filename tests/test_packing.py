@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from e5jax.config import Batch
-from e5jax.packing import Layout, deal, first_fit_decreasing, layout, pack
+from e5jax.packing import Layout, deal, digest, first_fit_decreasing, layout, pack
 from e5jax.records import Ids
 from tests import tiny
 
@@ -103,3 +103,18 @@ def test_texts_of_full_length_fit(slots):
     batch = pack(full, Layout(chunks=3, rows=4, width=WIDTH, texts_a_row=slots, shards=2, passages=2))
     assert np.all(batch.segments == 1)
     assert tiny.unpack(batch) == full
+
+
+def test_a_batch_is_known_again_by_its_hash_on_every_machine():
+    batch = tiny.batch(8, 2, 2, shards=4, texts_a_row=3, change=tiny.mixed)
+    assert digest(batch) == digest(tiny.batch(8, 2, 2, shards=4, texts_a_row=3, change=tiny.mixed)) == "24a31112bd6ab371"
+    assert digest(batch._make(part.astype(part.dtype.newbyteorder(">")) for part in batch)) == digest(batch)
+    assert digest(batch._make(np.asfortranarray(part) for part in batch)) == digest(batch)
+
+
+@pytest.mark.parametrize("part", tiny.batch(4, 1, 1)._fields)
+def test_one_number_of_a_batch_changes_its_hash(part):
+    batch = tiny.batch(4, 1, 1)
+    changed = getattr(batch, part).copy()
+    changed.flat[-1] = changed.flat[-1] != 1
+    assert digest(batch._replace(**{part: changed})) != digest(batch)
