@@ -33,11 +33,20 @@ def embed(embedder: TextEmbedder, texts: Sequence[str], identity: str, place: Pa
     with tqdm(total=len(texts), unit="text", desc=f"encode {name}", disable=None) as bar:
         for number, file in enumerate(files):
             start, stop = number * shard, min((number + 1) * shard, len(texts))
-            if not file.exists():
+            if not _there(file, stop - start):
                 with complete(file) as temporary:
                     np.save(temporary, embedder.encode(texts[start:stop]))
             bar.update(stop - start)
     return [np.load(file, mmap_mode="r") for file in files]
+
+
+def _there(file: Path, count: int) -> bool:
+    """Whether it holds the vectors of so many texts: what is damaged or something else is made again."""
+    try:
+        found = np.load(file, mmap_mode="r")
+    except (OSError, ValueError, EOFError):
+        return False
+    return found.dtype == np.float32 and found.ndim == 2 and len(found) == count
 
 
 def rows(shards: Shards, places: Int[np.ndarray, " n"]) -> Float[np.ndarray, "n d"]:
