@@ -4,6 +4,7 @@ Exit codes: 0 done, 1 error, 2 unknown command or option, 3 configuration or dat
 """
 
 import argparse
+import os
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -37,6 +38,16 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("e5jax: interrupted", file=sys.stderr)
         return ERROR
+
+
+def command() -> None:
+    """What the shell runs. Orbax's threads wait for minutes for a save that has failed: an error does not wait for them."""
+    code = main()
+    if code == ERROR:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
+    sys.exit(code)
 
 
 def parser() -> argparse.ArgumentParser:
@@ -235,4 +246,4 @@ def _version() -> str:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    command()

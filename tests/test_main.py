@@ -195,6 +195,14 @@ def test_process_exits_3_with_one_line_and_no_traceback(tmp_path):
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.parametrize("code", [1, 3])
+def test_an_error_does_not_wait_for_what_was_left_in_the_background(code):
+    left = f"import threading, time; threading.Thread(target=time.sleep, args=(100,), daemon={code != 1}).start()"
+    script = f"{left}\nfrom e5jax import __main__ as it\nit.main = lambda: print('said') or {code}\nit.command()"
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=60, check=False)
+    assert (done.returncode, done.stdout) == (code, "said\n")
+
+
 def test_process_exits_2_for_an_unknown_stage():
     done = e5jax_process("trian")
     assert done.returncode == 2
