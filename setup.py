@@ -65,5 +65,5 @@ setup(
         "demo": [*SYNTH, *DEMO],
         "dev": [*DEV, *DATA],  # tests clean data
     },
-    entry_points={"console_scripts": ["e5jax=e5jax.__main__:main"]},
+    entry_points={"console_scripts": ["e5jax=e5jax.__main__:command"]},
 )

@@ -34,6 +34,16 @@ def main(argv: Sequence[str] | None = None) -> int:
         return report(error)
 
 
+def command() -> None:
+    """What the shell runs. Orbax's threads wait for minutes for a save that has failed: an error does not wait for them."""
+    code = main()
+    if code == ERROR:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
+    sys.exit(code)
+
+
 def parser() -> argparse.ArgumentParser:
     """All stages and their options."""
     top = argparse.ArgumentParser(prog="e5jax", description="Turns an open decoder language model into a text embedder.")
@@ -45,11 +55,11 @@ def parser() -> argparse.ArgumentParser:
         stage.set_defaults(go=go)
         return stage
 
-    _add_config(add("run", _run, "all stages of a config, one after the other; finished ones are skipped"))
+    _add_config(add("run", _all, "all stages of a config, one after the other; finished ones are skipped"), resumes=True)
     data = add("data", _data, "builds the training data of a config; or an action on files")
     _add_config(data, required=False)
     add_actions(data)
-    _add_config(add("train", _train, "trains; the same command resumes"))
+    _add_config(add("train", _train, "trains; the same command resumes"), resumes=True)
     exporter = add("export", _export, "writes the newest checkpoint of a run as a Hugging Face folder")
     exporter.add_argument("--workdir", type=Path, required=True, metavar="DIR", help="directory of the run")
     exporter.add_argument("--output", type=Path, required=True, metavar="DIR", help="folder to write; replaced if it is there")
@@ -76,9 +86,12 @@ def parser() -> argparse.ArgumentParser:
     return top
 
 
-def _add_config(stage: argparse.ArgumentParser, required: bool = True) -> None:
+def _add_config(stage: argparse.ArgumentParser, required: bool = True, resumes: bool = False) -> None:
     stage.add_argument("--config", required=required, metavar="FILE", help="Python config file; --config.field=value overrides it")
     stage.add_argument("--workdir", type=Path, metavar="DIR", help="directory of the run (default: runs/ and the config's name)")
+    if resumes:
+        allow = "goes on although configuration or data are not those of the run so far, and records the difference"
+        stage.add_argument("--allow-change", action="store_true", help=allow)
 
 
 def _add_encode(stage: argparse.ArgumentParser) -> None:
@@ -158,13 +171,17 @@ def _open(args: argparse.Namespace, overrides: list[str]) -> tuple[Config, Workd
 # Each stage imports what it needs when it runs: `e5jax --help` must not wait for JAX, nor training load PyTorch.
 
 
-def _run(args: argparse.Namespace, overrides: list[str], only: str | None = None) -> None:
+def _run(args: argparse.Namespace, overrides: list[str], only: str | None = None, allow: bool = False) -> None:
     config, workdir = _open(args, overrides)
     place = read_place(os.environ)
     with listening(others=place.processes > 1):  # from here on there are artifacts, and JAX is imported
         from e5jax.run import run
 
-        run(config, workdir, only, place)
+        run(config, workdir, only, place, allow)
+
+
+def _all(args: argparse.Namespace, overrides: list[str]) -> None:
+    _run(args, overrides, allow=args.allow_change)
 
 
 def _data(args: argparse.Namespace, overrides: list[str]) -> None:
@@ -174,7 +191,7 @@ def _data(args: argparse.Namespace, overrides: list[str]) -> None:
 
 
 def _train(args: argparse.Namespace, overrides: list[str]) -> None:
-    _run(args, overrides, only="train")
+    _run(args, overrides, only="train", allow=args.allow_change)
 
 
 def _export(args: argparse.Namespace, _: list[str]) -> None:
@@ -254,4 +271,4 @@ def _version() -> str:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    command()

@@ -18,6 +18,7 @@ import orbax.checkpoint as ocp
 from e5jax import cluster, manifest
 from e5jax.errors import ConfigError, RunError
 from e5jax.retention import Retention, clear, expire, newest_sound, quarantine
+from e5jax.workdir import ALLOW
 
 Identity = Mapping[str, str]  # what a resumed run must share with the first one: fingerprints of data, base, tokenizer
 SHOWN = 40  # characters of an entry that differs
@@ -118,16 +119,17 @@ class Checkpoints:
         """What was said when it was saved."""
         return manifest.read(self._directory / str(step)).facts
 
-    def check_identity(self, step: int, identity: Identity) -> None:
-        """Raises ConfigError when data, base or tokenizer are not those that the checkpoint was trained with."""
+    def check_identity(self, step: int, identity: Identity, allow: bool = False) -> list[str]:
+        """What of data, base and tokenizer is not what the checkpoint was trained with: ConfigError if that is not allowed."""
         found = self.facts(step)["identity"]
         changed = sorted(name for name in found | dict(identity) if found.get(name) != identity.get(name))
-        if changed:
-            details = "; ".join(f"{name}: {_short(found.get(name))} -> {_short(identity.get(name))}" for name in changed)
+        details = [f"{name}: {_short(found.get(name))} -> {_short(identity.get(name))}" for name in changed]
+        if changed and not allow:
             raise ConfigError(
-                f"checkpoint {step} was trained with another {', '.join(changed)} ({details}); "
-                "bring the old one back, or start in a new --workdir"
+                f"checkpoint {step} was trained with another {', '.join(changed)} ({'; '.join(details)}); "
+                f"bring the old one back, or start in a new --workdir{ALLOW}"
             )
+        return details
 
     def restore(self, step: int, parameters: Any, rest: Any) -> tuple[Any, Any]:
         """(parameters, rest) placed as the abstract trees say."""

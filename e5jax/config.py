@@ -160,6 +160,18 @@ class Loss:
 
 
 @dataclass(slots=True)
+class Guard:
+    """Updates that are not made: those whose loss or gradient is not finite, and with `spike` those far above the usual.
+
+    Then nothing of the state changes, the batch is written to `skipped/`, and the run goes on with the next one.
+    """
+
+    skips: int = 8  # in a row, after which the run ends
+    spike: float = 0.0  # standard deviations of loss or gradient norm above their running means; 0: off
+    window: int = 100  # steps that the running means are of; before as many nothing is called a spike
+
+
+@dataclass(slots=True)
 class Mesh:
     """Devices along each mesh axis; their product is the number of devices. -1 on one axis: all that are left."""
 
@@ -231,6 +243,7 @@ class Training:
     batch: Batch = field(default_factory=Batch)
     loss: Loss = field(default_factory=Loss)
     optim: Optim = field(default_factory=Optim)
+    guard: Guard = field(default_factory=Guard)
     mesh: Mesh = field(default_factory=Mesh)
     checkpoint: Checkpoint = field(default_factory=Checkpoint)
     log: Log = field(default_factory=Log)

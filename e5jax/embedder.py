@@ -43,7 +43,10 @@ def read_settings(folder: Path) -> Settings:
     """Reads the sentence-transformers files; a bare model folder pools the last token, as E5-Mistral does."""
 
     def read(name: str) -> dict:
-        return json.loads((folder / name).read_text(encoding="utf-8")) if (folder / name).is_file() else {}
+        try:
+            return json.loads((folder / name).read_text(encoding="utf-8")) if (folder / name).is_file() else {}
+        except ValueError as error:
+            raise ConfigError(f"{folder / name}: not JSON ({error})") from error
 
     model = read("config.json")
     dtype = model.get("dtype") or model.get("torch_dtype") or "float32"

@@ -44,12 +44,12 @@ class MetricLog:
         if self._wandb is not None:
             self._wandb.finish()
 
-    def write(self, step: int, scalars: dict[str, float]) -> None:
-        """Writes the scalars of one step; `step` counts from 1."""
+    def write(self, step: int, scalars: dict[str, float], **words: str) -> None:
+        """Writes the scalars of one step, and to the lines of JSON a few words too; `step` counts from 1."""
         if self._file is None:
             return
         finite = {name: value if math.isfinite(value) else None for name, value in scalars.items()}  # JSON has no NaN
-        self._file.write(json.dumps({"step": step, **finite}, allow_nan=False) + "\n")
+        self._file.write(json.dumps({"step": step, **words, **finite}, allow_nan=False) + "\n")
         if self._board is not None:
             for name, value in scalars.items():
                 self._board.add_scalar(name, value, step)

@@ -159,4 +159,6 @@ class Metrics(NamedTuple):
     real_tokens: Int[Array, ""]
     computed_tokens: Int[Array, ""]  # padding included, empty chunks left out
     squared_lengths: Float[Array, ""]  # sum over texts of length², for counting attention FLOPs
-    finite: Float[Array, ""]  # 0 when loss or gradient was not finite and the state was left unchanged
+    finite: Float[Array, ""]  # 0 when loss or gradient was not
+    skipped: Int[Array, ""]  # updates that were not made, up to now
+    in_a_row: Int[Array, ""]  # of them the last ones; 0: this one was made

@@ -38,8 +38,11 @@ class Stage(NamedTuple):
     done: bool
 
 
-def run(config: Config, workdir: Workdir, only: str | None = None, place: Place = ALONE) -> None:
-    """Takes a run from where it is to its end; `only` names the one stage to do. Every process of a run calls this."""
+def run(config: Config, workdir: Workdir, only: str | None = None, place: Place = ALONE, allow: bool = False) -> None:
+    """Takes a run from where it is to its end; `only` names the one stage to do, `allow` goes on although something changed.
+
+    Every process of a run calls this.
+    """
     runs = [config, config.pretrain] if config.pretrain else [config]
     open_cpu(runs, place.processes)
     slowest = max(made.checkpoint.seconds for made in runs)
@@ -47,11 +50,11 @@ def run(config: Config, workdir: Workdir, only: str | None = None, place: Place 
     with Watchdog(place, limits):
         cluster.check_same({**versions(), **fields(config)})
         if cluster.first():
-            claim(workdir, config)
+            claim(workdir, config, allow)
             write_text(workdir.versions, json.dumps(versions(), indent=2) + "\n")
         names = (only,) if only else config.stages
         for number, name in enumerate(names, 1):
-            _do(STAGES[name](config, workdir), f"[{number}/{len(names)}] {name}:")
+            _do(STAGES[name](config, workdir, allow), f"[{number}/{len(names)}] {name}:")
 
 
 def _do(stage: Stage, head: str) -> None:
@@ -78,7 +81,7 @@ def alone(name: str, work: Callable[[], object]) -> None:
 # --- data ------------------------------------------------------------------------------------------------------
 
 
-def data_stage(config: Config, workdir: Workdir) -> Stage:
+def data_stage(config: Config, workdir: Workdir, _: bool) -> Stage:
     """Harvests pairs, and trains a tokenizer on them when the model starts from scratch."""
     return Stage("data", workdir.data, lambda: build_data(config, workdir), workdir.data.is_dir())
 
@@ -113,7 +116,7 @@ def first_training(config: Config) -> Training:
 # --- training and export ---------------------------------------------------------------------------------------
 
 
-def pretrain_stage(config: Config, workdir: Workdir) -> Stage:
+def pretrain_stage(config: Config, workdir: Workdir, allow: bool) -> Stage:
     """A training run of its own with its export: the base of the main one."""
     made = config.pretrain
     assert made is not None, "validate: the pretrain stage has a configuration"
@@ -123,22 +126,22 @@ def pretrain_stage(config: Config, workdir: Workdir) -> Stage:
         inputs = _inputs(made, workdir, made.model.base)
         if inputs.base is None and not cluster.agree("untrained", untrained(workdir).is_dir):
             alone("export", lambda: export_untrained(made, inputs.spec, inputs.tokenizer, untrained(workdir)))
-        train_to_end(made, inputs, place, "pretrain")
+        train_to_end(made, inputs, place, "pretrain", allow)
         alone("export", lambda: export(made, inputs.base, inputs.spec, inputs.tokenizer, place, place.export))
 
     return Stage("pretrain", place.export, go, place.export.is_dir())
 
 
-def train_stage(config: Config, workdir: Workdir) -> Stage:
+def train_stage(config: Config, workdir: Workdir, allow: bool) -> Stage:
     """The main training run."""
 
     def go() -> None:
-        train_to_end(config, inputs_of(config, workdir), workdir, "train")
+        train_to_end(config, inputs_of(config, workdir), workdir, "train", allow)
 
     return Stage("train", workdir.trained, go, workdir.trained.is_file())
 
 
-def export_stage(config: Config, workdir: Workdir) -> Stage:
+def export_stage(config: Config, workdir: Workdir, _: bool) -> Stage:
     """The merged Hugging Face folder of the main run."""
 
     def go() -> None:
@@ -154,9 +157,9 @@ def export_to(config: Config, workdir: Workdir, output: Path) -> None:
     print(f"export: step {step} -> {output}", flush=True)
 
 
-def train_to_end(run: Training, inputs: Inputs, workdir: Workdir, name: str) -> None:
+def train_to_end(run: Training, inputs: Inputs, workdir: Workdir, name: str, allow: bool = False) -> None:
     """Trains, and leaves a note of what was trained."""
-    train(run, inputs, workdir, name)
+    train(run, inputs, workdir, name, allow)
     if not cluster.first():
         return
     made = assemble(run, inputs.spec, jax.default_backend()).blueprint
@@ -184,7 +187,7 @@ def untrained(workdir: Workdir) -> Path:
 # --- evaluation ------------------------------------------------------------------------------------------------
 
 
-def eval_stage(config: Config, workdir: Workdir) -> Stage:
+def eval_stage(config: Config, workdir: Workdir, _: bool) -> Stage:
     """Scores of the export and of what it is compared with, and the report page."""
 
     def go() -> None:
@@ -195,7 +198,7 @@ def eval_stage(config: Config, workdir: Workdir) -> Stage:
     return Stage("eval", workdir.results, go, workdir.results.is_file() and workdir.report.is_file())
 
 
-STAGES: dict[str, Callable[[Config, Workdir], Stage]] = {
+STAGES: dict[str, Callable[[Config, Workdir, bool], Stage]] = {
     "data": data_stage,
     "pretrain": pretrain_stage,
     "train": train_stage,

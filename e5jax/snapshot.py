@@ -15,12 +15,12 @@ def to_json(config: typing.Any) -> str:
     return json.dumps(dataclasses.asdict(config), indent=2) + "\n"
 
 
-def from_json(text: str) -> Config:
+def from_json(text: str | bytes) -> Config:
     """A run's `Config`."""
     return tree_from_json(Config, text)
 
 
-def tree_from_json(tree: type[Tree], text: str) -> Tree:
+def tree_from_json(tree: type[Tree], text: str | bytes) -> Tree:
     """Inverse of `to_json`; raises ConfigError for a field that this version does not know."""
     try:
         values = json.loads(text)

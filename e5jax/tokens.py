@@ -29,7 +29,7 @@ def read_tokenizer(path: Path) -> Tokenizer:
     try:
         return Tokenizer.from_str(path.read_text(encoding="utf-8"))
     except Exception as error:  # tokenizers raises the base class itself
-        if type(error) is not Exception:  # and nothing else is meant
+        if type(error) not in (Exception, UnicodeDecodeError):  # and nothing else is meant
             raise
         raise ConfigError(f"{path}: not a tokenizer.json ({error})") from error
 

@@ -57,6 +57,9 @@ def _validate_training(run: Training, at: str, *, needs_start: bool) -> None:
         ("checkpoint.keep", run.checkpoint.keep, 1),
         ("checkpoint.forever", run.checkpoint.forever, 0),
         ("checkpoint.seconds", run.checkpoint.seconds, 1),
+        ("guard.skips", run.guard.skips, 1),
+        ("guard.spike", run.guard.spike, 0),
+        ("guard.window", run.guard.window, 2),
         ("optim.weight_decay", run.optim.weight_decay, 0),
     ]:
         at_least(f"{at}.{path}", value, least)

@@ -4,20 +4,23 @@ Every writer fills a temporary neighbour and renames it into place, so existence
 """
 
 import contextlib
+import json
 import os
 import platform
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from e5jax.config import Config
 from e5jax.errors import ConfigError
 from e5jax.snapshot import differences, from_json, to_json
 
 DEFAULT_RUNS = Path("runs")
+ALLOW = "; --allow-change goes on with what is there now, and records the difference"
 PACKAGES = (
     "e5jax",
     "jax",
@@ -43,6 +46,11 @@ class Workdir(NamedTuple):
         return self.root / "config.json"
 
     @property
+    def changes(self) -> Path:
+        """What was another when the run went on, because somebody allowed it."""
+        return self.root / "changes.jsonl"
+
+    @property
     def versions(self) -> Path:
         return self.root / "versions.json"
 
@@ -54,6 +62,11 @@ class Workdir(NamedTuple):
     @property
     def metrics(self) -> Path:
         return self.root / "metrics.jsonl"
+
+    @property
+    def skipped(self) -> Path:
+        """Batches of steps that made no update."""
+        return self.root / "skipped"
 
     @property
     def checkpoints(self) -> Path:
@@ -107,27 +120,49 @@ def write_text(path: Path, text: str) -> None:
         temporary.write_text(text, encoding="utf-8")
 
 
-def claim(workdir: Workdir, config: Config) -> None:
-    """Writes config.json, or refuses a directory that holds a run of another configuration, naming the differences."""
-    if workdir.config.exists():
-        # None of these changes what is trained on what, a mesh the last bits alone; all are mostly wanted once a run is under way.
-        free = (".profile.", ".data.workers", ".watchdog.", ".mesh.", ".checkpoint.seconds")
-        found = differences(read_config(workdir), config)
-        changed = [line for line in found if not any(part in line.split(": ")[0] for part in free)]
-        if changed:
-            raise ConfigError(
-                f"--workdir={workdir.root} holds a run with another configuration ({'; '.join(changed)}); "
-                "choose another --workdir, or repeat the first configuration to resume"
-            )
-    else:
+def claim(workdir: Workdir, config: Config, allow: bool = False) -> None:
+    """Writes config.json, or refuses a directory that holds a run of another configuration, naming the differences.
+
+    Where `allow` lets it go on all the same, the differences are recorded and config.json is the new one.
+    """
+    if not workdir.config.exists():
         write_text(workdir.config, to_json(config))
+        return
+    # None of these changes what is trained on what, a mesh the last bits alone; all are mostly wanted once a run is under way.
+    free = (".profile.", ".data.workers", ".watchdog.", ".mesh.", ".checkpoint.seconds")
+    found = differences(read_config(workdir), config)
+    changed = [line for line in found if not any(part in line.split(": ")[0] for part in free)]
+    if changed and not allow:
+        raise ConfigError(
+            f"--workdir={workdir.root} holds a run with another configuration ({'; '.join(changed)}); "
+            f"choose another --workdir, or repeat the first configuration to resume{ALLOW}"
+        )
+    if changed:
+        record(workdir, changed)
+        if pretrain := [line for line in changed if line.startswith("config.pretrain.")]:
+            record(workdir.pretrain, pretrain)
+        write_text(workdir.config, to_json(config))
+
+
+def record(workdir: Workdir, changed: Sequence[str], **where: int) -> None:
+    """Notes what is another from now on, and says so."""
+    line = {"when": f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%SZ}", **where, "changed": list(changed)}
+    before = workdir.changes.read_text(encoding="utf-8") if workdir.changes.exists() else ""
+    write_text(workdir.changes, f"{before}{json.dumps(line, ensure_ascii=False)}\n")
+    print(f"allowed, and recorded in {workdir.changes}: {'; '.join(changed)}", flush=True)
+
+
+def changes(workdir: Workdir) -> list[dict[str, Any]]:
+    """All that was recorded, the first one first."""
+    lines = workdir.changes.read_text(encoding="utf-8").splitlines() if workdir.changes.exists() else ()
+    return [json.loads(line) for line in lines]
 
 
 def read_config(workdir: Workdir) -> Config:
     """The configuration of the run in this directory."""
     if not workdir.config.is_file():
         raise ConfigError(f"--workdir={workdir.root}: no config.json there; it is not the directory of a run")
-    return from_json(workdir.config.read_text(encoding="utf-8"))
+    return from_json(workdir.config.read_bytes())
 
 
 def versions() -> dict[str, str]:

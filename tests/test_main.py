@@ -145,12 +145,21 @@ def test_what_stops_a_run_is_one_line_and_an_exit_code(raised, code, said, capsy
     assert one_line(capsys.readouterr().err).startswith(said)
 
 
-@pytest.mark.parametrize(("stage", "only"), [("run", None), ("data", "data"), ("train", "train")])
-def test_a_stage_gets_config_and_workdir(stage, only, tmp_path, monkeypatch):
+@pytest.mark.parametrize(
+    ("stage", "options", "only", "allow"),
+    [
+        ("run", [], None, False),
+        ("data", [], "data", False),
+        ("train", [], "train", False),
+        ("run", ["--allow-change"], None, True),
+        ("train", ["--allow-change"], "train", True),
+    ],
+)
+def test_a_stage_gets_config_workdir_and_whether_changes_are_allowed(stage, options, only, allow, tmp_path, monkeypatch):
     seen = []
-    monkeypatch.setattr("e5jax.run.run", lambda config, workdir, only, *_: seen.append((config, workdir.root, only)))
-    assert main([stage, f"--config={PAPER}", f"--workdir={tmp_path}", "--config.seed=5"]) == 0
-    assert seen == [(load(PAPER, ["--config.seed=5"]), tmp_path, only)]
+    monkeypatch.setattr("e5jax.run.run", lambda config, workdir, only, _, allow: seen.append((config, workdir.root, only, allow)))
+    assert main([stage, f"--config={PAPER}", f"--workdir={tmp_path}", "--config.seed=5", *options]) == 0
+    assert seen == [(load(PAPER, ["--config.seed=5"]), tmp_path, only, allow)]
 
 
 def test_workdir_is_named_after_the_config_when_not_given(monkeypatch):
@@ -184,6 +193,14 @@ def test_process_exits_3_with_one_line_and_no_traceback(tmp_path):
     assert "did you mean learning_rate?" in one_line(done.stderr)
     assert done.stdout == ""
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("code", [1, 3])
+def test_an_error_does_not_wait_for_what_was_left_in_the_background(code):
+    left = f"import threading, time; threading.Thread(target=time.sleep, args=(100,), daemon={code != 1}).start()"
+    script = f"{left}\nfrom e5jax import __main__ as it\nit.main = lambda: print('said') or {code}\nit.command()"
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=60, check=False)
+    assert (done.returncode, done.stdout) == (code, "said\n")
 
 
 def test_process_exits_2_for_an_unknown_stage():

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from e5jax import packing
 from e5jax.config import Batch
-from e5jax.packing import SHARED, Layout, calls, deal, first_fit_decreasing, layout, pack
+from e5jax.packing import SHARED, Layout, calls, deal, digest, first_fit_decreasing, layout, pack
 from e5jax.records import Ids
 from tests import tiny
 
@@ -155,3 +155,18 @@ def test_shorter_texts_fill_what_longer_ones_leave():
     found = [[number] * length for number, length in enumerate(lengths)]
     shapes = [call.rows.tokens.shape for call in calls(found, 4_096, 2_048, 1, None)]
     assert shapes == [(2, 1_024), (4, 512), (4, 512)]  # 3 and 4 of the short ones went along; 33 are left for 7 rows
+
+
+def test_a_batch_is_known_again_by_its_hash_on_every_machine():
+    batch = tiny.batch(8, 2, 2, shards=4, texts_a_row=3, change=tiny.mixed)
+    assert digest(batch) == digest(tiny.batch(8, 2, 2, shards=4, texts_a_row=3, change=tiny.mixed)) == "24a31112bd6ab371"
+    assert digest(batch._make(part.astype(part.dtype.newbyteorder(">")) for part in batch)) == digest(batch)
+    assert digest(batch._make(np.asfortranarray(part) for part in batch)) == digest(batch)
+
+
+@pytest.mark.parametrize("part", tiny.batch(4, 1, 1)._fields)
+def test_one_number_of_a_batch_changes_its_hash(part):
+    batch = tiny.batch(4, 1, 1)
+    changed = getattr(batch, part).copy()
+    changed.flat[-1] = changed.flat[-1] != 1
+    assert digest(batch._replace(**{part: changed})) != digest(batch)

@@ -5,7 +5,7 @@ import pytest
 from e5jax.config import Config, Lora, Training
 from e5jax.errors import ConfigError
 from e5jax.snapshot import to_json
-from e5jax.workdir import Workdir, claim, complete, read_config, write_text
+from e5jax.workdir import Workdir, changes, claim, complete, read_config, write_text
 
 
 def content(folder):
@@ -95,9 +95,31 @@ def test_claim_refuses_another_configuration_and_names_field_old_and_new(tmp_pat
     other.optim.steps = 10
     with pytest.raises(ConfigError) as caught:
         claim(workdir, other)
-    for words in (f"--workdir={tmp_path}", "config.seed: 3 -> 4", "config.optim.steps: 879 -> 10", "another --workdir"):
+    for words in (
+        f"--workdir={tmp_path}",
+        "config.seed: 3 -> 4",
+        "config.optim.steps: 879 -> 10",
+        "another --workdir",
+        "--allow-change",
+    ):
         assert words in str(caught.value)
     assert read_config(workdir) == Config(seed=3)
+
+
+def test_another_configuration_that_is_allowed_is_recorded(tmp_path):
+    workdir = Workdir(tmp_path)
+    claim(workdir, Config(pretrain=Training()))
+    assert changes(workdir) == []
+    for seed in (4, 5):
+        other = Config(seed=seed, pretrain=Training())
+        other.pretrain.optim.steps = seed
+        claim(workdir, other, allow=True)
+        assert read_config(workdir) == other
+        claim(workdir, other)
+    noted = [line["changed"] for line in changes(workdir)]
+    assert noted[0] == ["config.pretrain.optim.steps: 879 -> 4", "config.seed: 0 -> 4"]
+    assert noted[1] == ["config.pretrain.optim.steps: 4 -> 5", "config.seed: 4 -> 5"]
+    assert [line["changed"] for line in changes(workdir.pretrain)] == [lines[:1] for lines in noted]
 
 
 def test_a_profile_can_be_asked_for_when_a_run_is_resumed(tmp_path):

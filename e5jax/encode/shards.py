@@ -35,7 +35,7 @@ def embed(
     files = [place / f"{number:06}.npy" for number in range(-(-count // shard))]
     with tqdm(total=count, unit="text", desc=f"encode {name.lstrip('.')}", disable=None) as bar:
         for file, some in zip(files, _blocks(texts, shard), strict=True):
-            if not file.exists():
+            if not _there(file, len(some)):
                 with complete(file) as temporary:
                     np.save(temporary, encode(some))
             bar.update(len(some))
@@ -47,6 +47,15 @@ def _blocks(texts: Iterable[str], size: int) -> Iterator[list[str]]:
     rest = iter(texts)
     while some := list(islice(rest, size)):
         yield some
+
+
+def _there(file: Path, count: int) -> bool:
+    """Whether it holds the vectors of so many texts: what is damaged or something else is made again."""
+    try:
+        found = np.load(file, mmap_mode="r")
+    except (OSError, ValueError, EOFError):
+        return False
+    return found.dtype == np.float32 and found.ndim == 2 and len(found) == count
 
 
 def rows(shards: Shards, places: Int[np.ndarray, " n"]) -> Float[np.ndarray, "n d"]:

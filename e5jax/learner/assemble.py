@@ -45,7 +45,7 @@ def assemble(run: Training, spec: Spec, platform: str) -> Learner:
     )
     objective = Objective(made, run.model.pooling, run.loss, run.batch.kept_chunks, run.seed, run.batch.kept_on)
     update = optimiser(run.optim)
-    return Learner(made, objective, update, make_step(objective, update, schedule(run.optim)))
+    return Learner(made, objective, update, make_step(objective, update, schedule(run.optim), run.guard))
 
 
 def batch_shardings(mesh: jax.sharding.Mesh) -> Batch:

@@ -9,6 +9,8 @@ import optax
 from jax.sharding import NamedSharding, PartitionSpec
 from jaxtyping import Array, Int
 
+from e5jax.learner import guard
+from e5jax.learner.guard import Watch
 from e5jax.model.blueprint import Abstract, Parameters
 
 
@@ -18,6 +20,7 @@ class State(NamedTuple):
     step: Int[Array, ""]  # optimiser steps taken
     parameters: Parameters  # float32
     moments: optax.OptState
+    watch: Watch
 
 
 def fresh(parameters: Parameters, optimiser: optax.GradientTransformation, mesh: jax.sharding.Mesh) -> State:
@@ -30,10 +33,10 @@ def fresh(parameters: Parameters, optimiser: optax.GradientTransformation, mesh:
 
 def abstract(parameters: Parameters | Abstract, optimiser: optax.GradientTransformation, mesh: jax.sharding.Mesh) -> State:
     """The state's shapes, dtypes and placement: moments lie where their parameters lie, counters everywhere."""
-    whole = NamedSharding(mesh, PartitionSpec())
 
     def place(path: tuple, leaf: jax.ShapeDtypeStruct) -> jax.ShapeDtypeStruct:
         key = path[-1].key if isinstance(path[-1], jax.tree_util.DictKey) else None
+        whole = NamedSharding(mesh, PartitionSpec(*[None] * len(leaf.shape)))  # as the step returns it, or it compiles again
         sharding = parameters[key].sharding if key is not None and key in parameters else whole
         return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding)
 
@@ -42,4 +45,4 @@ def abstract(parameters: Parameters | Abstract, optimiser: optax.GradientTransfo
 
 
 def _assemble(parameters: Parameters, optimiser: optax.GradientTransformation) -> State:
-    return State(jnp.zeros((), jnp.int32), parameters, optimiser.init(parameters))
+    return State(jnp.zeros((), jnp.int32), parameters, optimiser.init(parameters), guard.fresh())

@@ -16,9 +16,10 @@ from jax.sharding import PartitionSpec
 from jaxtyping import Array, Float, Int
 from numpy import ndarray
 
-from e5jax.config import KeptOn, Loss, Pooling
+from e5jax.config import Guard, KeptOn, Loss, Pooling
 from e5jax.learner.candidates import Terms
 from e5jax.learner.chunk import skippable
+from e5jax.learner.guard import judge
 from e5jax.learner.loss import infonce
 from e5jax.learner.state import State
 from e5jax.mesh import BATCH, defer_sums, gather_fsdp
@@ -108,10 +109,12 @@ def loss_and_accuracy(
         return infonce(queries, passages, terms, objective.loss)
 
 
-def make_step(objective: Objective, optimiser: optax.GradientTransformation, rate: optax.Schedule) -> jax.stages.Wrapped:
+def make_step(
+    objective: Objective, optimiser: optax.GradientTransformation, rate: optax.Schedule, guard: Guard
+) -> jax.stages.Wrapped:
     """The jitted step `(state, frozen, batch) -> (state, metrics)`; the state is donated.
 
-    When loss or gradient is not finite the state comes back unchanged and `metrics.finite` is 0.
+    When the guard refuses the update, the state comes back as it was, but for the guard's own counters.
     """
     random = any(lora.dropout > 0 for lora in objective.blueprint.lora.values())
 
@@ -126,9 +129,9 @@ def make_step(objective: Objective, optimiser: optax.GradientTransformation, rat
         with jax.named_scope("update"):
             norm = optax.tree.norm(gradient)
             updates, moments = optimiser.update(gradient, state.moments, state.parameters)
-            new = State(state.step + 1, jax.tree.map(jnp.add, state.parameters, updates), moments)
-            finite = jnp.isfinite(loss) & jnp.isfinite(norm)
-            new = jax.tree.map(lambda a, b: jnp.where(finite, a, b), new, state)
+            made, finite, watch = judge(guard, state.watch, loss, norm)
+            new = State(state.step + 1, jax.tree.map(jnp.add, state.parameters, updates), moments, state.watch)
+            new = jax.tree.map(lambda a, b: jnp.where(made, a, b), new, state)._replace(watch=watch)
         last = jnp.take_along_axis(batch.positions, jnp.maximum(batch.ends, 0), axis=-1)
         lengths = jnp.where(batch.ends >= 0, last + 1, 0)
         metrics = Metrics(
@@ -140,6 +143,8 @@ def make_step(objective: Objective, optimiser: optax.GradientTransformation, rat
             computed_tokens=jnp.sum(jnp.any(batch.ends >= 0, axis=(1, 2)), dtype=jnp.int32) * batch.tokens[0].size,
             squared_lengths=jnp.sum(jnp.square(lengths.astype(jnp.float32))),
             finite=finite.astype(jnp.float32),
+            skipped=watch.skipped,
+            in_a_row=watch.in_a_row,
         )
         return new, metrics
 

@@ -20,6 +20,7 @@ from e5jax.validate import is_hub_id
 
 FLOATS = {"F32": np.dtype(np.float32), "BF16": np.dtype(ml_dtypes.bfloat16), "F16": np.dtype(np.float16)}
 SHARD_BYTES = 5_000_000_000
+HEADER_BYTES = 8_000_000  # more than a hundred thousand tensors have; the library itself takes 100 MB
 SCALE = "/kernel_scale"  # no tensor of its own
 WANTED = ["*.json", "*.safetensors", "1_Pooling/*", "2_Normalize/*"]
 
@@ -39,16 +40,28 @@ def locate(name: str) -> Path:
 
 def headers(folder: Path) -> dict[str, Tensor]:
     """All tensors of a folder (single file or index) by their name without the `model.` prefix of causal models."""
-    found = {}
+    found: dict[str, Tensor] = {}
     for file in files(folder):
-        try:
-            with safe_open(file, framework="np") as opened:
-                for name in opened.offset_keys():
-                    view = opened.get_slice(name)
-                    found[name.removeprefix("model.")] = Tensor(file, name, tuple(view.get_shape()), view.get_dtype())
-        except SafetensorError as error:
-            raise ConfigError(f"{file}: not a safetensors file ({error})") from error
+        for tensor in _header(file):
+            name = tensor.name.removeprefix("model.")
+            if name in found:
+                raise ConfigError(f"{file}: has {tensor.name}, and so has {found[name].file.name}; one of them is of another model")
+            found[name] = tensor
     return found
+
+
+def _header(file: Path) -> list[Tensor]:
+    """The tensors of a file. Nothing is set aside for them: their bytes are mapped, and have to be there."""
+    with file.open("rb") as opened:
+        size = int.from_bytes(opened.read(8), "little")
+    if size > HEADER_BYTES:
+        raise ConfigError(f"{file}: not a safetensors file (a header of {size:,} bytes; at most {HEADER_BYTES:,} are read)")
+    try:
+        with safe_open(file, framework="np") as opened:
+            views = {name: opened.get_slice(name) for name in opened.offset_keys()}
+            return [Tensor(file, name, tuple(view.get_shape()), view.get_dtype()) for name, view in views.items()]
+    except SafetensorError as error:
+        raise ConfigError(f"{file}: not a safetensors file ({error})") from error
 
 
 def files(folder: Path) -> list[Path]:
@@ -59,7 +72,8 @@ def files(folder: Path) -> list[Path]:
             names = sorted({str(name) for name in json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()})
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise ConfigError(f"{index}: not an index of safetensors files ({error!r})") from error
-        if missing := [name for name in names if Path(name).name != name or not (folder / name).is_file()]:
+        there = {path.name for path in folder.iterdir() if path.is_file()}
+        if missing := [name for name in names if name not in there]:
             raise ConfigError(f"{index} names files that are not there: {', '.join(missing)}")
         return [folder / name for name in names]
     if not single.is_file():

@@ -11,7 +11,7 @@ from tokenizers import Tokenizer
 
 from e5jax.checkpoint import Identity
 from e5jax.config import Training
-from e5jax.data.batches import assembly, complete, make_batches
+from e5jax.data.batches import Assembly, assembly, complete, make_batches
 from e5jax.data.mixture import mixture_of, open_sets
 from e5jax.data.source import ExampleSource
 from e5jax.errors import ConfigError
@@ -32,8 +32,13 @@ class Inputs(NamedTuple):
     base: Path | None
     spec: Spec
     tokenizer: TextTokenizer
-    batches: grain.MapDataset[Batch]
+    assembly: Assembly
     identity: Identity
+
+    @property
+    def batches(self) -> grain.MapDataset[Batch]:
+        """`batches[step]`, endless."""
+        return make_batches(self.assembly)
 
 
 def read_inputs(run: Training, files: Sequence[str | Path], tokenizer_file: Path | None, base: str) -> Inputs:
@@ -55,7 +60,7 @@ def read_inputs(run: Training, files: Sequence[str | Path], tokenizer_file: Path
         "tokenizer": tokenizer.fingerprint,
         "base": fingerprint(folder) if folder else f"scratch {spec} seed {run.seed}",
     }
-    return Inputs(folder, spec, tokenizer, make_batches(assembly(mixture, sources, tokenizer, run)), identity)
+    return Inputs(folder, spec, tokenizer, assembly(mixture, sources, tokenizer, run), identity)
 
 
 def data_identity(mixture: Mixture, sources: Mapping[str, ExampleSource], run: Training) -> dict[str, str]:

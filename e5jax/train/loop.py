@@ -11,7 +11,7 @@ from e5jax.checkpoint import Checkpoints
 from e5jax.chips import Peak, peak_flops
 from e5jax.config import Mesh, Training
 from e5jax.data.feed import Feed
-from e5jax.errors import ConfigError, RunError
+from e5jax.errors import ConfigError
 from e5jax.learner import state as states
 from e5jax.learner.assemble import Learner, abstract_arguments, assemble, place
 from e5jax.learner.flops import parameters
@@ -21,14 +21,25 @@ from e5jax.mesh import make_mesh
 from e5jax.model import hf
 from e5jax.model.blueprint import Parameters
 from e5jax.model.quantise import check_groups
-from e5jax.records import Metrics
+from e5jax.packing import digest
+from e5jax.records import Batch, Metrics
 from e5jax.retention import Retention
 from e5jax.snapshot import to_json
 from e5jax.train.inputs import Inputs
 from e5jax.train.measures import Measures
+from e5jax.train.skipped import Skipped
 from e5jax.train.trace import Trace
 from e5jax.validate import check_shards
-from e5jax.workdir import Workdir, versions
+from e5jax.workdir import Workdir, changes, record, versions
+
+
+class Taken(NamedTuple):
+    """A step that the devices have been given, and that nobody has looked at yet."""
+
+    number: int
+    batch: Batch
+    waited: float  # seconds, for the batch
+    metrics: Metrics
 
 
 class Ready(NamedTuple):
@@ -42,8 +53,11 @@ class Ready(NamedTuple):
     facts: Mapping[str, Any]  # what its checkpoints say of the run
 
 
-def train(run: Training, inputs: Inputs, workdir: Workdir, name: str) -> int:
-    """Trains to `run.optim.steps`, from the newest checkpoint if there is one. Returns the number of steps taken now."""
+def train(run: Training, inputs: Inputs, workdir: Workdir, name: str, allow: bool = False) -> int:
+    """Trains to `run.optim.steps`, from the newest checkpoint if there is one. Returns the number of steps taken now.
+
+    A checkpoint of other data, base or tokenizer is refused, or gone on from and the difference recorded: `allow`.
+    """
     cluster.check_same(inputs.identity)
     mesh = make_mesh(run.mesh)
     check_shards(run.batch, mesh.shape["data"] * mesh.shape["fsdp"])
@@ -58,7 +72,7 @@ def train(run: Training, inputs: Inputs, workdir: Workdir, name: str) -> int:
     retention = Retention(run.checkpoint.keep, run.checkpoint.forever)
     with jax.set_mesh(mesh), Checkpoints(workdir.checkpoints, retention, run.checkpoint.seconds) as checkpoints:
         phase.enter(phase.LOAD)
-        ready = _prepare(run, inputs, mesh, checkpoints)
+        ready = _prepare(run, inputs, mesh, checkpoints, workdir, allow)
         if ready.start >= run.optim.steps:
             return 0
         with Feed(inputs.batches, ready.start, run.optim.steps, run.data.workers) as feed:  # works while XLA compiles
@@ -68,8 +82,17 @@ def train(run: Training, inputs: Inputs, workdir: Workdir, name: str) -> int:
             measures = Measures(ready.learner.blueprint, run.batch.queries, peak.flops)
             writes = cluster.first()
             with MetricLog(workdir.metrics, run.log, name=name, start=ready.start, steps=run.optim.steps, writes=writes) as log:
-                _loop(run, ready, step, feed, checkpoints, measures, log, Trace(run.profile, workdir.profile, name))
+                look = Look(measures, log, Skipped(workdir.skipped, run.guard, inputs.assembly))
+                _loop(run, ready, step, feed, checkpoints, look, Trace(run.profile, workdir.profile, name))
     return run.optim.steps - ready.start
+
+
+class Look(NamedTuple):
+    """Who is told of a step once it is done."""
+
+    measures: Measures
+    log: MetricLog
+    skipped: Skipped
 
 
 def _loop(
@@ -78,8 +101,7 @@ def _loop(
     step: jax.stages.Compiled,
     feed: Feed,
     checkpoints: Checkpoints,
-    measures: Measures,
-    log: MetricLog,
+    look: Look,
     trace: Trace,
 ) -> None:
     state, pending = ready.state, None
@@ -91,24 +113,22 @@ def _loop(
             phase.enter(phase.STEP, number)
             checkpoints.poll()
             if trace.turns(number):
-                _log(pending, measures, log)
-                pending = None
+                pending = _log(pending, look)
                 jax.block_until_ready(state)
                 trace.turn(number)
-                measures.restart()
+                look.measures.restart()
             with trace.step(number):
                 state, metrics = step(state, ready.frozen, place(batch, ready.mesh))  # returns at once
             # The metrics of the step before: fetching them now never makes the device wait.
-            _log(pending, measures, log)
-            pending = (number, metrics, feed.waited)
+            _log(pending, look)
+            pending = Taken(number, batch, feed.waited, metrics)
             told = cluster.stops(number)
             if told or number % run.checkpoint.every == 0 or number == run.optim.steps:
                 # A checkpoint must not outrun the check of its own step.
-                _log(pending, measures, log)
-                pending = None
+                pending = _log(pending, look)
                 phase.enter(phase.SAVE)
                 save(checkpoints, number, state, ready.facts)
-                measures.restart()
+                look.measures.restart()
             if told:
                 break
             phase.enter(phase.BATCH, number + 1)
@@ -117,21 +137,19 @@ def _loop(
         cluster.settle()
 
 
-def _log(pending: tuple[int, Metrics, float] | None, measures: Measures, log: MetricLog) -> None:
-    """Waits for a step, writes its metrics and stops the run when they are not finite."""
+def _log(pending: Taken | None, look: Look) -> None:
+    """Waits for a step, writes its metrics, and looks whether the run may go on."""
     if pending is None:
         return
-    number, metrics, waited = pending
-    found = jax.device_get(metrics)
-    log.write(number, measures.scalars(found, waited))
-    if not found.finite:
-        raise RunError(
-            f"step {number}: loss={found.loss} gradient norm={found.gradient_norm}; the state was left as it was before this step. "
-            "The last checkpoint is sound: look at the data of this step, or lower config.optim.learning_rate"
-        )
+    hashed = digest(pending.batch)  # while the device works
+    found = jax.device_get(pending.metrics)
+    look.log.write(pending.number, look.measures.scalars(found, pending.waited), batch=hashed)
+    look.skipped.look(pending.number, pending.batch, hashed, found)
 
 
-def _prepare(run: Training, inputs: Inputs, mesh: jax.sharding.Mesh, checkpoints: Checkpoints) -> Ready:
+def _prepare(
+    run: Training, inputs: Inputs, mesh: jax.sharding.Mesh, checkpoints: Checkpoints, workdir: Workdir, allow: bool
+) -> Ready:
     """Reads the base, and the newest checkpoint or fresh numbers for what is trained."""
     learner = assemble(run, inputs.spec, mesh.devices.flat[0].platform)
     made = learner.blueprint
@@ -140,10 +158,13 @@ def _prepare(run: Training, inputs: Inputs, mesh: jax.sharding.Mesh, checkpoints
     if start is None:
         fresh = [name for name in made.trained if name not in trained]
         trained |= made.initialise(fresh, mesh, run.seed) if fresh else {}
-        return Ready(mesh, learner, frozen, states.fresh(trained, learner.optimiser, mesh), 0, facts(run, inputs, mesh))
-    checkpoints.check_identity(start, inputs.identity)
+        state = states.fresh(trained, learner.optimiser, mesh)
+        return Ready(mesh, learner, frozen, state, 0, facts(run, inputs, mesh, workdir))
+    changed = checkpoints.check_identity(start, inputs.identity, allow)
+    if changed and jax.process_index() == 0:
+        record(workdir, changed, step=start)
     wanted, _, _ = abstract_arguments(run, learner, mesh)
-    return Ready(mesh, learner, frozen, restore(checkpoints, start, wanted), start, facts(run, inputs, mesh))
+    return Ready(mesh, learner, frozen, restore(checkpoints, start, wanted), start, facts(run, inputs, mesh, workdir))
 
 
 def _base(run: Training, inputs: Inputs, learner: Learner, mesh: jax.sharding.Mesh) -> tuple[Parameters, Parameters]:
@@ -160,24 +181,29 @@ def _base(run: Training, inputs: Inputs, learner: Learner, mesh: jax.sharding.Me
 
 def save(checkpoints: Checkpoints, number: int, state: State, said: Mapping[str, Any]) -> None:
     """Begins to write checkpoint `number`."""
-    checkpoints.save(number, state.parameters, {"step": state.step, "moments": state.moments}, said)
+    checkpoints.save(number, state.parameters, _rest(state), said)
 
 
-def facts(run: Training, inputs: Inputs, mesh: jax.sharding.Mesh) -> dict[str, Any]:
-    """What a checkpoint says of itself: on what it was trained, how, and with what."""
+def facts(run: Training, inputs: Inputs, mesh: jax.sharding.Mesh, workdir: Workdir) -> dict[str, Any]:
+    """What a checkpoint says of itself: on what it was trained, how, and with what; and what was another before."""
     return {
         "identity": dict(inputs.identity),
         "config": hashlib.sha256(to_json(run).encode()).hexdigest(),
         "mesh": dict(mesh.shape),
         "processes": jax.process_count(),
         "versions": versions(),
+        "changes": changes(workdir),
     }
 
 
 def restore(checkpoints: Checkpoints, number: int, wanted: State) -> State:
     """Reads checkpoint `number` into the placement of `wanted`."""
-    parameters, rest = checkpoints.restore(number, wanted.parameters, {"step": wanted.step, "moments": wanted.moments})
-    return State(rest["step"], parameters, rest["moments"])
+    parameters, rest = checkpoints.restore(number, wanted.parameters, _rest(wanted))
+    return State(parameters=parameters, **rest)
+
+
+def _rest(state: State) -> dict[str, Any]:
+    return {name: part for name, part in state._asdict().items() if name != "parameters"}
 
 
 def _say(name: str, run: Training, ready: Ready, peak: Peak) -> None:

@@ -33,6 +33,7 @@ class Measures:
             "train/accuracy": float(metrics.accuracy),
             "train/gradient_norm": float(metrics.gradient_norm),
             "train/learning_rate": float(metrics.learning_rate),
+            "train/skipped": int(metrics.skipped),
             "train/step_seconds": seconds,
             "train/data_wait_seconds": waited,
             "train/data_wait_share": waited / seconds,

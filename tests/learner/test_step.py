@@ -22,6 +22,7 @@ from e5jax.model import dense
 from e5jax.plan.costs import operations
 from e5jax.plan.hlo import parse
 from e5jax.records import Batch as Rows
+from e5jax.records import Ids
 from tests import tiny
 from tests.learner import exact
 
@@ -291,6 +292,107 @@ def test_the_old_state_is_donated(learner, on):
     assert not any(leaf.is_deleted() for leaf in jax.tree.leaves(frozen))
 
 
+@pytest.mark.parametrize("harm", [np.nan, np.inf, 0.0])
+def test_a_batch_that_gives_no_number_is_skipped(learner, on, harm):
+    """Through the one number of a query that is not a token: its temperature."""
+    with jax.set_mesh(on):
+        state, frozen = start(learner, on, tiny.numbers(learner.blueprint))
+        before = jax.device_get(state)
+        whole = tiny.batch(16, 2, 2, width=12, **PACKED)
+        temperatures = whole.temperatures.copy()
+        temperatures[3, 1] = harm
+        for skipped in (1, 2):
+            state, metrics = learner.step(state, frozen, place(whole._replace(temperatures=temperatures), on))
+            found = jax.device_get(metrics)
+            # A query divided by infinity is equally near to all: that is a number.
+            assert bool(found.finite) == (harm == np.inf)
+            if harm != np.inf:
+                assert_untouched(state, before, skipped)
+        assert int(found.skipped) == int(found.in_a_row) == 2 * (harm != np.inf)
+
+
+def on_one_device(value: jax.Array, number: int, harm: float) -> jax.Array:
+    """The array with another first number in the copy that one device holds."""
+    copies = [shard.data for shard in value.addressable_shards]
+    device = copies[number].device
+    broken = np.array(copies[number])
+    broken.flat[0] = harm
+    copies[number] = jax.device_put(broken, device)
+    return jax.make_array_from_single_device_arrays(value.shape, value.sharding, copies)
+
+
+@pytest.mark.parametrize("number", [0, 5])
+@pytest.mark.parametrize("leaf", ["norm/scale", "layers/attention/o/kernel"])
+def test_what_only_one_device_has_wrong_stops_the_update_on_all(learner, on, leaf, number):
+    values = tiny.numbers(learner.blueprint)
+    with jax.set_mesh(on):
+        state, frozen = start(learner, on, values)
+        holder = frozen if leaf in frozen else state.parameters
+        holder[leaf] = on_one_device(holder[leaf], number, np.nan)
+        before = [[np.array(shard.data) for shard in one.addressable_shards] for one in jax.tree.leaves(state._replace(watch=()))]
+        state, metrics = learner.step(state, frozen, *batches(on, 1))
+    assert float(metrics.finite) == 0
+    for value in state.watch[:2]:
+        assert [int(shard.data) for shard in value.addressable_shards] == [1] * 8
+    for one, copies in zip(jax.tree.leaves(state._replace(watch=())), before, strict=True):
+        for shard, copy in zip(one.addressable_shards, copies, strict=True):
+            assert np.array(shard.data).tobytes() == copy.tobytes()
+
+
+@pytest.mark.parametrize("learner", [tiny.LORA], indirect=True, ids=["lora"])
+def test_the_guard_changes_no_bit_of_a_run_that_is_finite(learner, on, monkeypatch):
+    states_after = []
+    for guarded in (True, False):
+        if not guarded:
+            monkeypatch.setattr(steps, "judge", lambda _, watch, *__: (True, jnp.ones((), bool), watch))
+            learner = assemble(training(tiny.LORA), SPEC, "cpu")
+        with jax.set_mesh(on):
+            state, frozen = start(learner, on, tiny.numbers(learner.blueprint))
+            for batch in batches(on, 2):
+                state, _ = learner.step(state, frozen, batch)
+        states_after.append(jax.device_get(state._replace(watch=())))
+    for guarded, plain in zip(*map(jax.tree.leaves, states_after), strict=True):
+        assert guarded.tobytes() == plain.tobytes()
+
+
+def empty(examples: list[Ids]) -> list[Ids]:
+    """Nothing but the two tokens that begin and end a text: all texts are alike, too."""
+    return [one._replace(query=[1, 2], passages=[[1, 2] for _ in one.passages]) for one in examples]
+
+
+def one_passage(examples: list[Ids]) -> list[Ids]:
+    """The same passage everywhere, positives and negatives."""
+    return [one._replace(passages=[examples[0].passages[0]] * len(one.passages)) for one in examples]
+
+
+def no_direction(values: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """Every vector is zero."""
+    return {**values, "norm/scale": 0 * values["norm/scale"]}
+
+
+@pytest.mark.parametrize(
+    ("change", "harm", "loss"),
+    [
+        (empty, dict, np.log(48)),  # 16 positives and 32 negatives, all equally near
+        (one_passage, dict, np.log(48)),
+        (tiny.mixed, no_direction, None),
+    ],
+    ids=["empty texts", "one passage", "zero vectors"],
+)
+def test_what_tells_nothing_is_a_number_all_the_same(learner, on, change, harm, loss):
+    with jax.set_mesh(on):
+        state, frozen = start(learner, on, harm(tiny.numbers(learner.blueprint)))
+        batch = tiny.batch(16, 2, 2, width=12, change=change, **PACKED)
+        state, metrics = learner.step(state, frozen, place(batch, on))
+    found = jax.device_get(metrics)
+    assert int(found.in_a_row) == 0
+    assert np.isfinite(found.loss)
+    if loss is not None:
+        assert np.any(np.all(batch.segments == 0, axis=-1))  # rows in which all is masked
+        assert float(found.loss) == pytest.approx(loss, rel=1e-5)
+    assert all(np.all(np.isfinite(leaf)) for leaf in jax.tree.leaves(jax.device_get(state)))
+
+
 @pytest.mark.parametrize("harm", [np.nan, np.inf])
 def test_a_step_that_is_not_finite_leaves_the_state_as_it_was(learner, on, harm):
     values = tiny.numbers(learner.blueprint)
@@ -307,14 +409,28 @@ def test_a_step_that_is_not_finite_leaves_the_state_as_it_was(learner, on, harm)
         before = jax.device_get(state)
         state, metrics = learner.step(state, frozen, second)
     assert float(metrics.finite) == 0
-    for old, new in zip(jax.tree.leaves(before), jax.tree.leaves(jax.device_get(state)), strict=True):
+    assert_untouched(state, before, skipped=1)
+
+
+def assert_untouched(state: states.State, before: states.State, skipped: int) -> None:
+    """All but the guard's counters has the bits that it had."""
+    assert (int(state.watch.skipped), int(state.watch.in_a_row)) == (skipped, skipped)
+    after = jax.device_get(state)._replace(watch=before.watch)
+    for old, new in zip(jax.tree.leaves(before), jax.tree.leaves(after), strict=True):
         assert old.tobytes() == new.tobytes()
 
 
-def test_a_gradient_that_overflows_leaves_the_state_as_it_was(monkeypatch):
+@pytest.mark.parametrize(
+    "slope",
+    [
+        lambda x: 1e30 * x,  # loss and gradient are float32, the squared norm is not
+        jnp.sqrt,  # of 0, where it is infinite
+    ],
+    ids=["overflows", "infinite"],
+)
+def test_a_gradient_that_is_not_finite_leaves_the_state_as_it_was_whatever_the_loss(slope, monkeypatch):
     def steep(_: object, trained: dict, *__: object) -> tuple[jax.Array, jax.Array]:
-        # Zero with a slope of 1e30: loss and gradient are float32, the squared norm is not.
-        return sum(jnp.sum(1e30 * (x - jax.lax.stop_gradient(x))) for x in trained.values()), jnp.zeros(())
+        return sum(jnp.sum(slope(x - jax.lax.stop_gradient(x))) for x in trained.values()), jnp.zeros(())
 
     monkeypatch.setattr(steps, "loss_and_accuracy", steep)
     on, learner = tiny.mesh(1, 1, 1), assemble(training(tiny.LORA), SPEC, "cpu")
@@ -324,8 +440,7 @@ def test_a_gradient_that_overflows_leaves_the_state_as_it_was(monkeypatch):
         state, metrics = learner.step(state, frozen, *batches(on, 1))
     assert np.isfinite(metrics.loss)
     assert float(metrics.finite) == 0
-    for old, new in zip(jax.tree.leaves(before), jax.tree.leaves(jax.device_get(state)), strict=True):
-        assert old.tobytes() == new.tobytes()
+    assert_untouched(state, before, skipped=1)
 
 
 def test_dropout_depends_on_the_step_and_the_seed_and_on_nothing_else():

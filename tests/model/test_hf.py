@@ -179,6 +179,29 @@ def test_a_header_longer_than_the_file_is_refused(folder):
         load(folder)
 
 
+def test_a_header_without_end_is_refused_before_it_is_read(folder, monkeypatch):
+    monkeypatch.setattr(hf, "safe_open", None)
+    (folder / "model.safetensors").write_bytes(struct.pack("<Q", hf.HEADER_BYTES + 1) + b" " * 100)
+    with pytest.raises(ConfigError, match=r"model\.safetensors: not a safetensors file \(a header of 8,000,001 bytes"):
+        load(folder)
+
+
+@pytest.mark.parametrize("shape", [[2**40], [2**63], [-1], [2**32, 2**32], [1.5], "x"])
+def test_a_shape_that_the_file_does_not_hold_is_refused_before_anything_is_set_aside(shape, folder):
+    header = json.dumps({"norm.weight": {"dtype": "F32", "shape": shape, "data_offsets": [0, 4]}}).encode()
+    (folder / "model.safetensors").write_bytes(struct.pack("<Q", len(header)) + header + bytes(4))
+    with pytest.raises(ConfigError, match=r"model\.safetensors"):
+        load(folder)
+
+
+def test_a_tensor_in_two_files_is_refused(folder):
+    for name in ("a", "b"):
+        save_file({"model.norm.weight"[6 * (name == "a") :]: torch.zeros(4)}, folder / f"{name}.safetensors")
+    (folder / "model.safetensors.index.json").write_text(json.dumps({"weight_map": {n: f"{n}.safetensors" for n in "ab"}}))
+    with pytest.raises(ConfigError, match=r"b\.safetensors: has model\.norm\.weight, and so has a\.safetensors"):
+        load(folder)
+
+
 def test_a_folder_without_weights_is_refused(tmp_path):
     with pytest.raises(ConfigError, match=r"neither model\.safetensors nor model\.safetensors\.index\.json"):
         load(tmp_path)

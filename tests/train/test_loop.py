@@ -6,7 +6,9 @@ import os
 import re
 import signal
 import time
+from collections.abc import Iterator
 from pathlib import Path
+from typing import NamedTuple
 
 import jax
 import numpy as np
@@ -14,15 +16,18 @@ import pytest
 
 from e5jax import notice
 from e5jax.checkpoint import Checkpoints
-from e5jax.config import Batch, Checkpoint, Data, Log, Lora, Mesh, Model, Optim, Scratch, Tokens, Training
+from e5jax.config import Batch, Checkpoint, Data, Guard, Log, Lora, Mesh, Model, Optim, Scratch, Tokens, Training
+from e5jax.data.batches import Assembly, Taken
 from e5jax.data.vocabulary import train_tokenizer
 from e5jax.errors import ConfigError, RunError, StoppedError
 from e5jax.export.folder import export_untrained
 from e5jax.learner.assemble import abstract_arguments, assemble
 from e5jax.learner.state import State
 from e5jax.mesh import make_mesh
-from e5jax.records import Example
-from e5jax.train import loop
+from e5jax.packing import digest
+from e5jax.records import Batch as Rows
+from e5jax.records import Example, Metrics, parse_example
+from e5jax.train import loop, skipped
 from e5jax.train.inputs import Inputs, read_inputs
 from e5jax.workdir import Workdir
 
@@ -78,7 +83,7 @@ def inputs_for(run: Training) -> Inputs:
     return read_inputs(run, run.data.files, Path(run.tokens.tokenizer) if run.tokens.tokenizer else None, run.model.base)
 
 
-def digest(run: Training, workdir: Path, step: int) -> str:
+def state_of(run: Training, workdir: Path, step: int) -> str:
     """SHA-256 over every leaf of a checkpoint: parameters, moments, counters."""
     inputs = inputs_for(run)
     mesh = make_mesh(run.mesh)
@@ -100,30 +105,38 @@ class KilledError(Exception):
     """Stands for the end of the process at a step boundary."""
 
 
-@pytest.mark.parametrize("kind", RUNS)
-def test_a_resumed_run_equals_the_uninterrupted_one_bit_for_bit(kind, place, tmp_path, monkeypatch):
-    run = RUNS[kind](place)
-    loop.train(run, inputs_for(run), Workdir(tmp_path / "whole"), kind)
-
+def train_and_die(step: int, run: Training, inputs: Inputs, workdir: Path) -> None:
+    """As soon as that checkpoint is begun."""
     real = loop.save
 
     def save_then_die(checkpoints, number, *rest):
         real(checkpoints, number, *rest)
-        if number == 4:
+        if number == step:
             raise KilledError
 
-    monkeypatch.setattr(loop, "save", save_then_die)
-    with pytest.raises(KilledError):
-        loop.train(run, inputs_for(run), Workdir(tmp_path / "parts"), kind)
-    monkeypatch.setattr(loop, "save", real)
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(loop, "save", save_then_die)
+        with pytest.raises(KilledError):
+            loop.train(run, inputs, Workdir(workdir), "parts")
+
+
+@pytest.mark.parametrize("kind", RUNS)
+def test_a_resumed_run_equals_the_uninterrupted_one_bit_for_bit(kind, place, tmp_path):
+    run = RUNS[kind](place)
+    loop.train(run, inputs_for(run), Workdir(tmp_path / "whole"), kind)
+
+    train_and_die(4, run, inputs_for(run), tmp_path / "parts")
     assert [row["step"] for row in rows(tmp_path / "parts")] == [1, 2, 3, 4]
     assert loop.train(run, inputs_for(run), Workdir(tmp_path / "parts"), kind) == STEPS - 4
 
-    assert digest(run, tmp_path / "parts", STEPS) == digest(run, tmp_path / "whole", STEPS)
-    assert digest(run, tmp_path / "parts", STEPS) != digest(run, tmp_path / "parts", 4)
+    assert state_of(run, tmp_path / "parts", STEPS) == state_of(run, tmp_path / "whole", STEPS)
+    assert state_of(run, tmp_path / "parts", STEPS) != state_of(run, tmp_path / "parts", 4)
     first, second = rows(tmp_path / "whole"), rows(tmp_path / "parts")
     assert [row["step"] for row in second] == list(range(1, STEPS + 1))
     assert [row["train/loss"] for row in second] == [row["train/loss"] for row in first]
+    hashes = [digest(inputs_for(run).batches[number]) for number in range(STEPS)]
+    assert [row["batch"] for row in second] == [row["batch"] for row in first] == hashes
+    assert len(set(hashes)) == STEPS
 
 
 def test_a_run_that_is_told_to_stop_saves_this_step_and_goes_on_from_it(place, tmp_path, monkeypatch):
@@ -146,7 +159,7 @@ def test_a_run_that_is_told_to_stop_saves_this_step_and_goes_on_from_it(place, t
     monkeypatch.undo()
     assert [row["step"] for row in rows(tmp_path / "parts")] == [1, 2, 3]
     assert loop.train(run, inputs_for(run), Workdir(tmp_path / "parts"), "parts") == STEPS - 3
-    assert digest(run, tmp_path / "parts", STEPS) == digest(run, tmp_path / "whole", STEPS)
+    assert state_of(run, tmp_path / "parts", STEPS) == state_of(run, tmp_path / "whole", STEPS)
 
 
 def test_a_checkpoint_says_what_made_it(place, tmp_path):
@@ -177,35 +190,96 @@ def test_a_changed_input_is_refused_by_name(changed, place, tmp_path):
     inputs = inputs_for(run)
     loop.train(run, inputs, Workdir(tmp_path), "first")
     other = inputs._replace(identity={**inputs.identity, changed: "something else"})
-    with pytest.raises(ConfigError, match=f"another {changed} "):
+    with pytest.raises(ConfigError, match=f"another {changed} .*--allow-change"):
         loop.train(run, other, Workdir(tmp_path), "second")
 
 
-def test_a_loss_that_is_not_finite_stops_the_run_and_names_the_step(place, tmp_path, monkeypatch):
+def test_a_changed_input_that_is_allowed_is_recorded_beside_the_run_and_in_its_checkpoints(place, tmp_path, capsys):
+    run, workdir = scratch_run(place), Workdir(tmp_path)
+    run.optim.steps = 2
+    inputs = inputs_for(run)
+    loop.train(run, inputs, workdir, "first")
+    run.optim.steps = 4
+    other = inputs._replace(identity={**inputs.identity, "data.train.files": "changed"})
+    assert loop.train(run, other, workdir, "second", allow=True) == 2
+    (noted,) = [json.loads(line) for line in workdir.changes.read_text().splitlines()]
+    assert (noted["step"], len(noted["changed"])) == (2, 1)
+    assert re.fullmatch(r'data\.train\.files: "[0-9a-f]+…? -> "changed"', noted["changed"][0])
+    assert f"recorded in {workdir.changes}" in capsys.readouterr().out
+    with Checkpoints(workdir.checkpoints) as checkpoints:
+        assert [checkpoints.facts(step)["changes"] for step in (2, 4)] == [[], [noted]]
+        assert checkpoints.check_identity(4, other.identity) == []  # from here on it is what the run is trained with
+
+
+class Odd(NamedTuple):
+    """Makes the batches of a run, those of some steps with other temperatures: the one number that is in a batch."""
+
+    real: Assembly
+    odd: dict[int, float]
+
+    def __call__(self, step: int) -> Rows:
+        batch = self.real(step)
+        return batch._replace(temperatures=batch.temperatures * np.float32(self.odd.get(step + 1, 1)))
+
+    def take(self, step: int) -> Iterator[Taken]:
+        return self.real.take(step)
+
+
+def odd_inputs(run: Training, odd: dict[int, float]) -> Inputs:
+    inputs = inputs_for(run)
+    return inputs._replace(assembly=Odd(inputs.assembly, odd))
+
+
+def test_steps_that_are_skipped_leave_their_batch_and_a_resumed_run_skips_the_same(place, tmp_path, capsys):
+    run = scratch_run(place)
+    run.guard = Guard(spike=50.0, window=2)
+    run.optim.learning_rate = 1e-4  # else the loss of the first steps is no calm curve
+    inputs = odd_inputs(run, {2: np.nan, 5: 1e-3})
+    loop.train(run, inputs, Workdir(tmp_path / "whole"), "whole")
+    train_and_die(4, run, inputs, tmp_path / "parts")
+    assert loop.train(run, inputs, Workdir(tmp_path / "parts"), "parts") == STEPS - 4
+    assert state_of(run, tmp_path / "parts", STEPS) == state_of(run, tmp_path / "whole", STEPS)
+
+    for name in ("whole", "parts"):
+        found = rows(tmp_path / name)
+        assert [row["train/skipped"] for row in found] == [0, 1, 1, 1, 2, 2]
+        assert [row["train/loss"] is None for row in found] == [row["step"] == 2 for row in found]  # JSON has no NaN
+        folder = tmp_path / name / "skipped"
+        wanted = [f"{step}.{kind}" for step in (2, 5) for kind in ("json", "jsonl", "npz")]
+        assert sorted(path.name for path in folder.iterdir()) == wanted
+        for step in (2, 5):
+            said = json.loads((folder / f"{step}.json").read_text())
+            assert said["batch"] == found[step - 1]["batch"] == digest(inputs.batches[step - 1])
+            assert ("not finite", "spike")[step == 5] in said["why"]
+            examples = [parse_example(line, "here") for line in (folder / f"{step}.jsonl").read_text().splitlines()]
+            assert [example.id for example in examples] == [one.example.id for one in inputs.assembly.take(step - 1)]
+            with np.load(folder / f"{step}.npz", allow_pickle=False) as arrays:
+                assert digest(Rows(**arrays)) == said["batch"]
+    assert "step 2: no update, loss=nan, gradient norm=nan: not finite; its batch is in" in capsys.readouterr().out
+
+
+def test_too_many_skipped_steps_in_a_row_end_the_run_and_going_on_does_not_start_the_count_anew(place, tmp_path):
     run = lora_run(place)
-    prepare, put = loop._prepare, loop.place
-    ready, broken, calls = [], [], []
+    run.guard.skips = 3
+    inputs = odd_inputs(run, dict.fromkeys(range(3, 9), np.nan))
+    for _ in range(2):
+        with pytest.raises(RunError, match=r"^steps 3 to 5: no update in 3 steps in a row .*loss=nan.* those of step 2,"):
+            loop.train(run, inputs, Workdir(tmp_path), "poisoned")
+        assert [row["step"] for row in rows(tmp_path)] == [1, 2, 3, 4, 5]
+        with Checkpoints(tmp_path / "checkpoints") as checkpoints:
+            assert checkpoints.newest() == 4
+    assert len(list((tmp_path / "skipped").glob("*.npz"))) == 3
 
-    def prepared(*arguments):
-        ready.append(prepare(*arguments))
-        broken.append(ready[0].frozen["norm/scale"] * np.nan)
-        return ready[0]
 
-    def poisoned(batch, mesh):
-        calls.append(batch)
-        if len(calls) == 4:  # from step 4 on the frozen base is broken
-            ready[0].frozen["norm/scale"] = broken[0]
-        return put(batch, mesh)
-
-    monkeypatch.setattr(loop, "_prepare", prepared)
-    monkeypatch.setattr(loop, "place", poisoned)
-    with pytest.raises(RunError, match=r"^step 4: loss=nan"):
-        loop.train(run, inputs_for(run), Workdir(tmp_path), "poisoned")
-    found = rows(tmp_path)
-    assert [row["step"] for row in found] == [1, 2, 3, 4]
-    assert found[-1]["train/loss"] is None  # JSON has no NaN
-    with Checkpoints(tmp_path / "checkpoints") as checkpoints:
-        assert checkpoints.newest() == 2
+def test_only_the_first_batches_are_kept(place, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(skipped, "MOST", 2)
+    inputs = inputs_for(scratch_run(place))
+    look = skipped.Skipped(tmp_path, Guard(), inputs.assembly)
+    bad = Metrics(*[np.float32(0)] * len(Metrics._fields))._replace(in_a_row=np.int32(1))
+    for number in (1, 2, 3, 2):
+        look.look(number, inputs.batches[number - 1], "hash", bad)
+    assert sorted(path.name for path in tmp_path.glob("*.npz")) == ["1.npz", "2.npz"]
+    assert ["not kept" in line for line in capsys.readouterr().out.splitlines()] == [False, False, True, False]
 
 
 @pytest.mark.parametrize(("kernel", "platform"), [("cudnn", "gpu"), ("splash", "tpu")])

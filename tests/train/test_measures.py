@@ -18,6 +18,8 @@ METRICS = Metrics(
     computed_tokens=np.int32(800),
     squared_lengths=np.float32(9_000.0),
     finite=np.float32(1.0),
+    skipped=np.int32(2),
+    in_a_row=np.int32(0),
 )
 
 
@@ -43,8 +45,8 @@ def found(clock):
 
 
 def test_scalars_of_the_step_are_passed_on(found):
-    names = ("loss", "accuracy", "gradient_norm", "learning_rate")
-    assert [found[f"train/{name}"] for name in names] == [1.5, 0.25, 3.0, float(np.float32(1e-3))]
+    names = ("loss", "accuracy", "gradient_norm", "learning_rate", "skipped")
+    assert [found[f"train/{name}"] for name in names] == [1.5, 0.25, 3.0, float(np.float32(1e-3)), 2]
     assert all(type(value) in (int, float) for value in found.values())
 
 
