@@ -1,6 +1,5 @@
 """What users import: a Hugging Face folder in, unit vectors out."""
 
-import json
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple, Self
@@ -18,6 +17,7 @@ from e5jax.mesh import BATCH, make_mesh
 from e5jax.model import hf
 from e5jax.model.blueprint import Blueprint, Parameters, blueprint
 from e5jax.model.families import read_spec
+from e5jax.model.folder import file_of, locate, read_object
 from e5jax.model.kernels import choose
 from e5jax.model.pooling import pool
 from e5jax.packing import Layout, fill
@@ -38,10 +38,11 @@ class Settings(NamedTuple):
 
 
 def read_settings(folder: Path) -> Settings:
-    """Reads the sentence-transformers files; a bare model folder pools the last token, as E5-Mistral does."""
+    """Reads the sentence-transformers files, an adapter's own before its base's; without any, as E5-Mistral does it: last token."""
 
     def read(name: str) -> dict:
-        return json.loads((folder / name).read_text(encoding="utf-8")) if (folder / name).is_file() else {}
+        path = file_of(folder, name)
+        return read_object(path) if path.is_file() else {}
 
     model = read("config.json")
     dtype = model.get("dtype") or model.get("torch_dtype") or "float32"
@@ -89,17 +90,18 @@ class Embedder:
 
     @classmethod
     def from_pretrained(cls, folder: str | Path, dtype: str | None = None) -> Self:
-        """Reads a merged Hugging Face folder of a supported decoder, or downloads it when `folder` is a hub id.
+        """Reads a Hugging Face folder of a supported decoder, or downloads it when `folder` is a hub id.
 
+        An adapter of PEFT is folded into its base in float32, block by block as the weights are read.
         `dtype` is that of weights and compute, float32 or bfloat16; by default the folder's own.
         Raises ConfigError for whatever is wrong with the folder, naming it.
         """
-        path = hf.locate(str(folder))
+        path = locate(str(folder))
         spec, settings = read_spec(path), read_settings(path)
         dtype = dtype or settings.dtype
         if dtype not in ("float32", "bfloat16"):
             raise ConfigError(f"dtype={dtype!r}: must be float32 or bfloat16")
-        tokenizer = TextTokenizer.from_file(path / "tokenizer.json", spec.bos, spec.eos, settings.limit)
+        tokenizer = TextTokenizer.from_file(file_of(path, "tokenizer.json"), spec.bos, spec.eos, settings.limit)
         made = blueprint(spec, None, dtype=dtype, remat="nothing", kernel="xla")
         shards = len(jax.devices()) if spec.hidden % len(jax.devices()) == 0 else 1
         mesh = make_mesh(MeshConfig(data=-1, fsdp=shards, tensor=1))
