@@ -11,6 +11,7 @@ REQUIREMENTS = [
 EVAL = [
     "bm25s>=0.2.14,<0.4",
     "mteb>=2.20,<2.27",
+    "peft>=0.18,<0.22",  # for adapter folders
     "sentence-transformers>=5.1,<7",
     "torch>=2.10,<2.14",
     "transformers>=5.5,<5.24",
@@ -36,7 +37,6 @@ DEV = [
     "import-linter>=2.5,<2.17",
     "libtpu>=0.0.42,<0.0.43; platform_machine == 'x86_64' and sys_platform == 'linux'",
     "mistral-common>=1.8,<2",  # carries the real Mistral tokenizer
-    "peft>=0.18,<0.22",
     "pre-commit>=4.3,<5",
     "pyright>=1.1.400,<1.1.420",
     "pytest>=9.0,<9.3",

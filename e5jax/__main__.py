@@ -60,10 +60,7 @@ def parser() -> argparse.ArgumentParser:
     _add_config(data, required=False)
     add_actions(data)
     _add_config(add("train", _train, "trains; the same command resumes"), resumes=True)
-    exporter = add("export", _export, "writes the newest checkpoint of a run as a Hugging Face folder")
-    exporter.add_argument("--workdir", type=Path, required=True, metavar="DIR", help="directory of the run")
-    exporter.add_argument("--output", type=Path, required=True, metavar="DIR", help="folder to write; replaced if it is there")
-    exporter.add_argument("--format", choices=("merged",), default="merged", help="merged: adapters folded into the base")
+    _add_export(add("export", _export, "writes the newest checkpoint of a run as a Hugging Face folder, and verifies it"))
     evaluator = add("eval", _eval, "runs MTEB tasks on a model folder, or writes the texts they would give a model")
     what = evaluator.add_mutually_exclusive_group(required=True)
     what.add_argument("--model", type=Path, metavar="DIR", help="Hugging Face folder of the model")
@@ -109,6 +106,19 @@ def _add_encode(stage: argparse.ArgumentParser) -> None:
     stage.add_argument("--limit", type=int, metavar="N", help="most tokens of a text (default: the folder's)")
     between = "texts encoded between two savings (default: %(default)s)"
     stage.add_argument("--shard", type=int, default=16_384, metavar="N", help=between)
+
+
+def _add_export(stage: argparse.ArgumentParser) -> None:
+    stage.add_argument("--workdir", type=Path, required=True, metavar="DIR", help="directory of the run")
+    stage.add_argument("--output", type=Path, required=True, metavar="DIR", help="folder to write; replaced if it is there")
+    kinds = "merged: adapters folded into the base; adapter: PEFT's files, on the base (default: %(default)s)"
+    stage.add_argument("--format", choices=("merged", "adapter"), default="merged", help=kinds)
+    stage.add_argument("--dtype", choices=("float32", "bfloat16"), help="of the weights (default: the run's config.export.dtype)")
+    stage.add_argument("--base-name", default="", metavar="NAME", help="what an adapter calls its base (default: as the run does)")
+    stage.add_argument("--shard-gigabytes", type=float, default=5, metavar="GB", help="of a file at most (default: %(default)s)")
+    stage.add_argument("--no-verify", dest="verify", action="store_false", help="writes without looking at what was written")
+    stage.add_argument("--push-to-hub", metavar="OWNER/NAME", help="puts the folder on the Hugging Face hub, too")
+    stage.add_argument("--private", action="store_true", help="a repository that is made for it is private")
 
 
 def _add_mine(stage: argparse.ArgumentParser) -> None:
@@ -197,9 +207,18 @@ def _train(args: argparse.Namespace, overrides: list[str]) -> None:
 def _export(args: argparse.Namespace, _: list[str]) -> None:
     workdir = Workdir(args.workdir)
     config = read_config(workdir)
+    config.export.dtype = args.dtype or config.export.dtype
+    from e5jax.export.push import check_name, push
+    from e5jax.export.subject import Choice
     from e5jax.run import export_to
 
-    export_to(config, workdir, args.output)
+    if args.push_to_hub:
+        check_name(args.push_to_hub)
+    if not args.shard_gigabytes > 0:
+        raise ConfigError(f"--shard-gigabytes={args.shard_gigabytes}: must be above 0")
+    export_to(config, workdir, args.output, Choice(args.format, args.base_name, int(args.shard_gigabytes * 1e9), args.verify))
+    if args.push_to_hub:
+        print(f"export: {push(args.output, args.push_to_hub, private=args.private)}", flush=True)
 
 
 def _checkpoints(args: argparse.Namespace, _: list[str]) -> int:

@@ -1,6 +1,5 @@
 """What users import: a Hugging Face folder in, unit vectors out."""
 
-import json
 from collections import deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -20,6 +19,7 @@ from e5jax.mesh import BATCH, make_mesh
 from e5jax.model import hf
 from e5jax.model.blueprint import Blueprint, Parameters, blueprint
 from e5jax.model.families import read_spec
+from e5jax.model.folder import file_of, locate, read_object
 from e5jax.model.kernels import choose
 from e5jax.model.pooling import pool
 from e5jax.packing import Call, calls
@@ -40,13 +40,11 @@ class Settings(NamedTuple):
 
 
 def read_settings(folder: Path) -> Settings:
-    """Reads the sentence-transformers files; a bare model folder pools the last token, as E5-Mistral does."""
+    """Reads the sentence-transformers files, an adapter's own before its base's; without any, as E5-Mistral does it: last token."""
 
     def read(name: str) -> dict:
-        try:
-            return json.loads((folder / name).read_text(encoding="utf-8")) if (folder / name).is_file() else {}
-        except ValueError as error:
-            raise ConfigError(f"{folder / name}: not JSON ({error})") from error
+        path = file_of(folder, name)
+        return read_object(path) if path.is_file() else {}
 
     model = read("config.json")
     dtype = model.get("dtype") or model.get("torch_dtype") or "float32"
@@ -94,20 +92,21 @@ class Embedder:
 
     @classmethod
     def from_pretrained(cls, folder: str | Path, dtype: str | None = None, limit: int | None = None) -> Self:
-        """Reads a merged Hugging Face folder of a supported decoder, or downloads it when `folder` is a hub id.
+        """Reads a Hugging Face folder of a supported decoder, or downloads it when `folder` is a hub id.
 
+        An adapter of PEFT is folded into its base in float32, block by block as the weights are read.
         `dtype` is that of weights and compute, float32 or bfloat16; by default the folder's own.
         `limit` is the most tokens of a text; by default the folder's own, or DEFAULT_LIMIT.
         Raises ConfigError for whatever is wrong with the folder, naming it.
         """
-        path = hf.locate(str(folder))
+        path = locate(str(folder))
         spec, settings = read_spec(path), read_settings(path)
         dtype = dtype or settings.dtype
         if dtype not in ("float32", "bfloat16"):
             raise ConfigError(f"dtype={dtype!r}: must be float32 or bfloat16")
         if limit is not None and limit < 3:
             raise ConfigError(f"limit={limit}: must be at least 3, for BOS, EOS and a token between them")
-        tokenizer = TextTokenizer.from_file(path / "tokenizer.json", spec.bos, spec.eos, limit or settings.limit)
+        tokenizer = TextTokenizer.from_file(file_of(path, "tokenizer.json"), spec.bos, spec.eos, limit or settings.limit)
         made = blueprint(spec, None, dtype=dtype, remat="nothing", kernel="xla")
         devices = jax.local_devices()
         shards = len(devices) if spec.hidden % len(devices) == 0 else 1

@@ -13,7 +13,8 @@ from e5jax.data.harvest import harvest
 from e5jax.data.source import ExampleSource
 from e5jax.data.vocabulary import train_tokenizer
 from e5jax.errors import ConfigError
-from e5jax.export.folder import export, export_untrained
+from e5jax.export.folder import CHOICE, export, export_untrained
+from e5jax.export.subject import Choice
 from e5jax.learner.assemble import assemble
 from e5jax.learner.flops import parameters
 from e5jax.mesh import open_cpu
@@ -150,10 +151,10 @@ def export_stage(config: Config, workdir: Workdir, _: bool) -> Stage:
     return Stage("export", workdir.export, go, workdir.export.is_dir())
 
 
-def export_to(config: Config, workdir: Workdir, output: Path) -> None:
-    """The newest checkpoint of the main run, merged, as a folder."""
+def export_to(config: Config, workdir: Workdir, output: Path, choice: Choice = CHOICE) -> None:
+    """The newest checkpoint of the main run as a folder."""
     inputs = inputs_of(config, workdir)
-    step = export(config, inputs.base, inputs.spec, inputs.tokenizer, workdir, output)
+    step = export(config, inputs.base, inputs.spec, inputs.tokenizer, workdir, output, choice)
     print(f"export: step {step} -> {output}", flush=True)
 
 

@@ -12,7 +12,7 @@ from e5jax.encode.shards import embed, model_identity
 from e5jax.encode.texts import Texts
 from e5jax.errors import ConfigError
 from e5jax.mesh import open_cpu
-from e5jax.model import hf
+from e5jax.model.folder import locate
 from e5jax.workdir import complete
 
 
@@ -34,7 +34,7 @@ def main(model: str, source: Path, output: Path, options: Options) -> int:
     check_output(output, options.dtype)
     texts = Texts(source, options.field)
     open_cpu([])
-    folder = hf.locate(model)
+    folder = locate(model)
     embedder = Embedder.from_pretrained(folder, options.compute, options.limit)
     encode_file(embedder, model_identity(folder), texts, output, options)
     print(f"encode: {texts.count:,} texts, {options.dimensions or embedder.dimension} dimensions, {options.dtype}, in {output}")

@@ -10,7 +10,7 @@ import numpy as np
 from jaxtyping import Float, Int
 from tqdm import tqdm
 
-from e5jax.model import hf
+from e5jax.model.folder import base_of
 from e5jax.workdir import complete
 
 Shards = list[Float[np.ndarray, "p d"]]
@@ -67,8 +67,9 @@ def rows(shards: Shards, places: Int[np.ndarray, " n"]) -> Float[np.ndarray, "n 
 def model_identity(folder: Path) -> str:
     """SHA-256 over every file that the vectors of a model depend on."""
     digest = hashlib.sha256()
-    for file in sorted({*folder.glob("*.json"), *folder.glob("*/config.json"), *hf.files(folder)}):
-        digest.update(file.relative_to(folder).as_posix().encode())
-        with file.open("rb") as opened:
-            digest.update(hashlib.file_digest(opened, "sha256").digest())
+    for part in dict.fromkeys((folder, base_of(folder) or folder)):  # an adapter's vectors depend on its base, too
+        for file in sorted({*part.glob("*.json"), *part.glob("*/config.json"), *part.glob("*.safetensors")}):
+            digest.update(file.relative_to(part).as_posix().encode())
+            with file.open("rb") as opened:
+                digest.update(hashlib.file_digest(opened, "sha256").digest())
     return digest.hexdigest()

@@ -1,74 +1,150 @@
-"""The model card of an exported folder."""
+"""The model card of an exported folder: README.md in the form that model hubs read."""
+
+import json
+import re
+from collections.abc import Iterator, Sequence
+from pathlib import Path
 
 from e5jax.config import Training
-from e5jax.model.spec import Spec
+from e5jax.export.provenance import NOT_RECORDED, Cleaning, Source, cleanings, sources
+from e5jax.export.subject import Choice, Subject
+from e5jax.export.usage import code, usage
+from e5jax.workdir import Workdir
+
+SHOWN = 3  # files of a set
+_HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
 
 
-def model_card(run: Training, spec: Spec, step: int) -> str:
-    """README.md in the form that model hubs read: what it is, how to use it, how it was trained, limits."""
-    task, rate = run.export.task, run.optim
-    how = f"LoRA r={run.lora.rank}, alpha={run.lora.alpha:g}, merged in float32" if run.lora else "all parameters"
+def model_card(subject: Subject, choice: Choice, workdir: Workdir | None = None) -> str:
+    """What it is, how to use it, how and on what it was trained, what it scored, and its limits."""
+    run, spec = subject.run, subject.made.spec
+    found = sources(run, workdir)
+    parts = [
+        _head(subject, choice, found),
+        "# Text embedder trained with e5jax",
+        f"{spec.layers} layers, {spec.hidden} dimensions, {run.model.pooling}-token pooling, at most {subject.tokenizer.limit} "
+        "tokens a text, cosine similarity.",
+        usage(subject, choice),
+        _training(subject),
+        _data(run, found),
+        _decontamination(cleanings(found)),
+        *([_scores(workdir.results)] if workdir and workdir.results.is_file() else []),
+        _limits(subject, choice),
+    ]
+    return "\n\n".join(part.strip() for part in parts) + "\n"
+
+
+def _head(subject: Subject, choice: Choice, found: Sequence[Source]) -> str:
+    base = choice.base_name or subject.run.model.base
+    lines = ["library_name: sentence-transformers", "pipeline_tag: sentence-similarity"]
+    if _HUB_ID.fullmatch(base) and not Path(base).is_dir():
+        lines += [f"base_model: {base}", f"base_model_relation: {'adapter' if choice.format == 'adapter' else 'finetune'}"]
+    more = ["peft", "lora"] if choice.format == "adapter" else []
+    lines += [f"tags: [{', '.join(['sentence-transformers', 'feature-extraction', subject.made.spec.family, 'e5jax', *more])}]"]
+    languages = sorted({code for source in found for code in source.languages if code})
+    lines += [f"language: [{', '.join(json.dumps(code) for code in languages)}]"] if languages else []
+    return "\n".join(["---", *lines, "---"])
+
+
+def _training(subject: Subject) -> str:
+    run, rate = subject.run, subject.run.optim
+    how = "all parameters"
+    if run.lora:
+        how = f"LoRA r={run.lora.rank}, alpha={run.lora.alpha:g}, dropout={run.lora.dropout:g} on {', '.join(run.lora.targets)}"
     if run.model.quantisation != "none":
-        how += f"; trained beside {run.model.quantisation} numbers of the base, merged into its original ones"
-    instruction = f'"{task}"' if task else "None"
-    return f"""---
-library_name: sentence-transformers
-pipeline_tag: sentence-similarity
-tags: [sentence-transformers, feature-extraction, {spec.family}, e5jax]
----
-# Text embedder trained with e5jax
-
-{spec.layers} layers, {spec.hidden} dimensions, {run.model.pooling}-token pooling,
-at most {run.tokens.limit} tokens a text, cosine similarity.
-
-## Use
-
-```python
-from sentence_transformers import SentenceTransformer
-model = SentenceTransformer("this-folder")
-queries = model.encode_query(["how to read a file"])        # the instruction is the folder's `query` prompt
-documents = model.encode_document(["def read(path): ..."])  # documents have none
-print(model.similarity(queries, documents))
-```
-
-```python
-import e5jax
-model = e5jax.Embedder.from_pretrained("this-folder")
-queries = model.encode(["how to read a file"], instruction={instruction})
-```
-
-With `transformers` alone: `AutoModel`, the tokenizer as it is (it adds BOS and EOS),
-{_by_hand(run.model.pooling)}, divided by its length.
-
-## Training
-
-| | |
-|---|---|
-| start | {run.model.base or ("random weights" if run.model.scratch else "the pretrain stage of the same run")} |
-| trained | {how} |
-| steps | {step} of {run.batch.queries} queries, each with its positive and {run.batch.negatives} hard negatives |
-| loss | InfoNCE, in-batch negatives, temperature {run.loss.temperature:g} |
-| optimiser | AdamW, learning rate {rate.learning_rate:g}, weight decay {rate.weight_decay:g} |
-| schedule | {rate.warmup_steps} warm-up steps, then linear decay |
-| data | {_data(run)} |
-| instruction | {f"`{task}`" if task else "none"} |
-
-## Limits
-
-It knows what its training pairs show and no more; languages, domains and lengths outside them are untested.
-Texts are cut at {run.tokens.limit} tokens.
-"""
+        how += f"; trained beside {run.model.quantisation} numbers of the base, here on its original ones"
+    rows = [
+        ("start", run.model.base or ("random weights" if run.model.scratch else "the pretrain stage of the same run")),
+        ("trained", how),
+        ("step", f"{subject.step} of {rate.steps}"),
+        (
+            "batch",
+            f"{run.batch.queries} queries, each with its positive and {run.batch.negatives} hard negatives, over all devices",
+        ),
+        ("loss", f"InfoNCE over cosine / {run.loss.temperature:g}, in-batch negatives and hard ones, query to document"),
+        (
+            "optimiser",
+            f"AdamW, learning rate {rate.learning_rate:g}, weight decay {rate.weight_decay:g}, clipped at {rate.clip_norm:g}",
+        ),
+        ("schedule", f"{rate.warmup_steps} warm-up steps, then linear decay to zero at step {rate.steps}"),
+        ("numbers", f"{run.model.dtype} in training, {run.export.dtype} here"),
+        ("seed", str(run.seed)),
+    ]
+    return "## Training\n\n" + _table(("", ""), rows)
 
 
-def _by_hand(pooling: str) -> str:
-    return (
-        "the hidden state at the last token that is not padding"
-        if pooling == "last"
-        else "the mean of the hidden states that are not padding"
-    )
+def _data(run: Training, found: Sequence[Source]) -> str:
+    mixture = run.data.mixture
+    lines = ["## Data", ""]
+    if len(found) > 1:
+        each = {"ratio": "the part of its examples in an epoch", "weight": "its weight among the draws"}.get(
+            mixture.shares, f"its size to the power of {mixture.alpha:g}"
+        )
+        lines += [f"Shares: {each}; {mixture.order} order, {mixture.batches} batches.", ""]
+    columns = ("set", "of", "examples", "share", "temperature", "hard negatives", "in-batch", "tokens", "licence")
+    lines += [_table(columns, [_row(source, mixture.shares) for source in found]), ""]
+    for source in found:
+        lines += list(_details(source))
+    if not run.data.instructions:
+        lines.append("No query had an instruction in training.")
+    return "\n".join(lines)
 
 
-def _data(run: Training) -> str:
-    if not run.data.files and (sets := run.data.mixture.datasets):
-        return f"{len(sets)} sets: {', '.join(sets)}"
-    return ", ".join(run.data.files) or "docstring and function pairs harvested from installed Python packages"
+def _row(source: Source, shares: str) -> tuple[str, ...]:
+    one = source.dataset
+    share = {"ratio": f"{one.ratio:g}", "weight": f"{one.weight:g}"}.get(shares, "by size")
+    count = "" if source.examples is None else f"{source.examples:,}"
+    tokens = f"{one.query_tokens} / {one.passage_tokens}"
+    in_batch = "yes" if one.in_batch else "no"
+    return (source.name, source.title, count, share, f"{one.temperature:g}", str(one.negatives), in_batch, tokens, source.licence)
+
+
+def _details(source: Source) -> Iterator[str]:
+    for task in source.dataset.instructions:
+        yield f"- {source.name}: instruction `{code(task)}`{' on both sides' if source.dataset.symmetric else ''}"
+    if source.published:
+        more = len(source.published) - SHOWN
+        yield f"- {source.name}: from {', '.join(source.published[:SHOWN])}{f' and {more} more' if more > 0 else ''}"
+
+
+def _decontamination(found: Sequence[Cleaning]) -> str:
+    lines = ["## Decontamination", ""]
+    if not found:
+        return "\n".join([*lines, f"{NOT_RECORDED.capitalize()}: no report of a cleaning lies beside the training files."])
+    for _, report in found:
+        removed = {cause: sum(sum(parts.values()) for parts in reasons.values()) for cause, reasons in report["removed"].items()}
+        rules = report.get("rules", {})
+        said = ", ".join(f"{count:,} as {cause}" for cause, count in removed.items()) or "none"
+        lines.append(
+            f"- {report['examples']:,} examples looked through for {report.get('evaluation_texts', 0):,} evaluation texts: "
+            f"{report['kept']:,} kept; removed: {said} (near copies from Jaccard similarity {rules.get('threshold', '?')}, "
+            f"evaluation texts from a share of {rules.get('share', '?')} of n-grams)"
+        )
+    return "\n".join(lines)
+
+
+def _scores(path: Path) -> str:
+    """Of a run's `results.json`: systems by task."""
+    results = json.loads(path.read_text(encoding="utf-8"))
+    rows = [
+        (task, system, ", ".join(f"{name} {value:.4f}" for name, value in scores.items()))
+        for system, tasks in results["tasks"].items()
+        for task, scores in tasks.items()
+    ]
+    return "## Scores\n\n" + _table(("task", "system", "scores"), sorted(rows))
+
+
+def _limits(subject: Subject, choice: Choice) -> str:
+    lines = [
+        "It knows what its training pairs show and no more; languages, domains and lengths outside them are untested.",
+        f"Texts are cut at {subject.tokenizer.limit} tokens, `<s>` and `</s>` included.",
+        "Licences of base and data hold for what is made of them; what this card says of them is what their publishers say.",
+    ]
+    if not choice.verify:
+        lines.append("The folder was written without being verified.")
+    return "## Limits\n\n" + "\n".join(f"- {line}" for line in lines)
+
+
+def _table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    lines = [columns, ["---"] * len(columns), *rows]
+    return "\n".join("| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |" for line in lines)

@@ -1,30 +1,41 @@
-"""From a checkpoint to a Hugging Face folder that transformers and sentence-transformers load with no remote code."""
+"""From a checkpoint to a Hugging Face folder that transformers, PEFT and sentence-transformers load with no remote code."""
 
 import json
-from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 import jax
-import numpy as np
-from tokenizers import Tokenizer
-from tokenizers.processors import TemplateProcessing
 
 from e5jax.checkpoint import Checkpoints
 from e5jax.config import Mesh, Training
 from e5jax.errors import ConfigError
+from e5jax.export import weights
 from e5jax.export.card import model_card
+from e5jax.export.settings import settings, with_bos_and_eos
+from e5jax.export.subject import Choice, Subject
+from e5jax.export.verify import verify
 from e5jax.mesh import make_mesh
 from e5jax.model import hf
+from e5jax.model.adapter import FILE
 from e5jax.model.blueprint import Blueprint, blueprint
-from e5jax.model.dense import fold
-from e5jax.model.families import FAMILIES
+from e5jax.model.families import read_spec
 from e5jax.model.spec import Spec
-from e5jax.tokens import TextTokenizer, query_text
+from e5jax.tokens import TextTokenizer
 from e5jax.workdir import Workdir, complete
 
+CHOICE = Choice()
 
-def export(run: Training, base: Path | None, spec: Spec, tokenizer: TextTokenizer, workdir: Workdir, output: Path) -> int:
-    """Merges the newest checkpoint of `workdir` into its base and writes `output`. Returns the step exported."""
+
+def export(
+    run: Training,
+    base: Path | None,
+    spec: Spec,
+    tokenizer: TextTokenizer,
+    workdir: Workdir,
+    output: Path,
+    choice: Choice = CHOICE,
+) -> int:
+    """Writes the newest checkpoint of `workdir` as `output`. Returns the step exported."""
+    check(run, base, spec, choice)
     with Checkpoints(workdir.checkpoints) as checkpoints:
         step = checkpoints.newest()
         if step is None:
@@ -32,7 +43,7 @@ def export(run: Training, base: Path | None, spec: Spec, tokenizer: TextTokenize
         made = _blueprint(run, spec)
         mesh = make_mesh(Mesh(1, 1, 1), jax.local_devices()[:1])
         parameters = checkpoints.restore_parameters(step, made.abstract(made.trained, mesh, "float32"))
-    write(run, base, made, parameters, tokenizer, step, output)
+    write(Subject(run, base, made, parameters, tokenizer, step), output, choice, workdir)
     return step
 
 
@@ -40,7 +51,22 @@ def export_untrained(run: Training, spec: Spec, tokenizer: TextTokenizer, output
     """The random weights that a run from scratch starts from: what training is compared with."""
     made = _blueprint(run, spec)
     mesh = make_mesh(Mesh(1, 1, 1), jax.local_devices()[:1])
-    write(run, None, made, made.initialise(made.trained, mesh, run.seed), tokenizer, 0, output)
+    parameters = made.initialise(made.trained, mesh, run.seed)
+    write(Subject(run, None, made, parameters, tokenizer, 0), output, Choice(verify=False))
+
+
+def check(run: Training, base: Path | None, spec: Spec, choice: Choice) -> None:
+    """Raises ConfigError for what an adapter folder cannot hold."""
+    if choice.format == "merged":
+        return
+    if run.lora is None or base is None:
+        raise ConfigError("--format=adapter: this run trained all parameters, there is no adapter; use --format=merged")
+    if spec != (own := read_spec(base)):
+        changed = [name for name in spec._fields if getattr(spec, name) != getattr(own, name)]
+        raise ConfigError(
+            f"--format=adapter: the run changed {', '.join(changed)} of its base, which an adapter folder cannot say; "
+            "use --format=merged"
+        )
 
 
 def _blueprint(run: Training, spec: Spec) -> Blueprint:
@@ -48,104 +74,25 @@ def _blueprint(run: Training, spec: Spec) -> Blueprint:
     return blueprint(spec, run.lora, dtype=run.model.dtype, remat=run.model.remat, kernel="xla")
 
 
-def write(
-    run: Training,
-    base: Path | None,
-    made: Blueprint,
-    parameters: Mapping[str, jax.Array],
-    tokenizer: TextTokenizer,
-    step: int,
-    output: Path,
-) -> None:
-    """Writes the folder whole or not at all."""
+def write(subject: Subject, output: Path, choice: Choice = CHOICE, workdir: Workdir | None = None) -> None:
+    """Writes the folder whole and verified, or not at all. `workdir` is where the card finds data and scores."""
     with complete(output) as folder:
-        folder.mkdir()
-        hf.save(folder, _tensors(base, made, parameters), run.export.dtype)
-        for name, content in settings(run, made.spec, tokenizer).items():
-            (folder / name).parent.mkdir(exist_ok=True)
-            (folder / name).write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
-        (folder / "tokenizer.json").write_text(with_bos_and_eos(tokenizer).to_str(pretty=True), encoding="utf-8")
-        (folder / "2_Normalize").mkdir()
-        (folder / "README.md").write_text(model_card(run, made.spec, step), encoding="utf-8")
+        fill(subject, folder, choice, workdir)
+        if choice.verify:
+            for line in verify(folder, subject, choice):
+                print(f"export: {line}", flush=True)
 
 
-def _tensors(
-    base: Path | None, made: Blueprint, parameters: Mapping[str, jax.Array]
-) -> Iterator[tuple[str, tuple[int, ...], Callable[[], np.ndarray]]]:
-    """Every tensor of the merged model: the base's own, the trained one, or both folded together in float32."""
-    found = hf.headers(base) if base else {}
-    for name, leaf in made.leaves.items():
-        if leaf.is_adapter:
-            continue
-        lora = made.lora.get(name.split("/")[-2]) if name.endswith("/kernel") else None
-        for layer, stored in enumerate(hf.names_of(made.spec, name)):
-
-            def get(
-                name: str = name, layer: int = layer, stored: str = stored, scale: float = lora.scale if lora else 0.0
-            ) -> np.ndarray:
-                if name in parameters:
-                    return hf.to_stored(name, parameters[name], layer)
-                kernel = hf.read(found[stored])
-                if not scale:
-                    return kernel
-                a, b = (np.asarray(parameters[name.replace("kernel", factor)][layer]) for factor in ("lora_a", "lora_b"))
-                return fold(kernel.astype(np.float32).T, a, b, scale).T
-
-            yield stored, hf.stored_shape(name, leaf.shape), get
-
-
-def with_bos_and_eos(tokenizer: TextTokenizer) -> Tokenizer:
-    """The tokenizer with a post-processor that gives `<s> … </s>`, which transformers 5 obeys whatever its settings say."""
-    copy = Tokenizer.from_str(tokenizer.tokenizer.to_str())
-    bos, eos = (copy.id_to_token(token) for token in (tokenizer.bos, tokenizer.eos))
-    copy.post_processor = TemplateProcessing(
-        single=f"{bos} $A {eos}",
-        pair=f"{bos} $A {eos} {bos}:1 $B:1 {eos}:1",
-        special_tokens=[(bos, tokenizer.bos), (eos, tokenizer.eos)],
-    )
-    return copy
-
-
-def settings(run: Training, spec: Spec, tokenizer: TextTokenizer) -> dict[str, dict | list]:
-    """Every JSON file of the folder besides weights and tokenizer.json."""
-    bos, eos = (tokenizer.tokenizer.id_to_token(token) for token in (tokenizer.bos, tokenizer.eos))
-    limit = tokenizer.limit
-    return {
-        "config.json": FAMILIES[spec.family].config_from_spec(spec, limit, run.export.dtype),
-        "tokenizer_config.json": {
-            "tokenizer_class": "PreTrainedTokenizerFast",
-            "bos_token": bos,
-            "eos_token": eos,
-            "pad_token": eos,  # masked out; the decoder has no token of its own for it
-            "add_bos_token": True,
-            "add_eos_token": True,
-            "split_special_tokens": True,  # "</s>" inside a text is text
-            "padding_side": "right",
-            "truncation_side": "right",
-            "model_max_length": limit,
-            "clean_up_tokenization_spaces": False,
-        },
-        "special_tokens_map.json": {"bos_token": bos, "eos_token": eos, "pad_token": eos},
-        "modules.json": [
-            {"idx": 0, "name": "0", "path": "", "type": "sentence_transformers.models.Transformer"},
-            {"idx": 1, "name": "1", "path": "1_Pooling", "type": "sentence_transformers.models.Pooling"},
-            {"idx": 2, "name": "2", "path": "2_Normalize", "type": "sentence_transformers.models.Normalize"},
-        ],
-        "sentence_bert_config.json": {"max_seq_length": limit, "do_lower_case": False},
-        "1_Pooling/config.json": {
-            "word_embedding_dimension": spec.hidden,
-            "pooling_mode_cls_token": False,
-            "pooling_mode_mean_tokens": run.model.pooling == "mean",
-            "pooling_mode_max_tokens": False,
-            "pooling_mode_mean_sqrt_len_tokens": False,
-            "pooling_mode_weightedmean_tokens": False,
-            "pooling_mode_lasttoken": run.model.pooling == "last",
-            "include_prompt": True,
-        },
-        "config_sentence_transformers.json": {
-            "model_type": "SentenceTransformer",
-            "prompts": {"query": query_text("", run.export.task), "document": ""},
-            "default_prompt_name": None,
-            "similarity_fn_name": "cosine",
-        },
-    }
+def fill(subject: Subject, folder: Path, choice: Choice, workdir: Workdir | None = None) -> None:
+    """Writes every file of the folder."""
+    folder.mkdir()
+    dtype = subject.run.export.dtype
+    if choice.format == "merged":
+        hf.save(folder, weights.merged(subject), dtype, choice.shard_bytes)
+    else:
+        hf.write(folder / FILE, list(weights.adapter(subject)), dtype)
+    for name, content in settings(subject, choice).items():
+        (folder / name).parent.mkdir(exist_ok=True)
+        (folder / name).write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    (folder / "tokenizer.json").write_text(with_bos_and_eos(subject.tokenizer).to_str(pretty=True), encoding="utf-8")
+    (folder / "README.md").write_text(model_card(subject, choice, workdir), encoding="utf-8")

@@ -20,7 +20,7 @@ from e5jax.mine.report import Tally, table
 from e5jax.mine.rules import Scored, choose
 from e5jax.mine.settings import Mining
 from e5jax.mine.teacher import Teacher
-from e5jax.model import hf
+from e5jax.model.folder import locate
 from e5jax.search import PASS, top_k
 from e5jax.tokens import query_text
 from e5jax.workdir import complete, write_text
@@ -34,7 +34,7 @@ def main(model: str, source: Path, corpus: Path | None, output: Path, rules: Min
         if file is not None and not Path(file).is_file():  # said before a model is read
             raise ConfigError(f"--{option}={file}: there is no such file")
     open_cpu([])
-    folder = hf.locate(model)
+    folder = locate(model)
     report = mine(Embedder.from_pretrained(folder), model_identity(folder), source, corpus, output, rules)
     print(table(report))
     short = f"{report['short']['examples']:,} with too few negatives: {report['short']['action']}"

@@ -1,71 +1,53 @@
 """Hugging Face safetensors folders: read straight into sharded arrays, and written back, through a family's name table."""
 
 import json
-from collections.abc import Callable, Iterable, Iterator, Mapping
+import math
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 import jax
 import ml_dtypes
 import numpy as np
-from huggingface_hub import snapshot_download
-from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError, OfflineModeIsEnabled, RepositoryNotFoundError
-from safetensors import SafetensorError, safe_open
-from safetensors.numpy import save_file
 
 from e5jax.errors import ConfigError
+from e5jax.model.adapter import FILE, read_adapter
 from e5jax.model.families import FAMILIES
-from e5jax.model.slices import Source, Tensor, placed, plain, quantising
+from e5jax.model.folder import base_of
+from e5jax.model.slices import BLOCK, Source, Tensor, file_headers, placed, plain, quantising, read_slice
 from e5jax.model.spec import Spec
-from e5jax.validate import is_hub_id
 
 FLOATS = {"F32": np.dtype(np.float32), "BF16": np.dtype(ml_dtypes.bfloat16), "F16": np.dtype(np.float16)}
 SHARD_BYTES = 5_000_000_000
-HEADER_BYTES = 8_000_000  # more than a hundred thousand tensors have; the library itself takes 100 MB
+HEADER_ALIGNMENT = 8
 SCALE = "/kernel_scale"  # no tensor of its own
-WANTED = ["*.json", "*.safetensors", "1_Pooling/*", "2_Normalize/*"]
 
-
-def locate(name: str) -> Path:
-    """A folder as it is, a hub id downloaded (weights as safetensors only). Raises ConfigError when there is neither."""
-    if Path(name).is_dir():
-        return Path(name)
-    if not is_hub_id(name):
-        raise ConfigError(f"{name!r}: there is no such folder; give a Hugging Face folder or a hub id like org/name")
-    try:
-        return Path(snapshot_download(name, allow_patterns=WANTED))
-    except (HfHubHTTPError, LocalEntryNotFoundError, OfflineModeIsEnabled, RepositoryNotFoundError, OSError) as error:
-        reason = str(error).splitlines()[0]
-        raise ConfigError(f"{name!r}: no such folder here, and not to be had from the hub ({reason})") from error
+Stored = tuple[str, tuple[int, ...], Callable[[], np.ndarray]]  # name, shape, how to get the numbers
 
 
 def headers(folder: Path) -> dict[str, Tensor]:
-    """All tensors of a folder (single file or index) by their name without the `model.` prefix of causal models."""
+    """All tensors of a folder (single file or index) by their name without the `model.` prefix of causal models.
+
+    Of an adapter folder: those of its base, each with what the adapter adds to it.
+    """
+    adapter = read_adapter(folder)
     found: dict[str, Tensor] = {}
-    for file in files(folder):
-        for tensor in _header(file):
+    for file in model_files(adapter.base if adapter else folder):
+        for tensor in file_headers(file):
             name = tensor.name.removeprefix("model.")
             if name in found:
                 raise ConfigError(f"{file}: has {tensor.name}, and so has {found[name].file.name}; one of them is of another model")
             found[name] = tensor
-    return found
-
-
-def _header(file: Path) -> list[Tensor]:
-    """The tensors of a file. Nothing is set aside for them: their bytes are mapped, and have to be there."""
-    with file.open("rb") as opened:
-        size = int.from_bytes(opened.read(8), "little")
-    if size > HEADER_BYTES:
-        raise ConfigError(f"{file}: not a safetensors file (a header of {size:,} bytes; at most {HEADER_BYTES:,} are read)")
-    try:
-        with safe_open(file, framework="np") as opened:
-            views = {name: opened.get_slice(name) for name in opened.offset_keys()}
-            return [Tensor(file, name, tuple(view.get_shape()), view.get_dtype()) for name, view in views.items()]
-    except SafetensorError as error:
-        raise ConfigError(f"{file}: not a safetensors file ({error})") from error
+    return adapter.on(found) if adapter else found
 
 
 def files(folder: Path) -> list[Path]:
-    """The safetensors files of a folder; raises ConfigError when some are not there."""
+    """The safetensors files of a folder's model, those of a base included; raises ConfigError when some are not there."""
+    base = base_of(folder)
+    return model_files(folder) if base is None else [folder / FILE, *model_files(base)]
+
+
+def model_files(folder: Path) -> list[Path]:
+    """The files of a whole model."""
     index, single = folder / "model.safetensors.index.json", folder / "model.safetensors"
     if index.is_file():
         try:
@@ -137,43 +119,70 @@ def load(folder: Path, spec: Spec, wanted: Mapping[str, jax.ShapeDtypeStruct]) -
     return arrays
 
 
-def save(folder: Path, tensors: Iterable[tuple[str, tuple[int, ...], Callable[[], np.ndarray]]], dtype: str) -> None:
-    """Writes tensors, given as (name, shape, how to get it): files of at most `SHARD_BYTES`, an index when there are several."""
-    width = np.dtype(ml_dtypes.bfloat16 if dtype == "bfloat16" else dtype)
-    shards = list(_shards(tensors, width.itemsize))
-    where = {}
+def save(folder: Path, tensors: Iterable[Stored], dtype: str, shard_bytes: int | None = None) -> None:
+    """Writes tensors: files of at most `shard_bytes` (by default `SHARD_BYTES`), an index when there are several.
+
+    One tensor after the other goes to the disk; memory holds one, and what making it takes.
+    """
+    shards = list(_shards(tensors, width_of(dtype).itemsize, shard_bytes or SHARD_BYTES))
+    where, size = {}, 0
     for number, shard in enumerate(shards, 1):
         file = "model.safetensors" if len(shards) == 1 else f"model-{number:05}-of-{len(shards):05}.safetensors"
-        # ascontiguousarray: the writer stores memory as it lies, also that of a transposed view.
-        save_file(
-            {name: np.ascontiguousarray(get().astype(width)) for name, get in shard}, folder / file, metadata={"format": "pt"}
-        )
-        where |= {name: file for name, _ in shard}
+        size += write(folder / file, shard, dtype)
+        where |= {name: file for name, _, _ in shard}
     if len(shards) > 1:
-        index = {"metadata": {}, "weight_map": where}
+        index = {"metadata": {"total_size": size}, "weight_map": where}
         (folder / "model.safetensors.index.json").write_text(json.dumps(index, indent=2), encoding="utf-8")
 
 
-def _shards(
-    tensors: Iterable[tuple[str, tuple[int, ...], Callable[[], np.ndarray]]], itemsize: int
-) -> Iterator[list[tuple[str, Callable[[], np.ndarray]]]]:
-    shard: list[tuple[str, Callable[[], np.ndarray]]] = []
+def write(file: Path, tensors: Sequence[Stored], dtype: str) -> int:
+    """One safetensors file, tensor by tensor. Returns the bytes of all numbers."""
+    width, code = width_of(dtype), next(code for code, known in FLOATS.items() if known == width_of(dtype))
+    header: dict[str, dict] = {"__metadata__": {"format": "pt"}}
+    end = 0
+    for name, shape, _ in tensors:
+        begin, end = end, end + math.prod(shape) * width.itemsize
+        header[name] = {"dtype": code, "shape": list(shape), "data_offsets": [begin, end]}
+    text = json.dumps(header).encode()
+    text += b" " * (-len(text) % HEADER_ALIGNMENT)
+    with file.open("wb") as out:
+        out.write(len(text).to_bytes(8, "little") + text)
+        for name, shape, get in tensors:
+            numbers = get()
+            assert numbers.shape == tuple(shape), f"{name}: {numbers.shape} is not {shape}"
+            step = rows_a_block(shape)
+            for row in range(0, len(numbers), step):  # no second copy of the whole for its cast
+                out.write(np.ascontiguousarray(numbers[row : row + step].astype(width)).view(np.uint8).data)
+    return end
+
+
+def width_of(dtype: str) -> np.dtype:
+    """NumPy's `float32` or `bfloat16`."""
+    return np.dtype(ml_dtypes.bfloat16 if dtype == "bfloat16" else dtype)
+
+
+def rows_a_block(shape: Sequence[int]) -> int:
+    """Rows of a tensor that are worked on at a time."""
+    return max(BLOCK // math.prod(shape[1:]), 1)
+
+
+def _shards(tensors: Iterable[Stored], itemsize: int, most: int) -> Iterator[list[Stored]]:
+    shard: list[Stored] = []
     size = 0
-    for name, shape, get in tensors:
-        nbytes = int(np.prod(shape)) * itemsize
-        if shard and size + nbytes > SHARD_BYTES:
+    for one in tensors:
+        nbytes = math.prod(one[1]) * itemsize
+        if shard and size + nbytes > most:
             yield shard
             shard, size = [], 0
-        shard.append((name, get))
+        shard.append(one)
         size += nbytes
     if shard:
         yield shard
 
 
 def read(tensor: Tensor) -> np.ndarray:
-    """One whole tensor, as it is stored."""
-    with safe_open(tensor.file, framework="np") as opened:
-        return opened.get_tensor(tensor.name)
+    """One whole tensor, as it is stored, or float32 with what an adapter adds to it."""
+    return read_slice(tensor, tuple(slice(0, size) for size in tensor.shape))
 
 
 def to_stored(path: str, array: jax.Array, layer: int) -> np.ndarray:

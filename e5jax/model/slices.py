@@ -7,12 +7,14 @@ from typing import NamedTuple, cast
 
 import jax
 import numpy as np
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 
 from e5jax.config import Quantisation
+from e5jax.errors import ConfigError
 from e5jax.model import quantise
 
 BLOCK = 2**23  # numbers read at a time
+HEADER_BYTES = 8_000_000  # more than a hundred thousand tensors have; the library itself takes 100 MB
 ALIGNMENT = 64  # bytes
 
 Index = tuple[slice, ...]
@@ -26,6 +28,48 @@ class Tensor(NamedTuple):
     name: str
     shape: tuple[int, ...]
     dtype: str
+    delta: "Delta | None" = None  # what an adapter adds to it
+
+
+class Delta(NamedTuple):
+    """`scale B A`, added to a stored matrix `[out, in]`."""
+
+    a: Tensor  # [rank, in]
+    b: Tensor  # [out, rank]
+    scale: float
+
+    def part(self, rows: slice, columns: slice) -> np.ndarray:
+        """Some of its numbers, float32."""
+        a, b = read_slice(self.a, (slice(None), columns)), read_slice(self.b, (rows, slice(None)))
+        return np.float32(self.scale) * (b.astype(np.float32) @ a.astype(np.float32))
+
+
+def file_headers(file: Path) -> list[Tensor]:
+    """All tensors of a safetensors file, under the names that they have there. Raises ConfigError.
+
+    Nothing is set aside for them: their bytes are mapped, and have to be there.
+    """
+    with file.open("rb") as raw:
+        size = int.from_bytes(raw.read(8), "little")
+    if size > HEADER_BYTES:
+        raise ConfigError(f"{file}: not a safetensors file (a header of {size:,} bytes; at most {HEADER_BYTES:,} are read)")
+    try:
+        with safe_open(file, framework="np") as opened:
+            views = [(name, opened.get_slice(name)) for name in opened.offset_keys()]
+            return [Tensor(file, name, tuple(view.get_shape()), view.get_dtype()) for name, view in views]
+    except SafetensorError as error:
+        raise ConfigError(f"{file}: not a safetensors file ({error})") from error
+
+
+def read_slice(tensor: Tensor, index: Index) -> np.ndarray:
+    """A part of a tensor: as it is stored, or float32 where an adapter adds to it."""
+    # Opened for each part: the pages of a file count as memory while it is mapped.
+    with safe_open(tensor.file, framework="np") as opened:
+        part = opened.get_slice(tensor.name)[index]
+    if tensor.delta is None:
+        return part
+    rows, columns = index
+    return part.astype(np.float32) + tensor.delta.part(rows, columns)
 
 
 class Source(NamedTuple):
@@ -45,9 +89,7 @@ class Source(NamedTuple):
         for first in range(begin[along], stop[along], size):
             block = list(map(slice, begin, stop))
             block[along] = slice(first, min(first + size, stop[along]))
-            # Opened for each block: the pages of a file count as memory while it is mapped.
-            with safe_open(self.tensor.file, framework="np") as opened:
-                part = opened.get_slice(self.tensor.name)[tuple(block[::-1] if self.turned else block)]
+            part = read_slice(self.tensor, tuple(block[::-1] if self.turned else block))
             if not np.isfinite(part).all():
                 self.broken.add(self.tensor.name.removeprefix("model."))
             here = tuple(slice(x.start - y, x.stop - y) for x, y in zip(block, begin, strict=True))

@@ -17,7 +17,9 @@ from e5jax.data.source import ExampleSource
 from e5jax.errors import ConfigError
 from e5jax.mixture import Mixture
 from e5jax.model import hf
+from e5jax.model.adapter import Adapter, read_adapter
 from e5jax.model.families import read_spec
+from e5jax.model.folder import ADAPTER, base_of, file_of, locate
 from e5jax.model.quantise import check_groups
 from e5jax.model.spec import Spec, check_divisible
 from e5jax.records import Batch
@@ -29,7 +31,8 @@ BOS, EOS = 1, 2  # of a tokenizer made here, as in Mistral's
 class Inputs(NamedTuple):
     """Everything read before a device is touched."""
 
-    base: Path | None
+    base: Path | None  # whose weights are frozen, or trained from on; an adapter's folder stands for its base and itself together
+    start: Adapter | None  # where the adapters begin; None: fresh ones, or none
     spec: Spec
     tokenizer: TextTokenizer
     assembly: Assembly
@@ -43,8 +46,11 @@ class Inputs(NamedTuple):
 
 def read_inputs(run: Training, files: Sequence[str | Path], tokenizer_file: Path | None, base: str) -> Inputs:
     """Opens and checks all inputs. Raises ConfigError for whatever is wrong with them."""
-    folder = hf.locate(base) if base else None
-    file = tokenizer_file or (folder / "tokenizer.json" if folder else Path("tokenizer.json"))
+    folder = locate(base) if base else None
+    start = read_adapter(folder) if folder and run.lora else None
+    if start is not None and run.lora is not None:
+        start.check_same(run.lora)
+    file = tokenizer_file or (file_of(folder, "tokenizer.json") if folder else Path("tokenizer.json"))
     spec = read_spec(folder).changed(run.model) if folder else scratch_spec(run, file)
     check_divisible(spec, run.mesh)
     check_groups(spec, run.model.quantisation, run.mesh)
@@ -60,7 +66,7 @@ def read_inputs(run: Training, files: Sequence[str | Path], tokenizer_file: Path
         "tokenizer": tokenizer.fingerprint,
         "base": fingerprint(folder) if folder else f"scratch {spec} seed {run.seed}",
     }
-    return Inputs(folder, spec, tokenizer, assembly(mixture, sources, tokenizer, run), identity)
+    return Inputs(start.base if start else folder, start, spec, tokenizer, assembly(mixture, sources, tokenizer, run), identity)
 
 
 def data_identity(mixture: Mixture, sources: Mapping[str, ExampleSource], run: Training) -> dict[str, str]:
@@ -101,9 +107,10 @@ def scratch_spec(run: Training, tokenizer_file: Path) -> Spec:
 
 
 def fingerprint(folder: Path) -> str:
-    """SHA-256 over config.json and every byte of the weights."""
-    digest = hashlib.sha256((folder / "config.json").read_bytes())
-    for file in hf.files(folder):
+    """SHA-256 over config.json, what an adapter says of itself, and every byte of the weights."""
+    digest = hashlib.sha256(file_of(folder, "config.json").read_bytes())
+    said = [folder / ADAPTER] if base_of(folder) else []
+    for file in [*said, *hf.files(folder)]:
         with file.open("rb") as opened:
             digest.update(hashlib.file_digest(opened, "sha256").digest())
     return digest.hexdigest()

@@ -168,7 +168,7 @@ def _prepare(
 
 
 def _base(run: Training, inputs: Inputs, learner: Learner, mesh: jax.sharding.Mesh) -> tuple[Parameters, Parameters]:
-    """(frozen, trained) weights of the base folder; nothing when training starts from scratch."""
+    """(frozen, trained) numbers to start from: of the base, and of an adapter to go on with; none from scratch."""
     if inputs.base is None:
         return {}, {}
     made = learner.blueprint
@@ -176,7 +176,8 @@ def _base(run: Training, inputs: Inputs, learner: Learner, mesh: jax.sharding.Me
     frozen = made.abstract(made.frozen, mesh, run.model.dtype)
     trained = made.abstract([name for name in made.trained if name in in_base], mesh, "float32")
     found = hf.load(inputs.base, inputs.spec, frozen | trained)
-    return {name: found[name] for name in frozen}, {name: found[name] for name in trained}
+    begun = inputs.start.load(inputs.spec, made.abstract(set(made.trained) - in_base, mesh, "float32")) if inputs.start else {}
+    return {name: found[name] for name in frozen}, {name: found[name] for name in trained} | begun
 
 
 def save(checkpoints: Checkpoints, number: int, state: State, said: Mapping[str, Any]) -> None:

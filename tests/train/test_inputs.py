@@ -10,7 +10,8 @@ from e5jax.config import Batch, Data, Mesh, Model, Scratch, Tokens, Training
 from e5jax.data.mixture import open_sets
 from e5jax.data.vocabulary import train_tokenizer
 from e5jax.errors import ConfigError
-from e5jax.export.folder import settings
+from e5jax.export.settings import settings
+from e5jax.export.subject import Choice, Subject
 from e5jax.mixture import Dataset, Mixture
 from e5jax.model.families import read_spec
 from e5jax.model.families.mistral import config_from_spec
@@ -136,7 +137,7 @@ def test_theta_and_window_of_the_base_can_be_changed_and_are_exported(shared, ba
     (base / "config.json").write_text(json.dumps(config_from_spec(own, 64, "float32")))
     inputs = read(shared, base, model=model)
     assert inputs.spec == own._replace(theta=theta, window=window)
-    exported = settings(run(model=model), inputs.spec, inputs.tokenizer)["config.json"]
+    exported = settings(Subject(run(model=model), base, tiny.made(inputs.spec), {}, inputs.tokenizer, 0), Choice())["config.json"]
     assert isinstance(exported, dict)
     assert exported["sliding_window"] == window
     assert exported["rope_theta"] == exported["rope_parameters"]["rope_theta"] == theta

@@ -12,11 +12,14 @@ from typing import NamedTuple
 
 import jax
 import numpy as np
+import peft
 import pytest
+import torch
+import transformers
 
 from e5jax import notice
 from e5jax.checkpoint import Checkpoints
-from e5jax.config import Batch, Checkpoint, Data, Guard, Log, Lora, Mesh, Model, Optim, Scratch, Tokens, Training
+from e5jax.config import TARGETS, Batch, Checkpoint, Data, Guard, Log, Lora, Mesh, Model, Optim, Scratch, Tokens, Training
 from e5jax.data.batches import Assembly, Taken
 from e5jax.data.vocabulary import train_tokenizer
 from e5jax.errors import ConfigError, RunError, StoppedError
@@ -28,8 +31,9 @@ from e5jax.packing import digest
 from e5jax.records import Batch as Rows
 from e5jax.records import Example, Metrics, parse_example
 from e5jax.train import loop, skipped
-from e5jax.train.inputs import Inputs, read_inputs
+from e5jax.train.inputs import Inputs, fingerprint, read_inputs
 from e5jax.workdir import Workdir
+from tests import tiny
 
 WORDS = ["read", "write", "open", "close", "parse", "file", "header", "line", "token", "model", "batch", "step", "loss", "rate"]
 STEPS = 6
@@ -335,3 +339,42 @@ def test_every_step_is_logged_with_every_metric(place, tmp_path):
         assert {f"train/{name}" for name in names.split()} <= set(row)
     assert found[0]["train/learning_rate"] == 0  # step 0 of the warm-up, as in transformers
     assert found[1]["train/learning_rate"] == pytest.approx(1e-2)
+
+
+@pytest.mark.filterwarnings(tiny.PEFT_WARNING)
+def test_an_adapter_of_peft_goes_on_in_training_from_its_numbers(place, tmp_path):
+    model = peft.get_peft_model(
+        transformers.AutoModel.from_pretrained(place / "base"),
+        peft.LoraConfig(r=4, lora_alpha=8, target_modules=[f"{target}_proj" for target in TARGETS]),
+    )
+    torch.manual_seed(0)
+    for name, value in model.named_parameters():
+        if "lora_B" in name:
+            torch.nn.init.normal_(value, std=0.1)
+    model.save_pretrained(tmp_path / "adapter")
+    run = lora_run(place)
+    run.model.base, run.lora, run.optim = str(tmp_path / "adapter"), Lora(4, 8.0, 0.0), Optim(1e-4, steps=2, warmup_steps=1)
+    inputs = inputs_for(run)
+    assert inputs.base == place / "base"
+    assert inputs.identity["base"] not in (fingerprint(place / "base"), "")
+    loop.train(run, inputs, Workdir(tmp_path), "more")
+    made = assemble(run, inputs.spec, "cpu").blueprint
+    with jax.set_mesh(make_mesh(run.mesh)), Checkpoints(tmp_path / "checkpoints") as checkpoints:
+        found = checkpoints.restore_parameters(2, made.abstract(made.trained, make_mesh(run.mesh), "float32"))
+    for name, layer, factor in tiny.adapters(made):
+        start = tiny.peft_factor(model, name, layer, factor).detach().numpy().T
+        moved = np.abs(np.asarray(found[f"{name}/{factor}"][layer]) - start).max()
+        assert 0 < moved < 3e-4, name  # two steps of Adam, not another start
+
+
+@pytest.mark.filterwarnings(tiny.PEFT_WARNING)
+def test_without_lora_an_adapter_and_its_base_are_trained_as_one(place, tmp_path):
+    run = lora_run(place)
+    base = transformers.AutoModel.from_pretrained(place / "base")
+    peft.get_peft_model(base, peft.LoraConfig(r=4, lora_alpha=8, target_modules=["q_proj"])).save_pretrained(tmp_path)
+    run.model.base, run.lora = str(tmp_path), None
+    inputs = inputs_for(run)
+    assert (inputs.base, inputs.start) == (tmp_path, None)
+    run.lora = Lora(rank=4, alpha=8.0)
+    with pytest.raises(ConfigError, match=r"is an adapter with rank=4, alpha=8, targets=q, and config\.lora has"):
+        inputs_for(run)

@@ -1,0 +1,82 @@
+"""How an exported folder is used: the part of its model card with code in it."""
+
+import json
+
+from e5jax.config import Pooling
+from e5jax.export.subject import Choice, Subject
+from e5jax.tokens import query_text
+
+POOLING: dict[Pooling, str] = {
+    "last": """last = (mask * torch.arange(mask.shape[1])).argmax(1)  # of </s>, on whichever side the padding is
+vectors = hidden[torch.arange(len(texts)), last]""",
+    "mean": "vectors = (hidden * mask[..., None]).sum(1) / mask.sum(1, keepdim=True)",
+}
+VECTOR: dict[Pooling, str] = {
+    "last": "the hidden state at the last token, `</s>`,",
+    "mean": "the mean of the hidden states of all its tokens,",
+}
+
+
+def usage(subject: Subject, choice: Choice) -> str:
+    """Instructions, and code for sentence-transformers, transformers and `Embedder`, to be run beside the folder."""
+    task, pooling, adapter = subject.run.export.task, subject.run.model.pooling, choice.format == "adapter"
+    prefix = query_text("", task)
+    base = f"This folder holds an adapter; its base is `{base_name(subject, choice)}`.\n" if adapter else ""
+    said = "Neither queries nor documents have an instruction."
+    if task:
+        said = f"""Queries begin with `{code(prefix)}`, where `\\n` is a line break; put your own task in place of this one.
+Documents have nothing before them."""
+    return f"""## Use
+
+{base}{said}
+Every text is `<s> … </s>`, of which the tokenizer adds both; its vector is {VECTOR[pooling]} divided by its length.
+
+With sentence-transformers, where the instruction is the prompt `query`:
+
+```python
+from sentence_transformers import SentenceTransformer
+
+model = SentenceTransformer("this-folder")
+queries = model.encode_query(["how to read a file"])
+documents = model.encode_document(["def read(path): ..."])
+print(model.similarity(queries, documents))
+```
+
+With transformers{" and PEFT, which puts the adapter on its base" if adapter else ""}:
+
+```python
+import torch
+from transformers import AutoModel, AutoTokenizer
+
+tokenizer = AutoTokenizer.from_pretrained("this-folder")
+model = AutoModel.from_pretrained("this-folder")
+texts = [{json.dumps(prefix, ensure_ascii=False)} + "how to read a file", "def read(path): ..."]
+batch = tokenizer(texts, truncation=True, padding=True, return_tensors="pt")
+mask = batch["attention_mask"]
+with torch.inference_mode():
+    hidden = model(**batch).last_hidden_state
+{POOLING[pooling]}
+vectors = torch.nn.functional.normalize(vectors, dim=-1)
+print(vectors[:1] @ vectors[1:].T)
+```
+
+With e5jax, on JAX:
+
+```python
+import e5jax
+
+model = e5jax.Embedder.from_pretrained("this-folder")
+queries = model.encode(["how to read a file"], instruction={json.dumps(task, ensure_ascii=False) if task else "None"})
+documents = model.encode(["def read(path): ..."])
+print(model.similarity(queries, documents))
+```"""
+
+
+def base_name(subject: Subject, choice: Choice) -> str:
+    """What an adapter folder calls its base: the run's own name for it, or the folder that it was read from."""
+    return choice.base_name or subject.run.model.base or str(subject.base)
+
+
+def code(text: str) -> str:
+    """A text between backquotes, on one line."""
+    return text.replace("\n", "\\n").replace("`", "'")

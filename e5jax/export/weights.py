@@ -1,0 +1,66 @@
+"""The tensors of an exported folder, each made when it is asked for: merged ones, or an adapter's factors in PEFT's names."""
+
+from collections.abc import Callable, Iterator, Mapping
+from functools import partial
+
+import jax
+import numpy as np
+
+from e5jax.export.subject import Subject
+from e5jax.model import hf
+from e5jax.model.adapter import FACTORS, PREFIX, maps_of
+from e5jax.model.dense import fold
+from e5jax.model.slices import Tensor
+
+
+def merged(subject: Subject) -> Iterator[hf.Stored]:
+    """Every tensor of the merged model: the base's own, the trained one, or both folded together in float32."""
+    made, parameters = subject.made, subject.parameters
+    found = hf.headers(subject.base) if subject.base else {}
+    for name, leaf in made.leaves.items():
+        if leaf.is_adapter:
+            continue
+        lora = made.lora.get(name.split("/")[-2]) if name.endswith("/kernel") else None
+        for layer, stored in enumerate(hf.names_of(made.spec, name)):
+            get: Callable[[], np.ndarray]
+            if name in parameters:
+                get = partial(hf.to_stored, name, parameters[name], layer)
+            elif lora is None:
+                get = partial(hf.read, found[stored])
+            else:
+                get = partial(_folded, found[stored], parameters, name, layer, lora.scale)
+            yield stored, hf.stored_shape(name, leaf.shape), get
+
+
+def adapter(subject: Subject) -> Iterator[hf.Stored]:
+    """Every factor, `A` as `[rank, in]` and `B` as `[out, rank]`."""
+    for name, leaf in subject.made.leaves.items():
+        if leaf.is_adapter:
+            factor, shape = FACTORS[name.rpartition("/")[2]], leaf.shape[:0:-1]
+            for layer, changed in enumerate(maps_of(subject.made.spec, name)):
+                yield f"{PREFIX}{changed}.{factor}.weight", shape, partial(_factor, subject.parameters[name], layer)
+
+
+def adapted(subject: Subject) -> set[str]:
+    """The tensors of the base that adapters change by as much as one number."""
+    changed = set()
+    for name in subject.parameters:
+        path, _, factor = name.rpartition("/")
+        if factor == "lora_b":
+            a, b = (np.asarray(subject.parameters[f"{path}/{each}"]) for each in FACTORS)
+            maps = maps_of(subject.made.spec, name)
+            changed |= {f"{each}.weight" for layer, each in enumerate(maps) if a[layer].any() and b[layer].any()}
+    return changed
+
+
+def _factor(stacked: jax.Array, layer: int) -> np.ndarray:
+    return np.asarray(stacked[layer]).T
+
+
+def _folded(tensor: Tensor, parameters: Mapping[str, jax.Array], name: str, layer: int, scale: float) -> np.ndarray:
+    a, b = (np.asarray(parameters[name.replace("kernel", factor)][layer]) for factor in FACTORS)
+    kernel = hf.read(tensor).astype(np.float32)
+    step = hf.rows_a_block(kernel.shape)
+    for row in range(0, len(kernel), step):  # the product need not be there as a whole
+        kernel[row : row + step] = fold(kernel[row : row + step].T, a, b[:, row : row + step], scale).T
+    return kernel

@@ -1,0 +1,64 @@
+"""Where a model's files lie: in a folder, in a snapshot of the hub, or, for an adapter, in two folders: its own and its base's."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from huggingface_hub import snapshot_download
+from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError, OfflineModeIsEnabled, RepositoryNotFoundError
+
+from e5jax.errors import ConfigError
+from e5jax.validate import is_hub_id
+
+ADAPTER = "adapter_config.json"  # of PEFT
+WEIGHTS = ("model.safetensors", "model.safetensors.index.json")
+WANTED = ["*.json", "*.safetensors", "1_Pooling/*", "2_Normalize/*"]
+
+
+def locate(name: str, revision: str | None = None) -> Path:
+    """A folder as it is, a hub id downloaded (weights as safetensors only). Raises ConfigError when there is neither."""
+    if Path(name).is_dir():
+        return Path(name)
+    if not is_hub_id(name):
+        raise ConfigError(f"{name!r}: there is no such folder; give a Hugging Face folder or a hub id like org/name")
+    try:
+        return Path(snapshot_download(name, revision=revision, allow_patterns=WANTED))
+    except (HfHubHTTPError, LocalEntryNotFoundError, OfflineModeIsEnabled, RepositoryNotFoundError, OSError) as error:
+        reason = str(error).splitlines()[0]
+        raise ConfigError(f"{name!r}: no such folder here, and not to be had from the hub ({reason})") from error
+
+
+def base_of(folder: Path) -> Path | None:
+    """The folder of the model that an adapter changes; None where there is no adapter.
+
+    As in transformers, an adapter beside the weights of a model changes that model, whatever base it names.
+    """
+    if not (folder / ADAPTER).is_file():
+        return None
+    if any((folder / name).is_file() for name in WEIGHTS):
+        return folder
+    config = read_object(folder / ADAPTER)
+    name = config.get("base_model_name_or_path")
+    if not isinstance(name, str) or not name:
+        raise ConfigError(f"{folder / ADAPTER}: base_model_name_or_path is {name!r}; name the folder or hub id of the base model")
+    try:
+        return locate(name, config.get("revision"))
+    except ConfigError as error:
+        raise ConfigError(f"{folder / ADAPTER}: base_model_name_or_path={error}") from error
+
+
+def file_of(folder: Path, name: str) -> Path:
+    """A file of the folder; where an adapter does not have it, its base's."""
+    base = None if (folder / name).is_file() else base_of(folder)
+    return (base or folder) / name
+
+
+def read_object(path: Path) -> dict[str, Any]:
+    """The JSON object of a file. Raises ConfigError."""
+    try:
+        values = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ConfigError(f"{path}: not JSON ({error})") from error
+    if not isinstance(values, dict):
+        raise ConfigError(f"{path}: not a JSON object")
+    return values
