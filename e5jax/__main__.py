@@ -59,17 +59,7 @@ def parser() -> argparse.ArgumentParser:
     exporter.add_argument("--workdir", type=Path, required=True, metavar="DIR", help="directory of the run")
     exporter.add_argument("--output", type=Path, required=True, metavar="DIR", help="folder to write; replaced if it is there")
     exporter.add_argument("--format", choices=("merged",), default="merged", help="merged: adapters folded into the base")
-    evaluator = add("eval", _eval, "runs MTEB tasks on a model folder, or writes the texts they would give a model")
-    what = evaluator.add_mutually_exclusive_group(required=True)
-    what.add_argument("--model", type=Path, metavar="DIR", help="Hugging Face folder of the model")
-    texts = "writes texts.jsonl, which `e5jax data clean --evaluation` keeps out of training data"
-    what.add_argument("--texts", action="store_true", help=texts)
-    evaluator.add_argument("--tasks", required=True, metavar="A,B", help="MTEB tasks, folders in BEIR layout, or both")
-    evaluator.add_argument("--output", type=Path, required=True, metavar="DIR", help="where results.json and mteb's own results go")
-    evaluator.add_argument(
-        "--backend", choices=("torch", "jax"), default="torch", help="what runs the model (default: %(default)s)"
-    )
-    evaluator.add_argument("--instruction", help="instead of each task's own instruction; empty for none")
+    _add_eval(add("eval", _eval, "runs MTEB tasks on a model folder, or writes the texts they would give a model"))
     keeper = add("checkpoints", _checkpoints, "says which checkpoints a run has, whether they are sound, and what they are of")
     keeper.add_argument("action", choices=("list", "verify", "show"), help="verify reads every byte; show prints what one says")
     keeper.add_argument("--workdir", type=Path, required=True, metavar="DIR", help="directory of the run")
@@ -114,6 +104,26 @@ def _add_mine(stage: argparse.ArgumentParser) -> None:
         stage.add_argument(f"--{name}", type=kind, default=default, help=text + said)
     stage.add_argument("--instruction", help="instead of each record's own; empty for none")
     stage.add_argument("--scores", metavar="FILE", help="a teacher's scores of pairs, JSONL (docs/mining.md)")
+
+
+def _add_eval(stage: argparse.ArgumentParser) -> None:
+    what = stage.add_mutually_exclusive_group(required=True)
+    what.add_argument("--model", type=Path, metavar="DIR", help="Hugging Face folder of the model")
+    texts = "writes texts.jsonl, which `e5jax data clean --evaluation` keeps out of training data"
+    what.add_argument("--texts", action="store_true", help=texts)
+    stage.add_argument("--tasks", default="", metavar="A,B", help="MTEB tasks, folders in BEIR layout, or both")
+    stage.add_argument(
+        "--benchmark", metavar="NAME", help="all tasks of 'MTEB(eng, v1)', NanoBEIR, or another of MTEB's benchmarks"
+    )
+    output = "where results.json and mteb's own results go; the same command goes on with what is missing"
+    stage.add_argument("--output", type=Path, required=True, metavar="DIR", help=output)
+    preset = "the official evaluation of E5-Mistral, or what mteb does with it (docs/evaluation.md; default: %(default)s)"
+    stage.add_argument("--preset", choices=("paper", "mteb-v2"), default="paper", help=preset)
+    stage.add_argument("--backend", choices=("torch", "jax"), default="torch", help="what runs the model (default: %(default)s)")
+    dtype = "of weights and arithmetic (default: float32 on CPUs; else float16 on torch, bfloat16 on jax)"
+    stage.add_argument("--dtype", choices=("float32", "float16", "bfloat16"), help=dtype)
+    stage.add_argument("--instruction", help="instead of each task's own instruction; empty for none")
+    stage.add_argument("--vectors", type=Path, metavar="DIR", help="keeps all vectors there, and computes none of them twice")
 
 
 def _add_synth(stage: argparse.ArgumentParser) -> None:

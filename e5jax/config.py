@@ -210,6 +210,7 @@ class Eval:
 
     tasks: tuple[str, ...] = ("heldout",)
     backend: Literal["jax", "torch"] = "torch"
+    preset: Literal["paper", "mteb-v2"] = "paper"  # docs/evaluation.md
 
 
 @dataclass(slots=True)

@@ -19,7 +19,7 @@ from e5jax.model import hf
 from e5jax.model.blueprint import Blueprint, Parameters, blueprint
 from e5jax.model.families import read_spec
 from e5jax.model.kernels import choose
-from e5jax.model.pooling import pool
+from e5jax.model.pooling import pooled
 from e5jax.packing import Layout, fill
 from e5jax.tokens import TextTokenizer, query_text
 
@@ -83,7 +83,7 @@ class Embedder:
             # Compiled for each width of rows, with the kernel that fits it.
             kernel = choose("auto", mesh.devices.flat[0].platform, parameters["embedding"].dtype.name, tokens.shape[1])
             decoder = made.with_kernel(kernel).decoder(parameters)
-            return pool(decoder(tokens, segments, positions), segments, ends, settings.pooling)
+            return pooled(decoder(tokens, segments, positions), segments, ends, settings.pooling)
 
         self._run = jax.jit(run)
 
@@ -115,15 +115,17 @@ class Embedder:
         """The very ids that are embedded."""
         return self.tokenizer([query_text(text, instruction) for text in texts])
 
-    def encode(self, texts: Sequence[str], instruction: str | None = None, show_progress: bool = False) -> Float[np.ndarray, "b d"]:
-        """Unit vectors, float32. `instruction` is the bare task of queries; documents have none."""
+    def encode(
+        self, texts: Sequence[str], instruction: str | None = None, show_progress: bool = False, *, normalise: bool = True
+    ) -> Float[np.ndarray, "b d"]:
+        """Unit vectors, float32; as the model gives them without `normalise`. `instruction` is the bare task of queries only."""
         ids = self.tokenize(texts, instruction)
         vectors = np.zeros((len(ids), self.dimension), np.float32)
         with tqdm(total=len(ids), unit="text", desc="encode", disable=not show_progress) as bar:
             for places, rows, width in _plan([len(text) for text in ids], self.tokenizer.limit, self._mesh.size):
                 vectors[places] = self._encode_rows([ids[place] for place in places], rows, width)
                 bar.update(len(places))
-        return vectors
+        return vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-12) if normalise else vectors
 
     def encode_query(self, texts: Sequence[str], show_progress: bool = False) -> Float[np.ndarray, "b d"]:
         """As in sentence-transformers: with the folder's `query` prompt."""

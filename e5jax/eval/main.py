@@ -1,76 +1,63 @@
-"""`e5jax eval`: a model folder on MTEB tasks and local BEIR folders."""
+"""`e5jax eval`: a model folder on MTEB tasks and local BEIR folders, and how its scores compare with others'."""
 
 import argparse
-import difflib
-import json
-import os
-import warnings
 from collections.abc import Mapping
 from pathlib import Path
 
+import jax
 import mteb
-from mteb.abstasks.abstask import AbsTask
+import torch
 
-from e5jax.embedder import Embedder
 from e5jax.errors import ConfigError
-from e5jax.eval.encoder import InstructEncoder, JaxEncoder, torch_encoder
+from e5jax.eval.encoder import InstructEncoder, fingerprint, jax_encoder, torch_encoder
 from e5jax.eval.evaluate import evaluate
-from e5jax.eval.retrieval import load_task
+from e5jax.eval.preset import PRESETS
+from e5jax.eval.tasks import find_tasks
 from e5jax.eval.texts import TEXTS, write_texts
-from e5jax.workdir import write_text
+from e5jax.eval.vectors import Vectors
+
+RESULTS = "mteb"  # below --output, mteb's own results
 
 
 def main(args: argparse.Namespace) -> int:
-    """Evaluates, prints a table and writes `results.json`; or writes texts. Raises ConfigError for a wrong model or task."""
+    """Evaluates, prints a table and writes the report; or writes texts. Raises ConfigError for a wrong model or task."""
     if args.model and not args.model.is_dir():
         raise ConfigError(f"--model={args.model}: there is no such folder")
-    tasks = find_tasks(args.tasks)
+    tasks = find_tasks(args.tasks, args.benchmark)
     if args.texts:
         counts = write_texts(tasks, args.output / TEXTS)
         print("\n".join(f"{count:>12,}  {task}" for task, count in counts.items()))
         print(f"texts: {args.output / TEXTS}", flush=True)
         return 0
-    encoder = make_encoder(args.model, args.backend, args.instruction)
-    results = evaluate(encoder, tasks, args.output / "mteb")
-    write_text(args.output / "results.json", json.dumps(results, indent=2) + "\n")
-    print(table(results))
+    settings = settings_of(args.model, args.backend, args.preset, args.instruction, args.dtype)
+    encoder = make_encoder(args.model, settings)
+    if args.vectors:
+        encoder.vectors = Vectors(args.vectors, "\n".join(f"{name} {settings[name]}" for name in ("model", "backend", "dtype")))
+    print(table(evaluate(encoder, tasks, args.output / RESULTS, settings)))
     return 0
 
 
-def make_encoder(folder: Path, backend: str, instruction: str | None) -> InstructEncoder:
-    """The folder as an mteb encoder; `instruction` None is the task's own, empty none."""
-    if backend == "torch":
-        return torch_encoder(folder, instruction)
-    return JaxEncoder(Embedder.from_pretrained(folder, dtype="float32"), instruction, folder.resolve().name)
+def settings_of(
+    folder: Path, backend: str, preset: str, instruction: str | None, dtype: str | None = None
+) -> dict[str, str | None]:
+    """All that decides a score, besides the data. `dtype` None: half precision where there is an accelerator to run it."""
+    half = {"torch": "float16", "jax": "bfloat16"}[backend]
+    fast = torch.cuda.is_available() if backend == "torch" else jax.default_backend() != "cpu"
+    return {
+        "name": folder.resolve().name,
+        "model": fingerprint(folder),
+        "backend": backend,
+        "preset": preset,
+        "instruction": instruction,
+        "dtype": dtype or (half if fast else "float32"),
+        "mteb": mteb.__version__,
+    }
 
 
-def find_tasks(names: str) -> list[AbsTask]:
-    """Tasks from `A,B`, each an MTEB task name or a folder; raises ConfigError for what is neither."""
-    tasks = [find_task(name) for name in names.split(",") if name]
-    if not tasks:
-        raise ConfigError("--tasks is empty: name MTEB tasks or folders in BEIR layout")
-    seen = [task.metadata.name for task in tasks]
-    if twice := {name for name in seen if seen.count(name) > 1}:
-        raise ConfigError(f"--tasks names {', '.join(sorted(twice))} more than once; results are stored by name")
-    return tasks
-
-
-def find_task(name: str) -> AbsTask:
-    """One task, by its MTEB name or as a folder in BEIR layout."""
-    if os.sep in name or Path(name).is_dir():
-        return load_task(Path(name))
-    try:
-        return mteb.get_task(name)
-    except KeyError as error:
-        raise ConfigError(f"--tasks: there is no MTEB task {name!r} and no such folder{_close(name)}") from error
-
-
-def _close(name: str) -> str:
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # each of MTEB's superseded and beta tasks warns that it is
-        known = [task.metadata.name for task in mteb.get_tasks(exclude_superseded=False, exclude_beta=False)]
-    near = difflib.get_close_matches(name, known, n=3)
-    return f"; did you mean {' or '.join(near)}?" if near else ""
+def make_encoder(folder: Path, settings: Mapping[str, str | None]) -> InstructEncoder:
+    """The folder as an mteb encoder; `instruction` None is the preset's, empty none."""
+    make = {"torch": torch_encoder, "jax": jax_encoder}[settings["backend"] or "torch"]
+    return make(folder, PRESETS[settings["preset"] or "paper"], settings["instruction"], settings["dtype"] or "float32")
 
 
 def table(results: Mapping[str, Mapping[str, float]]) -> str:

@@ -3,13 +3,14 @@
 corpus.jsonl     {"_id", "title", "text"} a line; the title may be missing
 queries.jsonl    {"_id", "text"} a line
 qrels/test.tsv   header `query-id corpus-id score`, tab-separated
-task.json        {"instruction": "..."}; may be missing, then queries stay bare
+task.json        {"instruction": "..."}, and "limit": tokens to read of a text; may be missing, then queries stay bare
 """
 
 import hashlib
 import json
 from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import NamedTuple
 
 from datasets import Dataset
 from mteb.abstasks.retrieval import AbsTaskRetrieval
@@ -19,13 +20,14 @@ from mteb.abstasks.task_metadata import TaskMetadata
 from e5jax.errors import ConfigError
 
 HEADER = "query-id\tcorpus-id\tscore"
+SHORTEST = 3  # tokens: BOS, one of the text, EOS
 
 
 class LocalRetrieval(AbsTaskRetrieval):
-    """A retrieval task whose data is already in memory; made by `load_task`."""
+    """A retrieval task whose data is already in memory; made by `load_task`. `limit`: tokens to read of a text, if it says so."""
 
-    def __init__(self, metadata: TaskMetadata, data: RetrievalSplitData) -> None:
-        self.metadata = metadata
+    def __init__(self, metadata: TaskMetadata, data: RetrievalSplitData, limit: int | None) -> None:
+        self.metadata, self.limit = metadata, limit
         super().__init__()
         self.dataset = {"default": {"test": data}}
         self.data_loaded = True  # so mteb neither downloads nor unloads
@@ -41,17 +43,18 @@ def load_task(folder: Path) -> LocalRetrieval:
         relevant_docs=_read_relevant(folder / "qrels" / "test.tsv", queries, corpus),
         top_ranked=None,
     )
-    return LocalRetrieval(_metadata(folder), data)
+    settings = _read_settings(folder / "task.json")
+    return LocalRetrieval(_metadata(folder, settings.instruction), data, settings.limit)
 
 
-def _metadata(folder: Path) -> TaskMetadata:
+def _metadata(folder: Path, instruction: str) -> TaskMetadata:
     return TaskMetadata(
         name=folder.resolve().name,
         description=f"Retrieval over {folder}",
         type="Retrieval",
         category="t2t",
-        prompt={"query": _read_instruction(folder / "task.json")},  # pyright: ignore[reportArgumentType]  its keys come from an enum
-        dataset={"path": str(folder), "revision": _revision(folder)},
+        prompt={"query": instruction},  # pyright: ignore[reportArgumentType]  its keys come from an enum
+        dataset={"path": str(folder.resolve()), "revision": _revision(folder)},
         eval_splits=["test"],
         eval_langs=["eng-Latn"],
         main_score="ndcg_at_10",
@@ -107,13 +110,23 @@ def _parse_relevance(line: str, where: str) -> tuple[str, str, int]:
     return fields[0], fields[1], int(fields[2])
 
 
-def _read_instruction(path: Path) -> str:
+class Settings(NamedTuple):
+    """What `task.json` says."""
+
+    instruction: str = ""
+    limit: int | None = None  # tokens
+
+
+def _read_settings(path: Path) -> Settings:
     if not path.exists():
-        return ""
-    instruction = _parse(path.read_text(encoding="utf-8"), f"{path}:1").get("instruction")
+        return Settings()
+    values = _parse(path.read_text(encoding="utf-8"), f"{path}:1")
+    instruction, limit = values.get("instruction"), values.get("limit")
     if not isinstance(instruction, str):
         raise ConfigError(f"{path}:1: instruction must be a string")
-    return instruction
+    if limit is not None and (type(limit) is not int or limit < SHORTEST):
+        raise ConfigError(f"{path}:1: limit={limit!r}: must be a whole number of tokens, at least {SHORTEST}")
+    return Settings(instruction, limit)
 
 
 def _parse(text: str, where: str) -> dict:

@@ -2,6 +2,7 @@ import json
 import zlib
 from collections.abc import Sequence
 from pathlib import Path
+from types import SimpleNamespace
 
 import mteb
 import numpy as np
@@ -15,10 +16,12 @@ from sentence_transformers.sentence_transformer.modules import Normalize, Poolin
 from tokenizers import Tokenizer, models, pre_tokenizers, processors, trainers
 from transformers import MistralConfig, MistralModel, PreTrainedTokenizerFast
 
-from e5jax.embedder import Embedder
 from e5jax.errors import ConfigError
-from e5jax.eval.encoder import JaxEncoder, task_instruction, torch_encoder
+from e5jax.eval.encoder import JaxEncoder, jax_encoder, torch_encoder
+from e5jax.eval.instructions import packaged
+from e5jax.eval.preset import PRESETS
 
+PAPER = PRESETS["paper"]
 TEXTS = [
     "This is a test sentence",
     "def read_json(path):\n    return json.load(path)",
@@ -36,10 +39,13 @@ class BagOfWords:
     """Stands in for an Embedder: deterministic, and it remembers who was asked with which instruction."""
 
     def __init__(self) -> None:
+        self.tokenizer = SimpleNamespace(limit=512)
         self.asked: list[tuple[str, str | None]] = []
 
-    def encode(self, texts: Sequence[str], instruction: str | None = None, show_progress: bool = False) -> np.ndarray:
-        del show_progress
+    def encode(
+        self, texts: Sequence[str], instruction: str | None = None, show_progress: bool = False, *, normalise: bool = True
+    ) -> np.ndarray:
+        del show_progress, normalise
         self.asked += [(text, instruction) for text in texts]
         return np.stack([self._vector(f"{instruction or ''} {text}") for text in texts])
 
@@ -56,7 +62,7 @@ def run(encoder: EncoderProtocol, task: mteb.AbsTask) -> float:
 def instructions(task: mteb.AbsTask, instruction: str | None = None) -> dict[str, set[str | None]]:
     """Text -> the instructions it was embedded with when the task was evaluated."""
     embedder = BagOfWords()
-    run(JaxEncoder(embedder, instruction), task)
+    run(JaxEncoder(embedder, PAPER, instruction), task)
     found: dict[str, set[str | None]] = {}
     for text, with_instruction in embedder.asked:
         found.setdefault(text, set()).add(with_instruction)
@@ -72,7 +78,7 @@ def retrieval_texts(task: mteb.AbsTask) -> tuple[list[str], list[str]]:
 
 
 def test_the_stand_in_and_the_encoder_have_the_interfaces():
-    assert isinstance(JaxEncoder(BagOfWords()), EncoderProtocol)
+    assert isinstance(JaxEncoder(BagOfWords(), PAPER), EncoderProtocol)
 
 
 def test_retrieval_queries_have_the_instruction_and_documents_are_bare():
@@ -108,7 +114,7 @@ def metadata(prompt: str | dict | None) -> TaskMetadata:
     ],
 )
 def test_without_an_explicit_instruction_the_task_gives_its_own(task, instruction):
-    assert task_instruction(task) == instruction
+    assert packaged(task) == instruction
 
 
 @pytest.fixture(scope="module")
@@ -151,7 +157,7 @@ def loader(texts: list[str]) -> torch.utils.data.DataLoader:
 
 @pytest.mark.parametrize("instruction", ["find it", ""])
 def test_both_backends_give_the_same_vectors(folder, instruction):
-    encoders = [JaxEncoder(Embedder.from_pretrained(folder, dtype="float32"), instruction), torch_encoder(folder, instruction)]
+    encoders = [make(folder, PAPER, instruction) for make in (jax_encoder, torch_encoder)]
     ours, theirs = (e.encode(loader(TEXTS), task_metadata=MockSTSTask.metadata, hf_split="", hf_subset="") for e in encoders)
     # float32 sums in another order.
     np.testing.assert_allclose(ours, theirs, atol=1e-5)
@@ -161,10 +167,9 @@ def test_both_backends_give_the_same_vectors(folder, instruction):
 @rare_classes
 @pytest.mark.parametrize("task", [MockRetrievalTask, MockSTSTask, MockClassificationTask])
 def test_both_backends_give_the_same_scores(folder, task):
-    embedder = Embedder.from_pretrained(folder, dtype="float32")
-    assert run(JaxEncoder(embedder), task()) == pytest.approx(run(torch_encoder(folder), task()), abs=1e-4)
+    assert run(jax_encoder(folder, PAPER), task()) == pytest.approx(run(torch_encoder(folder, PAPER), task()), abs=1e-4)
 
 
 def test_a_folder_without_modules_is_refused(tmp_path):
     with pytest.raises(ConfigError, match=r"no modules\.json"):
-        torch_encoder(tmp_path)
+        torch_encoder(tmp_path, PAPER)

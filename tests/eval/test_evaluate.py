@@ -2,6 +2,7 @@ import argparse
 import json
 import math
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -12,8 +13,12 @@ from e5jax.errors import ConfigError
 from e5jax.eval.bm25 import BM25
 from e5jax.eval.encoder import JaxEncoder
 from e5jax.eval.evaluate import evaluate
-from e5jax.eval.main import find_tasks, main, table
+from e5jax.eval.main import main, table
+from e5jax.eval.preset import PRESETS
 from e5jax.eval.retrieval import load_task
+from e5jax.eval.tasks import find_tasks
+
+PAPER = PRESETS["paper"]
 
 # The cosine of document i with a query of angle 0 falls from d0 to d4.
 ANGLES = {"d0": 0.0, "d1": 0.2, "d2": 0.4, "d3": 0.6, "d4": 0.8, "q1": 0.0, "q2": 0.9}
@@ -22,8 +27,10 @@ ANGLES = {"d0": 0.0, "d1": 0.2, "d2": 0.4, "d3": 0.6, "d4": 0.8, "q1": 0.0, "q2"
 class Angles:
     """An embedder that reads its vector from the text: the name of an angle."""
 
-    def encode(self, texts, instruction=None, show_progress=False):
-        del instruction, show_progress
+    tokenizer = SimpleNamespace(limit=512)
+
+    def encode(self, texts, instruction=None, show_progress=False, *, normalise=True):
+        del instruction, show_progress, normalise
         return np.array([[math.cos(ANGLES[text]), math.sin(ANGLES[text])] for text in texts], np.float32)
 
 
@@ -46,7 +53,7 @@ def by_hand() -> float:
 
 
 def test_ndcg_equals_the_one_computed_by_hand(folder, tmp_path):
-    scores = evaluate(JaxEncoder(Angles()), [load_task(folder)], tmp_path / "out")["five"]
+    scores = evaluate(JaxEncoder(Angles(), PAPER), [load_task(folder)], tmp_path / "out")["five"]
     # mteb rounds to five digits.
     assert scores["ndcg_at_10"] == pytest.approx(by_hand(), abs=1e-5)
     assert scores["main_score"] == scores["ndcg_at_10"]
@@ -55,14 +62,14 @@ def test_ndcg_equals_the_one_computed_by_hand(folder, tmp_path):
 
 
 def test_mteb_s_own_result_is_written_below_the_output(folder, tmp_path):
-    scores = evaluate(JaxEncoder(Angles()), [load_task(folder)], tmp_path / "out")
+    scores = evaluate(JaxEncoder(Angles(), PAPER), [load_task(folder)], tmp_path / "out")
     written = json.loads((tmp_path / "out" / "five.json").read_text())
     assert written["scores"]["test"][0]["main_score"] == pytest.approx(scores["five"]["main_score"])
 
 
 def test_a_loaded_task_can_be_evaluated_again(folder, tmp_path):
     task = load_task(folder)
-    first, second = (evaluate(JaxEncoder(Angles()), [task], tmp_path) for _ in range(2))
+    first, second = (evaluate(JaxEncoder(Angles(), PAPER), [task], tmp_path) for _ in range(2))
     assert first == second
 
 
@@ -78,11 +85,13 @@ def test_a_task_without_retrieval_scores_has_its_main_score_only(tmp_path):
     words = sorted({text for column in ("sentence1", "sentence2") for text in task.dataset["test"][column]})
 
     class Known:
-        def encode(self, texts, instruction=None, show_progress=False):
-            del instruction, show_progress
+        tokenizer = SimpleNamespace(limit=512)
+
+        def encode(self, texts, instruction=None, show_progress=False, *, normalise=True):
+            del instruction, show_progress, normalise
             return np.array([np.eye(len(words))[words.index(text)] + 0.1 * words.index(text) for text in texts], np.float32)
 
-    assert set(evaluate(JaxEncoder(Known()), [task], tmp_path)["MockSTSTask"]) == {"main_score"}
+    assert set(evaluate(JaxEncoder(Known(), PAPER), [task], tmp_path)["MockSTSTask"]) == {"main_score"}
 
 
 def arguments(**changed: str) -> argparse.Namespace:
