@@ -111,6 +111,7 @@ def _add_eval(stage: argparse.ArgumentParser) -> None:
     what.add_argument("--model", type=Path, metavar="DIR", help="Hugging Face folder of the model")
     texts = "writes texts.jsonl, which `e5jax data clean --evaluation` keeps out of training data"
     what.add_argument("--texts", action="store_true", help=texts)
+    what.add_argument("--report", action="store_true", help="writes the report of what --output holds again, and evaluates nothing")
     stage.add_argument("--tasks", default="", metavar="A,B", help="MTEB tasks, folders in BEIR layout, or both")
     stage.add_argument(
         "--benchmark", metavar="NAME", help="all tasks of 'MTEB(eng, v1)', NanoBEIR, or another of MTEB's benchmarks"
@@ -123,6 +124,11 @@ def _add_eval(stage: argparse.ArgumentParser) -> None:
     dtype = "of weights and arithmetic (default: float32 on CPUs; else float16 on torch, bfloat16 on jax)"
     stage.add_argument("--dtype", choices=("float32", "float16", "bfloat16"), help=dtype)
     stage.add_argument("--instruction", help="instead of each task's own instruction; empty for none")
+    beside = "another folder of mteb's results, or the paper's table: paper, paper:public only, …; may be given again"
+    stage.add_argument("--beside", action="append", default=[], metavar="NAME=DIR", help=beside)
+    data = "training data that `e5jax data clean` or `prepare` wrote: the report says what is known of each task's texts in it"
+    stage.add_argument("--data", nargs="+", action="extend", type=Path, default=[], metavar="DIR", help=data)
+    stage.add_argument("--price", type=float, metavar="MONEY", help="of an hour, for the report")
     stage.add_argument("--vectors", type=Path, metavar="DIR", help="keeps all vectors there, and computes none of them twice")
 
 

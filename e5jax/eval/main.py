@@ -1,6 +1,7 @@
 """`e5jax eval`: a model folder on MTEB tasks and local BEIR folders, and how its scores compare with others'."""
 
 import argparse
+import json
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -9,18 +10,25 @@ import mteb
 import torch
 
 from e5jax.errors import ConfigError
+from e5jax.eval.board import make_board
+from e5jax.eval.contamination import read_manifests
 from e5jax.eval.encoder import InstructEncoder, fingerprint, jax_encoder, torch_encoder
-from e5jax.eval.evaluate import evaluate
+from e5jax.eval.evaluate import SETTINGS, evaluate
 from e5jax.eval.preset import PRESETS
+from e5jax.eval.results import PAPER, find_results, paper_table, read_results
+from e5jax.eval.scoreboard import PAGE, RESULTS, write_board
 from e5jax.eval.tasks import find_tasks
 from e5jax.eval.texts import TEXTS, write_texts
 from e5jax.eval.vectors import Vectors
 
-RESULTS = "mteb"  # below --output, mteb's own results
+MTEB = "mteb"  # below --output, mteb's own results
 
 
 def main(args: argparse.Namespace) -> int:
     """Evaluates, prints a table and writes the report; or writes texts. Raises ConfigError for a wrong model or task."""
+    if args.report:
+        write_report(args, {})
+        return 0
     if args.model and not args.model.is_dir():
         raise ConfigError(f"--model={args.model}: there is no such folder")
     tasks = find_tasks(args.tasks, args.benchmark)
@@ -33,8 +41,30 @@ def main(args: argparse.Namespace) -> int:
     encoder = make_encoder(args.model, settings)
     if args.vectors:
         encoder.vectors = Vectors(args.vectors, "\n".join(f"{name} {settings[name]}" for name in ("model", "backend", "dtype")))
-    print(table(evaluate(encoder, tasks, args.output / RESULTS, settings)))
+    print(table(evaluate(encoder, tasks, args.output / MTEB, settings)))
+    write_report(args, {task.metadata.name: task.metadata.type for task in tasks})
     return 0
+
+
+def write_report(args: argparse.Namespace, scope: Mapping[str, str]) -> None:
+    """Compares all that `--output` holds with what stands beside it. `scope`: categories of tasks that were evaluated now."""
+    settings = _read(args.output / MTEB / SETTINGS)
+    held = _read(args.output / RESULTS)["tasks"] if (args.output / RESULTS).is_file() else {}
+    scope = {task: of["category"] for task, of in held.items()} | dict(scope)
+    usual = [PAPER] if settings["preset"] == PAPER and scope.keys() & paper_table()[1].keys() else []
+    own = read_results(settings["name"], args.output / MTEB)
+    systems = [own, *map(find_results, args.beside or usual)]
+    names = [system.name for system in systems]
+    if twice := {name for name in names if names.count(name) > 1}:
+        raise ConfigError(f"--beside: {', '.join(sorted(twice))} stands there more than once; give NAME=DIR")
+    write_board(args.output, make_board(systems, scope, read_manifests(args.data), settings, args.price))
+    print(f"report: {args.output / PAGE}", flush=True)
+
+
+def _read(path: Path) -> dict:
+    if not path.is_file():
+        raise ConfigError(f"{path}: no such file; evaluate first: e5jax eval --model=DIR --tasks=… --output=DIR")
+    return json.loads(path.read_text(encoding="utf-8"))
 
 
 def settings_of(
