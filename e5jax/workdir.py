@@ -110,8 +110,8 @@ def write_text(path: Path, text: str) -> None:
 def claim(workdir: Workdir, config: Config) -> None:
     """Writes config.json, or refuses a directory that holds a run of another configuration, naming the differences."""
     if workdir.config.exists():
-        # Neither a profile nor workers change a number, and both are mostly wanted once a run is under way.
-        free = (".profile.", ".data.workers")
+        # Neither a profile nor a probe nor workers change a number, and they are mostly wanted once a run is under way.
+        free = (".profile.", ".probe.", ".data.workers")
         found = differences(read_config(workdir), config)
         changed = [line for line in found if not any(part in line.split(": ")[0] for part in free)]
         if changed:

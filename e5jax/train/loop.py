@@ -1,7 +1,8 @@
 """The training loop: open what is needed, say what is trained, then one short loop."""
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -26,6 +27,7 @@ from e5jax.retention import Retention
 from e5jax.snapshot import to_json
 from e5jax.train.inputs import Inputs
 from e5jax.train.measures import Measures
+from e5jax.train.probe import Probe
 from e5jax.train.trace import Trace
 from e5jax.validate import check_shards
 from e5jax.workdir import Workdir, versions
@@ -40,6 +42,7 @@ class Ready(NamedTuple):
     state: State
     start: int
     facts: Mapping[str, Any]  # what its checkpoints say of the run
+    probe: Probe
 
 
 def train(run: Training, inputs: Inputs, workdir: Workdir, name: str) -> int:
@@ -94,6 +97,10 @@ def _loop(
             # The metrics of the step before: fetching them now never makes the device wait.
             _log(pending, measures, log)
             pending = (number, metrics, feed.waited)
+            if ready.probe.due(number):
+                _log(pending, measures, log, partial(ready.probe.scores, state.parameters, ready.frozen))
+                pending = None
+                measures.restart()
             told = notice.received()
             if told or number % run.checkpoint.every == 0 or number == run.optim.steps:
                 # A checkpoint must not outrun the check of its own step.
@@ -106,13 +113,18 @@ def _loop(
         checkpoints.finish()
 
 
-def _log(pending: tuple[int, Metrics, float] | None, measures: Measures, log: MetricLog) -> None:
-    """Waits for a step, writes its metrics and stops the run when they are not finite."""
+def _log(
+    pending: tuple[int, Metrics, float] | None,
+    measures: Measures,
+    log: MetricLog,
+    probe: Callable[[], Mapping[str, float]] = dict,
+) -> None:
+    """Waits for a step, writes its metrics and what the probe says, and stops the run when they are not finite."""
     if pending is None:
         return
     number, metrics, waited = pending
     found = jax.device_get(metrics)
-    log.write(number, measures.scalars(found, waited))
+    log.write(number, {**measures.scalars(found, waited), **(probe() if found.finite else {})})
     if not found.finite:
         raise RunError(
             f"step {number}: loss={found.loss} gradient norm={found.gradient_norm}; the state was left as it was before this step. "
@@ -124,15 +136,16 @@ def _prepare(run: Training, inputs: Inputs, mesh: jax.sharding.Mesh, checkpoints
     """Reads the base, and the newest checkpoint or fresh numbers for what is trained."""
     learner = assemble(run, inputs.spec, mesh.devices.flat[0].platform)
     made = learner.blueprint
+    probe = Probe(run, inputs.tokenizer, learner.objective, mesh)
     frozen, trained = _base(run, inputs, learner, mesh)
     start = checkpoints.newest()
     if start is None:
         fresh = [name for name in made.trained if name not in trained]
         trained |= made.initialise(fresh, mesh, run.seed) if fresh else {}
-        return Ready(mesh, learner, frozen, states.fresh(trained, learner.optimiser, mesh), 0, facts(run, inputs, mesh))
+        return Ready(mesh, learner, frozen, states.fresh(trained, learner.optimiser, mesh), 0, facts(run, inputs, mesh), probe)
     checkpoints.check_identity(start, inputs.identity)
     wanted, _, _ = abstract_arguments(run, learner, mesh)
-    return Ready(mesh, learner, frozen, restore(checkpoints, start, wanted), start, facts(run, inputs, mesh))
+    return Ready(mesh, learner, frozen, restore(checkpoints, start, wanted), start, facts(run, inputs, mesh), probe)
 
 
 def _base(run: Training, inputs: Inputs, learner: Learner, mesh: jax.sharding.Mesh) -> tuple[Parameters, Parameters]:
