@@ -1,6 +1,5 @@
 """Embedders as mteb encoders: the same folder on JAX or on PyTorch, put to a task by a preset."""
 
-import hashlib
 import json
 from abc import abstractmethod
 from collections.abc import Sequence
@@ -159,16 +158,3 @@ def jax_encoder(folder: Path, preset: Preset, instruction: str | None = None, dt
     normalises = any(kind.rpartition(".")[2] == "Normalize" for kind in kinds)
     embedder = Embedder.from_pretrained(folder, dtype=dtype)
     return JaxEncoder(embedder, preset, instruction, folder.resolve().name, normalises=normalises)
-
-
-def fingerprint(folder: Path) -> str:
-    """Tells models apart without reading all of them: names and sizes of all files, the first and last megabyte of each."""
-    digest = hashlib.sha256()
-    for path in sorted(path for path in folder.rglob("*") if path.is_file()):
-        size = path.stat().st_size
-        digest.update(f"{path.relative_to(folder).as_posix()} {size}\n".encode())
-        with path.open("rb") as file:
-            digest.update(file.read(1 << 20))
-            file.seek(max(0, size - (1 << 20)))
-            digest.update(file.read())
-    return digest.hexdigest()[:16]

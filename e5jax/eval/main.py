@@ -5,18 +5,13 @@ import json
 from collections.abc import Mapping
 from pathlib import Path
 
-import jax
-import mteb
-import torch
-
 from e5jax.errors import ConfigError
 from e5jax.eval.board import make_board
 from e5jax.eval.contamination import read_manifests
-from e5jax.eval.encoder import InstructEncoder, fingerprint, jax_encoder, torch_encoder
 from e5jax.eval.evaluate import SETTINGS, evaluate
-from e5jax.eval.preset import PRESETS
 from e5jax.eval.results import PAPER, find_results, paper_table, read_results
 from e5jax.eval.scoreboard import PAGE, RESULTS, write_board
+from e5jax.eval.settings import make_encoder, settings_of
 from e5jax.eval.tasks import find_tasks
 from e5jax.eval.texts import TEXTS, write_texts
 from e5jax.eval.vectors import Vectors
@@ -65,29 +60,6 @@ def _read(path: Path) -> dict:
     if not path.is_file():
         raise ConfigError(f"{path}: no such file; evaluate first: e5jax eval --model=DIR --tasks=… --output=DIR")
     return json.loads(path.read_text(encoding="utf-8"))
-
-
-def settings_of(
-    folder: Path, backend: str, preset: str, instruction: str | None, dtype: str | None = None
-) -> dict[str, str | None]:
-    """All that decides a score, besides the data. `dtype` None: half precision where there is an accelerator to run it."""
-    half = {"torch": "float16", "jax": "bfloat16"}[backend]
-    fast = torch.cuda.is_available() if backend == "torch" else jax.default_backend() != "cpu"
-    return {
-        "name": folder.resolve().name,
-        "model": fingerprint(folder),
-        "backend": backend,
-        "preset": preset,
-        "instruction": instruction,
-        "dtype": dtype or (half if fast else "float32"),
-        "mteb": mteb.__version__,
-    }
-
-
-def make_encoder(folder: Path, settings: Mapping[str, str | None]) -> InstructEncoder:
-    """The folder as an mteb encoder; `instruction` None is the preset's, empty none."""
-    make = {"torch": torch_encoder, "jax": jax_encoder}[settings["backend"] or "torch"]
-    return make(folder, PRESETS[settings["preset"] or "paper"], settings["instruction"], settings["dtype"] or "float32")
 
 
 def table(results: Mapping[str, Mapping[str, float]]) -> str:

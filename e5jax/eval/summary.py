@@ -13,8 +13,8 @@ from e5jax.data.source import ExampleSource
 from e5jax.embedder import Embedder
 from e5jax.eval.bm25 import BM25
 from e5jax.eval.evaluate import evaluate
-from e5jax.eval.main import make_encoder, settings_of
 from e5jax.eval.report import Neighbour, Report, Run, Search, read_metrics, write_report
+from e5jax.eval.settings import make_encoder, settings_of
 from e5jax.eval.tasks import find_task
 from e5jax.workdir import Workdir, write_text
 
