@@ -108,7 +108,7 @@ def _add_mine(stage: argparse.ArgumentParser) -> None:
 
 def _add_eval(stage: argparse.ArgumentParser) -> None:
     what = stage.add_mutually_exclusive_group(required=True)
-    what.add_argument("--model", type=Path, metavar="DIR", help="Hugging Face folder of the model")
+    what.add_argument("--model", metavar="DIR", help="Hugging Face folder or hub id of the model")
     texts = "writes texts.jsonl, which `e5jax data clean --evaluation` keeps out of training data"
     what.add_argument("--texts", action="store_true", help=texts)
     what.add_argument("--report", action="store_true", help="writes the report of what --output holds again, and evaluates nothing")

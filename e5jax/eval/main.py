@@ -15,6 +15,7 @@ from e5jax.eval.settings import make_encoder, settings_of
 from e5jax.eval.tasks import find_tasks
 from e5jax.eval.texts import TEXTS, write_texts
 from e5jax.eval.vectors import Vectors
+from e5jax.model import hf
 
 MTEB = "mteb"  # below --output, mteb's own results
 
@@ -24,16 +25,17 @@ def main(args: argparse.Namespace) -> int:
     if args.report:
         write_report(args, {})
         return 0
-    if args.model and not args.model.is_dir():
-        raise ConfigError(f"--model={args.model}: there is no such folder")
+    folder = hf.locate(args.model) if args.model else None
     tasks = find_tasks(args.tasks, args.benchmark)
-    if args.texts:
+    if folder is None:
         counts = write_texts(tasks, args.output / TEXTS)
         print("\n".join(f"{count:>12,}  {task}" for task, count in counts.items()))
         print(f"texts: {args.output / TEXTS}", flush=True)
         return 0
-    settings = settings_of(args.model, args.backend, args.preset, args.instruction, args.dtype)
-    encoder = make_encoder(args.model, settings)
+    settings = settings_of(folder, args.backend, args.preset, args.instruction, args.dtype)
+    if folder != Path(args.model):  # of the hub: the folder's name is that of a revision
+        settings["name"] = args.model.rpartition("/")[2]
+    encoder = make_encoder(folder, settings)
     if args.vectors:
         encoder.vectors = Vectors(args.vectors, "\n".join(f"{name} {settings[name]}" for name in ("model", "backend", "dtype")))
     print(table(evaluate(encoder, tasks, args.output / MTEB, settings)))
