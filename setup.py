@@ -54,7 +54,7 @@ setup(
     license="Apache-2.0",
     python_requires=">=3.11,<3.14",
     packages=find_packages(include=["e5jax", "e5jax.*"]),
-    package_data={"e5jax.synth": ["*.tsv", "avoid.txt", "prompts/*.txt"]},
+    package_data={"e5jax.eval": ["*.tsv"], "e5jax.synth": ["*.tsv", "avoid.txt", "prompts/*.txt"]},
     install_requires=REQUIREMENTS,
     extras_require={
         "tpu": ["jax[tpu]>=0.10.2,<0.11"],

@@ -61,17 +61,7 @@ def parser() -> argparse.ArgumentParser:
     add_actions(data)
     _add_config(add("train", _train, "trains; the same command resumes"), resumes=True)
     _add_export(add("export", _export, "writes the newest checkpoint of a run as a Hugging Face folder, and verifies it"))
-    evaluator = add("eval", _eval, "runs MTEB tasks on a model folder, or writes the texts they would give a model")
-    what = evaluator.add_mutually_exclusive_group(required=True)
-    what.add_argument("--model", type=Path, metavar="DIR", help="Hugging Face folder of the model")
-    texts = "writes texts.jsonl, which `e5jax data clean --evaluation` keeps out of training data"
-    what.add_argument("--texts", action="store_true", help=texts)
-    evaluator.add_argument("--tasks", required=True, metavar="A,B", help="MTEB tasks, folders in BEIR layout, or both")
-    evaluator.add_argument("--output", type=Path, required=True, metavar="DIR", help="where results.json and mteb's own results go")
-    evaluator.add_argument(
-        "--backend", choices=("torch", "jax"), default="torch", help="what runs the model (default: %(default)s)"
-    )
-    evaluator.add_argument("--instruction", help="instead of each task's own instruction; empty for none")
+    _add_eval(add("eval", _eval, "runs MTEB tasks on a model folder, or writes the texts they would give a model"))
     keeper = add("checkpoints", _checkpoints, "says which checkpoints a run has, whether they are sound, and what they are of")
     keeper.add_argument("action", choices=("list", "verify", "show"), help="verify reads every byte; show prints what one says")
     keeper.add_argument("--workdir", type=Path, required=True, metavar="DIR", help="directory of the run")
@@ -150,6 +140,32 @@ def _add_mine(stage: argparse.ArgumentParser) -> None:
         stage.add_argument(f"--{name}", type=kind, default=default, help=text + said)
     stage.add_argument("--instruction", help="instead of each record's own; empty for none")
     stage.add_argument("--scores", metavar="FILE", help="a teacher's scores of pairs, JSONL (docs/mining.md)")
+
+
+def _add_eval(stage: argparse.ArgumentParser) -> None:
+    what = stage.add_mutually_exclusive_group(required=True)
+    what.add_argument("--model", metavar="DIR", help="Hugging Face folder or hub id of the model")
+    texts = "writes texts.jsonl, which `e5jax data clean --evaluation` keeps out of training data"
+    what.add_argument("--texts", action="store_true", help=texts)
+    what.add_argument("--report", action="store_true", help="writes the report of what --output holds again, and evaluates nothing")
+    stage.add_argument("--tasks", default="", metavar="A,B", help="MTEB tasks, folders in BEIR layout, or both")
+    stage.add_argument(
+        "--benchmark", metavar="NAME", help="all tasks of 'MTEB(eng, v1)', NanoBEIR, or another of MTEB's benchmarks"
+    )
+    output = "where results.json and mteb's own results go; the same command goes on with what is missing"
+    stage.add_argument("--output", type=Path, required=True, metavar="DIR", help=output)
+    preset = "the official evaluation of E5-Mistral, or what mteb does with it (docs/evaluation.md; default: %(default)s)"
+    stage.add_argument("--preset", choices=("paper", "mteb-v2"), default="paper", help=preset)
+    stage.add_argument("--backend", choices=("torch", "jax"), default="torch", help="what runs the model (default: %(default)s)")
+    dtype = "of weights and arithmetic (default: float32 on CPUs; else float16 on torch, bfloat16 on jax)"
+    stage.add_argument("--dtype", choices=("float32", "float16", "bfloat16"), help=dtype)
+    stage.add_argument("--instruction", help="instead of each task's own instruction; empty for none")
+    beside = "another folder of mteb's results, or the paper's table: paper, paper:public only, …; may be given again"
+    stage.add_argument("--beside", action="append", default=[], metavar="NAME=DIR", help=beside)
+    data = "training data that `e5jax data clean` or `prepare` wrote: the report says what is known of each task's texts in it"
+    stage.add_argument("--data", nargs="+", action="extend", type=Path, default=[], metavar="DIR", help=data)
+    stage.add_argument("--price", type=float, metavar="MONEY", help="of an hour, for the report")
+    stage.add_argument("--vectors", type=Path, metavar="DIR", help="keeps all vectors there, and computes none of them twice")
 
 
 def _add_synth(stage: argparse.ArgumentParser) -> None:

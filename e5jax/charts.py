@@ -13,7 +13,7 @@ from e5jax.page import Html
 
 WIDTH, HEIGHT = 440, 270
 LEFT, RIGHT, TOP, BOTTOM = 52, 12, 12, 38  # margins
-SERIES = ("var(--series-1)", "var(--series-2)")
+SERIES = tuple(f"var(--series-{number})" for number in range(1, 5))
 BINS = 40  # at most
 _TEXT = 'fill="var(--muted)" font-size="12"'
 _SMOOTHED = 30  # windows of a running mean along a curve

@@ -208,6 +208,16 @@ class Log:
 
 
 @dataclass(slots=True)
+class Probe:
+    """Retrieval while training, on the training mesh: nDCG@10 of small sets in `metrics.jsonl`, as `probe/FOLDER/ndcg_at_10`."""
+
+    every: int = 0  # steps, and at the end; 0: never
+    folders: tuple[str, ...] = ()  # in BEIR layout
+    queries: int = 200  # of a folder, at most: the first
+    documents: int = 2_000  # of a folder, about: what is right for these queries, then the first others
+
+
+@dataclass(slots=True)
 class Profile:
     """Where the time of a step goes: a trace of `steps` steps from step `first` on, below `profile/` (docs/profiling.md)."""
 
@@ -229,6 +239,7 @@ class Eval:
 
     tasks: tuple[str, ...] = ("heldout",)
     backend: Literal["jax", "torch"] = "torch"
+    preset: Literal["paper", "mteb-v2"] = "paper"  # docs/evaluation.md
 
 
 @dataclass(slots=True)
@@ -248,6 +259,7 @@ class Training:
     checkpoint: Checkpoint = field(default_factory=Checkpoint)
     log: Log = field(default_factory=Log)
     profile: Profile = field(default_factory=Profile)
+    probe: Probe = field(default_factory=Probe)
     export: Export = field(default_factory=Export)
 
 

@@ -21,7 +21,7 @@ from e5jax.model.blueprint import Blueprint, Parameters, blueprint
 from e5jax.model.families import read_spec
 from e5jax.model.folder import file_of, locate, read_object
 from e5jax.model.kernels import choose
-from e5jax.model.pooling import pool
+from e5jax.model.pooling import pooled
 from e5jax.packing import Call, calls
 from e5jax.tokens import TextTokenizer, query_text
 
@@ -86,7 +86,7 @@ class Embedder:
             # Compiled for each width of rows, with the kernel that fits it.
             kernel = choose("auto", mesh.devices.flat[0].platform, parameters["embedding"].dtype.name, tokens.shape[1])
             decoder = made.with_kernel(kernel).decoder(parameters)
-            return pool(decoder(tokens, segments, positions, shared=shared), segments, ends, settings.pooling, shared)
+            return pooled(decoder(tokens, segments, positions, shared=shared), segments, ends, settings.pooling, shared)
 
         self._run = jax.jit(run, static_argnames="shared")
 
@@ -124,11 +124,17 @@ class Embedder:
         return self.tokenizer([query_text(text, instruction) for text in texts])
 
     def encode(
-        self, texts: Sequence[str], instruction: str | None = None, show_progress: bool = False, dimensions: int | None = None
+        self,
+        texts: Sequence[str],
+        instruction: str | None = None,
+        show_progress: bool = False,
+        *,
+        normalise: bool = True,
+        dimensions: int | None = None,
     ) -> Float[np.ndarray, "b d"]:
-        """Unit vectors, float32. `instruction` is the bare task of queries; documents have none.
+        """Unit vectors, float32; of any length without `normalise`. `instruction` is the bare task of queries only.
 
-        `dimensions` keeps as many leading numbers of each vector, which then has length 1 again.
+        `dimensions` keeps as many leading numbers of each vector, before that.
         """
         vectors = np.zeros((len(texts), self.dimension), np.float32)
         blocks = [slice(start, start + BLOCK) for start in range(0, len(texts), BLOCK)]
@@ -142,7 +148,8 @@ class Embedder:
                 for places, found in self._encode_ids(ids.popleft().result()):
                     vectors[block][places] = found
                     bar.update(len(places))
-        return vectors if dimensions is None else _cut(vectors, dimensions)
+        vectors = vectors[:, :dimensions]
+        return vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-12) if normalise else vectors
 
     def encode_query(self, texts: Sequence[str], show_progress: bool = False) -> Float[np.ndarray, "b d"]:
         """As in sentence-transformers: with the folder's `query` prompt."""
@@ -180,8 +187,3 @@ class Embedder:
                     yield collected()
             while running:
                 yield collected()
-
-
-def _cut(vectors: Float[np.ndarray, "b d"], dimensions: int) -> Float[np.ndarray, "b d"]:
-    kept = vectors[:, :dimensions]
-    return kept / np.maximum(np.linalg.norm(kept, axis=1, keepdims=True), np.finfo(np.float32).tiny)

@@ -10,12 +10,12 @@ _STYLE = """
 :root {
   color-scheme: light dark;
   --paper: #fdfdfb; --ink: #1d1f21; --muted: #63676b; --rule: #e3e3de; --code: #f4f4f0;
-  --series-1: #2b5f93; --series-2: #b4541f; --right: #1d7a46;
+  --series-1: #2b5f93; --series-2: #b4541f; --series-3: #5f7a1f; --series-4: #7d4a94; --right: #1d7a46;
 }
 @media (prefers-color-scheme: dark) {
   :root {
     --paper: #151719; --ink: #e4e5e3; --muted: #9b9fa3; --rule: #303438; --code: #1d2023;
-    --series-1: #79aede; --series-2: #e59a6c; --right: #6cc796;
+    --series-1: #79aede; --series-2: #e59a6c; --series-3: #aec46a; --series-4: #c79be0; --right: #6cc796;
   }
 }
 * { box-sizing: border-box; }

@@ -79,6 +79,7 @@ def _validate_training(run: Training, at: str, *, needs_start: bool) -> None:
     if run.optim.warmup_steps >= run.optim.steps:
         raise ConfigError(f"{at}.optim.warmup_steps={run.optim.warmup_steps}: must be below optim.steps={run.optim.steps}")
     _validate_profile(run, at)
+    _validate_probe(run, at)
     _validate_lora(run.lora, at)
     if run.model.quantisation != "none" and run.lora is None:
         raise ConfigError(
@@ -98,6 +99,16 @@ def _validate_data(run: Training, at: str) -> None:
     if data.harvest is None and not data.files and not data.mixture.datasets:
         raise ConfigError(
             f"{at}.data.files and {at}.data.mixture.datasets are empty and {at}.data.harvest is None: nothing to train on; set one"
+        )
+
+
+def _validate_probe(run: Training, at: str) -> None:
+    probe = run.probe
+    for name, least in [("every", 0), ("queries", 1), ("documents", 1)]:
+        at_least(f"{at}.probe.{name}", getattr(probe, name), least)
+    if bool(probe.every) != bool(probe.folders):
+        raise ConfigError(
+            f"{at}.probe.every={probe.every} and {at}.probe.folders={probe.folders}: set both, or neither to train without looking"
         )
 
 

@@ -129,7 +129,7 @@ def claim(workdir: Workdir, config: Config, allow: bool = False) -> None:
         write_text(workdir.config, to_json(config))
         return
     # None of these changes what is trained on what, a mesh the last bits alone; all are mostly wanted once a run is under way.
-    free = (".profile.", ".data.workers", ".watchdog.", ".mesh.", ".checkpoint.seconds")
+    free = (".profile.", ".probe.", ".data.workers", ".watchdog.", ".mesh.", ".checkpoint.seconds")
     found = differences(read_config(workdir), config)
     changed = [line for line in found if not any(part in line.split(": ")[0] for part in free)]
     if changed and not allow:

@@ -13,7 +13,7 @@ from typing import Any
 
 from tqdm import tqdm
 
-from e5jax.data.contamination import SHARE, Evaluation, without_contamination
+from e5jax.data.contamination import SHARE, Evaluation, task_of, without_contamination
 from e5jax.data.convert import rejects_of
 from e5jax.data.duplicates import Earlier, without_duplicates
 from e5jax.data.language import with_language
@@ -61,7 +61,7 @@ def clean(files: Sequence[Path], output: Path, evaluation: Iterable[tuple[str, s
     names = _names(files)
     if not _replaceable(output):
         raise ConfigError(f"--output={output}: holds what `e5jax data clean` has not written; name a new folder")
-    tally = Tally()
+    tally, found = Tally(), Counter[str]()
     with (
         Evaluation(evaluation, rules.threshold, rules.share) as tested,
         Earlier(rules.threshold) as earlier,
@@ -72,6 +72,8 @@ def clean(files: Sequence[Path], output: Path, evaluation: Iterable[tuple[str, s
 
             def report(one: Removed) -> None:
                 tally.removed(one)
+                if one.cause == "contamination":
+                    found[task_of(one.matched_id)] += 1
                 removed.write(json.dumps(one._asdict(), ensure_ascii=False) + "\n")
 
             for path, name in zip(files, names, strict=True):
@@ -81,7 +83,8 @@ def clean(files: Sequence[Path], output: Path, evaluation: Iterable[tuple[str, s
                 if not rules.keep_duplicates:
                     examples = without_duplicates(examples, earlier, report)
                 _write(folder / DATA / name, with_language(examples), tally)
-        made = {**tally.report(), "evaluation_texts": len(tested), "rules": asdict(rules)}
+        by_task = {task: {"texts": count, "removed": found[task]} for task, count in tested.tasks.items() if task}
+        made = {**tally.report(), "evaluation_texts": len(tested), "evaluation": by_task, "rules": asdict(rules)}
         (folder / REPORT).write_text(json.dumps(made, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
     return made
 

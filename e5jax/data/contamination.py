@@ -67,6 +67,11 @@ class Evaluation:
     def __len__(self) -> int:
         return len(self._ids)
 
+    @property
+    def tasks(self) -> Counter[str]:
+        """How many texts of each task."""
+        return Counter(map(task_of, self._ids))
+
     def find(self, text: str) -> Hit | None:
         """The evaluation text that this one matches, if any: equal before near before containment."""
         words = read(text)
@@ -87,6 +92,12 @@ class Evaluation:
             if share > best.similarity:
                 best = Hit(self._ids[number], reason, share)
         return best if best.similarity >= self.share else None
+
+
+def task_of(name: str) -> str:
+    """The task of an evaluation text, by its id such as `NFCorpus/default/test/query/12`; empty if it names none."""
+    task, slash, _ = name.partition("/")
+    return task if slash else ""
 
 
 def without_contamination(

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from e5jax.data.commands import add_prepare
+from e5jax.data.commands import add_passkey, add_prepare
 from e5jax.errors import CONFIG, DONE, ConfigError
 
 if TYPE_CHECKING:
@@ -28,6 +28,7 @@ def add_actions(stage: argparse.ArgumentParser) -> None:
     _add_inspect(actions)
     _add_validate(actions)
     add_prepare(actions)
+    add_passkey(actions)
     _add_shares(actions)
     stage.set_defaults(refuse=lambda: stage.error(f"--config=FILE is missing; or name an action: {', '.join(actions.choices)}"))
 

@@ -1,9 +1,6 @@
-"""Embedders as mteb encoders: the same folder on JAX or on PyTorch, with the E5-Mistral protocol for instructions.
+"""Embedders as mteb encoders: the same folder on JAX or on PyTorch, put to a task by a preset."""
 
-Retrieval: the instruction goes on queries, documents stay bare. Every other task type, reranking among them: the
-instruction goes on every text. (mteb's own entry for E5-Mistral leaves reranking candidates bare; the paper does not.)
-"""
-
+import json
 from abc import abstractmethod
 from collections.abc import Sequence
 from pathlib import Path
@@ -12,37 +9,43 @@ from typing import Any, Protocol
 import numpy as np
 import torch
 from jaxtyping import Float
-from mteb.abstasks.abstask import get_abstask_prompt
 from mteb.abstasks.task_metadata import TaskMetadata
 from mteb.models import ModelMeta
 from mteb.models.abs_encoder import AbsEncoder
 from mteb.models.model_meta import ScoringFunction
 from mteb.types import BatchedInput, PromptType
 from sentence_transformers import SentenceTransformer
+from sentence_transformers.sentence_transformer.modules import Normalize
 from torch.utils.data import DataLoader
 
+from e5jax.embedder import Embedder
 from e5jax.errors import ConfigError
-from e5jax.tokens import query_text
-
-BARE_DOCUMENTS = ("Retrieval", "InstructionRetrieval")
+from e5jax.eval.preset import Preset
+from e5jax.eval.vectors import Vectors
+from e5jax.tokens import TextTokenizer, query_text
 
 
 class TextEmbedder(Protocol):
     """What `JaxEncoder` needs of `e5jax.Embedder`."""
 
+    tokenizer: TextTokenizer
+
     def encode(
-        self, texts: Sequence[str], instruction: str | None = None, show_progress: bool = False
+        self, texts: Sequence[str], instruction: str | None = None, show_progress: bool = False, *, normalise: bool = True
     ) -> Float[np.ndarray, "b d"]: ...
 
 
 class InstructEncoder(AbsEncoder):
-    """An mteb EncoderProtocol that decides which texts carry which instruction.
+    """An mteb EncoderProtocol that puts each text to the model as the preset says.
 
-    `instruction` None: the task's own; empty: none at all.
+    `instruction` None: the preset's; empty: none at all. `limit`: most tokens of a text, which a task may raise.
     """
 
-    def __init__(self, name: str, instruction: str | None) -> None:
-        self.instruction = instruction
+    def __init__(self, name: str, preset: Preset, limit: int, *, normalises: bool, instruction: str | None = None) -> None:
+        self.preset, self.instruction = preset, instruction
+        self.usual_limit = self.limit = min(limit, preset.limit or limit)
+        self.vectors: Vectors | None = None  # where they are kept, if they are
+        self._normalises = normalises
         self.mteb_model_meta = model_meta(name, instructions=instruction != "")
 
     def encode(
@@ -55,14 +58,24 @@ class InstructEncoder(AbsEncoder):
     ) -> Float[np.ndarray, "b d"]:
         """Embeds every text of the loader, in order."""
         texts = [text for batch in inputs for text in batch["text"]]
-        instruction = "" if is_bare(task_metadata, prompt_type) else self._instruction(task_metadata)
-        return self._vectors(texts, instruction, bool(kwargs.get("show_progress_bar", False)))
+        instruction = self.preset.given(task_metadata, prompt_type, self.instruction)
+        pooled = self._kept(texts, instruction, bool(kwargs.get("show_progress_bar", False)))
+        unit = self.preset.unit(task_metadata)
+        return unit_length(pooled) if unit or (unit is None and self._normalises) else pooled
 
-    def _instruction(self, task: TaskMetadata) -> str:
-        return task_instruction(task) if self.instruction is None else self.instruction
+    def _kept(self, texts: list[str], instruction: str, show_progress: bool) -> Float[np.ndarray, "b d"]:
+        if self.vectors is None:
+            return self._pooled(texts, instruction, show_progress)
+        return self.vectors.get(texts, instruction, self.limit, lambda: self._pooled(texts, instruction, show_progress))
 
     @abstractmethod
-    def _vectors(self, texts: list[str], instruction: str, show_progress: bool) -> Float[np.ndarray, "b d"]: ...
+    def _pooled(self, texts: list[str], instruction: str, show_progress: bool) -> Float[np.ndarray, "b d"]:
+        """Vectors of any length, float32."""
+
+
+def unit_length(vectors: Float[np.ndarray, "b d"]) -> Float[np.ndarray, "b d"]:
+    """Divides by the Euclidean length."""
+    return vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-12)
 
 
 def model_meta(name: str, instructions: bool) -> ModelMeta:
@@ -77,44 +90,71 @@ def model_meta(name: str, instructions: bool) -> ModelMeta:
     )
 
 
-def is_bare(task: TaskMetadata, prompt_type: PromptType | None) -> bool:
-    """True for the documents of a retrieval task."""
-    return prompt_type == PromptType.document and task.type in BARE_DOCUMENTS
-
-
-def task_instruction(task: TaskMetadata) -> str:
-    """The task's own instruction, possibly empty, or mteb's default for its type if the task says nothing."""
-    if task.prompt is None:
-        return get_abstask_prompt(task.name)
-    return task.prompt.get("query", "") if isinstance(task.prompt, dict) else task.prompt
-
-
 class JaxEncoder(InstructEncoder):
     """An `e5jax.Embedder` for mteb."""
 
-    def __init__(self, embedder: TextEmbedder, instruction: str | None = None, name: str = "jax") -> None:
-        super().__init__(name, instruction)
+    def __init__(
+        self, embedder: TextEmbedder, preset: Preset, instruction: str | None = None, name: str = "jax", *, normalises: bool = True
+    ) -> None:
+        super().__init__(name, preset, embedder.tokenizer.limit, normalises=normalises, instruction=instruction)
         self._embedder = embedder
 
-    def _vectors(self, texts: list[str], instruction: str, show_progress: bool) -> Float[np.ndarray, "b d"]:
-        return self._embedder.encode(texts, instruction=instruction or None, show_progress=show_progress)
+    def _pooled(self, texts: list[str], instruction: str, show_progress: bool) -> Float[np.ndarray, "b d"]:
+        self._embedder.tokenizer.limit = self.limit
+        return self._embedder.encode(texts, instruction=instruction or None, show_progress=show_progress, normalise=False)
 
 
 class TorchEncoder(InstructEncoder):
-    """A sentence-transformers model for mteb; made by `torch_encoder`."""
+    """A sentence-transformers model for mteb, on every GPU that PyTorch sees; made by `torch_encoder`."""
 
-    def __init__(self, model: SentenceTransformer, instruction: str | None, name: str) -> None:
-        super().__init__(name, instruction)
-        self._model = model
+    def __init__(self, model: SentenceTransformer, preset: Preset, instruction: str | None, name: str) -> None:
+        normalises = any(isinstance(module, Normalize) for module in model)
+        super().__init__(name, preset, model.max_seq_length or _LONGEST, normalises=normalises, instruction=instruction)
+        modules = [module for module in model if not isinstance(module, Normalize)]
+        self._model = SentenceTransformer(modules=modules, device=str(model.device))
+        self._devices = [f"cuda:{number}" for number in range(torch.cuda.device_count())]
 
-    def _vectors(self, texts: list[str], instruction: str, show_progress: bool) -> Float[np.ndarray, "b d"]:
+    def _pooled(self, texts: list[str], instruction: str, show_progress: bool) -> Float[np.ndarray, "b d"]:
+        self._model.max_seq_length = self.limit
         # An empty prompt, unlike None, also switches off a default prompt that the folder may name.
-        return self._model.encode(texts, prompt=query_text("", instruction), show_progress_bar=show_progress, convert_to_numpy=True)
+        vectors = self._model.encode(
+            texts,
+            prompt=query_text("", instruction),
+            show_progress_bar=show_progress,
+            convert_to_numpy=True,
+            device=self._devices if len(self._devices) > 1 else None,
+        )
+        return np.asarray(vectors, np.float32)
 
 
-def torch_encoder(folder: Path, instruction: str | None = None) -> TorchEncoder:
-    """The folder through sentence-transformers in float32, on the GPU if PyTorch sees one."""
+_LONGEST = 32_768  # tokens, where a folder sets no limit
+
+
+def torch_encoder(folder: Path, preset: Preset, instruction: str | None = None, dtype: str = "float32") -> TorchEncoder:
+    """The folder through sentence-transformers, on GPUs if PyTorch sees any."""
     if not (folder / "modules.json").is_file():
         raise ConfigError(f"{folder}: not a sentence-transformers folder (no modules.json); `e5jax export` makes one")
-    model = SentenceTransformer(str(folder), model_kwargs={"dtype": torch.float32}, local_files_only=True)
-    return TorchEncoder(model, instruction, folder.resolve().name)
+    model = SentenceTransformer(str(folder), model_kwargs={"dtype": getattr(torch, dtype)}, local_files_only=True)
+    made = TorchEncoder(model, preset, instruction, folder.resolve().name)
+    _check_ends(model, folder)
+    return made
+
+
+def _check_ends(model: SentenceTransformer, folder: Path) -> None:
+    """Last-token pooling reads the EOS, which transformers 5 leaves out of some folders that 4 read rightly."""
+    settings = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    ids = model.tokenize(["a"])["input_ids"][0].tolist()
+    if ids[0] != settings["bos_token_id"] or ids[-1] != settings["eos_token_id"]:
+        raise ConfigError(
+            f"{folder}: transformers makes {ids} of 'a', not <s> … </s> ({settings['bos_token_id']} … {settings['eos_token_id']}); "
+            "use --backend=jax, which adds both itself, or a folder that `e5jax export` wrote"
+        )
+
+
+def jax_encoder(folder: Path, preset: Preset, instruction: str | None = None, dtype: str = "float32") -> JaxEncoder:
+    """The folder through `e5jax.Embedder`, on all devices that JAX sees."""
+    modules = folder / "modules.json"
+    kinds = [module["type"] for module in json.loads(modules.read_text(encoding="utf-8"))] if modules.is_file() else ["Normalize"]
+    normalises = any(kind.rpartition(".")[2] == "Normalize" for kind in kinds)
+    embedder = Embedder.from_pretrained(folder, dtype=dtype)
+    return JaxEncoder(embedder, preset, instruction, folder.resolve().name, normalises=normalises)

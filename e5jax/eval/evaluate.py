@@ -1,46 +1,110 @@
-"""Runs systems on tasks: mteb's evaluation without its cache and without network for local tasks."""
+"""Runs systems on tasks: mteb's evaluation without its cache and without network for local tasks; task by task, resumable."""
 
+import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import cast
 
 import mteb
 from datasets import disable_progress_bars
 from mteb.abstasks.abstask import AbsTask
+from mteb.abstasks.aggregated_task import AbsTaskAggregate
+from mteb.abstasks.retrieval import AbsTaskRetrieval
 from mteb.models.abs_encoder import AbsEncoder
 from mteb.models.models_protocols import EncoderProtocol, SearchProtocol
 from mteb.results import TaskResult
 
+from e5jax.errors import ConfigError
+from e5jax.eval.encoder import InstructEncoder
+from e5jax.eval.queries import listening, write_queries
+from e5jax.eval.retrieval import LocalRetrieval
+from e5jax.workdir import complete, write_text
+
 # What a reader compares; everything else mteb computes is in its own JSON.
 SCORES = ("main_score", "ndcg_at_10", "recall_at_10", "recall_at_100", "mrr_at_10")
+SETTINGS = "settings.json"
+System = AbsEncoder | SearchProtocol
 
 
-def evaluate(system: AbsEncoder | SearchProtocol, tasks: Sequence[AbsTask], output: Path) -> dict[str, dict[str, float]]:
-    """Scores by task name; mteb's own result of each task goes to `output/TASK.json`."""
+def evaluate(
+    system: System, tasks: Sequence[AbsTask], output: Path, settings: Mapping[str, str | None] | None = None
+) -> dict[str, dict[str, float]]:
+    """Scores by task name; mteb's own result of each task goes to `output/TASK.json`, whole or not at all.
+
+    With the `settings` that decide every score, tasks whose result is there are not run again, and a folder of results of other
+    settings is refused.
+    """
     output.mkdir(parents=True, exist_ok=True)
-    show_progress = sys.stderr.isatty()
-    if not show_progress:
+    if settings is not None:
+        _claim(output / SETTINGS, settings)
+    if not sys.stderr.isatty():
         disable_progress_bars()  # those of `datasets`, which do not look where they write
-    # EncoderProtocol also prescribes a constructor, which only mteb's own command line calls.
-    model = cast(EncoderProtocol | SearchProtocol, system)
-    results = {}
-    for task in tasks:
-        found = mteb.evaluate(
-            model,
-            task,
-            cache=None,
-            co2_tracker=False,
-            show_progress_bar=show_progress,
-            encode_kwargs={"batch_size": 32, "show_progress_bar": show_progress},
-        )
-        result = found.task_results[0]
-        result.to_disk(output / f"{result.task_name}.json")
-        results[result.task_name] = _scores(result)
-    return results
+    results = [_result(system, task, output, resume=settings is not None) for task in tasks]
+    return {result.task_name: scores(result) for result in results}
 
 
-def _scores(result: TaskResult) -> dict[str, float]:
+def scores(result: TaskResult) -> dict[str, float]:
     """Means over splits and subsets of the scores that this type of task has."""
     first = next(iter(result.scores.values()))[0]
     return {name: float(result.get_score(getter=lambda scores, name=name: scores[name])) for name in SCORES if name in first}
+
+
+def _claim(path: Path, settings: Mapping[str, str | None]) -> None:
+    if not path.is_file():
+        write_text(path, json.dumps(settings, indent=2) + "\n")
+        return
+    held = json.loads(path.read_text(encoding="utf-8"))
+    names = sorted({*held, *settings})
+    if changed := [
+        f"{name}: {held.get(name)!r} there, {settings.get(name)!r} here" for name in names if held.get(name) != settings.get(name)
+    ]:
+        raise ConfigError(
+            f"--output={path.parent}: holds results of another evaluation ({'; '.join(changed)}); choose another --output, "
+            "or repeat the first command to resume"
+        )
+
+
+def _result(system: System, task: AbsTask, output: Path, *, resume: bool) -> TaskResult:
+    path = output / f"{task.metadata.name}.json"
+    if resume and (found := _finished(path, task)):
+        return found
+    if isinstance(task, AbsTaskAggregate):
+        result = task.combine_task_results([_result(system, part, output, resume=resume) for part in task.tasks])
+    else:
+        result = _run(system, task, output)
+    with complete(path) as temporary:
+        result.to_disk(temporary)
+    return result
+
+
+def _finished(path: Path, task: AbsTask) -> TaskResult | None:
+    """The result that is there, if it is of the same data and lacks nothing."""
+    if not path.is_file():
+        return None
+    result = TaskResult.from_disk(path)
+    same = isinstance(task, AbsTaskAggregate) or result.dataset_revision == task.metadata.revision
+    return result if same and not result.get_missing_evaluations(task) else None
+
+
+def _run(system: System, task: AbsTask, output: Path) -> TaskResult:
+    show_progress = sys.stderr.isatty()
+    if isinstance(system, InstructEncoder):
+        own = task.limit if isinstance(task, LocalRetrieval) else None
+        system.limit = own or system.usual_limit
+    by_query: dict[str, dict[str, float]] = {}
+    if isinstance(task, AbsTaskRetrieval):
+        listening(task, by_query)
+    # EncoderProtocol also prescribes a constructor, which only mteb's own command line calls.
+    model = cast(EncoderProtocol | SearchProtocol, system)
+    found = mteb.evaluate(
+        model,
+        task,
+        cache=None,
+        co2_tracker=False,
+        show_progress_bar=show_progress,
+        encode_kwargs={"batch_size": 32, "show_progress_bar": show_progress},
+    )
+    if by_query:
+        write_queries(output, task.metadata.name, by_query)
+    return found.task_results[0]

@@ -1,76 +1,67 @@
-"""`e5jax eval`: a model folder on MTEB tasks and local BEIR folders."""
+"""`e5jax eval`: a model folder on MTEB tasks and local BEIR folders, and how its scores compare with others'."""
 
 import argparse
-import difflib
 import json
-import os
-import warnings
 from collections.abc import Mapping
 from pathlib import Path
 
-import mteb
-from mteb.abstasks.abstask import AbsTask
-
-from e5jax.embedder import Embedder
 from e5jax.errors import ConfigError
-from e5jax.eval.encoder import InstructEncoder, JaxEncoder, torch_encoder
-from e5jax.eval.evaluate import evaluate
-from e5jax.eval.retrieval import load_task
+from e5jax.eval.board import make_board
+from e5jax.eval.contamination import read_manifests
+from e5jax.eval.evaluate import SETTINGS, evaluate
+from e5jax.eval.results import PAPER, find_results, paper_table, read_results
+from e5jax.eval.scoreboard import PAGE, RESULTS, write_board
+from e5jax.eval.settings import make_encoder, settings_of
+from e5jax.eval.tasks import find_tasks
 from e5jax.eval.texts import TEXTS, write_texts
-from e5jax.workdir import write_text
+from e5jax.eval.vectors import Vectors
+from e5jax.model import hf
+
+MTEB = "mteb"  # below --output, mteb's own results
 
 
 def main(args: argparse.Namespace) -> int:
-    """Evaluates, prints a table and writes `results.json`; or writes texts. Raises ConfigError for a wrong model or task."""
-    if args.model and not args.model.is_dir():
-        raise ConfigError(f"--model={args.model}: there is no such folder")
-    tasks = find_tasks(args.tasks)
-    if args.texts:
+    """Evaluates, prints a table and writes the report; or writes texts. Raises ConfigError for a wrong model or task."""
+    if args.report:
+        write_report(args, {})
+        return 0
+    folder = hf.locate(args.model) if args.model else None
+    tasks = find_tasks(args.tasks, args.benchmark)
+    if folder is None:
         counts = write_texts(tasks, args.output / TEXTS)
         print("\n".join(f"{count:>12,}  {task}" for task, count in counts.items()))
         print(f"texts: {args.output / TEXTS}", flush=True)
         return 0
-    encoder = make_encoder(args.model, args.backend, args.instruction)
-    results = evaluate(encoder, tasks, args.output / "mteb")
-    write_text(args.output / "results.json", json.dumps(results, indent=2) + "\n")
-    print(table(results))
+    settings = settings_of(folder, args.backend, args.preset, args.instruction, args.dtype)
+    if folder != Path(args.model):  # of the hub: the folder's name is that of a revision
+        settings["name"] = args.model.rpartition("/")[2]
+    encoder = make_encoder(folder, settings)
+    if args.vectors:
+        encoder.vectors = Vectors(args.vectors, "\n".join(f"{name} {settings[name]}" for name in ("model", "backend", "dtype")))
+    print(table(evaluate(encoder, tasks, args.output / MTEB, settings)))
+    write_report(args, {task.metadata.name: task.metadata.type for task in tasks})
     return 0
 
 
-def make_encoder(folder: Path, backend: str, instruction: str | None) -> InstructEncoder:
-    """The folder as an mteb encoder; `instruction` None is the task's own, empty none."""
-    if backend == "torch":
-        return torch_encoder(folder, instruction)
-    return JaxEncoder(Embedder.from_pretrained(folder, dtype="float32"), instruction, folder.resolve().name)
+def write_report(args: argparse.Namespace, scope: Mapping[str, str]) -> None:
+    """Compares all that `--output` holds with what stands beside it. `scope`: categories of tasks that were evaluated now."""
+    settings = _read(args.output / MTEB / SETTINGS)
+    held = _read(args.output / RESULTS)["tasks"] if (args.output / RESULTS).is_file() else {}
+    scope = {task: of["category"] for task, of in held.items()} | dict(scope)
+    usual = [PAPER] if settings["preset"] == PAPER and scope.keys() & paper_table()[1].keys() else []
+    own = read_results(settings["name"], args.output / MTEB)
+    systems = [own, *map(find_results, args.beside or usual)]
+    names = [system.name for system in systems]
+    if twice := {name for name in names if names.count(name) > 1}:
+        raise ConfigError(f"--beside: {', '.join(sorted(twice))} stands there more than once; give NAME=DIR")
+    write_board(args.output, make_board(systems, scope, read_manifests(args.data), settings, args.price))
+    print(f"report: {args.output / PAGE}", flush=True)
 
 
-def find_tasks(names: str) -> list[AbsTask]:
-    """Tasks from `A,B`, each an MTEB task name or a folder; raises ConfigError for what is neither."""
-    tasks = [find_task(name) for name in names.split(",") if name]
-    if not tasks:
-        raise ConfigError("--tasks is empty: name MTEB tasks or folders in BEIR layout")
-    seen = [task.metadata.name for task in tasks]
-    if twice := {name for name in seen if seen.count(name) > 1}:
-        raise ConfigError(f"--tasks names {', '.join(sorted(twice))} more than once; results are stored by name")
-    return tasks
-
-
-def find_task(name: str) -> AbsTask:
-    """One task, by its MTEB name or as a folder in BEIR layout."""
-    if os.sep in name or Path(name).is_dir():
-        return load_task(Path(name))
-    try:
-        return mteb.get_task(name)
-    except KeyError as error:
-        raise ConfigError(f"--tasks: there is no MTEB task {name!r} and no such folder{_close(name)}") from error
-
-
-def _close(name: str) -> str:
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # each of MTEB's superseded and beta tasks warns that it is
-        known = [task.metadata.name for task in mteb.get_tasks(exclude_superseded=False, exclude_beta=False)]
-    near = difflib.get_close_matches(name, known, n=3)
-    return f"; did you mean {' or '.join(near)}?" if near else ""
+def _read(path: Path) -> dict:
+    if not path.is_file():
+        raise ConfigError(f"{path}: no such file; evaluate first: e5jax eval --model=DIR --tasks=… --output=DIR")
+    return json.loads(path.read_text(encoding="utf-8"))
 
 
 def table(results: Mapping[str, Mapping[str, float]]) -> str:

@@ -1,14 +1,6 @@
-"""A local folder in BEIR layout as an mteb retrieval task: files in, task out, no network.
-
-corpus.jsonl     {"_id", "title", "text"} a line; the title may be missing
-queries.jsonl    {"_id", "text"} a line
-qrels/test.tsv   header `query-id corpus-id score`, tab-separated
-task.json        {"instruction": "..."}; may be missing, then queries stay bare
-"""
+"""A local folder in BEIR layout (`data/beir.py`) as an mteb retrieval task: no network."""
 
 import hashlib
-import json
-from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from datasets import Dataset
@@ -16,16 +8,14 @@ from mteb.abstasks.retrieval import AbsTaskRetrieval
 from mteb.abstasks.retrieval_dataset_loaders import RetrievalSplitData
 from mteb.abstasks.task_metadata import TaskMetadata
 
-from e5jax.errors import ConfigError
-
-HEADER = "query-id\tcorpus-id\tscore"
+from e5jax.data.beir import FILES, read_retrieval
 
 
 class LocalRetrieval(AbsTaskRetrieval):
-    """A retrieval task whose data is already in memory; made by `load_task`."""
+    """A retrieval task whose data is already in memory; made by `load_task`. `limit`: tokens to read of a text, if it says so."""
 
-    def __init__(self, metadata: TaskMetadata, data: RetrievalSplitData) -> None:
-        self.metadata = metadata
+    def __init__(self, metadata: TaskMetadata, data: RetrievalSplitData, limit: int | None) -> None:
+        self.metadata, self.limit = metadata, limit
         super().__init__()
         self.dataset = {"default": {"test": data}}
         self.data_loaded = True  # so mteb neither downloads nor unloads
@@ -33,25 +23,24 @@ class LocalRetrieval(AbsTaskRetrieval):
 
 def load_task(folder: Path) -> LocalRetrieval:
     """Reads and checks the folder; raises ConfigError `file:line: reason` for the first thing wrong with it."""
-    corpus = _read_texts(folder / "corpus.jsonl")
-    queries = _read_texts(folder / "queries.jsonl")
+    found = read_retrieval(folder)
     data = RetrievalSplitData(
-        corpus=Dataset.from_list([{"id": id_, "title": row.get("title", ""), "text": row["text"]} for id_, row in corpus.items()]),
-        queries=Dataset.from_list([{"id": id_, "text": row["text"]} for id_, row in queries.items()]),
-        relevant_docs=_read_relevant(folder / "qrels" / "test.tsv", queries, corpus),
+        corpus=Dataset.from_list([{"id": id_, **document._asdict()} for id_, document in found.corpus.items()]),
+        queries=Dataset.from_list([{"id": id_, "text": text} for id_, text in found.queries.items()]),
+        relevant_docs=found.relevant,
         top_ranked=None,
     )
-    return LocalRetrieval(_metadata(folder), data)
+    return LocalRetrieval(_metadata(folder, found.instruction), data, found.limit)
 
 
-def _metadata(folder: Path) -> TaskMetadata:
+def _metadata(folder: Path, instruction: str) -> TaskMetadata:
     return TaskMetadata(
         name=folder.resolve().name,
         description=f"Retrieval over {folder}",
         type="Retrieval",
         category="t2t",
-        prompt={"query": _read_instruction(folder / "task.json")},  # pyright: ignore[reportArgumentType]  its keys come from an enum
-        dataset={"path": str(folder), "revision": _revision(folder)},
+        prompt={"query": instruction},  # pyright: ignore[reportArgumentType]  its keys come from an enum
+        dataset={"path": str(folder.resolve()), "revision": _revision(folder)},
         eval_splits=["test"],
         eval_langs=["eng-Latn"],
         main_score="ndcg_at_10",
@@ -61,76 +50,6 @@ def _metadata(folder: Path) -> TaskMetadata:
 def _revision(folder: Path) -> str:
     """A hash of the data, so that two results of the same revision can be compared."""
     digest = hashlib.sha256()
-    for name in ("corpus.jsonl", "queries.jsonl", "qrels/test.tsv"):
+    for name in FILES:
         digest.update((folder / name).read_bytes())
     return digest.hexdigest()[:16]
-
-
-def _read_texts(path: Path) -> dict[str, dict[str, str]]:
-    texts: dict[str, dict[str, str]] = {}
-    for where, line in _lines(path):
-        row = _parse(line, where)
-        for name in ("_id", "text"):
-            if not isinstance(row.get(name), str) or not row[name].strip():
-                raise ConfigError(f"{where}: {name} must be a string that is not empty")
-        if not isinstance(row.get("title", ""), str):
-            raise ConfigError(f"{where}: title must be a string")
-        if row["_id"] in texts:
-            raise ConfigError(f"{where}: _id {row['_id']!r} was given to an earlier line; ids must be unique")
-        texts[row["_id"]] = row
-    if not texts:
-        raise ConfigError(f"{path}: the file is empty")
-    return texts
-
-
-def _read_relevant(path: Path, queries: Mapping[str, object], corpus: Mapping[str, object]) -> dict[str, dict[str, int]]:
-    lines = _lines(path)
-    where, header = next(lines, (f"{path}:1", ""))
-    if header != HEADER:
-        raise ConfigError(f"{where}: the first line must be {HEADER!r}, not {header!r}")
-    relevant: dict[str, dict[str, int]] = {}
-    for where, line in lines:
-        query, document, score = _parse_relevance(line, where)
-        for id_, known, name in [(query, queries, "queries.jsonl"), (document, corpus, "corpus.jsonl")]:
-            if id_ not in known:
-                raise ConfigError(f"{where}: there is no _id {id_!r} in {name}")
-        relevant.setdefault(query, {})[document] = score
-    if not relevant:
-        raise ConfigError(f"{path}: no line after the header; nothing could be scored")
-    return relevant
-
-
-def _parse_relevance(line: str, where: str) -> tuple[str, str, int]:
-    fields = line.split("\t")
-    if len(fields) != 3 or not fields[2].isdecimal():
-        raise ConfigError(f"{where}: must be a query id, a corpus id and a whole number, separated by tabs")
-    return fields[0], fields[1], int(fields[2])
-
-
-def _read_instruction(path: Path) -> str:
-    if not path.exists():
-        return ""
-    instruction = _parse(path.read_text(encoding="utf-8"), f"{path}:1").get("instruction")
-    if not isinstance(instruction, str):
-        raise ConfigError(f"{path}:1: instruction must be a string")
-    return instruction
-
-
-def _parse(text: str, where: str) -> dict:
-    try:
-        row = json.loads(text)
-    except ValueError as error:
-        raise ConfigError(f"{where}: not JSON ({error})") from error
-    if not isinstance(row, dict):
-        raise ConfigError(f"{where}: not a JSON object")
-    return row
-
-
-def _lines(path: Path) -> Iterator[tuple[str, str]]:
-    """Yields `file:line` and the line, skipping empty ones."""
-    if not path.is_file():
-        raise ConfigError(f"{path}:1: there is no such file; a task folder has corpus.jsonl, queries.jsonl and qrels/test.tsv")
-    with path.open(encoding="utf-8") as file:
-        for number, line in enumerate(file, start=1):
-            if text := line.rstrip("\r\n"):
-                yield f"{path}:{number}", text

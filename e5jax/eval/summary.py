@@ -13,8 +13,9 @@ from e5jax.data.source import ExampleSource
 from e5jax.embedder import Embedder
 from e5jax.eval.bm25 import BM25
 from e5jax.eval.evaluate import evaluate
-from e5jax.eval.main import find_task, make_encoder
 from e5jax.eval.report import Neighbour, Report, Run, Search, read_metrics, write_report
+from e5jax.eval.settings import make_encoder, settings_of
+from e5jax.eval.tasks import find_task
 from e5jax.workdir import Workdir, write_text
 
 Scores = dict[str, dict[str, dict[str, float]]]  # system -> task -> score
@@ -62,8 +63,11 @@ def systems(config: Config, workdir: Workdir, untrained: Path) -> list[System]:
 def run_system(system: System, tasks: Sequence[AbsTask], config: Eval, workdir: Workdir) -> dict[str, dict[str, float]]:
     """Scores of one system by task."""
     print(f"eval: {system.name}", flush=True)
-    encoder = BM25() if system.folder is None else make_encoder(system.folder, config.backend, system.instruction)
-    return evaluate(encoder, tasks, workdir.root / "mteb" / system.name)
+    output = workdir.root / "mteb" / system.name
+    if system.folder is None:
+        return evaluate(BM25(), tasks, output)
+    settings = settings_of(system.folder, config.backend, config.preset, system.instruction)
+    return evaluate(make_encoder(system.folder, settings), tasks, output, settings)
 
 
 def results(scores: Scores, tasks: Sequence[str]) -> dict:

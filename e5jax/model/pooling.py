@@ -1,4 +1,4 @@
-"""From hidden states to one unit vector a text, in float32."""
+"""From hidden states to one vector a text, in float32."""
 
 import jax
 import jax.numpy as jnp
@@ -9,6 +9,13 @@ from e5jax.config import Pooling
 
 
 def pool(
+    hidden: Float[Array, "n t d"], segments: Int[Array, "n t"], ends: Int[Array, "n s"], pooling: Pooling, shared: int = 0
+) -> Float[Array, "n s d"]:
+    """Unit vectors; absent texts give zero."""
+    return unit(pooled(hidden, segments, ends, pooling, shared))
+
+
+def pooled(
     hidden: Float[Array, "n t d"], segments: Int[Array, "n t"], ends: Int[Array, "n s"], pooling: Pooling, shared: int = 0
 ) -> Float[Array, "n s d"]:
     """`last`: the state at each text's last token (EOS). `mean`: the average over its tokens. Absent texts give zero.
@@ -25,7 +32,7 @@ def pool(
             place |= (ends >= 0)[:, :, None] & (jnp.arange(hidden.shape[1]) < shared)[None, None]
         # The 1 is for absent texts: 0 / 0 is whatever the compiler makes of it.
         share = place / jnp.maximum(jnp.sum(place, axis=-1, keepdims=True), 1)
-    return unit(checkpoint_name(jnp.einsum("nst,ntd->nsd", share, hidden), "pooled"))
+    return checkpoint_name(jnp.einsum("nst,ntd->nsd", share, hidden), "pooled")
 
 
 def unit(vectors: Float[Array, "*batch d"]) -> Float[Array, "*batch d"]:

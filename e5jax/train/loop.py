@@ -1,7 +1,8 @@
 """The training loop: open what is needed, say what is trained, then one short loop."""
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -27,6 +28,7 @@ from e5jax.retention import Retention
 from e5jax.snapshot import to_json
 from e5jax.train.inputs import Inputs
 from e5jax.train.measures import Measures
+from e5jax.train.probe import Probe
 from e5jax.train.skipped import Skipped
 from e5jax.train.trace import Trace
 from e5jax.validate import check_shards
@@ -51,6 +53,7 @@ class Ready(NamedTuple):
     state: State
     start: int
     facts: Mapping[str, Any]  # what its checkpoints say of the run
+    probe: Probe
 
 
 def train(run: Training, inputs: Inputs, workdir: Workdir, name: str, allow: bool = False) -> int:
@@ -122,6 +125,9 @@ def _loop(
             # The metrics of the step before: fetching them now never makes the device wait.
             _log(pending, look)
             pending = Taken(number, batch, feed.waited, metrics)
+            if ready.probe.due(number):
+                pending = _log(pending, look, partial(ready.probe.scores, state.parameters, ready.frozen))
+                look.measures.restart()
             told = cluster.stops(number)
             if told or number % run.checkpoint.every == 0 or number == run.optim.steps:
                 # A checkpoint must not outrun the check of its own step.
@@ -137,13 +143,14 @@ def _loop(
         cluster.settle()
 
 
-def _log(pending: Taken | None, look: Look) -> None:
-    """Waits for a step, writes its metrics, and looks whether the run may go on."""
+def _log(pending: Taken | None, look: Look, probe: Callable[[], Mapping[str, float]] = dict) -> None:
+    """Waits for a step, writes its metrics and what the probe says, and looks whether the run may go on."""
     if pending is None:
         return
     hashed = digest(pending.batch)  # while the device works
     found = jax.device_get(pending.metrics)
-    look.log.write(pending.number, look.measures.scalars(found, pending.waited), batch=hashed)
+    scores = probe() if found.finite else {}
+    look.log.write(pending.number, {**look.measures.scalars(found, pending.waited), **scores}, batch=hashed)
     look.skipped.look(pending.number, pending.batch, hashed, found)
 
 
@@ -153,18 +160,20 @@ def _prepare(
     """Reads the base, and the newest checkpoint or fresh numbers for what is trained."""
     learner = assemble(run, inputs.spec, mesh.devices.flat[0].platform)
     made = learner.blueprint
+    probe = Probe(run, inputs.tokenizer, learner.objective, mesh)
     frozen, trained = _base(run, inputs, learner, mesh)
     start = checkpoints.newest()
     if start is None:
         fresh = [name for name in made.trained if name not in trained]
         trained |= made.initialise(fresh, mesh, run.seed) if fresh else {}
         state = states.fresh(trained, learner.optimiser, mesh)
-        return Ready(mesh, learner, frozen, state, 0, facts(run, inputs, mesh, workdir))
+        return Ready(mesh, learner, frozen, state, 0, facts(run, inputs, mesh, workdir), probe)
     changed = checkpoints.check_identity(start, inputs.identity, allow)
     if changed and jax.process_index() == 0:
         record(workdir, changed, step=start)
     wanted, _, _ = abstract_arguments(run, learner, mesh)
-    return Ready(mesh, learner, frozen, restore(checkpoints, start, wanted), start, facts(run, inputs, mesh, workdir))
+    said = facts(run, inputs, mesh, workdir)
+    return Ready(mesh, learner, frozen, restore(checkpoints, start, wanted), start, said, probe)
 
 
 def _base(run: Training, inputs: Inputs, learner: Learner, mesh: jax.sharding.Mesh) -> tuple[Parameters, Parameters]:

@@ -53,7 +53,7 @@ def files(tmp_path):
 
 
 def test_copies_and_evaluation_texts_are_removed_across_files_and_said_why(files, tmp_path):
-    made = clean(files, tmp_path / "out", [("nq/queries/1", text(50))])
+    made = clean(files, tmp_path / "out", [("nq/queries/1", text(50)), ("nq/queries/2", text(51)), ("no name", text(52))])
     kept = [[row["id"] for row in read(tmp_path / "out/data" / name)] for name in ("one.jsonl", "two.jsonl")]
     assert kept == [["a", "c"], ["f"]]
     removed = [
@@ -67,7 +67,8 @@ def test_copies_and_evaluation_texts_are_removed_across_files_and_said_why(files
     ]
     assert (tmp_path / "out/data/one.rejects.txt").read_text().startswith(f"{files[0]}:2: not JSON")
     assert json.loads((tmp_path / "out/clean.json").read_text()) == json.loads(json.dumps(made))
-    assert (made["examples"], made["kept"], made["evaluation_texts"]) == (7, 3, 1)
+    assert (made["examples"], made["kept"], made["evaluation_texts"]) == (7, 3, 3)
+    assert made["evaluation"] == {"nq": {"texts": 2, "removed": 2}}
     assert made["rejected"] == {"not JSON": 1}
     assert made["removed"] == {
         "duplicate": {"equal": {"positive": 1}, "near": {"positive": 1}},

@@ -1,7 +1,7 @@
-import json
 import zlib
 from collections.abc import Sequence
 from pathlib import Path
+from types import SimpleNamespace
 
 import mteb
 import numpy as np
@@ -10,15 +10,14 @@ import torch
 from mteb.abstasks.task_metadata import TaskMetadata
 from mteb.mocks.mock_tasks import MockClassificationTask, MockRerankingTask, MockRetrievalTask, MockSTSTask
 from mteb.models import EncoderProtocol
-from sentence_transformers import SentenceTransformer
-from sentence_transformers.sentence_transformer.modules import Normalize, Pooling, Transformer
-from tokenizers import Tokenizer, models, pre_tokenizers, processors, trainers
-from transformers import MistralConfig, MistralModel, PreTrainedTokenizerFast
 
-from e5jax.embedder import Embedder
 from e5jax.errors import ConfigError
-from e5jax.eval.encoder import JaxEncoder, task_instruction, torch_encoder
+from e5jax.eval.encoder import JaxEncoder, jax_encoder, torch_encoder
+from e5jax.eval.instructions import packaged
+from e5jax.eval.preset import PRESETS
+from tests.eval.folder import save_tiny
 
+PAPER = PRESETS["paper"]
 TEXTS = [
     "This is a test sentence",
     "def read_json(path):\n    return json.load(path)",
@@ -26,7 +25,6 @@ TEXTS = [
     "Größe — ünïcode",
     "a word, " * 60,  # longer than the limit
 ]
-SPECIAL = {"bos_token": "<s>", "eos_token": "</s>", "pad_token": "</s>"}
 
 # The mock has so few texts that a class is never predicted.
 rare_classes = pytest.mark.filterwarnings("ignore:Precision is ill-defined:sklearn.exceptions.UndefinedMetricWarning")
@@ -36,10 +34,13 @@ class BagOfWords:
     """Stands in for an Embedder: deterministic, and it remembers who was asked with which instruction."""
 
     def __init__(self) -> None:
+        self.tokenizer = SimpleNamespace(limit=512)
         self.asked: list[tuple[str, str | None]] = []
 
-    def encode(self, texts: Sequence[str], instruction: str | None = None, show_progress: bool = False) -> np.ndarray:
-        del show_progress
+    def encode(
+        self, texts: Sequence[str], instruction: str | None = None, show_progress: bool = False, *, normalise: bool = True
+    ) -> np.ndarray:
+        del show_progress, normalise
         self.asked += [(text, instruction) for text in texts]
         return np.stack([self._vector(f"{instruction or ''} {text}") for text in texts])
 
@@ -56,7 +57,7 @@ def run(encoder: EncoderProtocol, task: mteb.AbsTask) -> float:
 def instructions(task: mteb.AbsTask, instruction: str | None = None) -> dict[str, set[str | None]]:
     """Text -> the instructions it was embedded with when the task was evaluated."""
     embedder = BagOfWords()
-    run(JaxEncoder(embedder, instruction), task)
+    run(JaxEncoder(embedder, PAPER, instruction), task)
     found: dict[str, set[str | None]] = {}
     for text, with_instruction in embedder.asked:
         found.setdefault(text, set()).add(with_instruction)
@@ -72,7 +73,7 @@ def retrieval_texts(task: mteb.AbsTask) -> tuple[list[str], list[str]]:
 
 
 def test_the_stand_in_and_the_encoder_have_the_interfaces():
-    assert isinstance(JaxEncoder(BagOfWords()), EncoderProtocol)
+    assert isinstance(JaxEncoder(BagOfWords(), PAPER), EncoderProtocol)
 
 
 def test_retrieval_queries_have_the_instruction_and_documents_are_bare():
@@ -108,41 +109,12 @@ def metadata(prompt: str | dict | None) -> TaskMetadata:
     ],
 )
 def test_without_an_explicit_instruction_the_task_gives_its_own(task, instruction):
-    assert task_instruction(task) == instruction
+    assert packaged(task) == instruction
 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A tiny random Mistral as sentence-transformers saves it, with BOS and EOS added by tokenizer.json."""
-    root = tmp_path_factory.mktemp("tiny")
-    torch.manual_seed(0)
-    config = MistralConfig(
-        vocab_size=300, hidden_size=64, intermediate_size=96, num_hidden_layers=2, num_attention_heads=4, num_key_value_heads=2
-    )
-    config.head_dim, config.sliding_window = 16, None
-    model = MistralModel(config)
-    for parameter in model.parameters():  # unlike fresh ones, these weights tell one text from another
-        torch.nn.init.normal_(parameter, 1.0 if parameter.ndim == 1 else 0.0, 0.2)
-    model.save_pretrained(root / "base")
-    _tokenizer().save_pretrained(root / "base")
-    body = Transformer(str(root / "base"), max_seq_length=128)
-    modules = [body, Pooling(64, pooling_mode="lasttoken"), Normalize()]
-    made = SentenceTransformer(modules=modules, prompts={"query": "never: ", "document": ""}, default_prompt_name="query")
-    made.save(str(root / "model"), create_model_card=False)
-    # Where sentence-transformers before 6 and `e5jax export` keep the limit.
-    settings = root / "model" / "sentence_bert_config.json"
-    settings.write_text(json.dumps({**json.loads(settings.read_text()), "max_seq_length": 128}))
-    return root / "model"
-
-
-def _tokenizer() -> PreTrainedTokenizerFast:
-    tokenizer = Tokenizer(models.BPE())
-    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    alphabet = pre_tokenizers.ByteLevel.alphabet()
-    special = ["<unk>", "<s>", "</s>"]
-    tokenizer.train_from_iterator(TEXTS, trainers.BpeTrainer(vocab_size=300, special_tokens=special, initial_alphabet=alphabet))
-    tokenizer.post_processor = processors.TemplateProcessing(single="<s> $A </s>", special_tokens=[("<s>", 1), ("</s>", 2)])
-    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, **SPECIAL)
+    return save_tiny(tmp_path_factory.mktemp("tiny"), TEXTS)
 
 
 def loader(texts: list[str]) -> torch.utils.data.DataLoader:
@@ -151,20 +123,13 @@ def loader(texts: list[str]) -> torch.utils.data.DataLoader:
 
 @pytest.mark.parametrize("instruction", ["find it", ""])
 def test_both_backends_give_the_same_vectors(folder, instruction):
-    encoders = [JaxEncoder(Embedder.from_pretrained(folder, dtype="float32"), instruction), torch_encoder(folder, instruction)]
+    encoders = [make(folder, PAPER, instruction) for make in (jax_encoder, torch_encoder)]
     ours, theirs = (e.encode(loader(TEXTS), task_metadata=MockSTSTask.metadata, hf_split="", hf_subset="") for e in encoders)
     # float32 sums in another order.
     np.testing.assert_allclose(ours, theirs, atol=1e-5)
     assert np.abs(ours[0] - ours[1]).max() > 1e-2, "the model tells texts apart, or the line above would prove nothing"
 
 
-@rare_classes
-@pytest.mark.parametrize("task", [MockRetrievalTask, MockSTSTask, MockClassificationTask])
-def test_both_backends_give_the_same_scores(folder, task):
-    embedder = Embedder.from_pretrained(folder, dtype="float32")
-    assert run(JaxEncoder(embedder), task()) == pytest.approx(run(torch_encoder(folder), task()), abs=1e-4)
-
-
 def test_a_folder_without_modules_is_refused(tmp_path):
     with pytest.raises(ConfigError, match=r"no modules\.json"):
-        torch_encoder(tmp_path)
+        torch_encoder(tmp_path, PAPER)

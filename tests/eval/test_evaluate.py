@@ -1,19 +1,29 @@
 import argparse
 import json
 import math
+import shutil
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from mteb.mocks.mock_tasks import MockSTSTask
+from mteb.mocks.mock_tasks import MockAggregatedTask, MockSTSTask
 
 from e5jax.__main__ import parser
 from e5jax.errors import ConfigError
 from e5jax.eval.bm25 import BM25
 from e5jax.eval.encoder import JaxEncoder
 from e5jax.eval.evaluate import evaluate
-from e5jax.eval.main import find_tasks, main, table
+from e5jax.eval.main import main, table
+from e5jax.eval.preset import PRESETS
+from e5jax.eval.queries import read_queries
+from e5jax.eval.results import paper_table
 from e5jax.eval.retrieval import load_task
+from e5jax.eval.tasks import find_tasks
+from e5jax.eval.texts import Recorder
+from e5jax.eval.vectors import Vectors
+
+PAPER = PRESETS["paper"]
 
 # The cosine of document i with a query of angle 0 falls from d0 to d4.
 ANGLES = {"d0": 0.0, "d1": 0.2, "d2": 0.4, "d3": 0.6, "d4": 0.8, "q1": 0.0, "q2": 0.9}
@@ -22,8 +32,10 @@ ANGLES = {"d0": 0.0, "d1": 0.2, "d2": 0.4, "d3": 0.6, "d4": 0.8, "q1": 0.0, "q2"
 class Angles:
     """An embedder that reads its vector from the text: the name of an angle."""
 
-    def encode(self, texts, instruction=None, show_progress=False):
-        del instruction, show_progress
+    tokenizer = SimpleNamespace(limit=512)
+
+    def encode(self, texts, instruction=None, show_progress=False, *, normalise=True):
+        del instruction, show_progress, normalise
         return np.array([[math.cos(ANGLES[text]), math.sin(ANGLES[text])] for text in texts], np.float32)
 
 
@@ -46,7 +58,7 @@ def by_hand() -> float:
 
 
 def test_ndcg_equals_the_one_computed_by_hand(folder, tmp_path):
-    scores = evaluate(JaxEncoder(Angles()), [load_task(folder)], tmp_path / "out")["five"]
+    scores = evaluate(JaxEncoder(Angles(), PAPER), [load_task(folder)], tmp_path / "out")["five"]
     # mteb rounds to five digits.
     assert scores["ndcg_at_10"] == pytest.approx(by_hand(), abs=1e-5)
     assert scores["main_score"] == scores["ndcg_at_10"]
@@ -55,14 +67,14 @@ def test_ndcg_equals_the_one_computed_by_hand(folder, tmp_path):
 
 
 def test_mteb_s_own_result_is_written_below_the_output(folder, tmp_path):
-    scores = evaluate(JaxEncoder(Angles()), [load_task(folder)], tmp_path / "out")
+    scores = evaluate(JaxEncoder(Angles(), PAPER), [load_task(folder)], tmp_path / "out")
     written = json.loads((tmp_path / "out" / "five.json").read_text())
     assert written["scores"]["test"][0]["main_score"] == pytest.approx(scores["five"]["main_score"])
 
 
 def test_a_loaded_task_can_be_evaluated_again(folder, tmp_path):
     task = load_task(folder)
-    first, second = (evaluate(JaxEncoder(Angles()), [task], tmp_path) for _ in range(2))
+    first, second = (evaluate(JaxEncoder(Angles(), PAPER), [task], tmp_path) for _ in range(2))
     assert first == second
 
 
@@ -78,11 +90,13 @@ def test_a_task_without_retrieval_scores_has_its_main_score_only(tmp_path):
     words = sorted({text for column in ("sentence1", "sentence2") for text in task.dataset["test"][column]})
 
     class Known:
-        def encode(self, texts, instruction=None, show_progress=False):
-            del instruction, show_progress
+        tokenizer = SimpleNamespace(limit=512)
+
+        def encode(self, texts, instruction=None, show_progress=False, *, normalise=True):
+            del instruction, show_progress, normalise
             return np.array([np.eye(len(words))[words.index(text)] + 0.1 * words.index(text) for text in texts], np.float32)
 
-    assert set(evaluate(JaxEncoder(Known()), [task], tmp_path)["MockSTSTask"]) == {"main_score"}
+    assert set(evaluate(JaxEncoder(Known(), PAPER), [task], tmp_path)["MockSTSTask"]) == {"main_score"}
 
 
 def arguments(**changed: str) -> argparse.Namespace:
@@ -120,3 +134,111 @@ def test_the_table_shows_every_score_and_marks_what_is_absent():
         ["five", "0.2500", "0.2500"],
         ["STS12", "0.5000", "-"],
     ]
+
+
+SETTINGS = {"model": "one"}
+
+
+class Counting(Angles):
+    """Says how many texts it was asked for, and with which limit."""
+
+    def __init__(self):
+        self.tokenizer = SimpleNamespace(limit=512)
+        self.asked: list[str] = []
+        self.limits: list[int] = []
+
+    def encode(self, texts, instruction=None, show_progress=False, *, normalise=True):
+        self.asked += texts
+        self.limits.append(self.tokenizer.limit)
+        return super().encode(texts, instruction, show_progress, normalise=normalise)
+
+
+def renamed(folder: Path, name: str, **settings: object) -> Path:
+    other = folder.with_name(name)
+    shutil.copytree(folder, other)
+    if settings:
+        (other / "task.json").write_text(json.dumps({"instruction": "", **settings}))
+    return other
+
+
+def test_only_tasks_that_are_missing_are_run_again(folder, tmp_path):
+    embedder = Counting()
+    tasks = [load_task(folder), load_task(renamed(folder, "six"))]
+    first = evaluate(JaxEncoder(embedder, PAPER), tasks, tmp_path / "out", SETTINGS)
+    once = len(embedder.asked)
+    (tmp_path / "out" / "six.json").unlink()
+    assert evaluate(JaxEncoder(embedder, PAPER), tasks, tmp_path / "out", SETTINGS) == first
+    assert len(embedder.asked) == once + once // 2
+    assert evaluate(JaxEncoder(embedder, PAPER), tasks, tmp_path / "out", SETTINGS) == first
+    assert len(embedder.asked) == once + once // 2
+
+
+def test_a_result_of_other_data_is_not_kept(folder, tmp_path):
+    embedder = Counting()
+    evaluate(JaxEncoder(embedder, PAPER), [load_task(folder)], tmp_path / "out", SETTINGS)
+    once = len(embedder.asked)
+    (folder / "qrels" / "test.tsv").write_text("query-id\tcorpus-id\tscore\nq1\td0\t1\n")
+    assert evaluate(JaxEncoder(embedder, PAPER), [load_task(folder)], tmp_path / "out", SETTINGS)["five"]["main_score"] == 1
+    assert len(embedder.asked) > once
+
+
+def test_results_of_another_model_are_refused(folder, tmp_path):
+    evaluate(JaxEncoder(Angles(), PAPER), [load_task(folder)], tmp_path / "out", SETTINGS)
+    with pytest.raises(ConfigError, match=r"model: 'one' there, 'two' here.*choose another --output"):
+        evaluate(JaxEncoder(Angles(), PAPER), [load_task(folder)], tmp_path / "out", {"model": "two"})
+
+
+def test_scores_by_query_have_the_main_score_as_their_mean(folder, tmp_path):
+    scores = evaluate(JaxEncoder(Angles(), PAPER), [load_task(folder)], tmp_path / "out")["five"]
+    by_query = read_queries(tmp_path / "out", "five")
+    assert set(by_query) == {"test/default/q1", "test/default/q2"}
+    assert np.mean(list(by_query.values())) == pytest.approx(scores["main_score"], abs=1e-5)
+
+
+def test_a_task_may_need_longer_texts_and_the_next_one_does_not(folder, tmp_path):
+    embedder = Counting()
+    evaluate(JaxEncoder(embedder, PAPER), [load_task(renamed(folder, "long", limit=4_096)), load_task(folder)], tmp_path / "out")
+    assert list(dict.fromkeys(embedder.limits)) == [4_096, 512]
+
+
+def test_vectors_are_computed_once_for_the_same_texts_put_the_same_way(folder, tmp_path):
+    embedder = Counting()
+
+    def run(instruction: str = "", of: str = "one", limit: int = 512) -> int:
+        before = len(embedder.asked)
+        embedder.tokenizer.limit = limit
+        encoder = JaxEncoder(embedder, PAPER, instruction)
+        encoder.vectors = Vectors(tmp_path / "vectors", of)
+        assert evaluate(encoder, [load_task(folder)], tmp_path / "out")["five"]["ndcg_at_10"] == pytest.approx(by_hand(), abs=1e-5)
+        return len(embedder.asked) - before
+
+    everything = run()
+    assert everything == 7
+    assert run() == 0
+    assert run(instruction="find it") == 2  # queries; documents are bare in both
+    assert run(of="two") == everything
+    assert run(limit=100) == everything
+
+
+def test_a_task_made_of_others_goes_on_with_the_part_that_is_missing(tmp_path):
+    task = MockAggregatedTask()
+    parts = [part.metadata.name for part in task.tasks]
+    system = Recorder(lambda *_: None)
+    first = evaluate(system, [task], tmp_path, SETTINGS)
+    assert set(first) == {task.metadata.name}
+    assert {path.stem for path in tmp_path.glob("*.json")} == {task.metadata.name, *parts, "settings"}
+    times = {name: (tmp_path / f"{name}.json").stat().st_mtime_ns for name in parts}
+    for name in (task.metadata.name, parts[0]):
+        (tmp_path / f"{name}.json").unlink()
+    assert evaluate(system, [MockAggregatedTask()], tmp_path, SETTINGS).keys() == first.keys()
+    again = {name: (tmp_path / f"{name}.json").stat().st_mtime_ns for name in parts}
+    assert [name for name in parts if again[name] != times[name]] == parts[:1]
+
+
+def test_a_benchmark_is_found_by_name_with_its_own_subsets():
+    tasks = find_tasks("", "MTEB(eng, v1)")
+    assert len(tasks) == 56
+    assert {task.metadata.name for task in tasks} == set(paper_table()[1])
+    assert next(task for task in tasks if task.metadata.name == "MSMARCO").eval_splits == ["dev"]
+    with pytest.raises(ConfigError, match=r"MTEB has no 'NanoBIER'; did you mean NanoBEIR"):
+        find_tasks("", "NanoBIER")
