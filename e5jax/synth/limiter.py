@@ -13,7 +13,7 @@ FADE = 0.5  # what evidence is worth after each cut that it led to
 GROWTH = 2.5e-5  # the rate grows by exp(GROWTH · seconds²) since the last cut: back in 40 s, tenfold in 5 minutes,
 STEADY = 4e-6  # and no faster than exp(STEADY · requests²): a refusal in a hundred, however few there are a minute
 SHORTEST = 1e-6  # seconds that are worth waiting
-LEAST = 0.1  # requests a second
+LEAST = 0.1  # requests a second: many go unanswered before `endpoint.patience` is over
 
 
 class Bucket:
