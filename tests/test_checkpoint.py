@@ -98,6 +98,15 @@ def test_parameters_can_be_read_alone_on_one_device(saved):
     assert places(again) == places(asked)
 
 
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # Orbax forgets a coroutine when it refuses
+def test_a_checkpoint_of_another_shape_is_refused(saved):
+    of = wanted((1, 1, 1)).parameters
+    wide = {**of, "a": jax.ShapeDtypeStruct((2, 8, 5), "float32", sharding=of["a"].sharding)}
+    for asked in (wide, {name: of[name] for name in ("a", "b")}, {**of, "more": of["a"]}):
+        with Checkpoints(saved[0]) as checkpoints, pytest.raises(ConfigError, match="checkpoint 3: does not fit this config"):
+            checkpoints.restore_parameters(3, asked)
+
+
 def test_the_same_identity_is_accepted(saved):
     with Checkpoints(saved[0]) as checkpoints:
         checkpoints.check_identity(3, dict(reversed(IDENTITY.items())))

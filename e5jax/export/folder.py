@@ -25,10 +25,11 @@ from e5jax.workdir import Workdir, complete
 
 def export(run: Training, base: Path | None, spec: Spec, tokenizer: TextTokenizer, workdir: Workdir, output: Path) -> int:
     """Merges the newest checkpoint of `workdir` into its base and writes `output`. Returns the step exported."""
-    with Checkpoints(workdir.checkpoints) as checkpoints:
+    place = workdir.checkpoints_of(run.checkpoint)
+    with Checkpoints(place) as checkpoints:
         step = checkpoints.newest()
         if step is None:
-            raise ConfigError(f"--workdir={workdir.root}: no sound checkpoint in {workdir.checkpoints}; train first")
+            raise ConfigError(f"--workdir={workdir.root}: no sound checkpoint in {place}; train first")
         made = _blueprint(run, spec)
         mesh = make_mesh(Mesh(1, 1, 1), jax.local_devices()[:1])
         parameters = checkpoints.restore_parameters(step, made.abstract(made.trained, mesh, "float32"))
