@@ -47,8 +47,8 @@ class Checkpoints:
     def __init__(self, directory: Path, retention: Retention | None = None, seconds: int = 600):
         self._directory, self._retention, self._seconds = folder_of(os.fspath(directory)), retention, seconds
         # Random numbers do not compress: zstd takes five times as long for a state that is 8 % smaller (benchmarks/verify.py).
-        parts = {name: ocp.PyTreeCheckpointHandler(use_compression=False) for name in ("parameters", "rest")}
-        handler = ocp.CompositeCheckpointHandler(**parts)
+        parameters, rest = (ocp.PyTreeCheckpointHandler(use_compression=False) for _ in range(2))
+        handler = ocp.CompositeCheckpointHandler(parameters=parameters, rest=rest)
         self._orbax = ocp.AsyncCheckpointer(handler, async_options=ocp.AsyncOptions(timeout_secs=seconds))
         self._background = ThreadPoolExecutor(1, "checkpoint")
         self._saving: _Save | None = None
@@ -88,7 +88,7 @@ class Checkpoints:
         self.finish()
         parts = ocp.args.Composite(parameters=ocp.args.PyTreeSave(parameters), rest=ocp.args.PyTreeSave(rest))
         self._orbax.save(self._directory / str(step), args=parts, force=True)  # over one that was never finished
-        result = self._background.submit(self._complete, step, dict(facts))
+        result = self._background.submit(self._complete, step, {**facts, "parameters": _shapes(parameters)})
         self._saving = _Save(step, result, time.monotonic() + self._seconds)
 
     def _complete(self, step: int, facts: dict[str, Any]) -> None:
@@ -147,13 +147,18 @@ class Checkpoints:
             name: ocp.args.PyTreeRestore(tree, restore_args=ocp.checkpoint_utils.construct_restore_args(tree))
             for name, tree in wanted.items()
         }
-        try:
-            return self._orbax.restore(self._directory / str(step), args=ocp.args.Composite(**restore))
-        except ValueError as error:  # its bytes have been verified
+        there, asked = self.facts(step)["parameters"], _shapes(wanted["parameters"])
+        if wrong := sorted(name for name in there | asked if there.get(name) != asked.get(name)):
             raise ConfigError(
-                f"checkpoint {step}: does not fit this configuration ({str(error).splitlines()[0]}); "
-                "bring the one back that it was trained with, or start in a new --workdir"
-            ) from error
+                f"checkpoint {step}: does not fit this configuration: {wrong[0]} is {there.get(wrong[0], 'not there')}, and "
+                f"{asked.get(wrong[0], 'nothing')} is asked for ({len(wrong)} such parameters); "
+                "bring the configuration back that it was trained with, or start in a new --workdir"
+            )
+        return self._orbax.restore(self._directory / str(step), args=ocp.args.Composite(**restore))
+
+
+def _shapes(parameters: Any) -> dict[str, list[int]]:
+    return {name: list(leaf.shape) for name, leaf in parameters.items()}
 
 
 def _short(value: object) -> str:

@@ -8,6 +8,7 @@ import os
 import shutil
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from importlib.util import find_spec
 from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple, cast
@@ -37,12 +38,11 @@ def folder_of(where: str) -> Path:
     """A folder by its path or address. Raises ConfigError when what reads buckets is not installed."""
     if not where.startswith(BUCKETS):
         return Path(where).absolute()
-    try:
-        import fsspec.config  # noqa: PLC0415  only who has a bucket needs them
-        import gcsfs  # noqa: F401, PLC0415
-        from etils import epath  # noqa: PLC0415
-    except ImportError as error:
-        raise ConfigError(f"{where}: needs the package gcsfs: pip install 'e5jax[gcs]'") from error
+    if find_spec("gcsfs") is None:
+        raise ConfigError(f"{where}: needs the package gcsfs: pip install 'e5jax[gcs]'")
+    import fsspec.config  # noqa: PLC0415  only who has a bucket has them
+    from etils import epath  # noqa: PLC0415
+
     # TensorStore writes there too: what was seen a moment ago says nothing.
     fsspec.config.conf.setdefault("gcs", {})["use_listings_cache"] = False
     return cast(Path, epath.Path(where))  # it has the methods of a path
