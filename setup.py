@@ -24,6 +24,7 @@ DATA = [  # formats of others, cleaning
     "pyarrow>=21,<27",
     "tensorflow_datasets>=4.9.10,<4.10",
 ]
+GCS = ["gcsfs>=2026.9,<2027"]
 SYNTH = [*TEXT, "aiohttp>=3.14.4,<4", "httpx2>=2.12,<3", "openai>=3.50,<4"]
 DEMO = ["django>=5.2,<6", "pycountry>=24.6,<27"]  # for their translations
 DEV = [
@@ -32,7 +33,9 @@ DEV = [
     *DEMO,
     "beartype>=0.22,<0.24",
     "datasketch>=2.0,<3",  # beside rensa in a benchmark
+    *GCS,
     "faiss-cpu>=1.15,<1.16",  # benchmarks/search.py
+    "gcp-storage-emulator>=2026.7,<2027",
     "hypothesis>=6.140,<7",
     "import-linter>=2.5,<2.17",
     "libtpu>=0.0.42,<0.0.43; platform_machine == 'x86_64' and sys_platform == 'linux'",
@@ -61,6 +64,7 @@ setup(
         "cuda": ["jax[cuda13]>=0.10.2,<0.11"],
         "data": DATA,
         "eval": EVAL,
+        "gcs": GCS,
         "synth": SYNTH,
         "demo": [*SYNTH, *DEMO],
         "dev": [*DEV, *DATA],  # tests clean data

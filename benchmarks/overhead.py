@@ -4,7 +4,8 @@
 
 Shapes are those of the two trainings of configs/quickstart.py, texts are random ids of the lengths that texts have there, on
 this CPU. The guard is measured in pairs: a step with it and one without, from the same state on the same batch, which of
-them first in turn; its cost is the median of the pairs' differences, and both must leave the same bits. What the host does
+them first in turn; its cost is the median of the pairs' differences, in seconds and in seconds of all cores (which others at
+work on the machine disturb less), and both must leave the same bits. What the host does
 beside a step is timed alone and set against the step. A checkpoint is spread over the steps from one to the next
 (`checkpoint.every`, 100 by default): all that it takes, until its manifest is on the disk, as if nothing of it went on
 in the background.
@@ -84,10 +85,13 @@ def measure(run: Training, spec: Spec, rounds: int) -> dict[str, float]:
         for number in range(rounds):
             taken = {which: both[which]()[0] for which in ((0, 1), (1, 0))[number % 2]}
             pairs.append((taken[0], taken[1]))
-        found = {"step": statistics.median(pair[1] for pair in pairs)}
-        found["guard"] = statistics.median(a - b for a, b in pairs)
-        low, _, high = statistics.quantiles([a - b for a, b in pairs], n=4)
-        found |= {"guard, lower quartile": low, "guard, upper quartile": high}
+        found: dict[str, float] = {}
+        for kind in ("", " (cores)"):
+            which = int(bool(kind))
+            away = [a[which] - b[which] for a, b in pairs]
+            low, middle, high = statistics.quantiles(away, n=4)
+            found[f"step{kind}"] = statistics.median(b[which] for _, b in pairs)
+            found |= {f"guard{kind}": middle, f"guard{kind}, lower quartile": low, f"guard{kind}, upper quartile": high}
         found["batch hash"] = statistics.median(repeat(lambda: digest(batch), rounds))
         found |= dict(zip(("checkpoint, loop waits", "checkpoint, all of it"), checkpoint(state, 9), strict=True))
         with Checkpoints(Path(tempfile.gettempdir())) as checkpoints:
@@ -96,6 +100,7 @@ def measure(run: Training, spec: Spec, rounds: int) -> dict[str, float]:
             )
     beside = found["batch hash"] + found["looking for notices and failures"]
     found["guard, share of a step"] = found["guard"] / found["step"]
+    found["guard (cores), share of a step"] = found["guard (cores)"] / found["step (cores)"]
     found["beside the step, share"] = beside / found["step"]
     found[f"checkpoint every {EVERY}, share"] = found["checkpoint, all of it"] / EVERY / found["step"]
     found["all, share"] = (found["guard"] + beside + found["checkpoint, all of it"] / EVERY) / found["step"]
@@ -113,12 +118,13 @@ def unguarded(run: Training, spec: Spec, mesh: jax.sharding.Mesh) -> jax.stages.
         return program(run, spec, mesh)
 
 
-def timed(way: jax.stages.Compiled, state: State, frozen: Any, batch: Batch) -> tuple[float, State]:
+def timed(way: jax.stages.Compiled, state: State, frozen: Any, batch: Batch) -> tuple[tuple[float, float], State]:
+    """Seconds, seconds of all cores, and what comes out."""
     given = jax.block_until_ready(jax.tree.map(jnp.copy, state))  # a step takes its state away
-    begin = time.perf_counter()
+    begin, worked = time.perf_counter(), time.process_time()
     after, metrics = way(given, frozen, batch)
     jax.block_until_ready((after, metrics))
-    return time.perf_counter() - begin, after
+    return (time.perf_counter() - begin, time.process_time() - worked), after
 
 
 def same_bits(one: State, other: State) -> None:

@@ -240,7 +240,8 @@ def _export(args: argparse.Namespace, _: list[str]) -> None:
 def _checkpoints(args: argparse.Namespace, _: list[str]) -> int:
     from e5jax.retention import listing, said_of
 
-    folder = Workdir(args.workdir).checkpoints
+    workdir = Workdir(args.workdir)
+    folder = workdir.checkpoints_of(read_config(workdir).checkpoint) if workdir.config.is_file() else workdir.checkpoints
     if not folder.is_dir():
         raise ConfigError(f"--workdir={args.workdir}: no checkpoints in it; it is not the directory of a training run")
     if args.action == "show":

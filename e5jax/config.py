@@ -184,6 +184,7 @@ class Mesh:
 class Checkpoint:
     """Saved every `every` steps, at the end, and when the run is told to stop; the newest `keep` stay."""
 
+    folder: str = ""  # a folder of its own, or gs://BUCKET/NAME; empty: checkpoints/ of the run
     every: int = 100
     keep: int = 3
     forever: int = 0  # each whose step is a multiple of it stays for good; 0: none

@@ -5,15 +5,15 @@ checkpoints/quarantine/     what could not be trusted: 200/, and 200.txt with th
 """
 
 import json
-import shutil
 from pathlib import Path
 from typing import NamedTuple
 
 from e5jax.errors import ConfigError
 from e5jax.manifest import NAME, DamagedError, Manifest, check, read
+from e5jax.storage import DELETED, delete
 
 QUARANTINE = "quarantine"
-LEFT = (".deleted", ".orbax-checkpoint-tmp")  # of folders that a killed process had begun to delete, or to write
+LEFT = (DELETED, ".orbax-checkpoint-tmp")  # of folders that a killed process had begun to delete, or to write
 
 
 class Retention(NamedTuple):
@@ -52,10 +52,11 @@ def quarantine(directory: Path, step: int, reason: str) -> Path:
     """Moves a checkpoint out of the way, with the reason beside it."""
     place = directory / QUARANTINE
     place.mkdir(exist_ok=True)
-    taken = sum(path.name.split("-")[0] == str(step) for path in place.iterdir() if path.is_dir())
+    there = place.iterdir() if place.is_dir() else ()  # a bucket has no empty folders
+    taken = sum(path.name.split("-")[0] == str(step) for path in there if path.is_dir())
     to = place / (f"{step}-{taken}" if taken else str(step))
+    (place / f"{to.name}.txt").write_text(f"{reason}\n")  # first: in a bucket it is what makes the folder
     (directory / str(step)).rename(to)
-    to.with_name(f"{to.name}.txt").write_text(f"{reason}\n", encoding="utf-8")
     return to
 
 
@@ -64,8 +65,7 @@ def expire(directory: Path, retention: Retention) -> list[int]:
     finished = [step for step in steps(directory) if (directory / str(step) / NAME).is_file()]
     old = [step for step in finished[: -retention.keep] if not (retention.forever and step % retention.forever == 0)]
     for step in old:
-        # Half a checkpoint must not look like a damaged one.
-        _delete((directory / str(step)).rename(directory / f"{step}{LEFT[0]}"))
+        delete(directory / str(step), NAME)
     return old
 
 
@@ -73,11 +73,7 @@ def clear(directory: Path) -> None:
     """Deletes what killed processes left half written or half deleted."""
     for path in directory.iterdir() if directory.is_dir() else ():
         if path.name.endswith(LEFT):
-            _delete(path)
-
-
-def _delete(path: Path) -> None:
-    shutil.rmtree(path)
+            delete(path, NAME)
 
 
 # --- for people ------------------------------------------------------------------------------------------------

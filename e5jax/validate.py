@@ -12,6 +12,7 @@ from pathlib import Path
 from e5jax.config import TARGETS, Batch, Config, Lora, StageName, Training
 from e5jax.errors import ConfigError
 from e5jax.mixture import check_mixture
+from e5jax.storage import BUCKETS
 from e5jax.values import above_zero, at_least, check_types, one_of
 
 SEEDS = 2**32  # jax.random.key keeps no more bits
@@ -36,6 +37,10 @@ def validate(config: Config) -> None:
                 f"config.model.base={config.model.base!r}: the pretrain stage makes the base; leave base and scratch empty"
             )
         _validate_training(config.pretrain, "config.pretrain", needs_start=True)
+        if config.checkpoint.folder and config.checkpoint.folder == config.pretrain.checkpoint.folder:
+            raise ConfigError(
+                f"config.checkpoint.folder={config.checkpoint.folder!r} is that of config.pretrain too; give each its own"
+            )
         if config.pretrain.data.harvest not in (None, config.data.harvest):
             raise ConfigError(
                 "config.pretrain.data.harvest differs from config.data.harvest: a run has one harvest; use one object for both"
@@ -78,6 +83,11 @@ def _validate_training(run: Training, at: str, *, needs_start: bool) -> None:
         raise ConfigError(f"{at}.seed={run.seed}: must be at least 0 and below {SEEDS}")
     if run.optim.warmup_steps >= run.optim.steps:
         raise ConfigError(f"{at}.optim.warmup_steps={run.optim.warmup_steps}: must be below optim.steps={run.optim.steps}")
+    if "://" in run.checkpoint.folder and not run.checkpoint.folder.startswith(BUCKETS):
+        raise ConfigError(
+            f"{at}.checkpoint.folder={run.checkpoint.folder!r}: Orbax writes to a disk, or to {', '.join(BUCKETS)}; "
+            "mount other buckets, and name the folder where they are"
+        )
     _validate_profile(run, at)
     _validate_probe(run, at)
     _validate_lora(run.lora, at)

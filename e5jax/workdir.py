@@ -15,9 +15,10 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from e5jax.config import Config
+from e5jax.config import Checkpoint, Config
 from e5jax.errors import ConfigError
 from e5jax.snapshot import differences, from_json, to_json
+from e5jax.storage import folder_of
 
 DEFAULT_RUNS = Path("runs")
 ALLOW = "; --allow-change goes on with what is there now, and records the difference"
@@ -70,7 +71,12 @@ class Workdir(NamedTuple):
 
     @property
     def checkpoints(self) -> Path:
+        """Unless the configuration names another place."""
         return self.root / "checkpoints"
+
+    def checkpoints_of(self, checkpoint: Checkpoint) -> Path:
+        """Where a run's checkpoints are, a bucket perhaps."""
+        return folder_of(checkpoint.folder or str(self.checkpoints))
 
     @property
     def profile(self) -> Path:

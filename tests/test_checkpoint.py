@@ -98,6 +98,19 @@ def test_parameters_can_be_read_alone_on_one_device(saved):
     assert places(again) == places(asked)
 
 
+def test_a_checkpoint_of_another_shape_is_refused(saved):
+    of = wanted((1, 1, 1)).parameters
+    wide = {**of, "a": jax.ShapeDtypeStruct((2, 8, 5), "float32", sharding=of["a"].sharding)}
+    fewer, more = {name: of[name] for name in ("a", "b")}, {**of, "more": of["a"]}
+    for asked, said in [
+        (wide, r"a is \[2, 8, 4\], and \[2, 8, 5\] is asked for \(1 "),
+        (fewer, r"norm is \[8\], and nothing"),
+        (more, r"more is not there, and \[2, 8, 4\]"),
+    ]:
+        with Checkpoints(saved[0]) as checkpoints, pytest.raises(ConfigError, match=f"checkpoint 3: does not fit.*{said}"):
+            checkpoints.restore_parameters(3, asked)
+
+
 def test_the_same_identity_is_accepted(saved):
     with Checkpoints(saved[0]) as checkpoints:
         checkpoints.check_identity(3, dict(reversed(IDENTITY.items())))
@@ -154,7 +167,8 @@ def test_what_is_saved_does_not_change_when_the_state_is_given_away(tmp_path):
 
 def test_it_says_what_it_was_made_of(saved):
     with Checkpoints(saved[0]) as checkpoints:
-        assert checkpoints.facts(3) == {"step": 3, "identity": IDENTITY}
+        said = checkpoints.facts(3)
+    assert said == {"step": 3, "identity": IDENTITY, "parameters": {name: list(shape) for name, shape in SHAPES.items()}}
 
 
 def test_a_flipped_bit_is_set_aside_and_the_one_before_it_is_used(tmp_path, capsys):

@@ -1,11 +1,12 @@
 """A folder is what was written, bit for bit, or it is said what is wrong with it."""
 
+import hashlib
 import os
 
 import numpy as np
 import pytest
 
-from e5jax import manifest
+from e5jax import manifest, storage
 from e5jax.manifest import DamagedError
 
 FLIPS = int(os.environ.get("E5JAX_FLIPS", "60"))
@@ -85,7 +86,27 @@ def test_damage_is_named(folder, damage, said):
     assert said in str(caught.value)
 
 
+def test_a_file_of_several_pieces_is_hashed_piece_by_piece_and_every_flipped_bit_of_it_is_found(tmp_path, monkeypatch):
+    monkeypatch.setattr(storage, "PIECE", 1_000)
+    monkeypatch.setattr(storage, "BLOCK", 300)
+    whole = np.random.default_rng(2).bytes(4_500)
+    for size in (1, 999, 1_000, 1_001, 3_000, 4_500):
+        (tmp_path / str(size)).write_bytes(whole[:size])
+    found = manifest.write(tmp_path, {}).files
+    for size in (1, 999, 1_000, 1_001, 3_000, 4_500):
+        pieces = [hashlib.sha256(whole[start : min(start + 1_000, size)]) for start in range(0, size, 1_000)]
+        wanted = pieces[0] if size <= 1_000 else hashlib.sha256(b"".join(piece.digest() for piece in pieces))
+        assert found[str(size)] == (size, wanted.hexdigest())
+    for place in (0, 999, 1_000, 2_500, 4_499):
+        (tmp_path / "4500").write_bytes(whole[:place] + bytes([whole[place] ^ 1]) + whole[place + 1 :])
+        with pytest.raises(DamagedError, match="4500: its contents"):
+            manifest.check(tmp_path)
+    (tmp_path / "4500").write_bytes(whole[1_000:2_000] + whole[:1_000] + whole[2_000:])
+    with pytest.raises(DamagedError, match="4500: its contents"):
+        manifest.check(tmp_path)
+
+
 def test_a_manifest_of_another_format_is_refused(folder, monkeypatch):
-    monkeypatch.setattr(manifest, "FORMAT", 2)
-    with pytest.raises(DamagedError, match="format 1; this e5jax reads 2"):
+    monkeypatch.setattr(manifest, "FORMAT", 3)
+    with pytest.raises(DamagedError, match="format 2; this e5jax reads 3"):
         manifest.check(folder)

@@ -5,7 +5,7 @@ import os
 
 import pytest
 
-from e5jax import manifest, retention
+from e5jax import manifest, retention, storage
 from e5jax.errors import ConfigError
 from e5jax.retention import Retention
 
@@ -75,11 +75,11 @@ def test_an_unfinished_one_neither_counts_nor_goes(tmp_path):
 def test_a_killed_deletion_leaves_nothing_that_looks_like_a_checkpoint(tmp_path, monkeypatch):
     make(tmp_path, 10, 20)
 
-    def killed(_):
+    def killed(*_):
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patched:
-        patched.setattr(retention, "_delete", killed)
+        patched.setattr(storage.shutil, "rmtree", killed)
         with pytest.raises(KeyboardInterrupt):
             retention.expire(tmp_path, Retention(1))
     assert retention.steps(tmp_path) == [20]

@@ -8,6 +8,7 @@ import os
 import pickle
 import re
 import shutil
+import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -226,11 +227,43 @@ def test_a_program_in_a_checkpoint_is_found_and_not_run_even_if_the_manifest_is_
         if file.name != manifest.NAME:
             with pytest.raises(DamagedError, match=file.name):
                 manifest.check(tmp_path / "2")
-            manifest.write(tmp_path / "2", {})
+            manifest.write(tmp_path / "2", {"parameters": {"a": [64]}})
             with Checkpoints(tmp_path) as checkpoints, contextlib.suppress(Exception):  # whatever Orbax makes of it
                 checkpoints.restore(2, state, state)
         assert not canary.exists(), file
         shutil.rmtree(tmp_path / "2")
+
+
+COMPILES = """
+import hashlib, jax, numpy
+hits = []
+jax.monitoring.register_event_listener(lambda event, **_: hits.append(event) if event.endswith("cache_hits") else None)
+found = jax.jit(lambda x: jax.nn.softmax(jax.numpy.tanh(x @ x)))(numpy.linspace(0, 1, 10_000).reshape(100, 100))
+print(hashlib.sha256(numpy.asarray(found).tobytes()).hexdigest(), len(hits))
+"""
+
+
+def compiled(cache: Path) -> list[str]:
+    """(hash of what was computed, programs that came out of the cache)."""
+    settings = {"JAX_PLATFORMS": "cpu", "XLA_FLAGS": "", "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0"}
+    environment = os.environ | settings | {"JAX_COMPILATION_CACHE_DIR": str(cache)}
+    command = [sys.executable, "-c", COMPILES]
+    return subprocess.run(command, env=environment, check=True, capture_output=True, text=True).stdout.split()
+
+
+def test_a_cache_of_programs_that_is_damaged_or_cannot_be_written_changes_no_number(bomb, tmp_path):
+    cache = tmp_path / "cache"
+    first, again = compiled(cache), compiled(cache)
+    assert first[0] == again[0]
+    assert (int(first[1]), int(again[1]) > 0) == (0, True)
+    entries = sorted(cache.glob("*-cache"))
+    for number, entry in enumerate(entries):
+        whole = entry.read_bytes()
+        # Not a flipped bit: JAX has no checksum for what it keeps, and takes some of those programs.
+        entry.write_bytes((whole[: len(whole) // 2], bomb, b"")[number % 3])
+    assert compiled(cache) == first
+    (tmp_path / "file").touch()
+    assert compiled(tmp_path / "file" / "cache") == first
 
 
 # --- names that lead elsewhere ---------------------------------------------------------------------------------

@@ -36,10 +36,11 @@ def export(
 ) -> int:
     """Writes the newest checkpoint of `workdir` as `output`. Returns the step exported."""
     check(run, base, spec, choice)
-    with Checkpoints(workdir.checkpoints) as checkpoints:
+    place = workdir.checkpoints_of(run.checkpoint)
+    with Checkpoints(place) as checkpoints:
         step = checkpoints.newest()
         if step is None:
-            raise ConfigError(f"--workdir={workdir.root}: no sound checkpoint in {workdir.checkpoints}; train first")
+            raise ConfigError(f"--workdir={workdir.root}: no sound checkpoint in {place}; train first")
         made = _blueprint(run, spec)
         mesh = make_mesh(Mesh(1, 1, 1), jax.local_devices()[:1])
         parameters = checkpoints.restore_parameters(step, made.abstract(made.trained, mesh, "float32"))

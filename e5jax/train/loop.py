@@ -72,8 +72,8 @@ def train(run: Training, inputs: Inputs, workdir: Workdir, name: str, allow: boo
         )
     check_groups(inputs.spec, run.model.quantisation, Mesh(**mesh.shape))
     peak = peak_flops(device)
-    retention = Retention(run.checkpoint.keep, run.checkpoint.forever)
-    with jax.set_mesh(mesh), Checkpoints(workdir.checkpoints, retention, run.checkpoint.seconds) as checkpoints:
+    retention, folder = Retention(run.checkpoint.keep, run.checkpoint.forever), workdir.checkpoints_of(run.checkpoint)
+    with jax.set_mesh(mesh), Checkpoints(folder, retention, run.checkpoint.seconds) as checkpoints:
         phase.enter(phase.LOAD)
         ready = _prepare(run, inputs, mesh, checkpoints, workdir, allow)
         if ready.start >= run.optim.steps:

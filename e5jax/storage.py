@@ -1,0 +1,137 @@
+"""Folders of checkpoints, on a disk or in a bucket (`gs://…`), and what is done differently there.
+
+A bucket has no rename and no fsync, and needs neither: an object is there whole or not at all, and stays.
+"""
+
+import hashlib
+import os
+import shutil
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from importlib.util import find_spec
+from itertools import chain
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple, cast
+
+from e5jax.errors import ConfigError
+
+if TYPE_CHECKING:
+    from etils import epath
+
+BUCKETS = ("gs://",)
+DELETED = ".deleted"  # end of the name of a folder that is being deleted
+
+
+BLOCK = 2**20
+PIECE = 2**25  # bytes that are hashed at once: enough of them for many cores, in one large file too
+THREADS = min(32, os.cpu_count() or 1)  # hashing gives Python's lock back
+
+
+class Entry(NamedTuple):
+    """One file: SHA-256 of its bytes, or of one piece's SHA-256 after the other where it is longer than `PIECE`."""
+
+    bytes: int
+    sha256: str
+
+
+def folder_of(where: str) -> Path:
+    """A folder by its path or address. Raises ConfigError when what reads buckets is not installed."""
+    if not where.startswith(BUCKETS):
+        return Path(where).absolute()
+    if find_spec("gcsfs") is None:
+        raise ConfigError(f"{where}: needs the package gcsfs: pip install 'e5jax[gcs]'")
+    import fsspec.config  # noqa: PLC0415  only who has a bucket has them
+    from etils import epath  # noqa: PLC0415
+
+    # TensorStore writes there too: what was seen a moment ago says nothing.
+    fsspec.config.conf.setdefault("gcs", {})["use_listings_cache"] = False
+    return cast(Path, epath.Path(where))  # it has the methods of a path
+
+
+def in_bucket(path: Path) -> bool:
+    """Whether it is not on a disk."""
+    return os.fspath(path).startswith(BUCKETS)
+
+
+def files(folder: Path) -> Iterator[str]:
+    """Paths of all files below, with slashes. A link is listed as it is: nothing outside the folder is ever read."""
+    for path in folder.iterdir():
+        link = not in_bucket(path) and path.is_symlink()
+        if path.is_dir() and not link:
+            yield from (f"{path.name}/{inner}" for inner in files(path))
+        else:
+            yield path.name
+
+
+def entries(folder: Path, paths: Sequence[str], *, sync: bool) -> list[Entry]:
+    """Reads files with all cores, in pieces; with `sync` sends each to the disk as well."""
+    with ThreadPoolExecutor(THREADS) as pool:
+        sizes = list(pool.map(lambda path: _size(folder / path), paths))
+        pieces = [[(path, start) for start in range(0, max(size, 1), PIECE)] for path, size in zip(paths, sizes, strict=True)]
+        read = pool.map(lambda piece: _piece(folder / piece[0], piece[1], sync), chain.from_iterable(pieces))
+        return [_join([next(read) for _ in own], size) for own, size in zip(pieces, sizes, strict=True)]
+
+
+def _join(found: list[tuple[int, bytes]], size: int) -> Entry:
+    digests = [digest for _, digest in found]
+    whole = digests[0] if len(digests) == 1 else hashlib.sha256(b"".join(digests)).digest()
+    return Entry(0, "not a plain file") if size < 0 else Entry(sum(count for count, _ in found), whole.hex())
+
+
+def _size(path: Path) -> int:
+    """Bytes of a file, below 0 for what is none."""
+    if in_bucket(path):
+        return cast("epath.Path", path).stat().length
+    return path.stat().st_size if path.is_file() and not path.is_symlink() else -1
+
+
+def _piece(path: Path, start: int, sync: bool) -> tuple[int, bytes]:
+    """(bytes, SHA-256) of a part of a file."""
+    if not in_bucket(path) and (path.is_symlink() or not path.is_file()):
+        return 0, b""
+    with path.open("rb") as file:
+        if sync and not in_bucket(path) and start == 0:
+            os.fsync(file.fileno())
+        file.seek(start)
+        digest, count = hashlib.sha256(), 0
+        while count < PIECE and (block := file.read(min(BLOCK, PIECE - count))):
+            digest.update(block)
+            count += len(block)
+        return count, digest.digest()
+
+
+def publish(folder: Path, name: str, text: str) -> None:
+    """Puts a file into a folder, whole or not at all, after all that is there already."""
+    if in_bucket(folder):
+        (folder / name).write_text(text)
+        return
+    temporary = folder / f".{name}"
+    with temporary.open("w", encoding="utf-8", newline="\n") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+    for inner in [*(path for path in folder.rglob("*") if path.is_dir()), folder]:
+        _sync(inner)
+    temporary.replace(folder / name)
+    _sync(folder)
+    _sync(folder.parent)
+
+
+def delete(folder: Path, mark: str) -> None:
+    """Deletes a folder; half of it does not look like a damaged one: on a disk it has another name, in a bucket no `mark`."""
+    if in_bucket(folder):
+        (folder / mark).unlink(missing_ok=True)
+        cast("epath.Path", folder).rmtree()
+        return
+    if not folder.name.endswith(DELETED):
+        folder = folder.rename(folder.with_name(f"{folder.name}{DELETED}"))
+    shutil.rmtree(folder)
+
+
+def _sync(folder: Path) -> None:
+    """A name is on the disk only when its folder is."""
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
