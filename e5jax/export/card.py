@@ -54,23 +54,23 @@ def _training(subject: Subject) -> str:
     if run.model.quantisation != "none":
         how += f"; trained beside {run.model.quantisation} numbers of the base, here on its original ones"
     rows = [
-        ("start", run.model.base or ("random weights" if run.model.scratch else "the pretrain stage of the same run")),
+        ("start", _start(run)),
         ("trained", how),
         ("step", f"{subject.step} of {rate.steps}"),
-        (
-            "batch",
-            f"{run.batch.queries} queries, each with its positive and {run.batch.negatives} hard negatives, over all devices",
-        ),
+        ("batch", f"{run.batch.queries} queries over all devices, each with a positive; hard negatives: {run.batch.negatives}"),
         ("loss", f"InfoNCE over cosine / {run.loss.temperature:g}, in-batch negatives and hard ones, query to document"),
-        (
-            "optimiser",
-            f"AdamW, learning rate {rate.learning_rate:g}, weight decay {rate.weight_decay:g}, clipped at {rate.clip_norm:g}",
-        ),
+        ("optimiser", f"AdamW, rate {rate.learning_rate:g}, weight decay {rate.weight_decay:g}, gradient norm {rate.clip_norm:g}"),
         ("schedule", f"{rate.warmup_steps} warm-up steps, then linear decay to zero at step {rate.steps}"),
         ("numbers", f"{run.model.dtype} in training, {run.export.dtype} here"),
         ("seed", str(run.seed)),
     ]
     return "## Training\n\n" + _table(("", ""), rows)
+
+
+def _start(run: Training) -> str:
+    if Path(run.model.base).is_dir():
+        return Path(run.model.base).resolve().name  # where it lay is of no use to others
+    return run.model.base or ("random weights" if run.model.scratch else "the pretrain stage of the same run")
 
 
 def _data(run: Training, found: Sequence[Source]) -> str:

@@ -14,20 +14,22 @@ from e5jax.model import hf
 from e5jax.model.blueprint import Parameters, blueprint
 from e5jax.tokens import query_text
 
+# None begins or ends with a blank: sentence-transformers 5 takes those away.
 QUERIES = [
     "how to read a file",
     "Größe und Maß: was ist der Unterschied?",
     "скорость света",
     "日本語のテキスト",
     "</s> inside <s> a text",
-    "",
+    "?",
 ]
 DOCUMENTS = [
     "def read(path):\n\treturn open(path).read()  # 🙂",
     "मुंबई भारत का एक शहर है।",
     "Instruct: nothing\nQuery: how to read a file",
-    " spaces  before and after ",
-    "word " * 40,
+    "two  spaces and \u200b",
+    "",
+    " ".join(["word"] * 40),
 ]
 LONG = "a text that is longer than any limit " * 10
 

@@ -7,6 +7,7 @@ from typing import Any
 
 import jax
 import numpy as np
+import torch
 
 from e5jax.config import Data, Export, Lora, Model, Optim, Tokens, Training
 from e5jax.data.vocabulary import train_tokenizer
@@ -21,6 +22,7 @@ from e5jax.model.spec import Spec
 from e5jax.tokens import TextTokenizer
 from tests import tiny
 
+torch.set_num_threads(1)  # many small products: threads would wait for each other
 TASK = "Find the answer"
 LIMIT = 64
 WORDS = "the quick brown fox jumps over a lazy dog while reading files from disk and closing them"
