@@ -143,7 +143,7 @@ def torch_encoder(folder: Path, preset: Preset, instruction: str | None = None, 
 def _check_ends(model: SentenceTransformer, folder: Path) -> None:
     """Last-token pooling reads the EOS, which transformers 5 leaves out of some folders that 4 read rightly."""
     settings = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-    ids = model.tokenize(["a"])["input_ids"][0].tolist()
+    ids = model.tokenizer("a")["input_ids"]
     if ids[0] != settings["bos_token_id"] or ids[-1] != settings["eos_token_id"]:
         raise ConfigError(
             f"{folder}: transformers makes {ids} of 'a', not <s> … </s> ({settings['bos_token_id']} … {settings['eos_token_id']}); "
