@@ -3,18 +3,19 @@
 corpus.jsonl     {"_id", "title", "text"} a line; the title may be missing
 queries.jsonl    {"_id", "text"} a line
 qrels/test.tsv   header `query-id corpus-id score`, tab-separated
-task.json        {"instruction": "..."}, and "limit": tokens to read of a text; may be missing, then queries stay bare
+task.json        {"instruction": "..."}, and perhaps "limit": tokens to read of a text, "score": what counts; may be missing
 """
 
 import json
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from e5jax.errors import ConfigError
 
 FILES = ("corpus.jsonl", "queries.jsonl", "qrels/test.tsv")
 HEADER = "query-id\tcorpus-id\tscore"
+SCORES = ("ndcg_at_10", "ndcg_at_1")  # the latter, where one document is right, is how often it comes first
 SHORTEST = 3  # tokens: BOS, one of the text, EOS
 
 
@@ -33,6 +34,7 @@ class Retrieval(NamedTuple):
     relevant: dict[str, dict[str, int]]
     instruction: str
     limit: int | None  # tokens
+    score: str  # one of SCORES
 
 
 def read_retrieval(folder: Path) -> Retrieval:
@@ -40,8 +42,7 @@ def read_retrieval(folder: Path) -> Retrieval:
     corpus, queries, relevance = (folder / name for name in FILES)
     documents = {id_: Document(row.get("title", ""), row["text"]) for id_, row in _read_texts(corpus).items()}
     asked = {id_: row["text"] for id_, row in _read_texts(queries).items()}
-    instruction, limit = _read_settings(folder / "task.json")
-    return Retrieval(documents, asked, _read_relevant(relevance, asked, documents), instruction, limit)
+    return Retrieval(documents, asked, _read_relevant(relevance, asked, documents), **_read_settings(folder / "task.json"))
 
 
 def _read_texts(path: Path) -> dict[str, dict[str, str]]:
@@ -85,17 +86,19 @@ def _parse_relevance(line: str, where: str) -> tuple[str, str, int]:
     return fields[0], fields[1], int(fields[2])
 
 
-def _read_settings(path: Path) -> tuple[str, int | None]:
-    """Instruction and limit."""
+def _read_settings(path: Path) -> dict[str, Any]:
+    """Instruction, limit and score."""
     if not path.exists():
-        return "", None
+        return {"instruction": "", "limit": None, "score": SCORES[0]}
     values = _parse(path.read_text(encoding="utf-8"), f"{path}:1")
-    instruction, limit = values.get("instruction"), values.get("limit")
+    instruction, limit, score = values.get("instruction"), values.get("limit"), values.get("score", SCORES[0])
     if not isinstance(instruction, str):
         raise ConfigError(f"{path}:1: instruction must be a string")
     if limit is not None and (type(limit) is not int or limit < SHORTEST):
         raise ConfigError(f"{path}:1: limit={limit!r}: must be a whole number of tokens, at least {SHORTEST}")
-    return instruction, limit
+    if score not in SCORES:
+        raise ConfigError(f"{path}:1: score={score!r}: must be one of {', '.join(SCORES)}")
+    return {"instruction": instruction, "limit": limit, "score": score}
 
 
 def _parse(text: str, where: str) -> dict:

@@ -94,7 +94,7 @@ class _Writer:
         _write(folder / "corpus.jsonl", (_json(_id=f"d{i}", title="", text=self.document(name)) for i, name in enumerate(tested)))
         _write(folder / "queries.jsonl", (_json(_id=f"q{i}", text=question(name)) for i, name in asked))
         _write(folder / "qrels" / "test.tsv", ("query-id\tcorpus-id\tscore", *(f"q{i}\td{i}\t1" for i, _ in asked)))
-        _write(folder / "task.json", [_json(instruction=TASK, limit=self._length)])
+        _write(folder / "task.json", [_json(instruction=TASK, limit=self._length, score="ndcg_at_1")])
         if plan.examples and self._length == min(plan.lengths):
             _write(folder / "train.jsonl", (self._example(i, trained).to_json() for i in range(plan.examples)))
 

@@ -62,5 +62,5 @@ def flag(task: str, manifests: Iterable[Manifest]) -> str:
     checked = [one.checked[task] for one in manifests if task in one.checked]
     said = [f"trained on {', '.join(sets)}"] if sets else []
     if checked:
-        said.append(f"cleaned of its texts ({sum(one['removed'] for one in checked):,} records left out)")
+        said.append(f"cleaned, {sum(one['removed'] for one in checked):,} records left out")
     return "; ".join(said) or (UNKNOWN if not manifests else "not checked")

@@ -105,45 +105,50 @@ class JaxEncoder(InstructEncoder):
 
 
 class TorchEncoder(InstructEncoder):
-    """A sentence-transformers model for mteb, on every GPU that PyTorch sees; made by `torch_encoder`."""
+    """A sentence-transformers model for mteb; several devices are a process each. Made by `torch_encoder`."""
 
-    def __init__(self, model: SentenceTransformer, preset: Preset, instruction: str | None, name: str) -> None:
+    def __init__(
+        self, model: SentenceTransformer, preset: Preset, instruction: str | None, name: str, devices: Sequence[str] = ()
+    ) -> None:
         normalises = any(isinstance(module, Normalize) for module in model)
         super().__init__(name, preset, model.max_seq_length or _LONGEST, normalises=normalises, instruction=instruction)
         modules = [module for module in model if not isinstance(module, Normalize)]
         self._model = SentenceTransformer(modules=modules, device=str(model.device))
-        self._devices = [f"cuda:{number}" for number in range(torch.cuda.device_count())]
+        self._devices, self._pool, self._pool_limit = list(devices), None, 0
 
     def _pooled(self, texts: list[str], instruction: str, show_progress: bool) -> Float[np.ndarray, "b d"]:
         self._model.max_seq_length = self.limit
+        if len(self._devices) > 1 and self._pool_limit != self.limit:  # its processes have copies of the model
+            self._restart_pool()
         # An empty prompt, unlike None, also switches off a default prompt that the folder may name.
-        vectors = self._model.encode(
-            texts,
-            prompt=query_text("", instruction),
-            show_progress_bar=show_progress,
-            convert_to_numpy=True,
-            device=self._devices if len(self._devices) > 1 else None,
-        )
+        prompt = query_text("", instruction)
+        vectors = self._model.encode(texts, prompt=prompt, show_progress_bar=show_progress, convert_to_numpy=True, pool=self._pool)
         return np.asarray(vectors, np.float32)
+
+    def _restart_pool(self) -> None:
+        if self._pool is not None:
+            self._model.stop_multi_process_pool(self._pool)
+        self._pool, self._pool_limit = self._model.start_multi_process_pool(self._devices), self.limit
 
 
 _LONGEST = 32_768  # tokens, where a folder sets no limit
 
 
 def torch_encoder(folder: Path, preset: Preset, instruction: str | None = None, dtype: str = "float32") -> TorchEncoder:
-    """The folder through sentence-transformers, on GPUs if PyTorch sees any."""
+    """The folder through sentence-transformers, on every GPU that PyTorch sees, or on the CPU."""
     if not (folder / "modules.json").is_file():
         raise ConfigError(f"{folder}: not a sentence-transformers folder (no modules.json); `e5jax export` makes one")
-    model = SentenceTransformer(str(folder), model_kwargs={"dtype": getattr(torch, dtype)}, local_files_only=True)
-    made = TorchEncoder(model, preset, instruction, folder.resolve().name)
+    devices = [f"cuda:{number}" for number in range(torch.cuda.device_count())]
+    device = devices[0] if len(devices) == 1 else "cpu"
+    model = SentenceTransformer(str(folder), model_kwargs={"dtype": getattr(torch, dtype)}, device=device, local_files_only=True)
     _check_ends(model, folder)
-    return made
+    return TorchEncoder(model, preset, instruction, folder.resolve().name, devices)
 
 
 def _check_ends(model: SentenceTransformer, folder: Path) -> None:
     """Last-token pooling reads the EOS, which transformers 5 leaves out of some folders that 4 read rightly."""
     settings = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-    ids = model.tokenize(["a"])["input_ids"][0].tolist()
+    ids = model.tokenizer("a")["input_ids"]
     if ids[0] != settings["bos_token_id"] or ids[-1] != settings["eos_token_id"]:
         raise ConfigError(
             f"{folder}: transformers makes {ids} of 'a', not <s> … </s> ({settings['bos_token_id']} … {settings['eos_token_id']}); "

@@ -10,7 +10,11 @@ from mteb.abstasks.retrieval import AbsTaskRetrieval
 from e5jax.workdir import write_text
 
 FOLDER = "queries"
-_MEASURES = {"ndcg_at_10": "ndcg_cut_10", "map_at_1000": "map_cut_1000"}  # mteb's name of a mean, pytrec_eval's of its terms
+_MEASURES = {  # mteb's name of a mean, pytrec_eval's of its terms
+    "ndcg_at_10": "ndcg_cut_10",
+    "ndcg_at_1": "ndcg_cut_1",
+    "map_at_1000": "map_cut_1000",
+}
 
 
 def listening(task: AbsTaskRetrieval, heard: dict[str, dict[str, float]]) -> None:

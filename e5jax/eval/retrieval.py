@@ -8,7 +8,7 @@ from mteb.abstasks.retrieval import AbsTaskRetrieval
 from mteb.abstasks.retrieval_dataset_loaders import RetrievalSplitData
 from mteb.abstasks.task_metadata import TaskMetadata
 
-from e5jax.data.beir import FILES, read_retrieval
+from e5jax.data.beir import FILES, Retrieval, read_retrieval
 
 
 class LocalRetrieval(AbsTaskRetrieval):
@@ -30,20 +30,20 @@ def load_task(folder: Path) -> LocalRetrieval:
         relevant_docs=found.relevant,
         top_ranked=None,
     )
-    return LocalRetrieval(_metadata(folder, found.instruction), data, found.limit)
+    return LocalRetrieval(_metadata(folder, found), data, found.limit)
 
 
-def _metadata(folder: Path, instruction: str) -> TaskMetadata:
+def _metadata(folder: Path, found: Retrieval) -> TaskMetadata:
     return TaskMetadata(
         name=folder.resolve().name,
         description=f"Retrieval over {folder}",
         type="Retrieval",
         category="t2t",
-        prompt={"query": instruction},  # pyright: ignore[reportArgumentType]  its keys come from an enum
+        prompt={"query": found.instruction},  # pyright: ignore[reportArgumentType]  its keys come from an enum
         dataset={"path": str(folder.resolve()), "revision": _revision(folder)},
         eval_splits=["test"],
         eval_langs=["eng-Latn"],
-        main_score="ndcg_at_10",
+        main_score=found.score,
     )
 
 

@@ -207,7 +207,7 @@ def test_flags_say_what_manifests_know(tmp_path, folders):
     tasks = dict.fromkeys(["ArguAna", "HotpotQA", "NanoHotpotQARetrieval", "NQ"], "Retrieval")
     board = make_board([find_results("paper")], tasks, manifests, SETTINGS, None)
     assert board.flags == {
-        "ArguAna": "cleaned of its texts (1,234 records left out)",
+        "ArguAna": "cleaned, 1,234 records left out",
         "HotpotQA": "trained on hotpotqa",
         "NanoHotpotQARetrieval": "trained on hotpotqa",
         "NQ": "not checked",

@@ -79,9 +79,17 @@ def test_a_missing_file_is_named(folder, name):
         ("queries.jsonl", [json.dumps({"_id": "q1", "text": " "})], r"queries\.jsonl:1: text must be a string"),
         ("queries.jsonl", [json.dumps({"_id": 1, "text": "a"})], r"queries\.jsonl:1: _id must be a string"),
         ("task.json", ["{}"], r"task\.json:1: instruction must be a string"),
+        ("task.json", ['{"instruction": "", "limit": 2}'], r"task\.json:1: limit=2: must be a whole number of tokens"),
+        ("task.json", ['{"instruction": "", "score": "map"}'], r"task\.json:1: score='map': must be one of ndcg_at_10, ndcg_at_1"),
     ],
 )
 def test_a_bad_line_is_named_with_its_file_and_number(folder, name, lines, message):
     write(folder, name, lines)
     with pytest.raises(ConfigError, match=message):
         load_task(folder)
+
+
+def test_the_task_says_how_much_is_read_of_a_text_and_what_counts(folder):
+    assert (load_task(folder).limit, load_task(folder).metadata.main_score) == (None, "ndcg_at_10")
+    write(folder, "task.json", [json.dumps({"instruction": "", "limit": 4_096, "score": "ndcg_at_1"})])
+    assert (load_task(folder).limit, load_task(folder).metadata.main_score) == (4_096, "ndcg_at_1")
