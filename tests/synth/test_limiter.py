@@ -171,9 +171,9 @@ def test_failures_here_and_there_are_no_outage():
     for i in range(100):
         limiter.take(i / 10, 1)
         if i % 4:
-            limiter.broke(i / 10)
-        else:
             limiter.answered(1, 1)
+        else:
+            limiter.broke(i / 10)
     assert limiter.rate == math.inf
 
 
