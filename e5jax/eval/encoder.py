@@ -116,5 +116,9 @@ def torch_encoder(folder: Path, instruction: str | None = None) -> TorchEncoder:
     """The folder through sentence-transformers in float32, on the GPU if PyTorch sees one."""
     if not (folder / "modules.json").is_file():
         raise ConfigError(f"{folder}: not a sentence-transformers folder (no modules.json); `e5jax export` makes one")
-    model = SentenceTransformer(str(folder), model_kwargs={"dtype": torch.float32}, local_files_only=True)
+    model = SentenceTransformer(
+        str(folder),
+        model_kwargs={"dtype": torch.float32, "use_safetensors": True},  # what is pickled is never read
+        local_files_only=True,
+    )
     return TorchEncoder(model, instruction, folder.resolve().name)
