@@ -140,7 +140,8 @@ def torch_encoder(folder: Path, preset: Preset, instruction: str | None = None, 
         raise ConfigError(f"{folder}: not a sentence-transformers folder (no modules.json); `e5jax export` makes one")
     devices = [f"cuda:{number}" for number in range(torch.cuda.device_count())]
     device = devices[0] if len(devices) == 1 else "cpu"
-    model = SentenceTransformer(str(folder), model_kwargs={"dtype": getattr(torch, dtype)}, device=device, local_files_only=True)
+    kwargs = {"dtype": getattr(torch, dtype), "use_safetensors": True}  # what is pickled is never read
+    model = SentenceTransformer(str(folder), model_kwargs=kwargs, device=device, local_files_only=True)
     _check_ends(model, folder)
     return TorchEncoder(model, preset, instruction, folder.resolve().name, devices)
 
