@@ -110,7 +110,7 @@ def difference(root: Path, first: Path, second: Path) -> dict:
     """How far two runs are apart: the largest difference of a trained parameter relative to the largest value of its tensor."""
     (step, one), (other, two) = state_of(root, first), state_of(root, second)
     apart = [float(np.max(np.abs(a - b)) / np.max(np.abs(a))) for a, b in zip(one, two, strict=True) if a.ndim]
-    hashes = [[row.get("train/batch_hash") for row in _rows(run)] for run in (first, second)]
+    hashes = [[row.get("batch") for row in _rows(run)] for run in (first, second)]
     return {"steps": [step, other], "apart": max(apart), "batches": hashes[0] == hashes[1], "hashes": hashes[0][-1] is not None}
 
 

@@ -73,7 +73,8 @@ def _disks(of: Sequence[dict]) -> tuple[str, str]:
 def _shapes(of: Sequence[dict]) -> tuple[str, str]:
     paths = "; ".join(" → ".join(one["path"]) for one in of)
     apart = ", ".join(f"{one['apart']:.1e}" for one in of)
-    return paths, f"relative difference after 100 steps: {apart}; same batches in {sum(one['batches'] for one in of)} of {len(of)}"
+    same = sum(one["batches"] and one["hashes"] for one in of)
+    return paths, f"relative difference after 100 steps: {apart}; same batch hashes in {same} of {len(of)}"
 
 
 def _equal(of: Sequence[dict]) -> str:
