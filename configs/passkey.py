@@ -28,8 +28,8 @@ def get_config() -> Config:
         batch=Batch(queries=48, negatives=0, chunks=8, kept_chunks=8, texts_a_row=8, shards=4),
         loss=Loss(temperature=0.05),
         mesh=Mesh(data=-1, fsdp=1),
-        optim=Optim(learning_rate=2e-3, steps=60, warmup_steps=10, weight_decay=0.01),
-        checkpoint=Checkpoint(every=60, keep=1),
+        optim=Optim(learning_rate=2e-3, steps=120, warmup_steps=10, weight_decay=0.01),
+        checkpoint=Checkpoint(every=120, keep=1),
         export=Export(dtype="float32", task=TASK),
         eval=Eval(tasks=(FOLDER,), backend="jax"),
     )

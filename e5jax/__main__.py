@@ -143,6 +143,7 @@ def _add_mine(stage: argparse.ArgumentParser) -> None:
 
 
 def _add_eval(stage: argparse.ArgumentParser) -> None:
+    stage.set_defaults(refuse=stage.error)
     what = stage.add_mutually_exclusive_group(required=True)
     what.add_argument("--model", metavar="DIR", help="Hugging Face folder or hub id of the model")
     texts = "writes texts.jsonl, which `e5jax data clean --evaluation` keeps out of training data"
@@ -253,6 +254,8 @@ def _checkpoints(args: argparse.Namespace, _: list[str]) -> int:
 
 
 def _eval(args: argparse.Namespace, _: list[str]) -> int:
+    if not (args.report or args.tasks or args.benchmark):
+        args.refuse("one of --tasks and --benchmark is needed; or --report")
     from e5jax.eval.main import main as evaluate
 
     return evaluate(args)

@@ -110,7 +110,7 @@ class _Writer:
         return text
 
     def _example(self, number: int, trained: Sequence[str]) -> Example:
-        name = trained[self._draw.integers(len(trained))]
+        name = trained[int(self._draw.integers(len(trained)))]
         identity = f"passkey-{self._length}-{number}"
         return Example(identity, question(name), (self.document(name),), instruction=TASK, source="passkey")
 

@@ -42,7 +42,7 @@ def _bar(y: float, score: float | None, color: str) -> str:
 def radar(categories: Sequence[str], series: Series) -> Html:
     """One spoke a category from 0 in the middle to 100; a system that lacks a category is open there."""
     circle = Circle(WIDTH / 2, _above(series) + RADIUS + 24, len(categories))
-    rings = (" ".join(f"{x:.1f},{y:.1f}" for x, y in (circle(number, part) for number in range(circle.count))) for part in RINGS)
+    rings = (" ".join(f"{x:.1f},{y:.1f}" for x, y in (circle(number, part) for number in range(circle.spokes))) for part in RINGS)
     drawn = [f'<polygon points="{ring}" fill="none" stroke="var(--rule)"/>' for ring in rings]
     for number, category in enumerate(categories):
         (x, y), (end_x, end_y) = circle(number, 1.12), circle(number, 1)
@@ -55,14 +55,14 @@ def radar(categories: Sequence[str], series: Series) -> Html:
 
 
 class Circle(NamedTuple):
-    """From a part of a spoke to its place; the first of `count` spokes points up, below 0 is 0."""
+    """From a part of a spoke to its place; the first spoke points up, below 0 is 0."""
 
     x: float
     y: float
-    count: int
+    spokes: int
 
     def __call__(self, number: int, part: float) -> tuple[float, float]:
-        angle = 2 * math.pi * number / self.count
+        angle = 2 * math.pi * number / self.spokes
         reach = RADIUS * max(0.0, part)
         return self.x + reach * math.sin(angle), self.y - reach * math.cos(angle)
 

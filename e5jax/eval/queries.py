@@ -24,11 +24,11 @@ def listening(task: AbsTaskRetrieval, heard: dict[str, dict[str, float]]) -> Non
         return
     own = type(task).task_specific_scores  # mteb's place for scores of one task: it alone is given those of each query
 
-    def hear(scores: Mapping[str, Mapping[str, float]], *rest: Any, hf_split: str, hf_subset: str) -> dict[str, float]:
+    def hear(scores: dict[str, dict[str, float]], *rest: Any, hf_split: str, hf_subset: str) -> dict[str, float]:
         heard[f"{hf_split}/{hf_subset}"] = {query: round(of[measure], 6) for query, of in scores.items()}
         return own(task, scores, *rest, hf_split=hf_split, hf_subset=hf_subset)
 
-    task.task_specific_scores = hear
+    task.task_specific_scores = hear  # pyright: ignore[reportAttributeAccessIssue]  a method, of this task only
 
 
 def write_queries(output: Path, task: str, heard: Mapping[str, Mapping[str, float]]) -> None:

@@ -50,7 +50,7 @@ def summarise(config: Config, workdir: Workdir, untrained: Path) -> None:
 def systems(config: Config, workdir: Workdir, untrained: Path) -> list[System]:
     """What stands in the table, in its order. Where a run has one training stage, the base stands where it started."""
     if config.pretrain is None:
-        base = [System("base", Path(config.model.base), None)] if Path(config.model.base).is_dir() else []
+        base = [System("base", Path(config.model.base), None)] if config.model.base and Path(config.model.base).is_dir() else []
         return [*base, System("trained", workdir.export, None)]
     return [
         System("untrained", untrained, ""),

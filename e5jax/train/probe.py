@@ -43,10 +43,10 @@ class Probe:
         if len(self._sets) < len(run.probe.folders):
             raise ConfigError(f"config.probe.folders={run.probe.folders}: two have one name; scores are stored by name")
 
-        def embed(trained: Parameters, frozen: Parameters, rows: Rows) -> Array:
-            hidden = objective.blueprint.decoder({**frozen, **trained})(rows.tokens, rows.segments, rows.positions)
+        def embed(trained: Parameters, frozen: Parameters, tokens: Array, segments: Array, positions: Array, ends: Array) -> Array:
+            hidden = objective.blueprint.decoder({**frozen, **trained})(tokens, segments, positions)
             # Whole on every device, so that every process of a run can read it.
-            return reshard(pool(hidden, rows.segments, rows.ends, objective.pooling), PartitionSpec())
+            return reshard(pool(hidden, segments, ends, objective.pooling), PartitionSpec())
 
         self._embed = jax.jit(embed)
 
@@ -68,8 +68,8 @@ class Probe:
         """Of all slots of a part, one behind the other."""
         where = NamedSharding(self._mesh, PartitionSpec(BATCH))
         with jax.transfer_guard_host_to_device("allow"):
-            put = Rows(*(jax.make_array_from_callback(part.shape, where, part.__getitem__) for part in rows))
-        vectors = jax.device_get(self._embed(trained, frozen, put))
+            put = [jax.make_array_from_callback(part.shape, where, part.__getitem__) for part in rows]
+        vectors = jax.device_get(self._embed(trained, frozen, *put))
         return vectors.reshape(-1, vectors.shape[-1])
 
 
