@@ -11,5 +11,9 @@ os.environ["TOKENIZERS_PARALLELISM"] = "false"
 os.environ["HF_HUB_OFFLINE"] = "1"
 
 import jax
+from hypothesis import settings
 
 jax.config.update("jax_numpy_rank_promotion", "raise")
+
+settings.register_profile("e5jax", deadline=None)  # how long an example takes says how busy the machine is
+settings.load_profile("e5jax")

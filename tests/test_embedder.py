@@ -12,6 +12,7 @@ from e5jax.data.vocabulary import train_tokenizer
 from e5jax.embedder import Embedder
 from e5jax.errors import ConfigError
 from e5jax.export.folder import write
+from e5jax.export.subject import Choice, Subject
 from e5jax.tokens import TextTokenizer
 from tests import tiny
 
@@ -35,7 +36,7 @@ def folder(request, texts, tmp_path_factory) -> Path:
     run = Training(model=Model(base="x", pooling=request.param), tokens=Tokens(limit=LIMIT), export=Export(dtype="float32"))
     with jax.set_mesh(tiny.mesh(1, 1, 1)):
         numbers = {name: jax.device_put(value) for name, value in tiny.numbers(of).items()}
-    write(run, None, of, numbers, tokenizer, 0, root / "model")
+    write(Subject(run, None, of, numbers, tokenizer, 0), root / "model", Choice(verify=False))
     return root / "model"
 
 

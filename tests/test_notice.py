@@ -24,7 +24,7 @@ SAVING = """
 import sys, time
 from e5jax.__main__ import main
 from e5jax import __main__ as command, notice
-def go(args, overrides, only=None):
+def go(args, overrides, only=None, allow=False):
     with notice.listening(), notice.held():
         print("ready", flush=True)
         while not notice.received():

@@ -15,7 +15,7 @@ from e5jax.eval.settings import make_encoder, settings_of
 from e5jax.eval.tasks import find_tasks
 from e5jax.eval.texts import TEXTS, write_texts
 from e5jax.eval.vectors import Vectors
-from e5jax.model import hf
+from e5jax.model.folder import locate
 
 MTEB = "mteb"  # below --output, mteb's own results
 
@@ -25,7 +25,7 @@ def main(args: argparse.Namespace) -> int:
     if args.report:
         write_report(args, {})
         return 0
-    folder = hf.locate(args.model) if args.model else None
+    folder = locate(args.model) if args.model else None
     tasks = find_tasks(args.tasks, args.benchmark)
     if folder is None:
         counts = write_texts(tasks, args.output / TEXTS)

@@ -180,7 +180,7 @@ def test_a_header_longer_than_the_file_is_refused(folder):
 
 
 def test_a_header_without_end_is_refused_before_it_is_read(folder, monkeypatch):
-    monkeypatch.setattr(hf, "safe_open", None)
+    monkeypatch.setattr(slices, "safe_open", None)
     (folder / "model.safetensors").write_bytes(struct.pack("<Q", slices.HEADER_BYTES + 1) + b" " * 100)
     with pytest.raises(ConfigError, match=r"model\.safetensors: not a safetensors file \(a header of 8,000,001 bytes"):
         load(folder)
