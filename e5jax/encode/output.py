@@ -38,4 +38,4 @@ def write(path: Path, blocks: Iterator[np.ndarray], shape: tuple[int, int], dtyp
             header += b" " * (-len(header) % 8)  # tensors start at a multiple of 8
             file.write(len(header).to_bytes(8, "little") + header)
         for block in narrowed:
-            file.write(block)
+            file.write(block.data)

@@ -25,8 +25,10 @@ def check_files(folder: Path, subject: Subject, choice: Choice) -> None:
     found = {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
     others = {*wanted, "tokenizer.json", "README.md"}
     strange = {name for name in found - others if not name.endswith((".safetensors", ".safetensors.index.json"))}
-    if strange or (lost := others - found):
-        raise ExportError(f"{min(strange or lost)}: {'does not belong there' if strange else 'is missing'}")
+    if strange:
+        raise ExportError(f"{min(strange)}: does not belong there")
+    if lost := others - found:
+        raise ExportError(f"{min(lost)}: is missing")
     for name, content in wanted.items():
         if json.loads((folder / name).read_text(encoding="utf-8")) != content:
             raise ExportError(f"{name}: does not say what it must")

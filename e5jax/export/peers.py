@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import torch
 import transformers
 from sentence_transformers import SentenceTransformer
-from transformers import AutoModel, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import AutoModel, AutoTokenizer, PreTrainedTokenizerBase
 
 DTYPE = torch.float32
 BATCH = 8
@@ -77,7 +77,7 @@ def by_hand(model: Any, tokenizer: PreTrainedTokenizerBase, texts: list[str], po
     return found
 
 
-def _with_peft(question: Question) -> PreTrainedModel:
+def _with_peft(question: Question) -> torch.nn.Module:
     from peft import PeftModel  # noqa: PLC0415  a merged folder does not need it
 
     base = AutoModel.from_pretrained(question.base, dtype=DTYPE, local_files_only=True)
