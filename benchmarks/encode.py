@@ -14,12 +14,11 @@ import argparse
 import json
 import os
 import statistics
-import tempfile
 import time
 from pathlib import Path
 
 import numpy as np
-from sides import Side, product_rates, serve
+from sides import Side, product_rates, take_turns
 from train import LIMIT, SIZES, prepare
 
 WORDS = 8  # of a query
@@ -34,23 +33,9 @@ def main() -> None:
     options.add_argument("--texts", type=int, default=10_000)
     options.add_argument("--queries", type=int, default=2_000)
     options.add_argument("--rounds", type=int, default=3)
+    options.set_defaults(pairs=64)  # of the folder that `prepare` makes
     options.add_argument("--model", type=Path)
-    options.add_argument("--output", type=Path)
-    options.add_argument("--work", type=Path)
-    options.add_argument("--worker", choices=("ours", "peer"), help=argparse.SUPPRESS)
-    args = options.parse_args()
-    if args.worker:
-        serve(Ours(args) if args.worker == "ours" else Peer(args))
-        return
-    with tempfile.TemporaryDirectory() as folder:
-        args.work = args.work or Path(folder)
-        if not (args.work / "base").is_dir():
-            args.pairs = 64
-            prepare(args)
-        found = compare(args)
-    show(found)
-    if args.output:
-        args.output.write_text(json.dumps(found, indent=2) + "\n", encoding="utf-8")
+    take_turns(options, {"ours": Ours, "peer": Peer}, prepare, compare, show)
 
 
 def texts_of(args: argparse.Namespace) -> dict[str, list[str]]:

@@ -1,12 +1,40 @@
 """Two sides of a comparison, each in a process of its own, that take turns: for scripts beside this one."""
 
+import argparse
 import json
 import os
 import subprocess
 import sys
+import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
+
+
+def take_turns(
+    options: argparse.ArgumentParser,
+    workers: Mapping[str, Callable[[argparse.Namespace], Any]],
+    prepare: Callable[[argparse.Namespace], None],
+    compare: Callable[[argparse.Namespace], dict],
+    show: Callable[[dict], None],
+) -> None:
+    """The whole of such a script: makes what both sides start from where `--work` has none, compares, shows; or is one side."""
+    options.add_argument("--output", type=Path)
+    options.add_argument("--work", type=Path)
+    options.add_argument("--worker", choices=tuple(workers), help=argparse.SUPPRESS)
+    args = options.parse_args()
+    if args.worker:
+        serve(workers[args.worker](args))
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        args.work = args.work or Path(folder)
+        if not (args.work / "base").is_dir():
+            prepare(args)
+        found = compare(args)
+    show(found)
+    if args.output:
+        args.output.write_text(json.dumps(found, indent=2) + "\n", encoding="utf-8")
 
 
 def serve(worker: Any) -> None:

@@ -11,15 +11,13 @@ Floor: `model_flops_per_step` at the rate of a matrix product, the better of 204
 """
 
 import argparse
-import json
 import os
 import statistics
-import tempfile
 import time
 from pathlib import Path
 
 import numpy as np
-from sides import Side, product_rates, serve
+from sides import Side, product_rates, take_turns
 
 from e5jax.config import Batch, Data, Export, Harvest, Lora, Mesh, Model, Optim, Scratch, Tokens, Training
 
@@ -32,21 +30,7 @@ def main() -> None:
     options.add_argument("--rounds", type=int, default=5)
     options.add_argument("--batches", type=int, default=4)
     options.add_argument("--pairs", type=int, default=64)
-    options.add_argument("--output", type=Path)
-    options.add_argument("--work", type=Path)
-    options.add_argument("--worker", choices=("ours", "peer"), help=argparse.SUPPRESS)
-    args = options.parse_args()
-    if args.worker:
-        serve(Ours(args) if args.worker == "ours" else Peer(args))
-        return
-    with tempfile.TemporaryDirectory() as folder:
-        args.work = args.work or Path(folder)
-        if not (args.work / "base").is_dir():
-            prepare(args)
-        found = compare(args)
-    show(found)
-    if args.output:
-        args.output.write_text(json.dumps(found, indent=2) + "\n", encoding="utf-8")
+    take_turns(options, {"ours": Ours, "peer": Peer}, prepare, compare, show)
 
 
 def training(pairs: int, lora: Lora | None, scratch: Scratch | None, shards: int = 1) -> Training:

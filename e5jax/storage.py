@@ -41,7 +41,7 @@ def folder_of(where: str) -> Path:
     if find_spec("gcsfs") is None:
         raise ConfigError(f"{where}: needs the package gcsfs: pip install 'e5jax[gcs]'")
     import fsspec.config  # noqa: PLC0415  only who has a bucket has them
-    from etils import epath  # noqa: PLC0415
+    from etils import epath  # noqa: PLC0415  beside it
 
     # TensorStore writes there too: what was seen a moment ago says nothing.
     fsspec.config.conf.setdefault("gcs", {})["use_listings_cache"] = False

@@ -15,14 +15,14 @@ def stuck(bench: Bench, seed: int, limit: int = 8) -> dict:
     random = Random(seed)
     run, stopped = bench.folder / f"stuck-{seed}", seed % 2 == 0
     late, phase = random.randrange(2), PHASES[seed // 2 % len(PHASES)]
-    step = {"load": 0, "save": 10}.get(phase, random.randint(3, 20))
+    step = {"load": 0, "save": 10}.get(phase, random.randint(3, bench.steps - 1))
     limits = [f"--config.watchdog.{name}={limit}" for name in ("step", "silence")]
     if phase == "load" and not stopped:
         limits.append(f"--config.watchdog.start={limit}")
     if phase == "save":
         limits.append("--config.checkpoint.seconds=1")
     children = bench.start(run, PAIR, *limits, sleeps=None if stopped else {late: (phase, step)})
-    children[late].reaches(phase, step, LONG)
+    assert children[late].reaches(phase, step, LONG), f"ended before phase {phase} of step {step}: {children[late].said}"
     begin = time.monotonic()
     if stopped:
         send(children[late], signal.SIGSTOP)

@@ -16,8 +16,6 @@ from tests.faults.notices import notices
 from tests.faults.stuck import stuck
 
 STEPS = 16
-# Two processes of four devices each want more than two cores of their own to keep their times.
-PAIRS = pytest.mark.skipif(not os.environ.get("E5JAX_FAULT_PAIRS"), reason="E5JAX_FAULT_PAIRS=1 runs them")
 SEED = int(os.environ.get("E5JAX_FAULT_SEED") or time.time_ns() % 1_000_000)
 
 
@@ -36,7 +34,6 @@ def test_a_run_that_is_killed_ends_with_the_same_bits(bench):
     assert killed == whole
 
 
-@PAIRS
 def test_a_notice_to_one_of_two_processes_stops_both_at_one_step_and_the_run_ends_with_the_same_bits(bench):
     found = notices(bench, SEED, "step", PAIR)
     assert found["codes"] == [75, 75]
@@ -45,14 +42,12 @@ def test_a_notice_to_one_of_two_processes_stops_both_at_one_step_and_the_run_end
     assert told == whole
 
 
-@PAIRS
 def test_whoever_sleeps_is_named_by_both_and_its_stack_is_shown(bench):
     found = stuck(bench, 1 + 2 * (SEED % 2), limit=4)
     assert found["codes"] == [99, 99]
     assert found["named"], found["said"]
 
 
-@PAIRS
 def test_processes_of_two_configurations_are_refused_before_anything_is_written(bench):
     run = bench.folder / "two"
     children = bench.start(run, PAIR, last=("--config.seed=5",))
