@@ -4,7 +4,8 @@ Command    e5jax data passkey --lengths=256,512,1024,2048,4096,8192,16384,32768 
            e5jax run --config=configs/passkey.py
 Data       documents of 256 tokens; longer ones are for `e5jax eval --tasks=data/passkey/passkey-512,…`
 Stages     all parameters, on names that the test does not have
-Hardware   2 CPU cores
+Hardware   2 CPU cores, 2 minutes (70 CPU seconds)
+Expected   the right text first for 100 % of the queries at 256 and 512 tokens, 82 % at 1,024, 40 % at 2,048
 """
 
 from e5jax.config import Batch, Checkpoint, Config, Data, Eval, Export, Loss, Mesh, Model, Optim, Scratch, Tokens

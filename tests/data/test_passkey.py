@@ -4,8 +4,10 @@ import re
 import pytest
 
 from e5jax.__main__ import main
-from e5jax.data.passkey import PARTS, Plan, names, write_passkey
+from e5jax.data import passkey
+from e5jax.data.passkey import PARTS, Plan, names, question, write_passkey
 from e5jax.data.source import ExampleSource
+from e5jax.data.vocabulary import train_tokenizer
 from e5jax.errors import CONFIG, ConfigError
 from e5jax.tokens import TextTokenizer
 
@@ -71,6 +73,25 @@ def test_the_seed_decides_every_byte(folder, tmp_path):
         assert (tmp_path / "again" / relative).read_bytes() == path.read_bytes()
         assert (tmp_path / "other" / relative).read_bytes() != path.read_bytes()
     assert len(set(names(0))) == PARTS**2
+
+
+def test_no_length_is_ever_passed_by_a_token(tmp_path):
+    """Not even where the first sentence of the filler is many pieces and the others are few."""
+    tokenizer = tmp_path / "tokenizer.json"
+    train_tokenizer(passkey.FILLER[1:] * 9, 320).save(str(tokenizer))
+    plan = Plan(range(120, 140), queries=1, documents=2)
+    write_passkey(plan, tokenizer, tmp_path / "out")
+    counter = TextTokenizer.from_file(tokenizer, 1, 2, 2_000)
+    for length in plan.lengths:
+        texts = [row["text"] for row in read(tmp_path / "out" / f"passkey-{length}" / "corpus.jsonl")]
+        assert max(counter.count(texts)) <= length
+
+
+def test_names_of_training_are_never_those_of_the_task(monkeypatch, tmp_path):
+    monkeypatch.setattr(passkey, "PARTS", 3)
+    write_passkey(Plan((64,), queries=1, documents=8, examples=9), None, tmp_path / "out")
+    trained = {row["query"] for row in read(tmp_path / "out" / "passkey-64" / "train.jsonl")}
+    assert trained == {question(names(0)[8])}, "the ninth of nine names"
 
 
 @pytest.mark.parametrize(
