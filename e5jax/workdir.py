@@ -154,7 +154,7 @@ def record(workdir: Workdir, changed: Sequence[str], **where: int) -> None:
     """Notes what is another from now on, and says so."""
     line = {"when": f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%SZ}", **where, "changed": list(changed)}
     before = workdir.changes.read_text(encoding="utf-8") if workdir.changes.exists() else ""
-    write_text(workdir.changes, f"{before}{json.dumps(line, ensure_ascii=False)}\n")
+    write_text(workdir.changes, f"{before}{json.dumps(line)}\n")
     print(f"allowed, and recorded in {workdir.changes}: {'; '.join(changed)}", flush=True)
 
 

@@ -5,7 +5,7 @@ import pytest
 from e5jax.config import Config, Lora, Training
 from e5jax.errors import ConfigError
 from e5jax.snapshot import to_json
-from e5jax.workdir import Workdir, changes, claim, complete, read_config, write_text
+from e5jax.workdir import Workdir, changes, claim, complete, read_config, record, write_text
 
 
 def content(folder):
@@ -120,6 +120,12 @@ def test_another_configuration_that_is_allowed_is_recorded(tmp_path):
     assert noted[0] == ["config.pretrain.optim.steps: 879 -> 4", "config.seed: 0 -> 4"]
     assert noted[1] == ["config.pretrain.optim.steps: 4 -> 5", "config.seed: 4 -> 5"]
     assert [line["changed"] for line in changes(workdir.pretrain)] == [lines[:1] for lines in noted]
+
+
+def test_whatever_changed_is_one_line(tmp_path):
+    for _ in range(2):
+        record(Workdir(tmp_path), ["data.x: a\u2028b\nc \x85 -> é"])
+    assert [line["changed"] for line in changes(Workdir(tmp_path))] == [["data.x: a\u2028b\nc \x85 -> é"]] * 2
 
 
 def test_a_profile_can_be_asked_for_when_a_run_is_resumed(tmp_path):
