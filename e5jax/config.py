@@ -13,6 +13,8 @@ KeptOn = Literal["device", "host"]
 Quantisation = Literal["none", "int8", "int4"]
 Kernel = Literal["auto", "xla", "blockwise", "cudnn", "splash"]
 Scores = Literal["dense", "chunked", "ring"]
+Direction = Literal["q2d", "d2q", "q2q", "d2d"]  # who is scored against whom: queries and documents
+Harder = Literal["all", "hard", "in_batch"]
 Target = Literal["q", "k", "v", "o", "gate", "up", "down"]
 StageName = Literal["data", "pretrain", "train", "export", "eval"]
 TARGETS: tuple[Target, ...] = typing.get_args(Target)
@@ -147,7 +149,7 @@ class Optim:
 
 @dataclass(slots=True)
 class Loss:
-    """InfoNCE over cosine / temperature (arXiv 2401.00368, eq. 2).
+    """InfoNCE over cosine / temperature (arXiv 2401.00368, eq. 2), and what makes other recipes of it (docs/objective.md).
 
     `scores` changes what a device holds, not the result. `dense`: its queries against all passages at once. `chunked`: all
     passages, but scores of `block` of them at a time, and again in the backward pass. `ring`: scores as `chunked`, and
@@ -157,6 +159,16 @@ class Loss:
     temperature: float = 0.02
     scores: Scores = "dense"
     block: int = 4_096  # passages scored at a time by `chunked` and `ring`
+    directions: tuple[str, ...] = ("q2d",)  # of `Direction`
+    partition: Literal["joint", "separate"] = "joint"  # one softmax over all directions, or the mean of one for each
+    mask_duplicates: bool = False  # a text that equals or belongs to the query or its positive is no negative, on any device
+    margin: float | None = None  # a text is no negative that scores above the positive's cosine plus this, or times this
+    margin_kind: Literal["difference", "ratio"] = "difference"
+    hardness: float = 0.0  # this times its cosine is added to the logit of a negative passage, without a gradient
+    harder: Harder = "all"  # of which negatives
+    smoothing: float = 0.0  # share of the target that is spread over all candidates
+    dimensions: tuple[int, ...] = ()  # prefixes whose losses are summed (Matryoshka, arXiv 2205.13147); empty: the whole vector
+    weights: tuple[float, ...] = ()  # of the prefixes; empty: 1 each
 
 
 @dataclass(slots=True)

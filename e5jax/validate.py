@@ -9,7 +9,7 @@ import os
 import typing
 from pathlib import Path
 
-from e5jax.config import TARGETS, Batch, Config, Lora, StageName, Training
+from e5jax.config import TARGETS, Batch, Config, Direction, Lora, Loss, StageName, Training
 from e5jax.errors import ConfigError
 from e5jax.mixture import check_mixture
 from e5jax.storage import BUCKETS
@@ -90,6 +90,7 @@ def _validate_training(run: Training, at: str, *, needs_start: bool) -> None:
         )
     _validate_profile(run, at)
     _validate_probe(run, at)
+    _validate_loss(run.loss, at)
     _validate_lora(run.lora, at)
     if run.model.quantisation != "none" and run.lora is None:
         raise ConfigError(
@@ -132,6 +133,37 @@ def _validate_profile(run: Training, at: str) -> None:
             f"{at}.profile.first={profile.first} and {at}.profile.steps={profile.steps} end at step {last}: "
             f"must be at most {at}.optim.steps={run.optim.steps}; begin earlier, or trace fewer"
         )
+
+
+def _validate_loss(loss: Loss, at: str) -> None:
+    for way in loss.directions:
+        one_of(f"{at}.loss.directions", way, typing.get_args(Direction))
+    if "q2d" not in loss.directions or len(set(loss.directions)) < len(loss.directions):
+        raise ConfigError(
+            f"{at}.loss.directions={loss.directions}: must have 'q2d', which has the positives, and each of them once"
+        )
+    if loss.partition == "separate" and (alone := {"q2q", "d2d"} & set(loss.directions)):
+        raise ConfigError(
+            f"{at}.loss.partition='separate': a softmax of its own needs the positive among what it is over, and {min(alone)!r} has "
+            "none; use 'joint', or leave the direction out"
+        )
+    if loss.margin is not None and not (0 < loss.margin <= 1 if loss.margin_kind == "ratio" else 0 <= loss.margin < math.inf):
+        of = "above 0 and at most 1" if loss.margin_kind == "ratio" else "at least 0 and finite"
+        raise ConfigError(f"{at}.loss.margin={loss.margin} with margin_kind={loss.margin_kind!r}: must be {of}, or none")
+    if not 0 <= loss.hardness < math.inf:
+        raise ConfigError(f"{at}.loss.hardness={loss.hardness}: must be at least 0 and finite")
+    if not 0 <= loss.smoothing < 1:
+        raise ConfigError(f"{at}.loss.smoothing={loss.smoothing}: must be at least 0 and below 1")
+    if min(loss.dimensions, default=1) < 1 or len(set(loss.dimensions)) < len(loss.dimensions):
+        raise ConfigError(f"{at}.loss.dimensions={loss.dimensions}: lengths of prefixes must be at least 1 and different")
+    if loss.weights and (len(loss.weights) != len(loss.dimensions) or not all(0 < weight < math.inf for weight in loss.weights)):
+        raise ConfigError(f"{at}.loss.weights={loss.weights}: needs one weight above 0 for each of dimensions={loss.dimensions}")
+
+
+def check_dimensions(loss: Loss, hidden: int, at: str = "config") -> None:
+    """No prefix is longer than the vector."""
+    if max(loss.dimensions, default=0) > hidden:
+        raise ConfigError(f"{at}.loss.dimensions={loss.dimensions}: the model's vectors have {hidden} numbers; use no more")
 
 
 def _validate_lora(lora: Lora | None, at: str) -> None:

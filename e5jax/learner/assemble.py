@@ -51,7 +51,7 @@ def assemble(run: Training, spec: Spec, platform: str) -> Learner:
 def batch_shardings(mesh: jax.sharding.Mesh) -> Batch:
     """Rows of every chunk, and the texts of every shard, are spread over the devices."""
     rows, shards = NamedSharding(mesh, PartitionSpec(None, BATCH)), NamedSharding(mesh, PartitionSpec(BATCH))
-    return Batch._make([rows] * 4 + [shards] * 4)
+    return Batch._make([rows] * 4 + [shards] * 6)
 
 
 def place(batch: Batch, mesh: jax.sharding.Mesh) -> Batch:
@@ -72,8 +72,8 @@ def abstract_arguments(run: Training, learner: Learner, mesh: jax.sharding.Mesh)
     to, queries = layout(run.batch, run.tokens.limit), run.batch.queries // run.batch.shards
     wide, slots = (to.chunks, to.rows, to.width), (to.chunks, to.rows, to.texts_a_row)
     asked, offered = (to.shards, queries), (to.shards, queries * to.passages)
-    shapes = [wide, wide, wide, slots, asked, offered, asked, asked]
-    dtypes = [jnp.int32] * 6 + [jnp.float32, jnp.bool_]
+    shapes = [wide, wide, wide, slots, asked, offered, asked, offered, asked, asked]
+    dtypes = [jnp.int32] * 8 + [jnp.float32, jnp.bool_]
     parts = zip(shapes, dtypes, batch_shardings(mesh), strict=True)
     batch = Batch._make(jax.ShapeDtypeStruct(shape, dtype, sharding=place) for shape, dtype, place in parts)
     return state.abstract(trained, learner.optimiser, mesh), frozen, batch

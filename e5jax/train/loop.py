@@ -31,7 +31,7 @@ from e5jax.train.measures import Measures
 from e5jax.train.probe import Probe
 from e5jax.train.skipped import Skipped
 from e5jax.train.trace import Trace
-from e5jax.validate import check_shards
+from e5jax.validate import check_dimensions, check_shards
 from e5jax.workdir import Workdir, changes, record, versions
 
 
@@ -71,6 +71,7 @@ def train(run: Training, inputs: Inputs, workdir: Workdir, name: str, allow: boo
             f"config.model.attention={run.model.attention!r} runs on a {needed} only, and this is {device.device_kind}; use 'auto'"
         )
     check_groups(inputs.spec, run.model.quantisation, Mesh(**mesh.shape))
+    check_dimensions(run.loss, inputs.spec.hidden)
     peak = peak_flops(device)
     retention, folder = Retention(run.checkpoint.keep, run.checkpoint.forever), workdir.checkpoints_of(run.checkpoint)
     with jax.set_mesh(mesh), Checkpoints(folder, retention, run.checkpoint.seconds) as checkpoints:
