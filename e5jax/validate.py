@@ -144,8 +144,8 @@ def _validate_loss(loss: Loss, at: str) -> None:
         )
     if loss.partition == "separate" and (alone := {"q2q", "d2d"} & set(loss.directions)):
         raise ConfigError(
-            f"{at}.loss.partition='separate': a softmax of its own needs the positive among what it is over, and {min(alone)!r} has "
-            "none; use 'joint', or leave the direction out"
+            f"{at}.loss.partition='separate': a softmax of its own needs the positive among what it is over, and {min(alone)!r} "
+            "has none; use 'joint', or leave the direction out"
         )
     if loss.margin is not None and not (0 < loss.margin <= 1 if loss.margin_kind == "ratio" else 0 <= loss.margin < math.inf):
         of = "above 0 and at most 1" if loss.margin_kind == "ratio" else "at least 0 and finite"
