@@ -6,8 +6,10 @@ from typing import Literal
 
 from e5jax.mixture import Mixture
 
-Pooling = Literal["last", "mean"]
+Pooling = Literal["last", "mean", "weighted_mean"]
 Dtype = Literal["float32", "bfloat16"]
+Precision = Literal["float32", "int8", "uint8", "binary", "ubinary"]  # of stored vectors, as sentence-transformers has them
+Rounding = Literal["float32", "int8", "binary"]
 Remat = Literal["nothing", "projections", "attention", "everything"]
 KeptOn = Literal["device", "host"]
 Quantisation = Literal["none", "int8", "int4"]
@@ -72,18 +74,20 @@ class Scratch:
 class Model:
     """The decoder: `base` is a Hugging Face folder or hub id, or empty with `scratch` sizes.
 
-    `theta` and `window` change the base's own for longer texts; the export carries them.
+    `theta`, `window` and `causal` change the base's own; the export carries them.
     """
 
     base: str = ""
     scratch: Scratch | None = None
     pooling: Pooling = "last"
+    rounding: Rounding = "float32"  # of vectors before the loss; gradients pass through as if there were none (docs/compact.md)
     dtype: Dtype = "bfloat16"  # of compute and of frozen weights; trained parameters are always float32
     quantisation: Quantisation = "none"  # of the kernels of a frozen base: int8 by output, int4 by groups of 128 inputs
     remat: Remat = "projections"
     attention: Kernel = "auto"  # what fits platform and length: see `model.kernels.choose`
     theta: float | None = None  # base of the rotary embedding; None: the base's own
     window: int | None = None  # tokens that a token sees, itself included; None: the base's own, 0: all before it
+    causal: bool | None = None  # False: a token sees its whole text, not only what is before it; None: the base's own
 
 
 @dataclass(slots=True)
@@ -232,6 +236,7 @@ class Export:
 
     dtype: Dtype = "bfloat16"
     task: str = ""  # bare instruction of the folder's `query` prompt; empty: none
+    dimensions: int = 0  # leading ones that readers of the folder keep (`truncate_dim`); 0: all
 
 
 @dataclass(slots=True)

@@ -12,8 +12,9 @@ from jax.sharding import NamedSharding, PartitionSpec
 from jaxtyping import Array, Float, Int
 from tqdm import tqdm
 
+from e5jax.compact import Ranges, quantise, ranges_of, read_ranges, shortened
 from e5jax.config import Mesh as MeshConfig
-from e5jax.config import Pooling
+from e5jax.config import Pooling, Precision
 from e5jax.errors import ConfigError
 from e5jax.mesh import BATCH, make_mesh
 from e5jax.model import hf
@@ -37,6 +38,8 @@ class Settings(NamedTuple):
     limit: int
     prompts: dict[str, str]
     dtype: str
+    dimensions: int | None  # leading ones that are kept; None: all
+    ranges: dict[int, Ranges]  # of int8 and uint8, by dimensions
 
 
 def read_settings(folder: Path) -> Settings:
@@ -46,13 +49,15 @@ def read_settings(folder: Path) -> Settings:
         path = file_of(folder, name)
         return read_object(path) if path.is_file() else {}
 
-    model = read("config.json")
+    model, said = read("config.json"), read("config_sentence_transformers.json")
     dtype = model.get("dtype") or model.get("torch_dtype") or "float32"
     return Settings(
         pooling=_pooling(read("1_Pooling/config.json"), folder),
         limit=read("sentence_bert_config.json").get("max_seq_length") or DEFAULT_LIMIT,
-        prompts=read("config_sentence_transformers.json").get("prompts") or {},
+        prompts=said.get("prompts") or {},
         dtype="bfloat16" if dtype == "float16" else dtype,
+        dimensions=said.get("truncate_dim"),
+        ranges=read_ranges(folder),
     )
 
 
@@ -64,11 +69,15 @@ def _pooling(config: dict, folder: Path) -> Pooling:
     modes: dict[str, Pooling] = {
         "lasttoken": "last",
         "mean": "mean",
+        "weightedmean": "weighted_mean",
         "pooling_mode_lasttoken": "last",
         "pooling_mode_mean_tokens": "mean",
+        "pooling_mode_weightedmean_tokens": "weighted_mean",
     }
     if mode not in modes:
-        raise ConfigError(f"{folder}/1_Pooling/config.json: pooling {mode!r} is not supported; supported are lasttoken and mean")
+        raise ConfigError(
+            f"{folder}/1_Pooling/config.json: pooling {mode!r} is not supported; supported are lasttoken, mean, weightedmean"
+        )
     return modes[mode]
 
 
@@ -115,9 +124,14 @@ class Embedder:
         return cls(made, parameters, tokenizer, settings, mesh)
 
     @property
-    def dimension(self) -> int:
-        """Length of a vector."""
+    def width(self) -> int:
+        """Numbers that the model gives, before any are left out."""
         return self._blueprint.spec.hidden
+
+    @property
+    def dimension(self) -> int:
+        """Numbers of a vector, unless another number of them is asked for."""
+        return self.settings.dimensions or self.width
 
     def tokenize(self, texts: Sequence[str], instruction: str | None = None) -> list[list[int]]:
         """The very ids that are embedded."""
@@ -131,12 +145,19 @@ class Embedder:
         *,
         normalise: bool = True,
         dimensions: int | None = None,
-    ) -> Float[np.ndarray, "b d"]:
-        """Unit vectors, float32; of any length without `normalise`. `instruction` is the bare task of queries only.
+        precision: Precision = "float32",
+    ) -> np.ndarray:
+        """Unit vectors, float32 `[b, d]`; of any length without `normalise`. `instruction` is the bare task of queries only.
 
-        `dimensions` keeps as many leading numbers of each vector, before that.
+        `dimensions` keeps as many leading numbers of each vector, before that; by default as many as the folder says.
+        With another `precision` integers or bits, as `compact.quantise` makes them of unit vectors. Raises ConfigError for more
+        dimensions than there are, and for int8 and uint8 without ranges (`calibrate`).
         """
-        vectors = np.zeros((len(texts), self.dimension), np.float32)
+        dimensions = self.settings.dimensions if dimensions is None else dimensions
+        self.check_compact(dimensions, precision)
+        if precision != "float32" and not normalise:
+            raise ConfigError(f"precision={precision!r}: only unit vectors are quantised; leave normalise on")
+        vectors = np.zeros((len(texts), self.width), np.float32)
         blocks = [slice(start, start + BLOCK) for start in range(0, len(texts), BLOCK)]
         with (
             tqdm(total=len(texts), unit="text", desc="encode", disable=not show_progress) as bar,
@@ -148,25 +169,58 @@ class Embedder:
                 for places, found in self._encode_ids(ids.popleft().result()):
                     vectors[block][places] = found
                     bar.update(len(places))
-        vectors = vectors[:, :dimensions]
-        return vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-12) if normalise else vectors
+        if not normalise:
+            return vectors[:, :dimensions]
+        vectors = shortened(vectors, dimensions)
+        return quantise(vectors, precision, self.settings.ranges.get(vectors.shape[1]))
 
-    def encode_query(self, texts: Sequence[str], show_progress: bool = False) -> Float[np.ndarray, "b d"]:
+    def encode_query(
+        self,
+        texts: Sequence[str],
+        show_progress: bool = False,
+        *,
+        dimensions: int | None = None,
+        precision: Precision = "float32",
+    ) -> np.ndarray:
         """As in sentence-transformers: with the folder's `query` prompt."""
-        return self._encode_prompted(texts, "query", show_progress)
+        prompted = self._prompted(texts, "query")
+        return self.encode(prompted, show_progress=show_progress, dimensions=dimensions, precision=precision)
 
-    def encode_document(self, texts: Sequence[str], show_progress: bool = False) -> Float[np.ndarray, "b d"]:
+    def encode_document(
+        self,
+        texts: Sequence[str],
+        show_progress: bool = False,
+        *,
+        dimensions: int | None = None,
+        precision: Precision = "float32",
+    ) -> np.ndarray:
         """As in sentence-transformers: with the folder's `document` prompt."""
-        return self._encode_prompted(texts, "document", show_progress)
+        prompted = self._prompted(texts, "document")
+        return self.encode(prompted, show_progress=show_progress, dimensions=dimensions, precision=precision)
+
+    def calibrate(
+        self, texts: Sequence[str], instruction: str | None = None, show_progress: bool = False, *, dimensions: int | None = None
+    ) -> Ranges:
+        """The ranges of int8 and uint8 that these texts give, used from now on; `compact.save_ranges` keeps them in a folder."""
+        ranges = ranges_of(self.encode(texts, instruction, show_progress, dimensions=dimensions))
+        self.settings.ranges[ranges.shape[1]] = ranges
+        return ranges
+
+    def check_compact(self, dimensions: int | None, precision: Precision) -> None:
+        """Raises ConfigError for what `encode` cannot give, before it works for hours."""
+        nothing = shortened(np.zeros((0, self.width), np.float32), dimensions)
+        quantise(nothing, precision, self.settings.ranges.get(nothing.shape[1]))
 
     @staticmethod
     def similarity(a: Float[np.ndarray, "q d"], b: Float[np.ndarray, "p d"]) -> Float[np.ndarray, "q p"]:
-        """Cosine of unit vectors."""
+        """Cosine of unit vectors. Integers and bits are for `rescore.search`: their products would not fit a byte."""
+        if a.dtype.kind != "f" or b.dtype.kind != "f":
+            raise ConfigError(f"similarity of {a.dtype} and {b.dtype}: vectors must be floats; use e5jax.rescore for the others")
         return a @ b.T
 
-    def _encode_prompted(self, texts: Sequence[str], name: str, show_progress: bool) -> Float[np.ndarray, "b d"]:
+    def _prompted(self, texts: Sequence[str], name: str) -> list[str]:
         prompt = self.settings.prompts.get(name, "")
-        return self.encode([prompt + text for text in texts], show_progress=show_progress)
+        return [prompt + text for text in texts]
 
     def _encode_ids(self, ids: list[list[int]]) -> Iterator[tuple[Int[np.ndarray, " n"], Float[np.ndarray, "n d"]]]:
         """Places in the list, and their vectors. One call is prepared while the one before it runs."""
@@ -175,12 +229,13 @@ class Embedder:
 
         def collected() -> tuple[np.ndarray, np.ndarray]:
             call, vectors = running.popleft()
-            return call.texts, np.asarray(vectors).reshape(-1, self.dimension)[call.slots]
+            return call.texts, np.asarray(vectors).reshape(-1, self.width)[call.slots]
 
         with jax.set_mesh(self._mesh):
             placed = NamedSharding(self._mesh, PartitionSpec(BATCH))
             tokens = TOKENS_A_CALL.get(platform, TOKENS_A_CALL["accelerator"])
-            for call in calls(ids, self.tokenizer.limit, tokens, self._mesh.size, self._blueprint.spec.window):
+            spec = self._blueprint.spec
+            for call in calls(ids, self.tokenizer.limit, tokens, self._mesh.size, spec.window, spec.causal):
                 inputs = [jax.device_put(part, placed) for part in call.rows]
                 running.append((call, self._run(self._parameters, *inputs, shared=call.shared)))
                 if len(running) > 1:

@@ -66,6 +66,7 @@ def _validate_training(run: Training, at: str, *, needs_start: bool) -> None:
         ("guard.spike", run.guard.spike, 0),
         ("guard.window", run.guard.window, 2),
         ("optim.weight_decay", run.optim.weight_decay, 0),
+        ("export.dimensions", run.export.dimensions, 0),
     ]:
         at_least(f"{at}.{path}", value, least)
     check_batch(run.batch, run.tokens.limit, at)

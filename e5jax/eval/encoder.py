@@ -113,7 +113,7 @@ class TorchEncoder(InstructEncoder):
         normalises = any(isinstance(module, Normalize) for module in model)
         super().__init__(name, preset, model.max_seq_length or _LONGEST, normalises=normalises, instruction=instruction)
         modules = [module for module in model if not isinstance(module, Normalize)]
-        self._model = SentenceTransformer(modules=modules, device=str(model.device))
+        self._model = SentenceTransformer(modules=modules, device=str(model.device), truncate_dim=model.truncate_dim)
         self._devices, self._pool, self._pool_limit = list(devices), None, 0
 
     def _pooled(self, texts: list[str], instruction: str, show_progress: bool) -> Float[np.ndarray, "b d"]:

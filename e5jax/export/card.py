@@ -22,8 +22,8 @@ def model_card(subject: Subject, choice: Choice, workdir: Workdir | None = None)
     parts = [
         _head(subject, choice, found),
         "# Text embedder trained with e5jax",
-        f"{spec.layers} layers, {spec.hidden} dimensions, {run.model.pooling}-token pooling, at most {subject.tokenizer.limit} "
-        "tokens a text, cosine similarity.",
+        f"{spec.layers} layers, {spec.hidden} dimensions, {run.model.pooling.replace('_', ' ')}-token pooling, "
+        f"at most {subject.tokenizer.limit} tokens a text, cosine similarity.",
         usage(subject, choice),
         _training(subject),
         _data(run, found),

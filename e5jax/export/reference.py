@@ -65,7 +65,7 @@ def reference(subject: Subject, part: Part, texts: Texts) -> Expected:
     for name, leaf in made.abstract(made.trained, mesh, "float32").items():
         value = subject.parameters[name]
         found[name] = jax.device_put(value[part.first : end] if name.startswith("layers/") else value, leaf.sharding)
-    own = Settings(run.model.pooling, subject.tokenizer.limit, {}, "float32")
+    own = Settings(run.model.pooling, subject.tokenizer.limit, {}, "float32", None, {})
     model = Embedder(made, found, subject.tokenizer, own, mesh)
     read = [*texts.templated, *texts.documents]
     with jax.default_matmul_precision("highest"):

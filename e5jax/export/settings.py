@@ -78,7 +78,7 @@ def _modules(run: Training, spec: Spec, limit: int) -> dict[str, dict | list]:
             "pooling_mode_mean_tokens": run.model.pooling == "mean",
             "pooling_mode_max_tokens": False,
             "pooling_mode_mean_sqrt_len_tokens": False,
-            "pooling_mode_weightedmean_tokens": False,
+            "pooling_mode_weightedmean_tokens": run.model.pooling == "weighted_mean",
             "pooling_mode_lasttoken": run.model.pooling == "last",
             "include_prompt": True,
         },
@@ -87,6 +87,7 @@ def _modules(run: Training, spec: Spec, limit: int) -> dict[str, dict | list]:
             "prompts": {"query": query_text("", run.export.task), "document": ""},
             "default_prompt_name": None,
             "similarity_fn_name": "cosine",
+            **({"truncate_dim": run.export.dimensions} if run.export.dimensions else {}),
         },
     }
 

@@ -10,10 +10,13 @@ POOLING: dict[Pooling, str] = {
     "last": """last = (mask * torch.arange(mask.shape[1])).argmax(1)  # of </s>, on whichever side the padding is
 vectors = hidden[torch.arange(len(texts)), last]""",
     "mean": "vectors = (hidden * mask[..., None]).sum(1) / mask.sum(1, keepdim=True)",
+    "weighted_mean": """weights = mask * mask.cumsum(1)  # 1, 2, … over the tokens of a text
+vectors = (hidden * weights[..., None]).sum(1) / weights.sum(1, keepdim=True)""",
 }
 VECTOR: dict[Pooling, str] = {
     "last": "the hidden state at the last token, `</s>`,",
     "mean": "the mean of the hidden states of all its tokens,",
+    "weighted_mean": "the mean of the hidden states of all its tokens, weighted 1, 2, … from the first to the last,",
 }
 
 

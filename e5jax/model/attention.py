@@ -1,4 +1,4 @@
-"""Grouped-query causal attention inside each text of a row, with an optional sliding window."""
+"""Grouped-query attention inside each text of a row, causal or not, with an optional sliding window."""
 
 import jax
 from flax import nnx
@@ -40,7 +40,7 @@ class Attention(nnx.Module):
         k = checkpoint_name(rotate(split(self.k(x, seed), self.spec.kv_heads), *turn), "k")
         v = checkpoint_name(split(self.v(x, seed), self.spec.kv_heads), "v")
         with jax.named_scope("kernel"):
-            mixed = attend(q, k, v, segments, self.spec.window, self.kernel, shared)
+            mixed = attend(q, k, v, segments, self.spec.window, self.kernel, shared, self.spec.causal)
         flat = jax.lax.reshape(
             mixed, (*x.shape[:2], mixed.shape[2] * mixed.shape[3]), out_sharding=PartitionSpec(BATCH, None, "tensor")
         )

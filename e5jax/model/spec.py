@@ -22,6 +22,7 @@ class Spec(NamedTuple):
     epsilon: float  # of RMSNorm
     bos: int
     eos: int
+    causal: bool = True  # False: a token also sees those after it; a window is then of so many tokens on each side
 
     @property
     def matrix_parameters(self) -> int:
@@ -30,10 +31,11 @@ class Spec(NamedTuple):
         return self.layers * (attention + 3 * self.hidden * self.ff)
 
     def changed(self, model: Model) -> "Spec":
-        """The shape with the configuration's own rotary base and window, where it has any."""
+        """The shape with the configuration's own rotary base, window and direction, where it has any."""
         return self._replace(
             theta=self.theta if model.theta is None else model.theta,
             window=self.window if model.window is None else model.window or None,  # 0: no window
+            causal=self.causal if model.causal is None else model.causal,
         )
 
 
@@ -43,3 +45,9 @@ def check_divisible(spec: Spec, mesh: Mesh, at: str = "config") -> None:
         for name in names:
             if getattr(spec, name) % max(size, 1):
                 raise ConfigError(f"{at}.mesh.{axis}={size}: the model's {name}={getattr(spec, name)} does not divide over it")
+
+
+def check_dimensions(spec: Spec, dimensions: int, at: str = "config") -> None:
+    """An export cannot keep more than there are."""
+    if dimensions > spec.hidden:
+        raise ConfigError(f"{at}.export.dimensions={dimensions}: the model has {spec.hidden}; keep fewer, or 0 for all")

@@ -21,7 +21,7 @@ from e5jax.model.adapter import Adapter, read_adapter
 from e5jax.model.families import read_spec
 from e5jax.model.folder import ADAPTER, base_of, file_of, locate
 from e5jax.model.quantise import check_groups
-from e5jax.model.spec import Spec, check_divisible
+from e5jax.model.spec import Spec, check_dimensions, check_divisible
 from e5jax.records import Batch
 from e5jax.tokens import TextTokenizer
 
@@ -53,6 +53,7 @@ def read_inputs(run: Training, files: Sequence[str | Path], tokenizer_file: Path
     file = tokenizer_file or (file_of(folder, "tokenizer.json") if folder else Path("tokenizer.json"))
     spec = read_spec(folder).changed(run.model) if folder else scratch_spec(run, file)
     check_divisible(spec, run.mesh)
+    check_dimensions(spec, run.export.dimensions)
     check_groups(spec, run.model.quantisation, run.mesh)
     tokenizer = TextTokenizer.from_file(file, spec.bos, spec.eos, run.tokens.limit)
     if tokenizer.tokenizer.get_vocab_size() > spec.vocab:
@@ -64,7 +65,7 @@ def read_inputs(run: Training, files: Sequence[str | Path], tokenizer_file: Path
     identity = {
         **data_identity(mixture, sources, run),
         "tokenizer": tokenizer.fingerprint,
-        "base": fingerprint(folder) if folder else f"scratch {spec} seed {run.seed}",
+        "base": fingerprint(folder) if folder else f"scratch {said(spec)} seed {run.seed}",
     }
     return Inputs(start.base if start else folder, start, spec, tokenizer, assembly(mixture, sources, tokenizer, run), identity)
 
@@ -103,7 +104,15 @@ def scratch_spec(run: Training, tokenizer_file: Path) -> Spec:
         epsilon=1e-5,
         bos=BOS,
         eos=EOS,
+        causal=run.model.causal is not False,
     )
+
+
+def said(spec: Spec) -> str:
+    """The shape as it is written down: fields that came later are left out where they change nothing."""
+    usual = Spec._field_defaults
+    shown = (f"{name}={value!r}" for name, value in spec._asdict().items() if name not in usual or value != usual[name])
+    return f"Spec({', '.join(shown)})"
 
 
 def fingerprint(folder: Path) -> str:

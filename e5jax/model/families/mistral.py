@@ -46,6 +46,7 @@ def spec_from_config(config: dict, where: str) -> Spec:
         epsilon=config.get("rms_norm_eps", 1e-6),
         bos=config.get("bos_token_id", 1),
         eos=config.get("eos_token_id", 2),
+        causal=config.get("is_causal") is not False,
     )
 
 
@@ -67,6 +68,7 @@ def config_from_spec(spec: Spec, limit: int, dtype: str) -> dict:
         "rope_theta": spec.theta,  # transformers 4
         "rope_parameters": {"rope_type": "default", "rope_theta": spec.theta},  # transformers 5
         "sliding_window": spec.window,
+        **({} if spec.causal else {"is_causal": False}),
         "attention_dropout": 0.0,
         "initializer_range": 0.02,
         "bos_token_id": spec.bos,

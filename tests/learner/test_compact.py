@@ -1,0 +1,50 @@
+"""Rounding in training: what the loss sees is what is stored, what is trained is not rounded, on any mesh."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax.sharding import NamedSharding, PartitionSpec
+
+from e5jax.compact import Store
+from e5jax.learner.assemble import place
+from e5jax.learner.compact import through
+from e5jax.learner.step import loss_and_accuracy
+from e5jax.mesh import BATCH
+from tests import tiny
+from tests.vectors import unit
+
+SPEC = tiny.SPEC._replace(hidden=32, ff=64, head_size=8, layers=2)
+
+
+@pytest.mark.parametrize("precision", ["float32", "int8", "binary"])
+@pytest.mark.parametrize("sizes", [(1, 1, 1), (4, 2, 1)], ids=str)
+def test_the_loss_sees_what_is_stored_and_the_gradient_what_is_not(precision, sizes):
+    vectors = unit(16, 24, 0)
+    vectors[[3, 9]] = 0  # absent
+    there = np.any(vectors != 0, axis=1)
+    slope = np.random.default_rng(1).standard_normal(vectors.shape).astype(np.float32)
+    on = tiny.mesh(*sizes)
+    with jax.set_mesh(on):
+        rows = [jax.device_put(x, NamedSharding(on, PartitionSpec(BATCH, None))) for x in (vectors, slope)]
+        run = jax.jit(jax.value_and_grad(lambda x, slope: (jnp.sum((y := through(x, precision)) * slope), y), has_aux=True))
+        (_, found), gradient = run(*rows)
+    wanted = Store.of(vectors[there], precision).rows(np.arange(there.sum()))
+    np.testing.assert_allclose(np.asarray(found)[there], wanted / np.linalg.norm(wanted, axis=1, keepdims=True), atol=2e-6)
+    assert not np.asarray(found)[~there].any()
+    np.testing.assert_array_equal(gradient, slope)
+
+
+def test_a_step_that_rounds_learns_from_rounded_vectors():
+    of, on = tiny.made(SPEC), tiny.mesh(1, 1, 1)
+    trained, frozen = tiny.place(of, tiny.numbers(of), on)
+    found = {}
+    with jax.set_mesh(on):
+        batch = place(tiny.batch(8, 1, 1, width=12), on)
+        for precision in ("float32", "binary"):
+            objective = tiny.objective(of)._replace(rounding=precision)
+            run = jax.jit(jax.value_and_grad(lambda t, o=objective: loss_and_accuracy(o, t, frozen, batch, None), has_aux=True))
+            (loss, _), gradient = run(trained)
+            found[precision] = float(loss), {name: np.asarray(value) for name, value in gradient.items()}
+    assert found["binary"][0] != found["float32"][0]
+    assert all(np.linalg.norm(value) > 0 for value in found["binary"][1].values())
