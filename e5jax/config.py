@@ -101,6 +101,18 @@ class Lora:
 
 
 @dataclass(slots=True)
+class Select:
+    """Parameters that are trained beside adapters, or instead of all: those whose names fit a pattern (docs/selection.md).
+
+    Names are as in a checkpoint: `*/scale` are all norms, `top/*` is all of the last `top` layers, which without it are among
+    `layers/*`. Nothing else has moments, and no gradient goes below the lowest that is trained.
+    """
+
+    names: tuple[str, ...] = ()
+    top: int = 0
+
+
+@dataclass(slots=True)
 class Batch:
     """The global batch: queries × (2 + negatives) texts, packed into rows, the rows in `chunks` equal parts.
 
@@ -256,7 +268,8 @@ class Training:
     data: Data = field(default_factory=Data)
     tokens: Tokens = field(default_factory=Tokens)
     model: Model = field(default_factory=Model)
-    lora: Lora | None = None  # None: every parameter is trained
+    lora: Lora | None = None  # None: every parameter is trained, or what `select` names
+    select: Select = field(default_factory=Select)
     batch: Batch = field(default_factory=Batch)
     loss: Loss = field(default_factory=Loss)
     optim: Optim = field(default_factory=Optim)

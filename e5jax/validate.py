@@ -92,7 +92,8 @@ def _validate_training(run: Training, at: str, *, needs_start: bool) -> None:
     _validate_profile(run, at)
     _validate_probe(run, at)
     _validate_lora(run.lora, at)
-    if run.model.quantisation != "none" and run.lora is None:
+    _validate_select(run, at)
+    if run.model.quantisation != "none" and run.lora is None and not run.select.names:
         raise ConfigError(
             f"{at}.model.quantisation={run.model.quantisation!r} stores frozen weights as integers, and without "
             f"{at}.lora nothing is frozen; set lora, or quantisation to 'none'"
@@ -146,6 +147,15 @@ def _validate_lora(lora: Lora | None, at: str) -> None:
         raise ConfigError(f"{at}.lora.targets is empty: name some of {', '.join(TARGETS)}")
     for target in lora.targets:
         one_of(f"{at}.lora.targets", target, TARGETS)
+
+
+def _validate_select(run: Training, at: str) -> None:
+    select = run.select
+    at_least(f"{at}.select.top", select.top, 0)
+    if select.top and not select.names:
+        raise ConfigError(f"{at}.select.top={select.top} names layers, and {at}.select.names is empty; set it to ('top/*',)")
+    if select.names and run.model.scratch is not None:
+        raise ConfigError(f"{at}.select with {at}.model.scratch: what is not selected would stay random; leave select.names empty")
 
 
 def _validate_mesh(run: Training, at: str) -> None:

@@ -40,6 +40,7 @@ def assemble(run: Training, spec: Spec, platform: str) -> Learner:
         remat=model.remat,
         kernel=kernel,
         quantisation=model.quantisation,
+        select=run.select.names,
         # TPUs round the factors of a float32 product to bfloat16, GPUs may to TF32: what A B adds to W would be lost.
         inside=platform == "cpu" and model.dtype == "float32",
     )

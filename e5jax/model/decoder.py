@@ -84,7 +84,8 @@ class Decoder(nnx.Module):
 
     def __init__(self, spec: Spec, lora: dict[str, Lora], *, dtype: str, remat: Remat, kernel: Concrete, rngs: nnx.Rngs):
         self.embedding = weight(0.02 * jax.random.normal(rngs(), (spec.vocab, spec.hidden)), ("vocab", "embed"))
-        self.layers = Layer(spec, lora, kernel, rngs=rngs)
+        self.layers = Layer(spec._replace(layers=spec.layers - spec.top), lora, kernel, rngs=rngs)
+        self.top = Layer(spec._replace(layers=spec.top), lora, kernel, rngs=rngs) if spec.top else None
         self.norm = RMSNorm(("embed",), (spec.hidden,), spec.epsilon)
         self.spec = spec
         self.dtype = dtype
@@ -107,7 +108,16 @@ class Decoder(nnx.Module):
             each = (jax.typeof(table).sharding.spec, PartitionSpec(BATCH, None))
             x = jax.shard_map(_look_up, in_specs=each, out_specs=ROWS)(table, tokens).astype(self.dtype)
             turn = rotary(positions, self.spec.head_size, self.spec.theta)
-        graph, stacked = nnx.split(self.layers)
+        middle = self.spec.layers - self.spec.top
+        for layers, own in ((self.layers, slice(0, middle)), (self.top, slice(middle, None))):
+            if layers is not None:
+                x = self._run(layers, x, segments, turn, None if seeds is None else seeds[own], shared)
+        with jax.named_scope("norm"):
+            return self.norm(checkpoint_name(x, "x"))
+
+    def _run(self, layers: Layer, x: Array, segments: Array, turn: tuple[Array, Array], seeds: Array | None, shared: int) -> Array:
+        """Through some of the layers."""
+        graph, stacked = nnx.split(layers)
 
         @partial(jax.checkpoint, policy=keep(self.remat))
         def run(x: Array, state: nnx.State, seed: Array | None) -> Array:
@@ -117,9 +127,7 @@ class Decoder(nnx.Module):
             return run(checkpoint_name(x, "x"), *layer), None
 
         with jax.named_scope("layers"):
-            x, _ = jax.lax.scan(one_layer, x, (stacked, seeds))
-        with jax.named_scope("norm"):
-            return self.norm(checkpoint_name(x, "x"))
+            return jax.lax.scan(one_layer, x, (stacked, seeds))[0]
 
 
 def _look_up(table: Float[Array, "v d"], ids: Int[Array, "n t"]) -> Float[Array, "n t d"]:

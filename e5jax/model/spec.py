@@ -22,6 +22,7 @@ class Spec(NamedTuple):
     epsilon: float  # of RMSNorm
     bos: int
     eos: int
+    top: int = 0  # of the layers, the last ones whose variables are called `top/…`
     causal: bool = True  # False: a token also sees those after it; a window is then of so many tokens on each side
 
     @property
@@ -30,6 +31,11 @@ class Spec(NamedTuple):
         attention = 2 * self.hidden * self.head_size * (self.heads + self.kv_heads)
         return self.layers * (attention + 3 * self.hidden * self.ff)
 
+    def stack(self, path: str) -> range | None:
+        """The layers that a variable of this name holds, one behind the other; None where it is of no layer."""
+        middle = self.layers - self.top
+        return {"layers": range(middle), "top": range(middle, self.layers)}.get(path.partition("/")[0])
+
     def changed(self, model: Model) -> "Spec":
         """The shape with the configuration's own rotary base, window and direction, where it has any."""
         return self._replace(
@@ -37,6 +43,17 @@ class Spec(NamedTuple):
             window=self.window if model.window is None else model.window or None,  # 0: no window
             causal=self.causal if model.causal is None else model.causal,
         )
+
+
+def among_all(path: str) -> str:
+    """What a variable is called where no layers are apart."""
+    return f"layers/{path.removeprefix('top/')}" if path.startswith("top/") else path
+
+
+def check_top(spec: Spec, top: int, at: str = "config") -> None:
+    """The last layers are some of them."""
+    if top >= spec.layers:
+        raise ConfigError(f"{at}.select.top={top}: the model has {spec.layers} layers; for all of them set 0, they are `layers/*`")
 
 
 def check_divisible(spec: Spec, mesh: Mesh, at: str = "config") -> None:

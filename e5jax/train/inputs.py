@@ -21,7 +21,7 @@ from e5jax.model.adapter import Adapter, read_adapter
 from e5jax.model.families import read_spec
 from e5jax.model.folder import ADAPTER, base_of, file_of, locate
 from e5jax.model.quantise import check_groups
-from e5jax.model.spec import Spec, check_dimensions, check_divisible
+from e5jax.model.spec import Spec, check_dimensions, check_divisible, check_top
 from e5jax.records import Batch
 from e5jax.tokens import TextTokenizer
 
@@ -52,6 +52,8 @@ def read_inputs(run: Training, files: Sequence[str | Path], tokenizer_file: Path
         start.check_same(run.lora)
     file = tokenizer_file or (file_of(folder, "tokenizer.json") if folder else Path("tokenizer.json"))
     spec = read_spec(folder).changed(run.model) if folder else scratch_spec(run, file)
+    check_top(spec, run.select.top)
+    spec = spec._replace(top=run.select.top)
     check_divisible(spec, run.mesh)
     check_dimensions(spec, run.export.dimensions)
     check_groups(spec, run.model.quantisation, run.mesh)

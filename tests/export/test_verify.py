@@ -191,12 +191,17 @@ MERGED = {
     "no prompts": (says(PROMPTS, lambda c: c.pop("prompts")), {FILES: SAYS, VECTORS: f"sentence-transformers {UNLIKE}"}),
     "another similarity": (
         says(PROMPTS, lambda c: c.update(similarity_fn_name="dot")),
-        {FILES: SAYS, VECTORS: r"similarity and limit as \('dot', 64\)"},
+        {FILES: SAYS, VECTORS: r"similarity, limit and dimensions as \('dot', 64, None\)"},
     ),
     "a shorter limit": (
         says(LIMITS, lambda c: c.update(max_seq_length=12)),
-        {FILES: f"{LIMITS}: {SAYS}", VECTORS: r"similarity and limit as \('cosine', 12\)"},
+        {FILES: f"{LIMITS}: {SAYS}", VECTORS: r"similarity, limit and dimensions as \('cosine', 12, None\)"},
     ),
+    "fewer dimensions": (
+        says(PROMPTS, lambda c: c.update(truncate_dim=8)),
+        {FILES: SAYS, VECTORS: r"similarity, limit and dimensions as \('cosine', 64, 8\)"},
+    ),
+    "both directions": (says("config.json", lambda c: c.update(is_causal=False)), {FILES: SAYS, VECTORS: UNLIKE}),
     "no EOS": (tokens(template("<s> $A")), {FILES: "tokenizer.json: is not", VECTORS: r"reads text 0 as .* trained with .* 2\]"}),
     "no BOS": (tokens(template("$A </s>")), {FILES: "tokenizer.json: is not", VECTORS: r"reads text 0 as .* trained with \[1,"}),
     "special tokens in a text are special": (
