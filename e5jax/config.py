@@ -18,6 +18,7 @@ Scores = Literal["dense", "chunked", "ring"]
 Target = Literal["q", "k", "v", "o", "gate", "up", "down"]
 StageName = Literal["data", "pretrain", "train", "export", "eval"]
 TARGETS: tuple[Target, ...] = typing.get_args(Target)
+QUERY = "Instruct: {task}\nQuery: "  # of E5-Mistral (arXiv 2401.00368, section 3.2); documents stay bare
 Tree = typing.TypeVar("Tree")
 
 
@@ -53,6 +54,9 @@ class Tokens:
     tokenizer: str = ""
     vocabulary: int = 8_192
     limit: int = 512  # tokens a text, BOS and EOS included
+    added: tuple[str, ...] = ()  # new tokens, whose rows of the embedding are trained
+    query: str = QUERY  # what queries begin with; with {task} in it, only those that have one
+    document: str = ""  # what documents begin with
 
 
 @dataclass(slots=True)

@@ -24,10 +24,11 @@ from e5jax.model.folder import file_of, locate, read_object
 from e5jax.model.kernels import choose
 from e5jax.model.pooling import pooled
 from e5jax.packing import Call, calls
-from e5jax.tokens import TextTokenizer, query_text
+from e5jax.tokens import E5, Templates, TextTokenizer
 
 DEFAULT_LIMIT = 512  # tokens a text, when the folder does not say
 TOKENS_A_CALL = {"cpu": 2_048, "accelerator": 16_384}  # per device; a CPU's share stays in its cache (benchmarks/encode.py)
+TEMPLATES = "e5jax_templates"  # in a folder's config_sentence_transformers.json, beside prompts that one task is put into
 BLOCK = 16_384  # texts that are tokenised and packed together
 
 
@@ -40,6 +41,7 @@ class Settings(NamedTuple):
     dtype: str
     dimensions: int | None  # leading ones that are kept; None: all
     ranges: dict[int, Ranges]  # of int8 and uint8, by dimensions
+    templates: Templates = E5
 
 
 def read_settings(folder: Path) -> Settings:
@@ -58,7 +60,18 @@ def read_settings(folder: Path) -> Settings:
         dtype="bfloat16" if dtype == "float16" else dtype,
         dimensions=said.get("truncate_dim"),
         ranges=read_ranges(folder),
+        templates=_templates(said.get(TEMPLATES, {}), folder),
     )
+
+
+def _templates(values: dict, folder: Path) -> Templates:
+    if not isinstance(values, dict) or not all(
+        name in Templates._fields and isinstance(text, str) for name, text in values.items()
+    ):
+        raise ConfigError(
+            f"{folder}/config_sentence_transformers.json: {TEMPLATES} are {values!r}; they are texts, query and document"
+        )
+    return Templates(**values)
 
 
 def _pooling(config: dict, folder: Path) -> Pooling:
@@ -115,7 +128,9 @@ class Embedder:
             raise ConfigError(f"dtype={dtype!r}: must be float32 or bfloat16")
         if limit is not None and limit < 3:
             raise ConfigError(f"limit={limit}: must be at least 3, for BOS, EOS and a token between them")
-        tokenizer = TextTokenizer.from_file(file_of(path, "tokenizer.json"), spec.bos, spec.eos, limit or settings.limit)
+        tokenizer = TextTokenizer.from_file(
+            file_of(path, "tokenizer.json"), spec.bos, spec.eos, limit or settings.limit, settings.templates
+        )
         made = blueprint(spec, None, dtype=dtype, remat="nothing", kernel="xla")
         devices = jax.local_devices()
         shards = len(devices) if spec.hidden % len(devices) == 0 else 1
@@ -133,9 +148,10 @@ class Embedder:
         """Numbers of a vector, unless another number of them is asked for."""
         return self.settings.dimensions or self.width
 
-    def tokenize(self, texts: Sequence[str], instruction: str | None = None) -> list[list[int]]:
+    def tokenize(self, texts: Sequence[str], instruction: str | None = None, prompt: str | None = None) -> list[list[int]]:
         """The very ids that are embedded."""
-        return self.tokenizer([query_text(text, instruction) for text in texts])
+        begin = self.tokenizer.templates.prefix(instruction) if prompt is None else prompt
+        return self.tokenizer([begin + text for text in texts])
 
     def encode(
         self,
@@ -146,8 +162,12 @@ class Embedder:
         normalise: bool = True,
         dimensions: int | None = None,
         precision: Precision = "float32",
+        prompt: str | None = None,
     ) -> np.ndarray:
-        """Unit vectors, float32 `[b, d]`; of any length without `normalise`. `instruction` is the bare task of queries only.
+        """Unit vectors, float32 `[b, d]`; of any length without `normalise`.
+
+        `instruction` is the bare task of queries, empty for queries without one; with None texts are documents. The folder's
+        templates say what both begin with, or `prompt` does instead.
 
         `dimensions` keeps as many leading numbers of each vector, before that; by default as many as the folder says.
         With another `precision` integers or bits, as `compact.quantise` makes them of unit vectors. Raises ConfigError for more
@@ -163,9 +183,10 @@ class Embedder:
             tqdm(total=len(texts), unit="text", desc="encode", disable=not show_progress) as bar,
             ThreadPoolExecutor(1) as tokenising,
         ):
-            ids = deque(tokenising.submit(self.tokenize, texts[block], instruction) for block in blocks[:1])
+            ids = deque(tokenising.submit(self.tokenize, texts[block], instruction, prompt) for block in blocks[:1])
             for number, block in enumerate(blocks):
-                ids.extend(tokenising.submit(self.tokenize, texts[next_], instruction) for next_ in blocks[number + 1 : number + 2])
+                after = blocks[number + 1 : number + 2]
+                ids.extend(tokenising.submit(self.tokenize, texts[next_], instruction, prompt) for next_ in after)
                 for places, found in self._encode_ids(ids.popleft().result()):
                     vectors[block][places] = found
                     bar.update(len(places))
@@ -183,8 +204,8 @@ class Embedder:
         precision: Precision = "float32",
     ) -> np.ndarray:
         """As in sentence-transformers: with the folder's `query` prompt."""
-        prompted = self._prompted(texts, "query")
-        return self.encode(prompted, show_progress=show_progress, dimensions=dimensions, precision=precision)
+        prompt = self.settings.prompts.get("query", "")
+        return self.encode(texts, None, show_progress, dimensions=dimensions, precision=precision, prompt=prompt)
 
     def encode_document(
         self,
@@ -195,8 +216,8 @@ class Embedder:
         precision: Precision = "float32",
     ) -> np.ndarray:
         """As in sentence-transformers: with the folder's `document` prompt."""
-        prompted = self._prompted(texts, "document")
-        return self.encode(prompted, show_progress=show_progress, dimensions=dimensions, precision=precision)
+        prompt = self.settings.prompts.get("document", "")
+        return self.encode(texts, None, show_progress, dimensions=dimensions, precision=precision, prompt=prompt)
 
     def calibrate(
         self, texts: Sequence[str], instruction: str | None = None, show_progress: bool = False, *, dimensions: int | None = None
@@ -217,10 +238,6 @@ class Embedder:
         if a.dtype.kind != "f" or b.dtype.kind != "f":
             raise ConfigError(f"similarity of {a.dtype} and {b.dtype}: vectors must be floats; use e5jax.rescore for the others")
         return a @ b.T
-
-    def _prompted(self, texts: Sequence[str], name: str) -> list[str]:
-        prompt = self.settings.prompts.get(name, "")
-        return [prompt + text for text in texts]
 
     def _encode_ids(self, ids: list[list[int]]) -> Iterator[tuple[Int[np.ndarray, " n"], Float[np.ndarray, "n d"]]]:
         """Places in the list, and their vectors. One call is prepared while the one before it runs."""

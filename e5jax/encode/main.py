@@ -49,14 +49,14 @@ def main(model: str, source: Path, output: Path, options: Options) -> int:
 
 def encode_file(embedder: Embedder, identity: str, texts: Texts, output: Path, options: Options) -> None:
     """Writes `output`, whole or not at all; what is done so far lies beside it until then."""
-    prefix = _prompt(embedder, options.prompt)
+    prompt = _prompt(embedder, options.prompt)
     if options.dimensions is not None and not 1 <= options.dimensions <= embedder.width:
         raise ConfigError(f"--dimensions={options.dimensions}: the model has {embedder.width}")
     embedder.check_compact(options.dimensions, options.precision)
-    encode = partial(embedder.encode, instruction=options.instruction, dimensions=options.dimensions)
+    encode = partial(embedder.encode, instruction=options.instruction, dimensions=options.dimensions, prompt=prompt)
     place = output.with_name(f".{output.name}.parts")
-    depends = f"{identity} {texts.fingerprint} {options._replace(dtype='', precision='float32', shard=0)} {prefix!r}"
-    shards = embed(encode, (prefix + row.text for row in texts), texts.count, depends, place, options.shard)
+    depends = f"{identity} {texts.fingerprint} {options._replace(dtype='', precision='float32', shard=0)} {prompt!r}"
+    shards = embed(encode, (row.text for row in texts), texts.count, depends, place, options.shard)
     ids = (row.id for row in texts) if texts.named else None
     width, precision = shards[0].shape[1], options.precision
     stored = (quantise(shard, precision, embedder.settings.ranges.get(width)) for shard in shards)
@@ -68,9 +68,9 @@ def encode_file(embedder: Embedder, identity: str, texts: Texts, output: Path, o
         shutil.rmtree(left)
 
 
-def _prompt(embedder: Embedder, name: str | None) -> str:
+def _prompt(embedder: Embedder, name: str | None) -> str | None:
     if name is None:
-        return ""
+        return None
     if name not in embedder.settings.prompts:
         raise ConfigError(f"--prompt={name}: the folder has {', '.join(embedder.settings.prompts) or 'none'}")
     return embedder.settings.prompts[name]

@@ -11,6 +11,7 @@ from jaxtyping import Float, Int
 from tqdm import tqdm
 
 from e5jax.model.folder import base_of
+from e5jax.tokens import TextTokenizer
 from e5jax.workdir import complete
 
 Shards = list[Float[np.ndarray, "p d"]]
@@ -19,7 +20,9 @@ Shards = list[Float[np.ndarray, "p d"]]
 class TextEmbedder(Protocol):
     """What is needed of `e5jax.Embedder`."""
 
-    def encode(self, texts: Sequence[str]) -> Float[np.ndarray, "b d"]: ...
+    tokenizer: TextTokenizer
+
+    def encode(self, texts: Sequence[str], *, prompt: str | None = None) -> Float[np.ndarray, "b d"]: ...
 
 
 def embed(

@@ -27,6 +27,7 @@ class Question(NamedTuple):
     queries: list[str]
     documents: list[str]
     templated: list[str]  # the queries in their template
+    documents_templated: list[str]
     long: str  # a text beyond any limit
     pooling: str  # what the card says to do with hidden states: last, mean, weighted_mean
 
@@ -36,7 +37,7 @@ def answer(question: Question) -> dict[str, Any]:
     folder = question.folder
     tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
     model, info = AutoModel.from_pretrained(folder, dtype=DTYPE, local_files_only=True, output_loading_info=True)
-    texts = question.templated + question.documents
+    texts = question.templated + question.documents_templated
     embedder = SentenceTransformer(folder, local_files_only=True, device="cpu", model_kwargs={"dtype": DTYPE})
     asked, offered = (
         encode(part, batch_size=BATCH, show_progress_bar=False, truncate_dim=ALL).tolist()

@@ -13,7 +13,6 @@ from e5jax.mesh import make_mesh
 from e5jax.model import hf
 from e5jax.model.blueprint import Parameters, blueprint
 from e5jax.model.spec import among_all
-from e5jax.tokens import query_text
 
 # None begins or ends with a blank: sentence-transformers 5 takes those away.
 QUERIES = [
@@ -41,13 +40,17 @@ class Texts(NamedTuple):
     queries: list[str]  # as users give them
     templated: list[str]  # as the model reads them
     documents: list[str]
+    documents_templated: list[str]
     long: str
 
     @classmethod
     def of(cls, subject: Subject) -> Self:
         """The long one is beyond the limit of this model."""
-        templated = [query_text(text, subject.run.export.task) for text in QUERIES]
-        return cls(QUERIES, templated, DOCUMENTS, LONG * (subject.tokenizer.limit // 50 + 1))
+        put = subject.tokenizer.templates.put
+        templated = [put(text, subject.run.export.task) for text in QUERIES]
+        return cls(
+            QUERIES, templated, DOCUMENTS, [put(text, None) for text in DOCUMENTS], LONG * (subject.tokenizer.limit // 50 + 1)
+        )
 
 
 class Expected(NamedTuple):
@@ -70,9 +73,9 @@ def reference(subject: Subject, part: Part, texts: Texts) -> Expected:
         found[name] = jax.device_put(value, wanted[name].sharding)
     own = Settings(run.model.pooling, subject.tokenizer.limit, {}, "float32", None, {})
     model = Embedder(made, found, subject.tokenizer, own, mesh)
-    read = [*texts.templated, *texts.documents]
+    read = [*texts.templated, *texts.documents_templated]
     with jax.default_matmul_precision("highest"):
-        return Expected(model.tokenize([*read, texts.long]), model.encode(read))
+        return Expected(model.tokenize([*read, texts.long], prompt=""), model.encode(read, prompt=""))
 
 
 def trained(subject: Subject, part: Part, base: Parameters) -> dict[str, np.ndarray]:

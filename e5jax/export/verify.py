@@ -115,7 +115,7 @@ def check_answer(answer: Mapping[str, Any], expected: Expected, subject: Subject
 def check_own(part: Part, expected: Expected, subject: Subject, texts: Texts) -> float:
     """The least cosine of what `Embedder` makes of the folder. Raises ExportError."""
     own = Embedder.from_pretrained(part.folder, dtype="float32")
-    check_ids(own.tokenize([*texts.templated, *texts.documents, texts.long]), expected, "Embedder")
+    check_ids(own.tokenize([*texts.templated, *texts.documents_templated, texts.long], prompt=""), expected, "Embedder")
     if own.settings.dimensions != (wanted := subject.run.export.dimensions or None):
         raise ExportError(f"Embedder keeps {own.settings.dimensions} dimensions, and must keep {wanted}")
     with jax.default_matmul_precision("highest"):

@@ -22,6 +22,7 @@ class Spec(NamedTuple):
     epsilon: float  # of RMSNorm
     bos: int
     eos: int
+    added: int = 0  # new tokens, behind those of `vocab`
     top: int = 0  # of the layers, the last ones whose variables are called `top/…`
     causal: bool = True  # False: a token also sees those after it; a window is then of so many tokens on each side
 

@@ -20,7 +20,7 @@ from e5jax.mesh import BATCH
 from e5jax.model.blueprint import Parameters
 from e5jax.model.pooling import pool
 from e5jax.packing import Layout, Rows, fill, first_fit_decreasing, layout
-from e5jax.tokens import TextTokenizer, query_text
+from e5jax.tokens import TextTokenizer
 
 
 class Set(NamedTuple):
@@ -77,8 +77,10 @@ def _read(folder: Path, run: Training, tokenizer: TextTokenizer) -> Set:
     asked = list(found.relevant)[: run.probe.queries]
     documents = _documents(found, asked, run.probe.documents)
     task = found.instruction if run.data.instructions else ""
-    texts = [query_text(found.queries[query], task) for query in asked]
-    ids = tokenizer([*texts, *(f"{one.title} {one.text}".strip() for one in map(found.corpus.__getitem__, documents))])
+    put = tokenizer.templates.put
+    texts = [put(found.queries[query], task) for query in asked]
+    texts += [put(f"{one.title} {one.text}".strip(), None) for one in map(found.corpus.__getitem__, documents)]
+    ids = tokenizer(texts)
     rows, places = _pack(ids, layout(run.batch, run.tokens.limit))
     grades = np.array([[found.relevant[query].get(one, 0) for one in documents] for query in asked], np.float64)
     kept = grades.any(axis=1)  # a query of whose documents none is relevant has no score

@@ -30,7 +30,7 @@ def task(tmp_path_factory) -> Path:
     random = np.random.default_rng(0)
     texts = [" ".join(random.choice(WORDS, 6)) for _ in range(60)]
     (folder / "corpus.jsonl").write_text("".join(json.dumps({"_id": f"d{i}", "text": text}) + "\n" for i, text in enumerate(texts)))
-    asked = [" ".join(text.split()[:4]) for text in texts[:20]]
+    asked = [" ".join(text.split()[1:]) for text in texts[:20]]
     (folder / "queries.jsonl").write_text(
         "".join(json.dumps({"_id": f"q{i}", "text": text}) + "\n" for i, text in enumerate(asked))
     )
@@ -58,7 +58,7 @@ def test_full_vectors_score_what_mteb_says(task, model, output, tmp_path):
     (whole,) = [cell for cell in results["cells"] if (cell["dimensions"], cell["precision"]) == (64, "float32")]
     settings = settings_of(model, "jax", "mteb-v2", None, "float32")
     wanted = evaluate(make_encoder(model, settings), [load_task(task)], tmp_path / "mteb", settings)["words"]["ndcg_at_10"]
-    assert 0.2 < wanted < 1
+    assert 0.05 < wanted < 1
     assert whole["ndcg_at_10"] == pytest.approx(wanted, abs=2e-4)  # mteb rounds to five digits
     assert whole["share_of_whole"] == 1.0
 

@@ -30,4 +30,6 @@ def test_an_export_says_how_many_dimensions_are_kept_and_is_verified(tmp_path):
     np.testing.assert_allclose(found, wanted, atol=1e-5)
     ours.calibrate(texts, small.TASK)
     integers = quantize_embeddings(wanted, "int8", ranges=ranges_of(found))
-    assert np.mean(ours.encode_query(texts, precision="int8") == integers) > 0.99
+    away = np.abs(ours.encode_query(texts, precision="int8").astype(int) - integers)
+    assert away.max() <= 1  # floats that differ in the last digit, at the border of a step: the greatest of each number is at one
+    assert away.mean() < 0.05

@@ -24,7 +24,7 @@ from e5jax.export.verify import check_answer
 from e5jax.export.window import Part
 from e5jax.model.dense import fold
 from e5jax.model.spec import Spec
-from e5jax.tokens import TextTokenizer
+from e5jax.tokens import Templates, TextTokenizer
 from tests import tiny
 from tests.export import small
 
@@ -271,8 +271,8 @@ def no_eos(tokenizer: TextTokenizer) -> Tokenizer:
     return made
 
 
-def wrong_modules(run: Training, spec: Spec, limit: int) -> dict:
-    made = MADE(run, spec, limit)
+def wrong_modules(run: Training, spec: Spec, limit: int, templates: Templates) -> dict:
+    made = MADE(run, spec, limit, templates)
     mean(made[POOLING])
     return made
 

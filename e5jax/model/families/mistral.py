@@ -55,7 +55,7 @@ def config_from_spec(spec: Spec, limit: int, dtype: str) -> dict:
     return {
         "architectures": [ARCHITECTURE],
         "model_type": MODEL_TYPE,
-        "vocab_size": spec.vocab,
+        "vocab_size": spec.vocab + spec.added,
         "hidden_size": spec.hidden,
         "intermediate_size": spec.ff,
         "num_hidden_layers": spec.layers,
