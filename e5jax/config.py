@@ -91,6 +91,7 @@ class Model:
     attention: Kernel = "auto"  # what fits platform and length: see `model.kernels.choose`
     theta: float | None = None  # base of the rotary embedding; None: the base's own
     window: int | None = None  # tokens that a token sees, itself included; None: the base's own, 0: all before it
+    bias: bool = False  # adds one, zero at first, to every linear map of a base without: what `select` may train (UDEVER's BitFit)
     causal: bool | None = None  # False: a token sees its whole text, not only what is before it; None: the base's own
 
 

@@ -4,7 +4,7 @@ from collections import deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import NamedTuple, Self
+from typing import Self
 
 import jax
 import numpy as np
@@ -12,86 +12,23 @@ from jax.sharding import NamedSharding, PartitionSpec
 from jaxtyping import Array, Float, Int
 from tqdm import tqdm
 
-from e5jax.compact import Ranges, quantise, ranges_of, read_ranges, shortened
+from e5jax.compact import Ranges, quantise, ranges_of, shortened
 from e5jax.config import Mesh as MeshConfig
-from e5jax.config import Pooling, Precision
+from e5jax.config import Precision
 from e5jax.errors import ConfigError
 from e5jax.mesh import BATCH, make_mesh
 from e5jax.model import hf
 from e5jax.model.blueprint import Blueprint, Parameters, blueprint
 from e5jax.model.families import read_spec
-from e5jax.model.folder import file_of, locate, read_object
+from e5jax.model.folder import file_of, locate
 from e5jax.model.kernels import choose
 from e5jax.model.pooling import pooled
 from e5jax.packing import Call, calls
-from e5jax.tokens import E5, Templates, TextTokenizer
+from e5jax.settings import Settings, read_settings
+from e5jax.tokens import TextTokenizer
 
-DEFAULT_LIMIT = 512  # tokens a text, when the folder does not say
 TOKENS_A_CALL = {"cpu": 2_048, "accelerator": 16_384}  # per device; a CPU's share stays in its cache (benchmarks/encode.py)
-TEMPLATES = "e5jax_templates"  # in a folder's config_sentence_transformers.json, beside prompts that one task is put into
 BLOCK = 16_384  # texts that are tokenised and packed together
-
-
-class Settings(NamedTuple):
-    """What a folder says about how its model embeds."""
-
-    pooling: Pooling
-    limit: int
-    prompts: dict[str, str]
-    dtype: str
-    dimensions: int | None  # leading ones that are kept; None: all
-    ranges: dict[int, Ranges]  # of int8 and uint8, by dimensions
-    templates: Templates = E5
-
-
-def read_settings(folder: Path) -> Settings:
-    """Reads the sentence-transformers files, an adapter's own before its base's; without any, as E5-Mistral does it: last token."""
-
-    def read(name: str) -> dict:
-        path = file_of(folder, name)
-        return read_object(path) if path.is_file() else {}
-
-    model, said = read("config.json"), read("config_sentence_transformers.json")
-    dtype = model.get("dtype") or model.get("torch_dtype") or "float32"
-    return Settings(
-        pooling=_pooling(read("1_Pooling/config.json"), folder),
-        limit=read("sentence_bert_config.json").get("max_seq_length") or DEFAULT_LIMIT,
-        prompts=said.get("prompts") or {},
-        dtype="bfloat16" if dtype == "float16" else dtype,
-        dimensions=said.get("truncate_dim"),
-        ranges=read_ranges(folder),
-        templates=_templates(said.get(TEMPLATES, {}), folder),
-    )
-
-
-def _templates(values: dict, folder: Path) -> Templates:
-    if not isinstance(values, dict) or not all(
-        name in Templates._fields and isinstance(text, str) for name, text in values.items()
-    ):
-        raise ConfigError(
-            f"{folder}/config_sentence_transformers.json: {TEMPLATES} are {values!r}; they are texts, query and document"
-        )
-    return Templates(**values)
-
-
-def _pooling(config: dict, folder: Path) -> Pooling:
-    # sentence-transformers 6 names the mode; earlier versions set one of several flags.
-    mode = config.get("pooling_mode") or next(
-        (name for name, on in config.items() if name.startswith("pooling_mode_") and on), "lasttoken"
-    )
-    modes: dict[str, Pooling] = {
-        "lasttoken": "last",
-        "mean": "mean",
-        "weightedmean": "weighted_mean",
-        "pooling_mode_lasttoken": "last",
-        "pooling_mode_mean_tokens": "mean",
-        "pooling_mode_weightedmean_tokens": "weighted_mean",
-    }
-    if mode not in modes:
-        raise ConfigError(
-            f"{folder}/1_Pooling/config.json: pooling {mode!r} is not supported; supported are lasttoken, mean, weightedmean"
-        )
-    return modes[mode]
 
 
 class Embedder:

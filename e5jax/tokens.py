@@ -76,7 +76,8 @@ class TextTokenizer:
         They are not special, or the templates could not hold them: what is special is text wherever it stands.
         """
         tokenizer = read_tokenizer(path)
-        tokenizer.add_tokens([AddedToken(token, normalized=False, special=False) for token in added])
+        new = [token for token in added if tokenizer.token_to_id(token) is None]
+        tokenizer.add_tokens([AddedToken(token, normalized=False, special=False) for token in new])
         return cls(tokenizer, bos, eos, limit, str(path), templates)
 
     def __call__(self, texts: Sequence[str], limits: Sequence[int] | None = None) -> list[list[int]]:

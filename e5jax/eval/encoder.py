@@ -18,10 +18,11 @@ from sentence_transformers import SentenceTransformer
 from sentence_transformers.sentence_transformer.modules import Normalize
 from torch.utils.data import DataLoader
 
-from e5jax.embedder import Embedder, read_settings
+from e5jax.embedder import Embedder
 from e5jax.errors import ConfigError
 from e5jax.eval.preset import Preset
 from e5jax.eval.vectors import Vectors
+from e5jax.settings import read_settings
 from e5jax.tokens import E5, Templates, TextTokenizer
 
 

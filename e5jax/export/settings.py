@@ -4,12 +4,12 @@ from tokenizers import Tokenizer
 from tokenizers.processors import TemplateProcessing
 
 from e5jax.config import TARGETS, Training
-from e5jax.embedder import TEMPLATES
 from e5jax.export.subject import Choice, Subject
 from e5jax.export.usage import base_name
 from e5jax.model.families import FAMILIES
 from e5jax.model.folder import ADAPTER
 from e5jax.model.spec import Spec
+from e5jax.settings import TEMPLATES
 from e5jax.tokens import E5, Templates, TextTokenizer
 
 MODULES = {"0": ("", "Transformer"), "1": ("1_Pooling", "Pooling"), "2": ("2_Normalize", "Normalize")}

@@ -27,6 +27,8 @@ def merged(subject: Subject) -> Iterator[hf.Stored]:
                 get = partial(_longer, subject, found.get(stored))
             elif name in parameters:
                 get = partial(hf.to_stored, name, parameters[name], layer)
+            elif stored not in found and name.endswith("/bias"):
+                get = partial(np.zeros, leaf.shape[1:], np.float32)  # the base has none, and it was not selected
             elif lora is None:
                 get = partial(hf.read, found[stored])
             else:

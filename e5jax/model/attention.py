@@ -18,10 +18,10 @@ class Attention(nnx.Module):
 
     def __init__(self, spec: Spec, lora: dict[str, Lora], kernel: Concrete, *, rngs: nnx.Rngs):
         wide, narrow = spec.heads * spec.head_size, spec.kv_heads * spec.head_size
-        self.q = Dense("q", spec.layers, ("embed", "heads"), (spec.hidden, wide), lora.get("q"), rngs=rngs)
-        self.k = Dense("k", spec.layers, ("embed", "kv"), (spec.hidden, narrow), lora.get("k"), rngs=rngs)
-        self.v = Dense("v", spec.layers, ("embed", "kv"), (spec.hidden, narrow), lora.get("v"), rngs=rngs)
-        self.o = Dense("o", spec.layers, ("heads", "embed"), (wide, spec.hidden), lora.get("o"), rngs=rngs)
+        self.q = Dense("q", spec.layers, ("embed", "heads"), (spec.hidden, wide), lora.get("q"), bias=spec.bias, rngs=rngs)
+        self.k = Dense("k", spec.layers, ("embed", "kv"), (spec.hidden, narrow), lora.get("k"), bias=spec.bias, rngs=rngs)
+        self.v = Dense("v", spec.layers, ("embed", "kv"), (spec.hidden, narrow), lora.get("v"), bias=spec.bias, rngs=rngs)
+        self.o = Dense("o", spec.layers, ("heads", "embed"), (wide, spec.hidden), lora.get("o"), bias=spec.bias, rngs=rngs)
         self.spec = spec
         self.kernel: Concrete = kernel
 

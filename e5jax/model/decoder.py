@@ -42,9 +42,9 @@ class FeedForward(nnx.Module):
     """SwiGLU (arXiv 2002.05202): `(silu(x G) * x U) D`."""
 
     def __init__(self, spec: Spec, lora: dict[str, Lora], *, rngs: nnx.Rngs):
-        self.gate = Dense("gate", spec.layers, ("embed", "ff"), (spec.hidden, spec.ff), lora.get("gate"), rngs=rngs)
-        self.up = Dense("up", spec.layers, ("embed", "ff"), (spec.hidden, spec.ff), lora.get("up"), rngs=rngs)
-        self.down = Dense("down", spec.layers, ("ff", "embed"), (spec.ff, spec.hidden), lora.get("down"), rngs=rngs)
+        self.gate = Dense("gate", spec.layers, ("embed", "ff"), (spec.hidden, spec.ff), lora.get("gate"), bias=spec.bias, rngs=rngs)
+        self.up = Dense("up", spec.layers, ("embed", "ff"), (spec.hidden, spec.ff), lora.get("up"), bias=spec.bias, rngs=rngs)
+        self.down = Dense("down", spec.layers, ("ff", "embed"), (spec.ff, spec.hidden), lora.get("down"), bias=spec.bias, rngs=rngs)
 
     def __call__(self, x: Float[Array, "n t d"], seed: UInt32[Array, ""] | None) -> Float[Array, "n t d"]:
         gate = checkpoint_name(self.gate(x, seed), "gate")

@@ -11,7 +11,7 @@ import numpy as np
 
 from e5jax.errors import ConfigError
 from e5jax.model.adapter import FILE, read_adapter
-from e5jax.model.families import FAMILIES
+from e5jax.model.families import FAMILIES, read_spec
 from e5jax.model.folder import base_of
 from e5jax.model.slices import BLOCK, Source, Tensor, file_headers, placed, plain, quantising, read_slice
 from e5jax.model.spec import Spec, among_all
@@ -104,14 +104,16 @@ def load(folder: Path, spec: Spec, wanted: Mapping[str, jax.ShapeDtypeStruct]) -
     """Reads every variable into its sharding and dtype; integer kernels are quantised on the way.
 
     Besides the arrays the host holds little more than the slice of one device; kernels that become integers are read twice,
-    first for their scales. Raises ConfigError naming all tensors that are missing, extra, wrongly shaped or not finite.
+    first for their scales. Biases that the shape has and the folder has not are zero. Raises ConfigError naming all tensors that
+    are missing, extra, wrongly shaped or not finite.
     """
-    found = check(folder, spec, wanted)
+    new = {path for path in wanted if path.endswith("/bias")} if spec.bias and not read_spec(folder).bias else set()
+    found = check(folder, spec, {path: leaf for path, leaf in wanted.items() if path not in new})
     broken: set[str] = set()
-    arrays = {}
+    arrays = {path: placed(wanted[path], lambda out, _: out.fill(0)) for path in new}
     for path, leaf in wanted.items():
-        if path.endswith(SCALE):
-            continue  # made with its kernel
+        if path.endswith(SCALE) or path in new:
+            continue  # made with its kernel, or made already
         sources = [Source(found[name], path.endswith("/kernel"), broken) for name in names_of(spec, path)]
         scale = wanted.get(f"{path}_scale")
         if scale is None:

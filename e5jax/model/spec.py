@@ -22,6 +22,7 @@ class Spec(NamedTuple):
     epsilon: float  # of RMSNorm
     bos: int
     eos: int
+    bias: bool = False  # of every linear map
     added: int = 0  # new tokens, behind those of `vocab`
     top: int = 0  # of the layers, the last ones whose variables are called `top/…`
     causal: bool = True  # False: a token also sees those after it; a window is then of so many tokens on each side
@@ -42,7 +43,17 @@ class Spec(NamedTuple):
         return self._replace(
             theta=self.theta if model.theta is None else model.theta,
             window=self.window if model.window is None else model.window or None,  # 0: no window
+            bias=self.bias or model.bias,
             causal=self.causal if model.causal is None else model.causal,
+        )
+
+
+def check_bias(spec: Spec, limit: int, at: str = "config") -> None:
+    """An export of a decoder with biases is Llama's, which knows no window."""
+    if spec.bias and spec.window is not None and spec.window < limit:
+        raise ConfigError(
+            f"{at}.model.bias: decoders with biases are exported as Llama's, which have no window, and the window is {spec.window} "
+            f"of {limit} tokens; set {at}.model.window=0"
         )
 
 

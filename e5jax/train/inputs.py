@@ -21,7 +21,7 @@ from e5jax.model.adapter import Adapter, read_adapter
 from e5jax.model.families import read_spec
 from e5jax.model.folder import ADAPTER, base_of, file_of, locate
 from e5jax.model.quantise import check_groups
-from e5jax.model.spec import Spec, check_dimensions, check_divisible, check_top
+from e5jax.model.spec import Spec, check_bias, check_dimensions, check_divisible, check_top
 from e5jax.records import Batch
 from e5jax.tokens import Templates, TextTokenizer, read_tokenizer
 
@@ -55,6 +55,7 @@ def read_inputs(run: Training, files: Sequence[str | Path], tokenizer_file: Path
     check_top(spec, run.select.top)
     spec = spec._replace(top=run.select.top)
     check_divisible(spec, run.mesh)
+    check_bias(spec, run.tokens.limit)
     check_dimensions(spec, run.export.dimensions)
     check_groups(spec, run.model.quantisation, run.mesh)
     tokenizer, spec = _tokenizer(run, file, spec)
@@ -117,6 +118,7 @@ def scratch_spec(run: Training, tokenizer_file: Path) -> Spec:
         epsilon=1e-5,
         bos=BOS,
         eos=EOS,
+        bias=run.model.bias,
         causal=run.model.causal is not False,
     )
 

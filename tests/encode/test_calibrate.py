@@ -12,9 +12,11 @@ from sentence_transformers import SentenceTransformer
 from sentence_transformers.util.quantization import quantize_embeddings
 
 from e5jax.__main__ import main
-from e5jax.compact import FILE, read_ranges
+from e5jax.compact import FILE, read_ranges, save_ranges
 from e5jax.embedder import Embedder
+from e5jax.encode.shards import model_identity
 from e5jax.errors import CONFIG, ConfigError
+from e5jax.eval.settings import fingerprint
 from tests.encode.test_main import corpus, run
 from tests.test_embedder import TASK, folder, texts
 
@@ -99,6 +101,14 @@ def test_a_wrong_option_is_one_line(options, said, folder, corpus, capsys):
     assert main(["calibrate", f"--model={folder}", f"--input={corpus}", *options]) == CONFIG
     assert said in capsys.readouterr().err
     assert not (folder / FILE).exists()
+
+
+def test_ranges_make_no_other_model_of_a_folder(folder, tmp_path):
+    copy = tmp_path / "model"
+    shutil.copytree(folder, copy)
+    before = model_identity(copy), fingerprint(copy)
+    save_ranges(copy, {2: np.array([[-1, -1], [1, 1]], np.float32)}, 9)
+    assert (model_identity(copy), fingerprint(copy)) == before
 
 
 def test_few_texts_are_spread_over_the_file(folder, corpus, tmp_path):

@@ -1,5 +1,6 @@
 """Selected parameters are the only ones that change, nothing else has moments, and checkpoints and exports know of them."""
 
+from functools import partial
 from pathlib import Path
 
 import jax
@@ -12,9 +13,12 @@ from e5jax.errors import ConfigError
 from e5jax.export.folder import check, export
 from e5jax.export.subject import Choice
 from e5jax.learner.assemble import abstract_arguments, assemble
+from e5jax.learner.assemble import place as put
 from e5jax.learner.flops import model_flops, parameters
+from e5jax.learner.step import loss_and_accuracy
 from e5jax.mesh import make_mesh
 from e5jax.model import hf
+from e5jax.model.blueprint import blueprint
 from e5jax.train import loop
 from e5jax.workdir import Workdir
 from tests import tiny
@@ -30,8 +34,13 @@ TOP = {
 }
 # Sizes of `lora_run`: hidden 32, ff 64, two layers, heads of 32 and 16 numbers.
 LAYER = 32 * 32 * 2 + 32 * 16 * 2 + 3 * 32 * 64 + 2 * 32
+MAPS = [
+    f"layers.{n}.{x}_proj.bias" for n in (0, 1) for x in (*(f"self_attn.{y}" for y in "qkvo"), "mlp.gate", "mlp.up", "mlp.down")
+]
 KINDS = {
     "norms": (Select(("*/scale",)), None, NORMS, 5 * 32),
+    "biases": (Select(("*/bias",)), None, set(MAPS), 2 * (3 * 32 + 2 * 16 + 2 * 64)),
+    "biases of the last layer's attention": (Select(("top/attention/*/bias",), top=1), None, set(MAPS[7:11]), 2 * 32 + 2 * 16),
     "last layer": (Select(("top/*",), top=1), None, TOP, LAYER),
     "last layer's norms beside adapters": (
         Select(("top/*/scale",), top=1),
@@ -45,6 +54,7 @@ KINDS = {
 def run_of(root: Path, select: Select, lora: Lora | None = None) -> Training:
     run = lora_run(root)
     run.select, run.lora = select, lora
+    run.model.bias = any(name.endswith("/bias") for name in select.names)
     return run
 
 
@@ -64,12 +74,36 @@ def test_selected_parameters_alone_change_and_have_moments(place, tmp_path, kind
         assert set(checkpoints.facts(STEPS)["parameters"]) == set(state.parameters)
     export(run, inputs.base, inputs.spec, inputs.tokenizer, Workdir(tmp_path), tmp_path / "export")  # verified
     before, after = hf.headers(place / "base"), hf.headers(tmp_path / "export")
+    zeros = {name for name in after if name.endswith(".bias") and not np.asarray(hf.read(after[name])).any()}
+    assert after.keys() - zeros - before.keys() == changed - before.keys()
+    assert after.keys() - before.keys() == set(MAPS if run.model.bias else ())
     widths = [np.asarray(hf.read(after[name])) for name in before]
-    assert before.keys() == after.keys()
     kept = {
         name for name, found in zip(before, widths, strict=True) if np.array_equal(found, hf.read(before[name]).astype(found.dtype))
     }
-    assert before.keys() - kept == changed
+    assert before.keys() - kept == changed & before.keys()
+
+
+@pytest.mark.parametrize("sizes", [(2, 2, 2), (8, 1, 1)], ids=str)
+def test_gradients_of_what_is_selected_are_the_same_on_any_mesh(sizes):
+    # Biases, norms, the last layer, and rows of tokens from 90 on.
+    spec = tiny.SPEC._replace(hidden=32, ff=64, head_size=8, layers=2, bias=True, top=1, vocab=90, added=7)
+    of = blueprint(
+        spec, None, dtype="float32", remat="projections", kernel="xla", select=("*/bias", "*/scale", "top/ff/*", "added", "norm/*")
+    )
+    values, found = tiny.numbers(of), []
+    for on in (tiny.mesh(1, 1, 1), tiny.mesh(*sizes)):
+        trained, frozen = tiny.place(of, values, on)
+        with jax.set_mesh(on):
+            batch = put(tiny.batch(16, 1, 2, width=12, texts_a_row=3, shards=8), on)
+            loss = partial(loss_and_accuracy, tiny.objective(of))
+            run = jax.jit(jax.grad(lambda trained, *rest, loss=loss: loss(trained, *rest, None)[0]))
+            found.append(jax.device_get(run(trained, frozen, batch)))
+    wanted, spread = found
+    assert {name.partition("/")[0] for name in wanted} == {"layers", "top", "norm", "added"}
+    for name, value in wanted.items():
+        assert np.linalg.norm(value) > 0, name
+        assert np.linalg.norm(spread[name] - value) <= 2e-5 * np.linalg.norm(value), name
 
 
 def test_layers_apart_compute_what_they_did_together():
@@ -105,7 +139,7 @@ def test_there_is_no_backward_pass_below_what_is_trained():
 @pytest.mark.parametrize(
     ("select", "lora", "said"),
     [
-        (Select(("*/bias",)), None, r"config.select.names: nothing is called '\*/bias'; there are embedding, "),
+        (Select(("*/weight",)), None, r"config.select.names: nothing is called '\*/weight'; there are embedding, "),
         (Select(("layers/ff/*",)), Lora(targets=("up",)), "config.select.names: layers/ff/up/kernel has an adapter"),
     ],
 )
