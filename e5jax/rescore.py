@@ -15,10 +15,11 @@ from jaxtyping import Array, Float, Int
 
 from e5jax.compact import BITS, INTEGERS, Store, quantise, step_of, unsigned
 from e5jax.errors import ConfigError
-from e5jax.search import top_k
+from e5jax.search import product, top_k
 
 OVERSAMPLE = 4  # candidates for each result
 HELD = 2**24  # numbers of candidates that are restored at a time
+EXACT = 1_024  # products of int8 numbers whose sum float32 holds exactly: 2^24 / (127 · 128)
 WORD = 4  # bytes whose bits are compared at once
 
 Candidates = Callable[[Float[np.ndarray, "q d"], int], Int[np.ndarray, "q c"]]  # places, -1 for none
@@ -82,8 +83,19 @@ def weights(queries: Float[np.ndarray, "q d"], store: Store) -> Int[np.ndarray, 
 
 
 def integer_product(queries: Int[Array, "q d"], rows: Int[Array, "p d"]) -> Float[Array, "q p"]:
-    """Products of int8 numbers, summed exactly."""
+    """Products of int8 numbers, summed exactly: by what multiplies integers, or by floats where only these are multiplied fast."""
+    return jax.lax.platform_dependent(queries, rows, cpu=_by_floats, default=_by_integers)
+
+
+def _by_integers(queries: Int[Array, "q d"], rows: Int[Array, "p d"]) -> Float[Array, "q p"]:
     return jnp.einsum("qd,pd->qp", queries, rows, preferred_element_type=jnp.int32).astype(jnp.float32)
+
+
+def _by_floats(queries: Int[Array, "q d"], rows: Int[Array, "p d"]) -> Float[Array, "q p"]:
+    parts = (slice(start, start + EXACT) for start in range(0, queries.shape[1], EXACT))
+    floats = ((queries[:, part].astype(jnp.float32), rows[:, part].astype(jnp.float32)) for part in parts)
+    sums = [product(*each) for each in floats]
+    return sums[0] if len(sums) == 1 else reduce(jnp.add, (each.astype(jnp.int32) for each in sums)).astype(jnp.float32)
 
 
 def agreement(queries: Int[Array, "q w"], rows: Int[Array, "p w"]) -> Float[Array, "q p"]:

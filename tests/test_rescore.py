@@ -8,7 +8,7 @@ from e5jax import search as exact
 from e5jax.compact import Store, restored, shortened, unsigned
 from e5jax.errors import ConfigError
 from e5jax.neighbours import faiss_index
-from e5jax.rescore import first_stage, search, weights
+from e5jax.rescore import _by_integers, first_stage, integer_product, search, weights
 from tests.vectors import corpus
 
 DEVICES = jax.devices()[:2]
@@ -46,6 +46,15 @@ def test_integers_are_multiplied_as_integers(data, precision):
     wanted = np.argsort(-products, axis=1, kind="stable")[:, :25]
     np.testing.assert_array_equal(places, wanted)
     np.testing.assert_array_equal(scores, np.take_along_axis(products, wanted, axis=1))
+
+
+def test_sums_of_more_products_than_a_float_holds_are_exact():
+    random = np.random.default_rng(0)
+    asked, rows = random.integers(-127, 128, (4, 2_500)).astype(np.int8), random.integers(-128, 128, (30, 2_500)).astype(np.int8)
+    asked[0], rows[0] = 127, 127  # 40 million
+    wanted = (asked.astype(np.int64) @ rows.T.astype(np.int64)).astype(np.float32)
+    np.testing.assert_array_equal(jax.jit(integer_product)(asked, rows), wanted)
+    np.testing.assert_array_equal(jax.jit(_by_integers)(asked, rows), wanted)
 
 
 @pytest.mark.parametrize(("precision", "least"), [("float32", 1.0), ("int8", 0.98), ("uint8", 0.98), ("binary", 0.65)])
