@@ -10,7 +10,7 @@ import faiss
 import numpy as np
 from jaxtyping import Float, Int
 
-from e5jax.compact import BITS, INTEGERS, Store, quantise, step_of, unsigned
+from e5jax.compact import BITS, INTEGERS, STEPS, Store, quantise, step_of, unsigned
 from e5jax.errors import ConfigError
 
 LINKS = 32  # of each row in a graph
@@ -51,12 +51,17 @@ def _graph(store: Store) -> Search:
 
 
 def _levels(store: Store) -> Search:
-    """Levels as they are, from 0 to 255. What they are counted from adds the same to all rows, and changes no order."""
+    """FAISS' own numbers of 8 bits, with our ranges in place of those that it would find: its levels are then ours.
+
+    Its "direct" levels would cut queries to whole numbers wherever their number is a multiple of 16.
+    """
     assert store.ranges is not None, "a store of integers has ranges"
-    scale = step_of(store.ranges)
-    index = faiss.IndexScalarQuantizer(store.dimensions, faiss.ScalarQuantizer.QT_8bit_direct, faiss.METRIC_INNER_PRODUCT)
-    index.add(_bytes(store).astype(np.float32))
-    return lambda queries, count: index.search(np.ascontiguousarray(queries * scale, np.float32), count)[1]
+    index = faiss.IndexScalarQuantizer(store.dimensions, faiss.ScalarQuantizer.QT_8bit, faiss.METRIC_INNER_PRODUCT)
+    wide = np.concatenate([store.ranges[0], STEPS * step_of(store.ranges)])
+    faiss.copy_array_to_vector(wide.astype(np.float32), index.sq.trained)
+    index.is_trained = True
+    index.add_sa_codes(_bytes(store))
+    return lambda queries, count: index.search(np.ascontiguousarray(queries, np.float32), count)[1]
 
 
 def _floats(store: Store) -> Search:

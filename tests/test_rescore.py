@@ -86,8 +86,10 @@ def test_leading_dimensions_are_searched_like_all(data):
 
 
 @pytest.mark.parametrize(("precision", "graph"), [("binary", False), ("binary", True), ("int8", False), ("float32", False)])
-def test_an_index_of_faiss_gives_candidates(data, precision, graph):
-    asked, rows, wanted = data
+@pytest.mark.parametrize("dimensions", [67, 64])
+def test_an_index_of_faiss_gives_candidates(data, precision, graph, dimensions):
+    asked, rows = (shortened(x, dimensions) for x in data[:2])
+    wanted = exact.top_k(asked, rows, K, DEVICES)[1]
     store = Store.of(rows, precision)
     own = search(asked, store, K, oversample=8, devices=DEVICES)[1]
     found = search(asked, store, K, oversample=8, candidates=faiss_index(store, graph=graph))[1]
