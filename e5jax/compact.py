@@ -55,11 +55,11 @@ def quantise(vectors: Float[np.ndarray, "n d"], precision: Precision, ranges: Ra
     """What is stored: `[n, stored_width(d)]` of `DTYPES[precision]`. Raises ConfigError when int8 or uint8 lack their ranges."""
     if precision in BITS:
         packed = np.packbits(vectors > 0, axis=-1)
-        return packed if precision == "ubinary" else (packed ^ _SIGN).view(np.int8)
+        return packed if precision == "ubinary" else signed(packed, "ubinary")
     if precision in INTEGERS:
         least, step = _steps(ranges, vectors.shape[1], precision)
         levels = np.clip(np.floor((vectors - least) / step), 0, STEPS).astype(np.uint8)
-        return levels if precision == "uint8" else (levels ^ _SIGN).view(np.int8)
+        return levels if precision == "uint8" else signed(levels, "uint8")
     return vectors.astype(np.float32, copy=False)
 
 
@@ -78,6 +78,11 @@ def restored(stored: np.ndarray, precision: Precision, dimensions: int, ranges: 
 def unsigned(stored: Int[np.ndarray, "*n w"], precision: Precision) -> Int[np.ndarray, "*n w"]:
     """The same integers or bits as unsigned bytes."""
     return stored if DTYPES[precision] is np.uint8 else stored.view(np.uint8) ^ _SIGN
+
+
+def signed(stored: Int[np.ndarray, "*n w"], precision: Precision) -> Int[np.ndarray, "*n w"]:
+    """The same integers or bits as signed bytes."""
+    return stored if DTYPES[precision] is np.int8 else (stored ^ _SIGN).view(np.int8)
 
 
 def stored_width(dimensions: int, precision: Precision) -> int:

@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
 
-from e5jax.compact import BITS, INTEGERS, Store, quantise, step_of, unsigned
+from e5jax.compact import BITS, INTEGERS, Store, quantise, signed, step_of, unsigned
 from e5jax.errors import ConfigError
 from e5jax.search import product, top_k
 
@@ -67,8 +67,7 @@ def first_stage(
         asked = _words(quantise(queries, "ubinary"))
         return top_k(asked, _words(unsigned(store.vectors, store.precision)), k, devices, score=agreement)
     if store.precision in INTEGERS:
-        stored = (unsigned(store.vectors, store.precision) ^ np.uint8(0x80)).view(np.int8)
-        return top_k(weights(queries, store), stored, k, devices, score=integer_product)
+        return top_k(weights(queries, store), signed(store.vectors, store.precision), k, devices, score=integer_product)
     return top_k(queries, store.vectors, k, devices)
 
 
@@ -107,8 +106,9 @@ def agreement(queries: Int[Array, "q w"], rows: Int[Array, "p w"]) -> Float[Arra
 
 def _words(packed: Int[np.ndarray, "n w"]) -> Int[np.ndarray, "n w"]:
     """The same bits in whole words."""
-    filled = np.pad(packed, ((0, 0), (0, -packed.shape[1] % WORD)))
-    return np.ascontiguousarray(filled).view(np.uint32)
+    if short := -packed.shape[1] % WORD:
+        packed = np.pad(packed, ((0, 0), (0, short)))
+    return np.ascontiguousarray(packed).view(np.uint32)
 
 
 def _ordered(
