@@ -48,6 +48,14 @@ def test_integers_are_multiplied_as_integers(data, precision):
     np.testing.assert_array_equal(scores, np.take_along_axis(products, wanted, axis=1))
 
 
+def test_steps_of_different_widths_are_weighed_in_the_first_stage():
+    asked, rows = corpus(2_000, 40, 32, seed=1)
+    wide = np.geomspace(1, 50, 32, dtype=np.float32)[np.random.default_rng(2).permutation(32)]
+    rows, asked = rows * wide, asked / np.sqrt(wide)
+    wanted = exact.top_k(asked, rows, K, DEVICES)[1]
+    assert recall(first_stage(asked, Store.of(rows, "int8"), K, DEVICES)[1], wanted) > 0.9
+
+
 def test_sums_of_more_products_than_a_float_holds_are_exact():
     random = np.random.default_rng(0)
     asked, rows = random.integers(-127, 128, (4, 2_500)).astype(np.int8), random.integers(-128, 128, (30, 2_500)).astype(np.int8)
