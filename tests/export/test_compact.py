@@ -1,4 +1,4 @@
-"""An export of fewer dimensions: verified, read alike by sentence-transformers and by us, and quantised by both."""
+"""An export of fewer dimensions: read alike by sentence-transformers and by us, and quantised by both."""
 
 import json
 
@@ -10,15 +10,15 @@ from sentence_transformers.util.quantization import quantize_embeddings
 from e5jax.compact import ranges_of
 from e5jax.embedder import Embedder
 from e5jax.export.folder import write
-from e5jax.export.subject import Choice
 from tests.export import small
+from tests.export.small import UNVERIFIED
 
 
-def test_an_export_says_how_many_dimensions_are_kept_and_is_verified(tmp_path):
+def test_an_export_says_how_many_dimensions_are_kept(tmp_path):
     subject = small.adapted(small.base(tmp_path / "base", small.spec()), small.spec())
     subject.run.export.dimensions = 16
     subject.run.model.pooling = "weighted_mean"
-    write(subject, tmp_path / "merged", Choice())
+    write(subject, tmp_path / "merged", UNVERIFIED)
     said = json.loads((tmp_path / "merged/config_sentence_transformers.json").read_text())
     assert said["truncate_dim"] == 16
     theirs = SentenceTransformer(str(tmp_path / "merged"), device="cpu", model_kwargs={"dtype": torch.float32})
