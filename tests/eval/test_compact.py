@@ -48,7 +48,7 @@ def model(tmp_path_factory) -> Path:
 @pytest.fixture(scope="module")
 def output(task, model, tmp_path_factory) -> Path:
     to = tmp_path_factory.mktemp("measured")
-    words = ["compact", f"--model={model}", f"--task={task}", f"--output={to}", "--dimensions=64,8", "--rows=500"]
+    words = ["compact", f"--model={model}", f"--task={task}", f"--output={to}", "--dimensions=64,8", "--rows=50"]
     assert main(words) == 0
     return to
 
@@ -65,7 +65,7 @@ def test_full_vectors_score_what_mteb_says(task, model, output, tmp_path):
 
 def test_every_cell_has_its_bytes_and_scores(output):
     results = json.loads((output / RESULTS).read_text())
-    assert {"queries": 20, "documents": 60, "timed_rows": 500, "oversample": 4}.items() <= results.items()
+    assert {"queries": 20, "documents": 60, "timed_rows": 50, "oversample": 4}.items() <= results.items()
     sizes = {(cell["dimensions"], cell["precision"]): cell["bytes_per_vector"] for cell in results["cells"]}
     assert sizes == {
         (64, "float32"): 256,
