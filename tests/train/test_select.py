@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from e5jax.checkpoint import Checkpoints
-from e5jax.config import Lora, Mesh, Select, Training
+from e5jax.config import Lora, Select, Training
 from e5jax.errors import ConfigError
 from e5jax.export.folder import check, export
 from e5jax.export.subject import Choice
@@ -52,7 +52,7 @@ RESUMED, VERIFIED = "norms and biases", "last layer's norms and biases beside ad
 
 def run_of(root: Path, select: Select, lora: Lora | None = None) -> Training:
     run = lora_run(root)
-    run.select, run.lora, run.mesh = select, lora, Mesh(2, 1, 1)
+    run.select, run.lora = select, lora
     run.model.bias = any(name.endswith("/bias") for name in select.names)
     return run
 

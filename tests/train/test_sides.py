@@ -8,7 +8,7 @@ import pytest
 import torch
 from sentence_transformers import SentenceTransformer
 
-from e5jax.config import Lora, Mesh, Select, Training
+from e5jax.config import Lora, Select, Training
 from e5jax.embedder import Embedder
 from e5jax.errors import ConfigError
 from e5jax.eval.encoder import jax_encoder, torch_encoder
@@ -28,7 +28,7 @@ SIDES = Templates("[Q]", "[D]")
 
 def run_of(root: Path, lora: Lora | None) -> Training:
     run = lora_run(root)
-    run.lora, run.tokens.added, run.mesh = lora, ("[Q]", "[D]"), Mesh(1, 1, 1)
+    run.lora, run.tokens.added = lora, ("[Q]", "[D]")
     run.tokens.query, run.tokens.document = SIDES
     return run
 
