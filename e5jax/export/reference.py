@@ -72,8 +72,8 @@ def reference(subject: Subject, part: Part, texts: Texts) -> Expected:
     found: Parameters = hf.load(part.base, spec, from_base) if part.base and subject.made.frozen else {}
     for name, value in trained(subject, part, found).items():
         found[name] = jax.device_put(value, wanted[name].sharding)
-    own = Settings(run.model.pooling, subject.tokenizer.limit, {}, "float32", None, {})
-    model = Embedder(made, found, subject.tokenizer, own, mesh)
+    settings = Settings(run.model.pooling, subject.tokenizer.limit, {}, "float32", None, {})
+    model = Embedder(made, found, subject.tokenizer, settings, mesh)
     read = [*texts.templated, *texts.documents_templated]
     with jax.default_matmul_precision("highest"):
         return Expected(model.tokenize([*read, texts.long], prompt=""), model.encode(read, prompt=""))
@@ -88,9 +88,9 @@ def trained(subject: Subject, part: Part, base: Parameters) -> dict[str, np.ndar
         if stack is None:
             found[name] = np.asarray(value)
             continue
-        whole = among_all(name)
+        whole, shape = among_all(name), (part.spec.layers, *subject.made.leaves[name].shape[1:])
         if whole not in found:
-            found[whole] = np.array(base[whole]) if whole in base else np.zeros((part.spec.layers, *value.shape[1:]), np.float32)
+            found[whole] = np.array(base[whole]) if whole in base else np.zeros(shape, np.float32)
         for layer in range(max(part.first, stack.start), min(end, stack.stop)):
-            found[whole][layer - part.first] = value[layer - stack.start]
+            found[whole][layer - part.first] = np.asarray(value[layer - stack.start])
     return found
