@@ -9,7 +9,7 @@ from jax.sharding import NamedSharding, PartitionSpec
 from e5jax.compact import Store
 from e5jax.learner.assemble import place
 from e5jax.learner.compact import through
-from e5jax.learner.step import loss_and_accuracy
+from e5jax.learner.step import encode, loss_and_accuracy
 from e5jax.mesh import BATCH
 from tests import tiny
 from tests.vectors import unit
@@ -38,16 +38,21 @@ def test_the_loss_sees_what_is_stored_and_the_gradient_what_is_not(precision, si
     np.testing.assert_array_equal(gradient, slope)
 
 
-def test_a_step_that_rounds_learns_from_rounded_vectors():
+def test_the_loss_of_a_step_that_rounds_is_that_of_signs():
     of, on = tiny.made(SPEC), tiny.mesh(1, 1, 1)
     trained, frozen = tiny.place(of, tiny.numbers(of), on)
-    found = {}
+    objective = tiny.objective(of)._replace(rounding="binary")
+
+    def both(trained, batch):
+        return loss_and_accuracy(objective, trained, frozen, batch, None)[0], encode(objective, trained, frozen, batch, None)
+
     with jax.set_mesh(on):
-        batch = place(tiny.batch(8, 1, 1, width=12), on)
-        for precision in ("float32", "binary"):
-            objective = tiny.objective(of)._replace(rounding=precision)
-            run = jax.jit(jax.value_and_grad(lambda t, o=objective: loss_and_accuracy(o, t, frozen, batch, None), has_aux=True))
-            (loss, _), gradient = run(trained)
-            found[precision] = float(loss), {name: np.asarray(value) for name, value in gradient.items()}
-    assert found["binary"][0] != found["float32"][0]
-    assert all(np.linalg.norm(value) > 0 for value in found["binary"][1].values())
+        loss, sides = jax.device_get(jax.jit(both)(trained, place(tiny.batch(8, 1, 1, width=12), on)))
+
+    def infonce(queries: np.ndarray, passages: np.ndarray) -> float:
+        scores = (queries @ passages.T).astype(np.float64) / 0.05
+        return float(np.mean(np.log(np.exp(scores).sum(axis=1)) - scores[np.arange(8), 2 * np.arange(8)]))
+
+    wanted = infonce(*(np.where(side > 0, 1, -1) / 32**0.5 for side in sides))
+    assert loss == pytest.approx(wanted, rel=1e-5)
+    assert abs(infonce(*sides) - wanted) > 1e-3

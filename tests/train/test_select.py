@@ -38,8 +38,12 @@ MAPS = [
     f"layers.{n}.{x}_proj.bias" for n in (0, 1) for x in (*(f"self_attn.{y}" for y in "qkvo"), "mlp.gate", "mlp.up", "mlp.down")
 ]
 KINDS = {
-    "norms and biases": (Select(("*/scale", "*/bias")), None, NORMS | set(MAPS), 5 * 32 + 2 * (3 * 32 + 2 * 16 + 2 * 64)),
-    "last layer": (Select(("top/*",), top=1), None, TOP, LAYER),
+    "last layer, norms and biases": (
+        Select(("top/*", "*/scale", "*/bias"), top=1),
+        None,
+        TOP | NORMS | set(MAPS),
+        LAYER + 3 * 32 + 2 * (3 * 32 + 2 * 16 + 2 * 64),
+    ),
     "last layer's norms and biases beside adapters": (
         Select(("top/*/scale", "top/attention/*/bias"), top=1),
         Lora(rank=2, alpha=4.0, dropout=0.1, targets=("q",)),
@@ -47,7 +51,7 @@ KINDS = {
         2 * 32 + 2 * 32 + 2 * 16 + 2 * 2 * (32 + 32),
     ),
 }
-RESUMED, VERIFIED = "norms and biases", "last layer's norms and biases beside adapters"
+RESUMED, VERIFIED = "last layer, norms and biases", "last layer's norms and biases beside adapters"
 
 
 def run_of(root: Path, select: Select, lora: Lora | None = None) -> Training:
