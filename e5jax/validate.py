@@ -93,6 +93,7 @@ def _validate_training(run: Training, at: str, *, needs_start: bool) -> None:
     _validate_probe(run, at)
     _validate_lora(run.lora, at)
     _validate_select(run, at)
+    _validate_tokens(run, at)
     if run.model.quantisation != "none" and run.lora is None and not run.select.names:
         raise ConfigError(
             f"{at}.model.quantisation={run.model.quantisation!r} stores frozen weights as integers, and without "
@@ -147,6 +148,14 @@ def _validate_lora(lora: Lora | None, at: str) -> None:
         raise ConfigError(f"{at}.lora.targets is empty: name some of {', '.join(TARGETS)}")
     for target in lora.targets:
         one_of(f"{at}.lora.targets", target, TARGETS)
+
+
+def _validate_tokens(run: Training, at: str) -> None:
+    added = run.tokens.added
+    if len(set(added)) < len(added) or not all(token.strip() for token in added):
+        raise ConfigError(f"{at}.tokens.added={added}: tokens must differ, and not be blank")
+    if "{task}" in run.tokens.document:
+        raise ConfigError(f"{at}.tokens.document={run.tokens.document!r}: documents have no instruction; leave {{task}} out")
 
 
 def _validate_select(run: Training, at: str) -> None:

@@ -51,6 +51,13 @@ WRONG: dict[str, tuple[str, list[str], list[str]]] = {
         ["--config.model.quantisation=int8", "--config.lora=none"],
         ["config.model.quantisation='int8'", "config.lora", "set lora", "'none'"],
     ),
+    "a token twice": (PAPER, ["--config.tokens.added=('[Q]','[Q]')"], ["config.tokens.added=('[Q]', '[Q]')", "must differ"]),
+    "a blank token": (PAPER, ["--config.tokens.added=(' ',)"], ["config.tokens.added=(' ',)", "not be blank"]),
+    "instructions of documents": (
+        PAPER,
+        ["--config.tokens.document={task}: "],
+        ["config.tokens.document='{task}: '", "leave {task} out"],
+    ),
     "layers that nothing selects": (PAPER, ["--config.select.top=2"], ["config.select.top=2", "config.select.names", "('top/*',)"]),
     "negative layers": (PAPER, ["--config.select.top=-1"], ["config.select.top=-1", "at least 0"]),
     "parts of random weights": (
@@ -188,6 +195,7 @@ RIGHT: dict[str, tuple[str, list[str]]] = {
         ["--config.model.quantisation=int8", "--config.lora=none", "--config.select.names=('*/scale',)"],
     ),
     "both directions": (PAPER, ["--config.model.causal=false", "--config.model.pooling=weighted_mean"]),
+    "sides": (PAPER, ["--config.tokens.added=('[Q]','[D]')", "--config.tokens.query=[Q]", "--config.tokens.document=[D]"]),
     "fewer dimensions": (PAPER, ["--config.export.dimensions=256", "--config.model.rounding=int8"]),
     "the last layers": (PAPER, ["--config.lora=none", "--config.select.names=('top/*','norm/scale')", "--config.select.top=4"]),
     "no dropout": (PAPER, ["--config.lora.dropout=0"]),

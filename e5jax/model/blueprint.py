@@ -66,7 +66,8 @@ class Blueprint(NamedTuple):
     @property
     def frozen(self) -> list[str]:
         """Names of the parameters that training leaves alone."""
-        return [name for name in self.leaves if name not in set(self.trained)]
+        trained = set(self.trained)
+        return [name for name in self.leaves if name not in trained]
 
     def abstract(self, names: Iterable[str], mesh: jax.sharding.Mesh, dtype: str) -> Abstract:
         """Shapes with placement and with this dtype, or their own."""
