@@ -177,18 +177,21 @@ class Call(NamedTuple):
     shared: int  # tokens at the start of each row that all of its texts start with
 
 
-def calls(texts: Sequence[list[int]], limit: int, tokens: int, devices: int, window: int | None) -> Iterator[Call]:
+def calls(
+    texts: Sequence[list[int]], limit: int, tokens: int, devices: int, window: int | None, causal: bool = True
+) -> Iterator[Call]:
     """Every text once, in rows of few shapes: about `tokens` a device and call, the widest rows first.
 
     Rows have ROW tokens, wider ones where texts are longer; shorter texts fill what these leave. What all texts
-    start with, an instruction, is in a row once if that pays, and if no `window` of attention forgets it.
+    start with, an instruction, is in a row once if that pays, and if no `window` of attention forgets it. Where attention is
+    not `causal` it would see all texts of the row, and is in each of them.
     """
     lengths = np.fromiter(map(len, texts), np.int64, len(texts))
     left = np.argsort(-lengths, kind="stable")
     while len(left):
         long = lengths[left]
         width = _width(int(long[0]), int(long.sum()), limit)
-        shared = _shared(texts, long, width) if window is None or width <= window else 0
+        shared = _shared(texts, long, width) if causal and (window is None or width <= window) else 0
         slots = max(1, width // SLOT)
         row, slot = first_fit_decreasing(long - shared, np.zeros_like(left), width - shared, slots).T
         # Two texts of more than half a row never share one, so these opened the first rows.

@@ -66,6 +66,7 @@ def _validate_training(run: Training, at: str, *, needs_start: bool) -> None:
         ("guard.spike", run.guard.spike, 0),
         ("guard.window", run.guard.window, 2),
         ("optim.weight_decay", run.optim.weight_decay, 0),
+        ("export.dimensions", run.export.dimensions, 0),
     ]:
         at_least(f"{at}.{path}", value, least)
     check_batch(run.batch, run.tokens.limit, at)
@@ -92,7 +93,9 @@ def _validate_training(run: Training, at: str, *, needs_start: bool) -> None:
     _validate_probe(run, at)
     _validate_loss(run.loss, at)
     _validate_lora(run.lora, at)
-    if run.model.quantisation != "none" and run.lora is None:
+    _validate_select(run, at)
+    _validate_tokens(run, at)
+    if run.model.quantisation != "none" and run.lora is None and not run.select.names:
         raise ConfigError(
             f"{at}.model.quantisation={run.model.quantisation!r} stores frozen weights as integers, and without "
             f"{at}.lora nothing is frozen; set lora, or quantisation to 'none'"
@@ -177,6 +180,23 @@ def _validate_lora(lora: Lora | None, at: str) -> None:
         raise ConfigError(f"{at}.lora.targets is empty: name some of {', '.join(TARGETS)}")
     for target in lora.targets:
         one_of(f"{at}.lora.targets", target, TARGETS)
+
+
+def _validate_tokens(run: Training, at: str) -> None:
+    added = run.tokens.added
+    if len(set(added)) < len(added) or not all(token.strip() for token in added):
+        raise ConfigError(f"{at}.tokens.added={added}: tokens must differ, and not be blank")
+    if "{task}" in run.tokens.document:
+        raise ConfigError(f"{at}.tokens.document={run.tokens.document!r}: documents have no instruction; leave {{task}} out")
+
+
+def _validate_select(run: Training, at: str) -> None:
+    select = run.select
+    at_least(f"{at}.select.top", select.top, 0)
+    if select.top and not select.names:
+        raise ConfigError(f"{at}.select.top={select.top} names layers, and {at}.select.names is empty; set it to ('top/*',)")
+    if select.names and run.model.scratch is not None:
+        raise ConfigError(f"{at}.select with {at}.model.scratch: what is not selected would stay random; leave select.names empty")
 
 
 def _validate_mesh(run: Training, at: str) -> None:

@@ -62,6 +62,11 @@ def check(run: Training, base: Path | None, spec: Spec, choice: Choice) -> None:
         return
     if run.lora is None or base is None:
         raise ConfigError("--format=adapter: this run trained all parameters, there is no adapter; use --format=merged")
+    if run.select.names:
+        raise ConfigError(
+            f"--format=adapter: the run trained {', '.join(run.select.names)} beside its adapters, which an adapter folder cannot "
+            "hold; use --format=merged"
+        )
     if spec != (own := read_spec(base)):
         changed = [name for name in spec._fields if getattr(spec, name) != getattr(own, name)]
         raise ConfigError(
@@ -72,7 +77,7 @@ def check(run: Training, base: Path | None, spec: Spec, choice: Choice) -> None:
 
 def _blueprint(run: Training, spec: Spec) -> Blueprint:
     # It is never run: the kernel is of no account.
-    return blueprint(spec, run.lora, dtype=run.model.dtype, remat=run.model.remat, kernel="xla")
+    return blueprint(spec, run.lora, dtype=run.model.dtype, remat=run.model.remat, kernel="xla", select=run.select.names)
 
 
 def write(subject: Subject, output: Path, choice: Choice = CHOICE, workdir: Workdir | None = None) -> None:

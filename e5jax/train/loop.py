@@ -6,6 +6,7 @@ from functools import partial
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 
 from e5jax import cluster, notice, phase
 from e5jax.checkpoint import Checkpoints
@@ -184,11 +185,20 @@ def _base(run: Training, inputs: Inputs, learner: Learner, mesh: jax.sharding.Me
         return {}, {}
     made = learner.blueprint
     in_base = {name for name, leaf in made.leaves.items() if not leaf.is_adapter}
+    lora = set(made.trained) - in_base - {"added"}
     frozen = made.abstract(made.frozen, mesh, run.model.dtype)
     trained = made.abstract([name for name in made.trained if name in in_base], mesh, "float32")
     found = hf.load(inputs.base, inputs.spec, frozen | trained)
-    begun = inputs.start.load(inputs.spec, made.abstract(set(made.trained) - in_base, mesh, "float32")) if inputs.start else {}
+    begun = inputs.start.load(inputs.spec, made.abstract(lora, mesh, "float32")) if inputs.start else {}
+    if inputs.spec.added:  # where the known tokens are, on average: random rows would be far longer than those of some bases
+        (place,) = made.abstract(["added"], mesh, "float32").values()
+        begun["added"] = jax.jit(_mean_rows, static_argnums=1, out_shardings=place.sharding)(found["embedding"], inputs.spec.added)
     return {name: found[name] for name in frozen}, {name: found[name] for name in trained} | begun
+
+
+def _mean_rows(table: jax.Array, count: int) -> jax.Array:
+    mean = jnp.mean(table.astype(jnp.float32), axis=0, keepdims=True)
+    return jnp.repeat(mean, count, axis=0)
 
 
 def save(checkpoints: Checkpoints, number: int, state: State, said: Mapping[str, Any]) -> None:
