@@ -190,6 +190,7 @@ class Loss:
     smoothing: float = 0.0  # share of the target that is spread over all candidates
     dimensions: tuple[int, ...] = ()  # prefixes whose losses are summed (Matryoshka, arXiv 2205.13147); empty: the whole vector
     weights: tuple[float, ...] = ()  # of the prefixes; empty: 1 each
+    bounds: tuple[float, ...] = ()  # lowest and highest of a temperature that is learned; empty: it stays as it is
 
 
 @dataclass(slots=True)

@@ -8,7 +8,7 @@ import optax
 from jax.sharding import NamedSharding, PartitionSpec
 
 from e5jax.config import Training
-from e5jax.learner import state
+from e5jax.learner import state, temperature
 from e5jax.learner.optim import optimiser, schedule
 from e5jax.learner.state import State
 from e5jax.learner.step import Objective, make_step
@@ -68,7 +68,7 @@ def place(batch: Batch, mesh: jax.sharding.Mesh) -> Batch:
 def abstract_arguments(run: Training, learner: Learner, mesh: jax.sharding.Mesh) -> tuple[State, Abstract, Batch]:
     """Shapes and placement of the step's arguments: all that compiling for a machine one does not have needs."""
     made = learner.blueprint
-    trained = made.abstract(made.trained, mesh, "float32")
+    trained = made.abstract(made.trained, mesh, "float32") | temperature.abstract(run.loss, mesh)
     frozen = made.abstract(made.frozen, mesh, run.model.dtype)
     to, queries = layout(run.batch, run.tokens.limit), run.batch.queries // run.batch.shards
     wide, slots = (to.chunks, to.rows, to.width), (to.chunks, to.rows, to.texts_a_row)

@@ -61,12 +61,11 @@ def pairs(terms: Terms, own: Float[Array, " q"], loss: Loss) -> Pairs:
     """What is known of the queries of a device. `own` is the score of each pair, divided by its temperature."""
     each = terms.passages.shape[0] // terms.queries.shape[0]
     number, spread = jnp.arange(terms.queries.shape[0]), jax.typeof(terms.queries).sharding.spec
-    exact = jax.lax.stop_gradient(own)
+    exact, warmth = jax.lax.stop_gradient((own, terms.temperatures))
     margin = loss.margin or 0.0
-    ceiling = exact * margin if loss.margin_kind == "ratio" else exact + margin / terms.temperatures
+    ceiling = exact * margin if loss.margin_kind == "ratio" else exact + margin / warmth
     positive = jax.lax.reshape(terms.passages, (terms.queries.shape[0], each), out_sharding=PartitionSpec(*spread, None))[:, 0]
-    harder = loss.hardness * terms.temperatures
-    return Pairs(reshard(number, spread), terms.queries, positive, terms.in_batch, ceiling, harder)
+    return Pairs(reshard(number, spread), terms.queries, positive, terms.in_batch, ceiling, loss.hardness * warmth)
 
 
 def texts(terms: Terms, to: PartitionSpec) -> tuple[Texts, Texts]:

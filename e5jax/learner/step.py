@@ -23,6 +23,7 @@ from e5jax.learner.compact import through
 from e5jax.learner.guard import judge
 from e5jax.learner.loss import contrast
 from e5jax.learner.state import State
+from e5jax.learner.temperature import learned
 from e5jax.mesh import BATCH, defer_sums, gather_fsdp
 from e5jax.model import dropout
 from e5jax.model.blueprint import Blueprint, Parameters
@@ -108,6 +109,7 @@ def loss_and_accuracy(
     with jax.named_scope("loss"):
         parts = (batch.temperatures, batch.in_batch, batch.query_texts, batch.passage_texts)
         terms = Terms._make(jax.lax.reshape(part, (part.size,), out_sharding=PartitionSpec(BATCH)) for part in parts)
+        terms = terms._replace(temperatures=learned(terms.temperatures, trained, objective.loss))
         return contrast(queries, passages, terms, objective.loss)
 
 

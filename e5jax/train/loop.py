@@ -15,6 +15,7 @@ from e5jax.config import Mesh, Training
 from e5jax.data.feed import Feed
 from e5jax.errors import ConfigError
 from e5jax.learner import state as states
+from e5jax.learner import temperature
 from e5jax.learner.assemble import Learner, abstract_arguments, assemble, place
 from e5jax.learner.flops import parameters
 from e5jax.learner.state import State
@@ -169,6 +170,7 @@ def _prepare(
     if start is None:
         fresh = [name for name in made.trained if name not in trained]
         trained |= made.initialise(fresh, mesh, run.seed) if fresh else {}
+        trained |= temperature.fresh(run.loss, mesh)
         state = states.fresh(trained, learner.optimiser, mesh)
         return Ready(mesh, learner, frozen, state, 0, facts(run, inputs, mesh, workdir), probe)
     changed = checkpoints.check_identity(start, inputs.identity, allow)
