@@ -92,6 +92,7 @@ def _validate_training(run: Training, at: str, *, needs_start: bool) -> None:
     _validate_profile(run, at)
     _validate_probe(run, at)
     _validate_loss(run.loss, at)
+    _validate_bounds(run, at)
     _validate_lora(run.lora, at)
     _validate_select(run, at)
     _validate_tokens(run, at)
@@ -161,6 +162,16 @@ def _validate_loss(loss: Loss, at: str) -> None:
         raise ConfigError(f"{at}.loss.dimensions={loss.dimensions}: lengths of prefixes must be at least 1 and different")
     if loss.weights and (len(loss.weights) != len(loss.dimensions) or not all(0 < weight < math.inf for weight in loss.weights)):
         raise ConfigError(f"{at}.loss.weights={loss.weights}: needs one weight above 0 for each of dimensions={loss.dimensions}")
+
+
+def _validate_bounds(run: Training, at: str) -> None:
+    bounds, sets = run.loss.bounds, run.data.mixture.datasets.values()
+    given = sorted({run.loss.temperature, *(one.temperature for one in sets if one.temperature is not None)})
+    if bounds and not (len(bounds) == 2 and 0 < bounds[0] < given[0] and given[-1] < bounds[1] < math.inf):
+        raise ConfigError(
+            f"{at}.loss.bounds={bounds}: must be two numbers, below and above every temperature that learning begins with "
+            f"({', '.join(f'{value:g}' for value in given)}), or empty for a fixed one"
+        )
 
 
 def check_dimensions(loss: Loss, hidden: int, at: str = "config") -> None:

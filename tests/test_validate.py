@@ -51,6 +51,7 @@ WRONG: dict[str, tuple[str, list[str], list[str]]] = {
         ["--config.loss.margin=1.1", "--config.loss.margin_kind=ratio"],
         ["margin=1.1", "'ratio'", "at most 1"],
     ),
+    "bounds": (PAPER, ["--config.loss.bounds=(0.02,0.1)"], ["config.loss.bounds=(0.02, 0.1)", "below and above", "0.02"]),
     "hardness": (PAPER, ["--config.loss.hardness=-1"], ["config.loss.hardness=-1", "at least 0"]),
     "smoothing": (PAPER, ["--config.loss.smoothing=1"], ["config.loss.smoothing=1", "below 1"]),
     "prefix": (PAPER, ["--config.loss.dimensions=(64,0)"], ["config.loss.dimensions=(64, 0)", "at least 1"]),

@@ -13,6 +13,7 @@ from e5jax.export.card import model_card
 from e5jax.export.settings import settings, with_bos_and_eos
 from e5jax.export.subject import Choice, Subject
 from e5jax.export.verify import verify
+from e5jax.learner import temperature
 from e5jax.mesh import make_mesh
 from e5jax.model import hf
 from e5jax.model.adapter import FILE
@@ -43,7 +44,9 @@ def export(
             raise ConfigError(f"--workdir={workdir.root}: no sound checkpoint in {place}; train first")
         made = _blueprint(run, spec)
         mesh = make_mesh(Mesh(1, 1, 1), jax.local_devices()[:1])
-        parameters = checkpoints.open_parameters(step, made.abstract(made.trained, mesh, "float32"))
+        wanted = made.abstract(made.trained, mesh, "float32")
+        found = checkpoints.open_parameters(step, wanted | temperature.abstract(run.loss, mesh))
+        parameters = {name: found[name] for name in wanted}
     write(Subject(run, base, made, parameters, tokenizer, step), output, choice, workdir)
     return step
 
