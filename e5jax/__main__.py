@@ -10,6 +10,7 @@ import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from e5jax import phase
 from e5jax.config import Config
 from e5jax.data.main import add_actions
 from e5jax.errors import DONE, ERROR, ConfigError, RunError, StoppedError, report
@@ -17,6 +18,7 @@ from e5jax.extras import needed
 from e5jax.loading import load
 from e5jax.notice import listening
 from e5jax.place import read_place
+from e5jax.release import commit, optional, versions
 from e5jax.workdir import DEFAULT_RUNS, Workdir, read_config
 
 
@@ -47,7 +49,7 @@ def command() -> None:
 def parser() -> argparse.ArgumentParser:
     """All stages and their options."""
     top = argparse.ArgumentParser(prog="e5jax", description="Turns an open decoder language model into a text embedder.")
-    top.add_argument("--version", action="version", version=_version())
+    top.add_argument("--version", action=_Version, nargs=0, help="prints commit and versions of what is running, and exits")
     stages = top.add_subparsers(dest="stage", metavar="STAGE", required=True)
 
     def add(name: str, go: Callable[[argparse.Namespace, list[str]], int | None], text: str) -> argparse.ArgumentParser:
@@ -201,6 +203,8 @@ def _open(args: argparse.Namespace, overrides: list[str]) -> tuple[Config, Workd
 def _run(args: argparse.Namespace, overrides: list[str], only: str | None = None, allow: bool = False) -> None:
     config, workdir = _open(args, overrides)
     place = read_place(os.environ)
+    if phase.FILE in os.environ:
+        phase.tell(Path(os.environ[phase.FILE]))
     with listening(others=place.processes > 1):  # from here on there are artifacts, and JAX is imported
         from e5jax.run import run
 
@@ -303,10 +307,14 @@ def _plan(args: argparse.Namespace, overrides: list[str]) -> int:
     return main(args.config, overrides, topology, Options(means, args.limit if args.search else None, args.headroom, args.json))
 
 
-def _version() -> str:
-    from importlib.metadata import version
+class _Version(argparse.Action):
+    """Prints what is running; it is looked up only then."""
 
-    return f"e5jax {version('e5jax')}"
+    def __call__(self, parser: argparse.ArgumentParser, *_: object) -> None:
+        there = versions()
+        print(f"e5jax {there.pop('e5jax')} (commit {commit()})")
+        print(", ".join(f"{name} {version}" for name, version in {**there, **optional()}.items()))
+        parser.exit()
 
 
 if __name__ == "__main__":
