@@ -34,18 +34,18 @@ editable() {
   echo "$wanted" >"$mark"
 }
 
-# Packages as the lock has them, in an environment that all commits with this lock share: ../../venv/, beside the code of commits.
+# Packages as the lock has them, in an environment that all commits with this lock share: beside their code, or in E5JAX_VENVS.
 locked() {
   local lock=launch/locks/$1.txt place python
   [ -f "$lock" ] || {
     echo "setup: --locked $1: there is no $lock; there are $(cd launch/locks && echo *.txt)" >&2
     exit 2
   }
-  place=../../venv/$1-$(sha256sum <"$lock" | cut -c1-12)
+  place=${E5JAX_VENVS:-../../venv}/$1-$(sha256sum <"$lock" | cut -c1-12)
   if [ ! -e "$place/.complete" ]; then
     python=$(interpreter)
     echo "setup: installing $lock into $place (several minutes the first time)"
-    mkdir -p ../../venv
+    mkdir -p "$(dirname "$place")"
     "$python" -m venv --clear "$place"
     "$place/bin/python" -m pip install --quiet --disable-pip-version-check --require-hashes --requirement "$lock"
     touch "$place/.complete"

@@ -12,15 +12,24 @@ from pathlib import Path
 from types import ModuleType
 
 from e5jax.errors import USAGE, ConfigError, RunError, report
-from launch.launcher import host, staging
+from launch.launcher import batch, host, staging
 from launch.launcher.check import check
 from launch.launcher.command import ACTIONS, KINDS, RUNS, read
 from launch.launcher.record import write
 from launch.launcher.request import Request
 from launch.launcher.shell import Shell
-from launch.launcher.targets import local, ssh
+from launch.launcher.targets import gke, local, mpi, queued, sky, slurm, ssh, tpu_vm
 
-TARGETS: Mapping[str, ModuleType] = {"local": local, "ssh": ssh}
+TARGETS: Mapping[str, ModuleType] = {
+    "local": local,
+    "ssh": ssh,
+    "slurm": slurm,
+    "mpi": mpi,
+    "tpu-vm": tpu_vm,
+    "queued": queued,
+    "gke": gke,
+    "sky": sky,
+}
 LAUNCHED = RUNS / "launched"
 
 
@@ -70,7 +79,10 @@ def on_host(action: str, words: list[str]) -> int:
     """What other machines are told to do."""
     if action in ("run", "detach"):
         job = host.parse_job(words)
-        return host.detach(job) if action == "detach" else host.run(job, logs=False)[0]
+        return host.detach(job) if action == "detach" else host.run(job, echo=True)[0]
+    if action == "batch":
+        name, workdir, restarts, *argv = words
+        return batch.job(name, Path(workdir), argv, int(restarts))
     if action == "versions":
         return host.tell_versions()
     workdir = Path(next(word for word in words if word.startswith("--workdir=")).partition("=")[2]).expanduser().absolute()

@@ -10,7 +10,7 @@ from e5jax.errors import ConfigError
 
 
 class Generation(NamedTuple):
-    """One generation: its name in `e5jax plan`, Kubernetes' label, cores that the cloud counts a chip, and software of its machines."""
+    """Its name in `e5jax plan`, Kubernetes' label, cores that the cloud counts a chip, software of its machines, shapes."""
 
     plan: str
     label: str
@@ -19,12 +19,14 @@ class Generation(NamedTuple):
     shapes: tuple[str, ...]  # by number of chips
 
 
+FLAT = ("1x1", "2x2", "2x4", "4x4", "4x8", "8x8", "8x16", "16x16")
+CUBES = ("2x2x1", "2x2x2", "2x2x4", "2x4x4", "4x4x4", "4x4x8", "4x8x8", "8x8x8")
 GENERATIONS = {
-    "v4": Generation("v4", "tpu-v4-podslice", 2, "tpu-ubuntu2204-base", ("2x2x1", "2x2x2", "2x2x4", "2x4x4", "4x4x4", "4x4x8", "4x8x8", "8x8x8")),
-    "v5litepod": Generation("v5e", "tpu-v5-lite-podslice", 1, "v2-alpha-tpuv5-lite", ("1x1", "2x2", "2x4", "4x4", "4x8", "8x8", "8x16", "16x16")),
-    "v5p": Generation("v5p", "tpu-v5p-slice", 2, "v2-alpha-tpuv5", ("2x2x1", "2x2x2", "2x2x4", "2x4x4", "4x4x4", "4x4x8", "4x8x8", "8x8x8")),
-    "v6e": Generation("v6e", "tpu-v6e-slice", 1, "v2-alpha-tpuv6e", ("1x1", "2x2", "2x4", "4x4", "4x8", "8x8", "8x16", "16x16")),
-}  # fmt: skip
+    "v4": Generation("v4", "tpu-v4-podslice", 2, "tpu-ubuntu2204-base", CUBES),
+    "v5litepod": Generation("v5e", "tpu-v5-lite-podslice", 1, "v2-alpha-tpuv5-lite", FLAT),
+    "v5p": Generation("v5p", "tpu-v5p-slice", 2, "v2-alpha-tpuv5", CUBES),
+    "v6e": Generation("v6e", "tpu-v6e-slice", 1, "v2-alpha-tpuv6e", FLAT),
+}
 ON_HOST = 4  # chips of a host of a slice with several hosts
 
 

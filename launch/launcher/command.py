@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from e5jax.errors import USAGE, ConfigError
-from launch.launcher.request import TARGETS, Request, check, flag, options
+from launch.launcher.request import TARGETS, TPUS, Request, check, flag, options
 
 RUNS = Path("runs")
 CONFIG = "configs/quickstart.py"
@@ -114,6 +114,8 @@ def _named(script: str, values: dict, subject: str, words: list[str], where: str
     stem = Path(subject).stem
     values["workdir"] = values["workdir"] or str(RUNS / (values["run_name"] or stem))
     values["run_name"] = values["run_name"] or slug(stem)
+    if values["target"] in TPUS:
+        values["platform"] = values["platform"] or "tpu"
     config = subject if words[0] != "eval" else ""
     words = [*words, f"{where}={values['workdir']}", *rest]
     return Request(stage=words[0], words=tuple(words), config=config, extras=KINDS[script].extras, **values)

@@ -13,16 +13,18 @@ from pathlib import Path
 from typing import NamedTuple, NoReturn
 
 from e5jax import phase
-from e5jax.errors import DONE, ERROR, STOPPED, ConfigError
+from e5jax.errors import DONE, ERROR, STOPPED, ConfigError, RunError, report
 from e5jax.release import versions
 from launch.launcher import record
+from launch.launcher.keeper import Keeper
 from launch.launcher.keys import read_keys
 from launch.launcher.profiles import environment, merge
 from launch.launcher.ranks import given, place_of
 from launch.launcher.record import Files, fresh, keep, locked
-from launch.launcher.supervisor import ABORTED, AGAIN, TERMINATED, Attempt, Policy, say, spawn, supervise
+from launch.launcher.supervisor import ABORTED, TERMINATED, Attempt, Policy, say, spawn, supervise
 
 MARK = "e5jax-versions "  # begins a line that `versions` prints
+BEGINNING = 60.0  # seconds that a run in the background may take to begin
 STOPPING = 1_260.0  # seconds that `stop` waits: a little more than the supervisor's grace
 
 
@@ -101,38 +103,45 @@ def become(job: Job) -> NoReturn:
     job, files = settled(job)
     with locked(files, inherited=True):
         note_environment(job, files)
-        keep(files, fresh(job.run, job.first, job.here))
+        keep(files, fresh(files, job.run, job.here))
         os.execve(job.python, command(job), surroundings(job) | {phase.FILE: str(files.phase(job.first))})
 
 
-def run(job: Job, *, echo: bool = False, logs: bool = True, policy: Policy | None = None) -> tuple[int, int | None]:
+def run(job: Job, *, echo: bool = False, logs: bool = True) -> tuple[int, int | None]:
     """Runs a machine's processes to their end; returns the exit code, and the signal if it was told to stop.
 
     With `logs` what they say goes to a file each; `echo` shows the first one's as well.
     """
     job, files = settled(job)
-    state = fresh(job.run, job.first, job.here)
+    state = fresh(files, job.run, job.here)
+    keeper = Keeper(job.python, files.workdir, job.bucket if job.first == 0 else "", surroundings(job))
     with locked(files):
         note_environment(job, files)
         keep(files, state)
-        follow = Tail(files.log(job.first), sys.stdout.fileno()) if echo else None
+        keeper.fetch()
+        follow = Tail(files.log(job.first), sys.stdout.fileno()) if echo and logs else None
 
         def note(attempts: Sequence[Attempt]) -> None:
             nonlocal state
             state = state._replace(attempts=tuple(tuple(attempt) for attempt in attempts))
             keep(files, state)
 
-        code, told = supervise(
-            partial(_start, job, files, logs),
-            lambda: max(phase.told(files.phase(process))[1] for process in _here(job)),
-            policy or Policy(job.restarts),
-            note,
-            follow.more if follow else lambda: None,
-        )
+        def tick() -> None:
+            keeper.tick()
+            if follow:
+                follow.more()
+
+        begin = partial(_start, job, files, logs)
+        code, told = supervise(begin, lambda: _furthest(job, files), Policy(job.restarts), note, tick)
         if told is not None and code == TERMINATED:
             code = STOPPED  # before it could listen; nothing was lost
         keep(files, state._replace(end=code))
+        keeper.last()
         return code, told
+
+
+def _furthest(job: Job, files: Files) -> int:
+    return max(phase.told(files.phase(process))[1] for process in _here(job))
 
 
 def _here(job: Job) -> range:
@@ -142,7 +151,7 @@ def _here(job: Job) -> range:
 def _start(job: Job, files: Files, logs: bool, adopt: Callable[[subprocess.Popen[bytes]], None]) -> None:
     around = surroundings(job)
     # Alone on this machine, any free port will do, and the one of the attempt before may still be taken.
-    coordinator = job.coordinator or f"127.0.0.1:{_free_port()}"
+    coordinator = job.coordinator or f"127.0.0.1:{free_port()}"
     for process in _here(job):
         files.phase(process).unlink(missing_ok=True)
         own = around | given(process, job.processes, coordinator) | {phase.FILE: str(files.phase(process))}
@@ -152,7 +161,8 @@ def _start(job: Job, files: Files, logs: bool, adopt: Callable[[subprocess.Popen
         adopt(spawn(command(job), own, files.log(process) if logs else None))
 
 
-def _free_port() -> int:
+def free_port() -> int:
+    """A port of this machine that nobody has."""
     with socket.socket() as opened:
         opened.bind(("127.0.0.1", 0))
         return opened.getsockname()[1]
@@ -191,34 +201,45 @@ class Tail:
 
 
 def detach(job: Job) -> int:
-    """Runs it in the background, out of reach of whatever ends this session. Prints its pid once it has begun, returns 0."""
+    """Runs it in the background, out of reach of whatever ends this session. Prints its pid once it has begun, returns 0.
+
+    Where it is under way already that is all that is said.
+    """
     job, files = settled(job)
-    with locked(files):
-        files.folder.mkdir(parents=True, exist_ok=True)
+    return background(job.run, files, files.log(job.first), lambda: run(job)[0])
+
+
+def background(name: str, files: Files, log: Path, go: Callable[[], int]) -> int:
+    """Does something in a process of its own that holds the lock of `files` and keeps its state there."""
+    if record.lives(files):
+        print(f"{name} on {socket.gethostname()}: under way already, log {log}", flush=True)
+        return DONE
+    files.folder.mkdir(parents=True, exist_ok=True)
     files.state.unlink(missing_ok=True)
     pid = os.fork()
     if pid == 0:
-        _live(job, files)
-    deadline = time.monotonic() + 30
+        _live(log, go)
+    deadline = time.monotonic() + BEGINNING
     while not files.state.exists() and os.waitpid(pid, os.WNOHANG)[0] == 0 and time.monotonic() < deadline:
         time.sleep(0.02)
     if not files.state.exists():
-        raise ConfigError(f"{job.run} did not begin; {files.log(job.first)} says why")
-    print(f"{job.run} on {socket.gethostname()}: pid {pid}, log {files.log(job.first)}", flush=True)
+        said = log.read_text(encoding="utf-8", errors="replace").strip().splitlines() if log.exists() else []
+        raise ConfigError(f"{name} did not begin on {socket.gethostname()}: {said[-1] if said else 'it said nothing'}")
+    print(f"{name} on {socket.gethostname()}: pid {pid}, log {log}", flush=True)
     return DONE
 
 
-def _live(job: Job, files: Files) -> NoReturn:
+def _live(path: Path, go: Callable[[], int]) -> NoReturn:
     os.setsid()
-    log = os.open(files.log(job.first), os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+    log = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
     empty = os.open(os.devnull, os.O_RDONLY)
     for source, target in ((empty, 0), (log, 1), (log, 2)):
         os.dup2(source, target)
     code = ABORTED
     try:
-        code, _ = run(job)
-    except ConfigError as error:
-        say(str(error))
+        code = go()
+    except (ConfigError, RunError) as error:
+        code = report(error)
     finally:
         os._exit(code)
 
@@ -227,7 +248,7 @@ def _live(job: Job, files: Files) -> NoReturn:
 
 
 def status(workdir: Path) -> int:
-    """Says how a run on this machine does. Returns 0 if it is under way or done, else how it ended."""
+    """Says how a run does. Returns 0 if it is under way or done, else how it ended, as far as this machine knows."""
     found = record.states(workdir)
     if not found:
         raise ConfigError(f"--workdir={workdir}: nothing was launched there from this machine")
@@ -241,10 +262,11 @@ def _own(found: list[tuple[Files, record.State]]) -> list[tuple[Files, record.St
     return [(files, state) for files, state in found if state.host == socket.gethostname()]
 
 
-def logs(workdir: Path, *, follow: bool = False, last: int = 50) -> int:
-    """Prints the end of what each process of this machine has said; with `follow` goes on until the run has ended."""
-    own = _own(record.states(workdir))
-    paths = [files.log(process) for files, state in own for process in range(state.first, state.first + state.here)]
+def logs(workdir: Path, *, follow: bool = False, everyone: bool = False, last: int = 50) -> int:
+    """Prints the end of what the processes here, or those of `everyone`, have said; with `follow` goes on until they have ended."""
+    found = record.states(workdir)
+    chosen = found if everyone else _own(found)
+    paths = [files.log(process) for files, state in chosen for process in range(state.first, state.first + state.here)]
     paths = [path for path in paths if path.exists()]
     if not paths:
         raise ConfigError(f"--workdir={workdir}: no logs; what runs in the foreground speaks on its terminal")
@@ -253,16 +275,17 @@ def logs(workdir: Path, *, follow: bool = False, last: int = 50) -> int:
         if len(paths) > 1:
             print(f"==> {path.name} <==")
         print("\n".join(path.read_text(encoding="utf-8", errors="replace").splitlines()[-last:]), flush=True)
-    while follow and any(record.lives(files) for files, _ in own):
+    while follow and any(state.end is None and (everyone or record.lives(files)) for files, state in chosen):
         for tail in tails:
             tail.more()
         time.sleep(0.5)
+        chosen = [one for one in record.states(workdir) if one[0] in [files for files, _ in chosen]]
     return DONE
 
 
-def stop(workdir: Path, seconds: float = STOPPING) -> int:
+def stop(workdir: Path, *, kind: str = "host", seconds: float = STOPPING) -> int:
     """Tells the run on this machine to save and end, and waits for it. By pid, and only while its lock says that it lives."""
-    alive = [(files, state) for files, state in _own(record.states(workdir)) if record.lives(files)]
+    alive = [(files, state) for files, state in _own(record.states(workdir)) if files.kind == kind and record.lives(files)]
     if not alive:
         say(f"{workdir}: nothing is under way on {socket.gethostname()}")
         return DONE
@@ -275,7 +298,7 @@ def stop(workdir: Path, seconds: float = STOPPING) -> int:
             say(f"{workdir}: still under way after {seconds:g} s")
             return ERROR
         time.sleep(0.1)
-    return status(workdir) if not {state.end for _, state in _own(record.states(workdir))} <= {*AGAIN, DONE} else DONE
+    return DONE
 
 
 ACTIONS: Mapping[str, Callable[[Path], int]] = {"status": status, "logs": logs, "stop": stop}

@@ -16,10 +16,14 @@ FOLDER = "launch"
 
 
 class Files(NamedTuple):
-    """Paths of one host's launch; hosts that see the same directory each have their own, by their first process."""
+    """Paths of one host's launch; hosts that see the same directory each have their own, by their first process.
+
+    A `batch` is what keeps all of them going, where Slurm or MPI start them.
+    """
 
     workdir: Path
     first: int = 0
+    kind: str = "host"
 
     @property
     def folder(self) -> Path:
@@ -27,11 +31,11 @@ class Files(NamedTuple):
 
     @property
     def state(self) -> Path:
-        return self.folder / f"host-{self.first}.json"
+        return self.folder / f"{self.kind}-{self.first}.json"
 
     @property
     def lock(self) -> Path:
-        return self.folder / f"host-{self.first}.lock"
+        return self.folder / f"{self.kind}-{self.first}.lock"
 
     @property
     def environment(self) -> Path:
@@ -49,6 +53,8 @@ class Files(NamedTuple):
 class State(NamedTuple):
     """One launch: who supervises `here` processes from `first` on, since when, how each attempt ended, and the code of its end."""
 
+    kind: str
+
     run: str
     host: str
     pid: int
@@ -59,9 +65,9 @@ class State(NamedTuple):
     end: int | None = None
 
 
-def fresh(run: str, first: int, here: int) -> State:
+def fresh(files: Files, run: str, here: int) -> State:
     """A launch that begins now, in this process."""
-    return State(run, socket.gethostname(), os.getpid(), time.time(), first, here)
+    return State(files.kind, run, socket.gethostname(), os.getpid(), time.time(), files.first, here)
 
 
 def write(path: Path, values: Mapping[str, Any]) -> None:
@@ -79,10 +85,12 @@ def keep(files: Files, state: State) -> None:
 def states(workdir: Path) -> list[tuple[Files, State]]:
     """All launches that have left something here, by their first process."""
     found = []
-    for path in sorted((workdir / FOLDER).glob("host-*.json"), key=lambda path: int(path.stem.partition("-")[2])):
+    for path in sorted((workdir / FOLDER).glob("*-*.json"), key=lambda path: int(path.stem.partition("-")[2])):
+        if path.stem.startswith("environment"):
+            continue
         values = json.loads(path.read_text(encoding="utf-8"))
         values["attempts"] = tuple(tuple(attempt) for attempt in values["attempts"])
-        found.append((Files(workdir, values["first"]), State(**values)))
+        found.append((Files(workdir, values["first"], values["kind"]), State(**values)))
     return found
 
 

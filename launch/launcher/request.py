@@ -11,6 +11,7 @@ from launch.launcher.profiles import PLATFORMS, check_profile
 
 TARGETS = ("local", "ssh", "tpu-vm", "queued", "gke", "slurm", "mpi", "sky")
 CLOUD = ("tpu-vm", "queued")
+TPUS = (*CLOUD, "gke")
 NAME = r"[a-z]([-a-z0-9]{0,38}[a-z0-9])?"  # of a run, a machine, a job: what all clouds take
 WORD = r"[A-Za-z0-9][\w.:@/=+,-]*"
 PATH = r"(gs://)?[\w.~/][\w./~+@=,-]*"
@@ -126,6 +127,8 @@ def check(request: Request) -> None:
             raise ConfigError(f"{flag(one.name)}: is for --target={known}, and this is --target={request.target}")
         for part in value if isinstance(value, tuple) else (value,):
             _check_value(one, part)
+    if request.target in TPUS and request.platform not in ("", "tpu"):
+        raise ConfigError(f"--platform={request.platform}: --target={request.target} has TPUs")
     check_profile(request.profile, request.platform)
     if request.platform and request.platform not in PLATFORMS:
         raise ConfigError(f"--platform={request.platform}: there are {', '.join(PLATFORMS)}")

@@ -24,14 +24,14 @@ TOOLS = {
 }
 # What a tool says when something is missing, and what to do; the first that fits.
 CAUSES = (
-    (r"quota|RESOURCE_EXHAUSTED", "no quota: ask for it on the console's page Quotas, or take another --zone or --accelerator"),
+    (r"quota|RESOURCE_EXHAUSTED", "no quota: ask for some (console, Quotas), or take another --zone"),
     (r"no more capacity|stockout|POOL_EXHAUSTED", "the zone has none left: --target=queued waits for one; or take another --zone"),
     (r"gcloud auth|not currently have an active account|Reauthentication|credentials", "there is no login: gcloud auth login"),
-    (r"PERMISSION_DENIED|does not have permission|Forbidden", "this account may not: ask for the role roles/tpu.admin, or name --project"),
+    (r"PERMISSION_DENIED|not have permission|Forbidden", "this account may not: ask for roles/tpu.admin, or name --project"),
     (r"no matches for kind \"?JobSet", "the cluster knows no JobSet: https://jobset.sigs.k8s.io/docs/installation"),
     (r"Host key verification failed", "the host is not known: ssh to it once, or name --ssh-config"),
     (r"Permission denied \(", "the host does not let you in: ssh-copy-id to it, or name --ssh-config"),
-    (r"Could not resolve|Connection (refused|timed out)|No route to host|unreachable", "the host cannot be reached: look at its name and the network"),
+    (r"Could not resolve|Connection (refused|timed out)|No route|unreachable", "it cannot be reached: look at name and network"),
     (r"[Ii]nvalid partition", "Slurm has no such --partition: sinfo lists them"),
     (r"bucket.*(not exist|not found)|matched no objects|404", "there is no such bucket: gcloud storage buckets create gs://NAME"),
 )  # fmt: skip

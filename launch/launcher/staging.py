@@ -8,7 +8,8 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from e5jax.errors import ConfigError
-from launch.launcher.shell import need
+from launch.launcher.request import Request
+from launch.launcher.shell import Shell, Step, need
 
 ROOT = Path(__file__).parents[2]
 SHORT = 12  # digits of a commit
@@ -17,7 +18,7 @@ SHORT = 12  # digits of a commit
 def commit(allow_dirty: bool, file: str, *, dry: bool = False) -> str:
     """The commit to stage, which holds this file. Raises ConfigError when the working tree has something else.
 
-    With `allow_dirty` it is a commit of the working tree as it is, that no branch has; a dry one is the last commit, whatever is there.
+    With `allow_dirty` it is a commit of the working tree as it is, that no branch has; a `dry` one is the last commit.
     """
     need("git")
     if not (ROOT / ".git").exists():
@@ -57,6 +58,22 @@ def archive(found: str, folder: Path) -> Path:
     path = folder / f"e5jax-{found[:SHORT]}.tar"
     _git("archive", "--format=tar", f"--output={path}", found)
     return path
+
+
+def here(request: Request, shell: Shell) -> Path:
+    """The code of the request's commit, below its root on this machine's disks, which all of its hosts see."""
+    place = Path.home() / code(request.root, request.commit)
+    if place.is_dir() and not shell.dry:
+        return place
+    new = place.with_name(f"{place.name}.{os.getpid()}")
+    if not shell.dry:
+        new.mkdir(parents=True)
+    shell.must(Step("here", ("git", "-C", str(ROOT), "archive", "--format=tar", f"--output={new}.tar", request.commit)))
+    shell.must(Step("here", ("tar", "-x", "-C", str(new), "-f", f"{new}.tar")))
+    if not shell.dry:
+        new.rename(place)
+        new.with_name(f"{new.name}.tar").unlink()
+    return place
 
 
 def code(root: str, found: str) -> str:

@@ -30,6 +30,7 @@ class Policy(NamedTuple):
     patience: float = 180.0  # that the others may take to end by themselves when one has ended
     grace: float = 1_200.0  # that a run which is told to stop may take to save
     number: int = signal.SIGTERM  # the signal that tells a process to stop
+    again: tuple[int, ...] = AGAIN  # exit codes after which to start again
 
 
 class Attempt(NamedTuple):
@@ -52,8 +53,9 @@ def judge(attempts: Sequence[Attempt], policy: Policy) -> Verdict:
     last, restarts = attempts[-1], len(attempts) - 1
     if last.code == DONE:
         return Verdict(False, 0.0, "done")
-    if last.code not in AGAIN:
-        return Verdict(False, 0.0, f"exit code {last.code}: the same command would come to the same")
+    if last.code not in policy.again:
+        why = "saved" if last.code == STOPPED else "the same command would come to the same"
+        return Verdict(False, 0.0, f"exit code {last.code}: {why}")
     if looped(attempts):
         return Verdict(False, 0.0, f"exit code {last.code} at step {last.step}, twice in a row: a restart would come there again")
     if restarts >= policy.restarts:

@@ -93,7 +93,7 @@ sys.exit(int(code))
 """
 
 
-def scripted(tmp_path, codes: str, *words: str, count: int = 1, policy: Policy = QUICK, step=lambda: 0, before=lambda number: None):
+def scripted(tmp_path, codes: str, *words: str, count: int = 1, policy: Policy = QUICK, step=lambda: 0, before=lambda _: None):
     """Supervises processes that end so, attempt by attempt. Returns the end, and how often each was started."""
     begun: list[subprocess.Popen] = []
 
@@ -172,7 +172,7 @@ def test_a_process_dies_with_its_supervisor(tmp_path):
 import os, sys, time
 from pathlib import Path
 from launch.launcher.supervisor import spawn
-child = spawn([sys.executable, "-c", "import time; print('ready', flush=True); time.sleep(60)"], os.environ, Path({str(tmp_path / "log")!r}))
+child = spawn([sys.executable, "-c", "import time; time.sleep(60)"], os.environ, Path({str(tmp_path / "log")!r}))
 print(child.pid, flush=True)
 time.sleep(60)
 """

@@ -1,4 +1,4 @@
-"""What all machines that one logs in to have in common: code, environment and keys are brought, versions compared, the run begun."""
+"""What machines that one logs in to have in common: code, environment and keys are brought, versions compared, the run begun."""
 
 import json
 import shlex

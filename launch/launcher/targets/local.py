@@ -1,4 +1,4 @@
-"""This machine: one process, which replaces the launcher, or several with a supervisor."""
+"""The machine here: one process, which replaces the launcher, or several with a supervisor."""
 
 import os
 import shlex
