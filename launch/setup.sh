@@ -42,10 +42,12 @@ locked() {
     exit 2
   }
   place=${E5JAX_VENVS:-../../venv}/$1-$(sha256sum <"$lock" | cut -c1-12)
+  mkdir -p "$(dirname "$place")"
+  exec 9>"$place.lock"
+  flock 9 # hosts may share the folder
   if [ ! -e "$place/.complete" ]; then
     python=$(interpreter)
     echo "setup: installing $lock into $place (several minutes the first time)"
-    mkdir -p "$(dirname "$place")"
     "$python" -m venv --clear "$place"
     "$place/bin/python" -m pip install --quiet --disable-pip-version-check --require-hashes --requirement "$lock"
     touch "$place/.complete"

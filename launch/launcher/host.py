@@ -88,9 +88,13 @@ def _absolute(word: str, relative: str, workdir: Path) -> str:
 
 def surroundings(job: Job) -> dict[str, str]:
     """The environment of its processes, but for their places. Whoever calls this has settled the job."""
-    made = environment(job.platform, job.profile, job.devices) | dict(pair.split("=", 1) for pair in job.env)
     keys = read_keys(Path(job.key_file).expanduser()) if job.key_file else {}
-    return merge(made, os.environ) | keys
+    return merge(asked(job), os.environ) | keys
+
+
+def asked(job: Job) -> dict[str, str]:
+    """What the launcher sets, and the user with --env."""
+    return merge(environment(job.platform, job.profile, job.devices), dict(pair.split("=", 1) for pair in job.env))
 
 
 def command(job: Job) -> list[str]:
@@ -170,7 +174,6 @@ def free_port() -> int:
 
 def note_environment(job: Job, files: Files) -> None:
     """Keeps beside the run what it was started with; keys are named and not shown."""
-    made = environment(job.platform, job.profile, job.devices) | dict(pair.split("=", 1) for pair in job.env)
     inherited = {name: value for name, value in os.environ.items() if name.startswith(("JAX_", "XLA_", "LIBTPU_", "NCCL_", "TPU_"))}
     record.write(
         files.environment,
@@ -179,7 +182,7 @@ def note_environment(job: Job, files: Files) -> None:
             "command": ["e5jax", *job.words],
             "platform": job.platform or "what is there",
             "profile": job.profile or "none",
-            "environment": merge(made, inherited),
+            "environment": merge(asked(job), inherited),
             "keys": sorted(read_keys(Path(job.key_file).expanduser())) if job.key_file else [],
         },
     )

@@ -82,11 +82,15 @@ def code(root: str, found: str) -> str:
 
 
 def receive(root: str, found: str, file: str = "") -> str:
-    """A shell command that unpacks a tar file, from stdin if none is named; nothing where the commit is there already."""
+    """A shell command that unpacks a tar file, from stdin if none is named; nothing where the commit is there already.
+
+    Hosts may share the folder, and do this at the same time.
+    """
     place = shlex.quote(code(root, found))
+    part = f"{place}.$$"
     source, spare = (f" -f {shlex.quote(file)}", "true") if file else ("", "cat >/dev/null")
-    unpack = f"mkdir -p {place}.$$ && tar -x{source} -C {place}.$$ && mv -T {place}.$$ {place}"
-    return f"umask 077; if test -d {place}; then {spare}; else {unpack}; fi"
+    move = f"{{ mv -T {part} {place} || {{ rm -r {part}; test -d {place}; }}; }}"
+    return f"umask 077; if test -d {place}; then {spare}; else mkdir -p {part} && tar -x{source} -C {part} && {move}; fi"
 
 
 def inside(root: str, found: str, *argv: str) -> str:

@@ -1,6 +1,7 @@
 """TPU machines of Google's cloud, alone or queued for: made when they are not there, and made anew when they were taken away."""
 
 import re
+import shlex
 import tempfile
 import time
 from collections.abc import Callable, Sequence
@@ -101,12 +102,14 @@ def begin(resource: Resource, request: Request, shell: Shell) -> None:
         shell.must(copy(Path(tar) if shell.dry else staging.archive(commit, Path(folder)), tar))
     shell.must(on_hosts(resource, request, staging.receive(root, commit, tar)))
     if request.key_file:
-        shell.must(on_hosts(resource, request, f"umask 077; mkdir -p {root}/keys; : >{keys}"))  # whose mode stays
+        shell.must(
+            on_hosts(resource, request, f"umask 077; mkdir -p $(dirname {shlex.quote(keys)}); : >{shlex.quote(keys)}")
+        )  # whose mode stays
         shell.must(copy(Path(request.key_file), keys))
     if not request.python:
         shell.must(on_hosts(resource, request, fleet.setup(request, commit)))
     fleet.compare({request.machine: shell.must(on_hosts(resource, request, fleet.host_command(request, commit, "versions")))})
-    where = {"rank": "tpu", "key_file": f"~/{keys}" if request.key_file else ""}
+    where = {"rank": "tpu", "key_file": fleet.keys_file(request)}
     job = job_of(request, request.python or fleet.VENV, outside(request), **where)
     step = on_hosts(resource, request, fleet.begin(request, commit, job))
     reply = shell.call(step)

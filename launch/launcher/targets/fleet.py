@@ -39,10 +39,16 @@ def keys_path(request: Request) -> str:
     return f"{request.root.removeprefix('~/')}/keys/{request.run_name}"
 
 
+def keys_file(request: Request) -> str:
+    """The same, for a job that is elsewhere by then; empty when there are none."""
+    path = keys_path(request)
+    return "" if not request.key_file else path if path.startswith("/") else f"~/{path}"
+
+
 def receive_keys(request: Request) -> str:
     """A shell command that reads keys from stdin."""
     path = shlex.quote(keys_path(request))
-    return f"umask 077; mkdir -p {path}.d && rmdir {path}.d && cat >{path}"
+    return f"umask 077; mkdir -p $(dirname {path}) && cat >{path}"
 
 
 def compare(said: Mapping[str, str]) -> None:

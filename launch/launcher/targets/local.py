@@ -11,7 +11,6 @@ from e5jax.errors import ConfigError
 from launch.launcher import host
 from launch.launcher.host import Job
 from launch.launcher.jobs import folder_of, job_of
-from launch.launcher.profiles import environment
 from launch.launcher.ranks import given
 from launch.launcher.request import Request
 from launch.launcher.shell import Shell, Step
@@ -69,9 +68,8 @@ def found() -> str:
 
 
 def _show(job: Job) -> None:
-    made = environment(job.platform, job.profile, job.devices) | dict(pair.split("=", 1) for pair in job.env)
     for process in range(job.processes):
-        around = made | given(process, job.processes, "127.0.0.1:PORT")
+        around = host.asked(job) | given(process, job.processes, "127.0.0.1:PORT")
         words = [*(f"{name}={value}" for name, value in around.items()), *host.command(job)]
         print(f"here, process {process}$ {shlex.join(words)}")
 

@@ -36,10 +36,9 @@ def start(request: Request, shell: Shell) -> int:
 
 def _begin(request: Request, shell: Shell, commit: str, hosts: list[str]) -> None:
     first = request.coordinator or f"{hosts[0].rpartition('@')[2]}:{PORT}"
-    keys = f"~/{fleet.keys_path(request)}" if request.key_file else ""
     steps = []
     for number, host in enumerate(hosts):
-        where = {"processes": len(hosts), "first": number, "coordinator": first, "key_file": keys}
+        where = {"processes": len(hosts), "first": number, "coordinator": first, "key_file": fleet.keys_file(request)}
         job = job_of(request, request.python or fleet.VENV, outside(request), **where)
         steps.append(Step(host, ssh(request, host, fleet.begin(request, commit, job))))
     replies = shell.each(steps)
