@@ -71,6 +71,8 @@ def parser() -> argparse.ArgumentParser:
     _add_encode(add("encode", _encode, "embeds the texts of a file; the same command goes on where it was"))
     _add_mine(add("mine", _mine, "finds hard negatives for records with a model; the same command goes on where it was"))
     _add_synth(add("synth", _synth, "generates training examples with a language model; the same command goes on where it was"))
+    looks = add("doctor", _doctor, "looks at this machine before a run does: versions, memory, disks, network, keys, devices")
+    looks.add_argument("--workdir", type=Path, default=DEFAULT_RUNS, metavar="DIR", help="where the run will be (default: %(default)s)")
     _add_plan(add("plan", _plan, "compiles a config's training step for a machine that is not here, and says what it needs"))
     return top
 
@@ -305,6 +307,12 @@ def _plan(args: argparse.Namespace, overrides: list[str]) -> int:
 
     means = parse_means(args.lengths) if args.lengths else None
     return main(args.config, overrides, topology, Options(means, args.limit if args.search else None, args.headroom, args.json))
+
+
+def _doctor(args: argparse.Namespace, _: list[str]) -> int:
+    from e5jax.doctor import main as doctor
+
+    return doctor(args.workdir)
 
 
 class _Version(argparse.Action):

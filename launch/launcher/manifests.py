@@ -19,7 +19,7 @@ def _lines(value: object) -> Iterator[str]:
             yield f"- {first}"
             yield from (f"  {line}" for line in rest)
     else:
-        yield json.dumps(value, ensure_ascii=True)
+        yield _scalar(value)
 
 
 def _entry(head: str, value: object, indent: str) -> Iterator[str]:
@@ -27,8 +27,17 @@ def _entry(head: str, value: object, indent: str) -> Iterator[str]:
         yield head
         yield from (f"{indent}{line}" for line in _lines(value))
     else:
-        yield f"{head} {json.dumps(value, ensure_ascii=True)}"
+        yield f"{head} {_scalar(value)}"
 
 
 def _key(name: str) -> str:
-    return name if name.replace("-", "").replace(".", "").replace("/", "").replace("_", "").isalnum() else json.dumps(name)
+    return name if name.replace("-", "").replace(".", "").replace("/", "").replace("_", "").isalnum() else _scalar(name)
+
+
+def _scalar(value: object) -> str:
+    """As JSON writes it; but characters beyond the first 65,536 are one escape in YAML, and two in JSON."""
+    return "".join(c if " " <= c <= "~" else f"\\u{ord(c):04x}" if ord(c) < 0x1_0000 else f"\\U{ord(c):08x}" for c in _json(value))
+
+
+def _json(value: object) -> str:
+    return json.dumps(value, ensure_ascii=False)
