@@ -10,12 +10,14 @@ from launch.launcher.jobs import BUCKET, job_of
 from launch.launcher.keys import read_keys
 from launch.launcher.manifests import to_yaml
 from launch.launcher.request import Request
-from launch.launcher.shell import Shell, Step
+from launch.launcher.shell import Shell, Step, need
 from launch.launcher.supervisor import AGAIN
 
 
 def start(request: Request, shell: Shell) -> int:
     """Stages code here, for sky to take it along, and submits."""
+    if not shell.dry:
+        need("sky")
     if not request.accelerator:
         raise ConfigError("--target=sky: add --accelerator, such as H100:8 or tpu-v5litepod-16")
     if not request.workdir.startswith(BUCKET):
