@@ -72,7 +72,9 @@ def parser() -> argparse.ArgumentParser:
     _add_mine(add("mine", _mine, "finds hard negatives for records with a model; the same command goes on where it was"))
     _add_synth(add("synth", _synth, "generates training examples with a language model; the same command goes on where it was"))
     looks = add("doctor", _doctor, "looks at this machine before a run does: versions, memory, disks, network, keys, devices")
-    looks.add_argument("--workdir", type=Path, default=DEFAULT_RUNS, metavar="DIR", help="where the run will be (default: %(default)s)")
+    looks.add_argument(
+        "--workdir", type=Path, default=DEFAULT_RUNS, metavar="DIR", help="where the run will be (default: %(default)s)"
+    )
     _add_plan(add("plan", _plan, "compiles a config's training step for a machine that is not here, and says what it needs"))
     return top
 

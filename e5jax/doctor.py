@@ -114,7 +114,9 @@ def devices(_: Path) -> Iterator[Finding]:
         found = jax.devices()
     except RuntimeError as error:
         platforms = os.environ.get("JAX_PLATFORMS", "")
-        yield Finding("bad", "devices", f"{str(error).splitlines()[0]}; JAX_PLATFORMS={platforms!r}; is it e5jax[tpu] or e5jax[cuda]?")
+        yield Finding(
+            "bad", "devices", f"{str(error).splitlines()[0]}; JAX_PLATFORMS={platforms!r}; is it e5jax[tpu] or e5jax[cuda]?"
+        )
         return
     limits = [(device.memory_stats() or {}).get("bytes_limit") for device in found[:1]]
     room = f", {limits[0] / GIB:.1f} GiB each" if limits[0] else ""

@@ -1,6 +1,7 @@
 """One command that starts all processes of a run, `srun` or `mpirun`, kept going: what Slurm's job or an MPI launch is."""
 
 import os
+import signal
 import subprocess
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -11,6 +12,7 @@ from e5jax.errors import STOPPED
 from launch.launcher.record import FOLDER, Files, fresh, keep, locked
 from launch.launcher.supervisor import CRASHES, Attempt, Policy, say, spawn, supervise
 
+NUMBER = signal.SIGUSR1  # srun and mpirun hand it on; told to end, they kill within seconds
 REQUEUING = 120.0  # seconds in which Slurm ends a job that it has put back into the queue
 
 
@@ -48,7 +50,7 @@ def job(name: str, workdir: Path, argv: Sequence[str], restarts: int) -> int:
 
     Preemption tells the tasks and not this process, a time limit this process. `stop` forbids the queue before it tells.
     """
-    code, _ = supervised(name, workdir, lambda: argv, os.environ, Policy(restarts, again=CRASHES))
+    code, _ = supervised(name, workdir, lambda: argv, os.environ, Policy(restarts, number=NUMBER, again=CRASHES))
     number = os.environ.get("SLURM_JOB_ID")
     if code != STOPPED or not number:
         return code

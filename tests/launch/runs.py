@@ -61,11 +61,11 @@ def said(child: subprocess.Popen[str], code: int) -> str:
     return text
 
 
-def until(true, what: str, seconds: float = LONG) -> None:
-    """Waits for something to become true."""
+def until(true, what, seconds: float = LONG) -> None:
+    """Waits for something to become true; `what()` says what is instead."""
     deadline = time.monotonic() + seconds
     while not true():
-        assert time.monotonic() < deadline, what
+        assert time.monotonic() < deadline, what()
         time.sleep(0.01)
 
 
@@ -77,7 +77,7 @@ def comes_to(workdir: Path, process: int, step: int) -> None:
         found = re.match(r"\w+ (\d+)", path.read_text()) if path.exists() else None
         return found is not None and int(found[1]) >= step
 
-    until(there, f"process {process} of {workdir} does not come to step {step}")
+    until(there, lambda: f"process {process} of {workdir} does not come to step {step}")
 
 
 def forget(prefix: str) -> None:

@@ -1,5 +1,6 @@
 """What goes wrong is one line that says where, what, and the fix: no tool, key, bucket, quota; machines that are taken away."""
 
+import json
 import re
 
 import pytest
@@ -7,12 +8,12 @@ import pytest
 from launch.launcher import __main__ as launcher
 from launch.launcher import staging
 from launch.launcher.targets import fleet
-from tests.launch.fakes import Fakes, Reply
+from tests.launch.fakes import Reply
 from tests.launch.test_targets import CASES, SAID, fakes, words_of
 
 __all__ = ["fakes"]  # a fixture
 ABSENT = Reply("describe", 1, err="ERROR: NOT_FOUND: Resource 'projects/p/locations/z/nodes/n' was not found", once=True)
-QUOTA = "ERROR: (gcloud.compute.tpus.tpu-vm.create) RESOURCE_EXHAUSTED: Quota limit 'TPUV5sLitepodPerProjectPerZoneForTPUAPI' has been exceeded"
+QUOTA = "ERROR: (gcloud.compute.tpus.tpu-vm.create) RESOURCE_EXHAUSTED: Quota limit 'TPUV5sLitepodPerProject' has been exceeded"
 
 
 def one_line(capsys) -> str:
@@ -170,7 +171,7 @@ def test_when_workers_do_not_begin_all_are_stopped(fakes, capsys):
 
 
 def versions(host: str, **other: str) -> str:
-    return 'e5jax-versions {"host": "%s", %s}\n' % (host, ", ".join(f'"{name}": "{value}"' for name, value in other.items()))
+    return f"e5jax-versions {json.dumps({'host': host, **other})}\n"
 
 
 def test_workers_of_one_machine_with_other_versions_are_named(fakes, capsys):

@@ -61,11 +61,11 @@ def test_a_preempted_run_is_queued_again_and_ends_with_the_same_bits(place, slur
     job = submit(place, slurm, "test-slurm-run", "--config.checkpoint.every=10")
     comes_to(run, 1, 5)
     slurm.ask("sbatch", "--partition=high", "--nodes=2", "--exclusive", "--output=/dev/null", "--wrap=sleep 3")
-    until(lambda: "Restarts=1" in state(slurm, job), "it is not queued again")
+    until(lambda: "Restarts=1" in state(slurm, job), lambda: state(slurm, job) + output(run))
     again = wrapper(place, slurm, *place.command("test-slurm-run", "--target=slurm", "--allow-dirty"))
     assert again.returncode == 3
     assert f"job {job} has that name already" in again.stderr
-    until(lambda: "JobState=COMPLETED" in state(slurm, job), output(run))
+    until(lambda: "JobState=COMPLETED" in state(slurm, job), lambda: state(slurm, job) + output(run))
     assert "Restarts=1" in state(slurm, job)
     assert f"saved; job {job} is queued again" in output(run)
     assert re.search(r"resumes at step ([1-9]\d*)", output(run)), output(run)
@@ -75,14 +75,19 @@ def test_a_preempted_run_is_queued_again_and_ends_with_the_same_bits(place, slur
     assert preempted == whole
 
 
-def test_stop_saves_and_does_not_queue_again(place, slurm):
+def test_a_job_whose_time_is_nearly_up_is_queued_again_and_one_that_is_stopped_is_not(place, slurm):
     run = place.folder / "test-slurm-stopped"
     job = submit(place, slurm, "test-slurm-stopped", "--config.optim.steps=4000")
     comes_to(run, 0, 5)
+    slurm.ask("scancel", "--batch", "--signal=USR1", job)  # as --signal=B:USR1@300 does
+    until(lambda: "Restarts=1" in state(slurm, job), lambda: state(slurm, job) + output(run))
+    until(lambda: "resumes at step" in output(run), lambda: state(slurm, job) + output(run))
+    saved = int(re.findall(r"resumes at step (\d+)", output(run))[-1])
+    comes_to(run, 0, saved + 5)
     shown = wrapper(place, slurm, str(ROOT / "launch/train.sh"), "status", "test-slurm-stopped")
     assert re.search(r"process 1: .* phase \w+, step \d+", shown.stdout), shown
     stopped = wrapper(place, slurm, str(ROOT / "launch/train.sh"), "stop", "test-slurm-stopped")
     assert stopped.returncode == 0, stopped.stderr
-    until(lambda: "ExitCode=75:0" in state(slurm, job), state(slurm, job) + output(run))
-    assert "Restarts=0" in state(slurm, job)
+    until(lambda: "ExitCode=75:0" in state(slurm, job), lambda: state(slurm, job) + output(run))
+    assert "Restarts=1" in state(slurm, job)
     assert "saved; not queued again" in output(run)

@@ -67,21 +67,23 @@ def test_a_host_that_is_cut_off_is_named_all_stop_and_the_restart_ends_with_the_
     done = launch(place, machines, "test-ssh-cut")
     assert done.returncode == 0, done.stderr
     assert re.findall(r"test-ssh-cut on (host-[abc]): pid \d+", done.stdout) == list(machines.names)
-    until(lambda: any(run.glob("checkpoints/*/MANIFEST")), "nothing is saved")
+    until(lambda: any(run.glob("checkpoints/*/MANIFEST")), lambda: log(run, 0))
     machines.cut(2)
     begin = time.monotonic()
     shown = place.wrapper("status", "test-ssh-cut")
     assert "host-c: ssh: exit code 255" in shown.stdout
-    until(lambda: all(count >= 1 for count in attempts(run)), "not all stop", 60)
+    until(lambda: all(count >= 1 for count in attempts(run)), lambda: f"{record.states(run)}", 60)
     print(f"all stopped {time.monotonic() - begin:.1f} s after the cut: {[state.attempts for _, state in record.states(run)]}")
     for process in range(2):
         assert re.search(r"process 2 \(host-c, pid \d+\) gives no sign of itself", log(run, process)), log(run, process)
     machines.mend(2)
-    until(lambda: all(state.end == 0 for _, state in record.states(run)), log(run, 0))
+    until(lambda: all(state.end == 0 for _, state in record.states(run)), lambda: log(run, 0))
     assert re.search(r"resumes at step ([1-9]\d*)", log(run, 0))
     assert launch(place, machines, "test-ssh-whole").returncode == 0
     whole = place.folder / "test-ssh-whole"
-    until(lambda: len(record.states(whole)) == 3 and all(state.end == 0 for _, state in record.states(whole)), "it does not end")
+    until(
+        lambda: len(record.states(whole)) == 3 and all(state.end == 0 for _, state in record.states(whole)), lambda: log(whole, 0)
+    )
     one, other = place.digests("test-ssh-whole", "test-ssh-cut")
     assert one["step"] == STEPS
     assert other == one

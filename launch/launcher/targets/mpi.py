@@ -14,8 +14,6 @@ from launch.launcher.supervisor import Policy
 from launch.launcher.targets import fleet
 from launch.launcher.targets.ssh import hosts_of
 
-# TERM would end mpirun itself, with 1 whatever its processes said; USR1 it hands on.
-NUMBER = 10
 SAVING = 1_200  # seconds between SIGTERM and SIGKILL, where mpirun ends processes itself; it is 1 by default
 
 
@@ -35,7 +33,7 @@ def start(request: Request, shell: Shell) -> int:
     environment = host.surroundings(job_of(request, "", str(workdir)))
 
     def go() -> int:
-        policy = Policy(request.restarts, number=NUMBER)
+        policy = Policy(request.restarts, number=batch.NUMBER)
         return batch.run(request.run_name, workdir, lambda: mpirun(request, code, version, host.free_port()), environment, policy)
 
     if request.detach:
