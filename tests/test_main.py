@@ -115,8 +115,7 @@ def test_version_tells_package_commit_and_libraries(capsys):
         main(["--version"])
     assert caught.value.code == 0
     first, rest = capsys.readouterr().out.splitlines()
-    head = subprocess.run(["git", "rev-parse", "HEAD"], cwd=ROOT, capture_output=True, text=True, check=True).stdout.strip()
-    assert re.fullmatch(rf"e5jax {re.escape(e5jax.__version__)} \(commit {head}\+?\)", first)
+    assert re.fullmatch(rf"e5jax {re.escape(e5jax.__version__)} \(commit (unknown|[0-9a-f]{{40}}\+?)\)", first)
     assert f"jax {jax.__version__}, " in rest
 
 

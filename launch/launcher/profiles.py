@@ -90,6 +90,6 @@ def merge(made: Mapping[str, str], own: Mapping[str, str]) -> dict[str, str]:
     """An environment in which what was there stays, and goes before what is `made` for it; lists of flags have both."""
     merged = {**made, **own}
     for name in FLAGS:
-        if name in made and own.get(name):
-            merged[name] = f"{made[name]} {own[name]}"
+        if name in made:
+            merged[name] = f"{made[name]} {own.get(name, '')}".strip()
     return merged
