@@ -1,4 +1,4 @@
-"""What is shipped: a wheel that runs and knows its commit, locks that fit setup.py, scripts without a fault, an image of files there are."""
+"""What is shipped: a wheel that runs and knows its commit, locks that fit setup.py, scripts without a fault, an image."""
 
 import ast
 import os

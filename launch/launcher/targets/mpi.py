@@ -14,7 +14,8 @@ from launch.launcher.supervisor import Policy
 from launch.launcher.targets import fleet
 from launch.launcher.targets.ssh import hosts_of
 
-SAVING = 1_200  # seconds between SIGTERM and SIGKILL, where mpirun ends processes itself; it is 1 by default
+# Seconds for the other ranks when one has ended with another code than 0; mpirun always waits so long, 1 by default.
+ENDING = 10
 
 
 def start(request: Request, shell: Shell) -> int:
@@ -51,7 +52,7 @@ def mpirun(request: Request, code: Path, version: int, port: int) -> tuple[str, 
     keys = str(Path(request.key_file).absolute()) if request.key_file else ""
     workdir = str(Path(folder_of(request)).absolute())
     job = job_of(request, python, workdir, rank="mpi", restarts=0, coordinator=first, key_file=keys)
-    wait = ("--mca" if version < 5 else "--prtemca", "odls_base_sigkill_timeout", str(SAVING))
+    wait = ("--mca" if version < 5 else "--prtemca", "odls_base_sigkill_timeout", str(ENDING))
     where = ("--host", ",".join(f"{name}:1" for name in hosts)) if hosts else ()
     place = ("-n", str(count), *where, "--wdir", str(code), "--bind-to", "none")
     return ("mpirun", *place, *wait, *request.mpirun, python, "-m", "launch.launcher", "host", "run", *job.arguments())
