@@ -3,14 +3,18 @@
 import os
 import re
 import shlex
+import subprocess
 from pathlib import Path
 
 import pytest
+import yaml
 
 from launch.launcher import __main__ as launcher
 from launch.launcher import staging
 from launch.launcher.targets import cloud
+from launch.launcher.templates import templates
 from tests.launch.fakes import Fakes, Reply
+from tests.test_loading import ROOT
 
 GOLDEN = Path(__file__).with_name("golden")
 COMMIT = "c0ffee0123456789c0ffee0123456789c0ffee01"
@@ -111,3 +115,13 @@ def test_what_a_dry_run_prints_is_what_is_run(case, fakes, tmp_path, capsys):
     assert set(shown) <= set(run)
     assert [line for line in run if line not in shown and " describe " not in line and "host status" not in line] == []
     assert all("hf_canary" not in " ".join(argv) for argv, _ in fakes.calls)
+
+
+def test_templates_are_as_the_launcher_would_write_them():
+    for name, text in templates().items():
+        path = ROOT / "launch" / name
+        assert path.read_text() == text, f"{path}: python -m launch.launcher.templates"
+        if path.suffix == ".sbatch":
+            assert subprocess.run(["bash", "-n", str(path)], check=False).returncode == 0
+        else:
+            assert yaml.safe_load(text)
