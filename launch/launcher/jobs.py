@@ -4,6 +4,7 @@ from pathlib import Path
 
 from launch.launcher.host import Job
 from launch.launcher.request import Request
+from launch.launcher.shell import Shell, Step
 
 BUCKET = "gs://"
 HERE = ("--workdir=", "--output=")
@@ -30,6 +31,13 @@ def job_of(request: Request, python: str, workdir: str = "", **where: object) ->
         "bucket": bucket,
     }
     return Job(**{**values, **where})
+
+
+def check_bucket(request: Request, shell: Shell) -> None:
+    """Asks for the bucket of the run before anything is paid for. Raises RunError when it is not there."""
+    if request.workdir.startswith(BUCKET):
+        name = request.workdir.removeprefix(BUCKET).split("/")[0]
+        shell.must(Step("here", ("gcloud", "storage", "buckets", "describe", f"{BUCKET}{name}", "--format=value(name)")))
 
 
 def folder_of(request: Request) -> str:

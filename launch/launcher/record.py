@@ -73,6 +73,7 @@ def fresh(files: Files, run: str, here: int) -> State:
 def write(path: Path, values: Mapping[str, Any]) -> None:
     """Writes JSON whole or not at all."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    temporary.touch(0o600)
     temporary.write_text(json.dumps(values, indent=2) + "\n", encoding="utf-8")
     temporary.replace(path)
 

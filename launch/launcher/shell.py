@@ -33,7 +33,7 @@ CAUSES = (
     (r"Permission denied \(", "the host does not let you in: ssh-copy-id to it, or name --ssh-config"),
     (r"Could not resolve|Connection (refused|timed out)|No route|unreachable", "it cannot be reached: look at name and network"),
     (r"[Ii]nvalid partition", "Slurm has no such --partition: sinfo lists them"),
-    (r"bucket.*(not exist|not found)|matched no objects|404", "there is no such bucket: gcloud storage buckets create gs://NAME"),
+    (r"bucket.*(not exist|not found)|404", "there is no such bucket: gcloud storage buckets create gs://NAME"),
 )  # fmt: skip
 
 

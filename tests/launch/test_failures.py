@@ -12,7 +12,7 @@ from tests.launch.fakes import Reply
 from tests.launch.test_targets import CASES, SAID, fakes, words_of
 
 __all__ = ["fakes"]  # a fixture
-ABSENT = Reply("describe", 1, err="ERROR: NOT_FOUND: Resource 'projects/p/locations/z/nodes/n' was not found", once=True)
+ABSENT = Reply("tpus describe", 1, err="ERROR: NOT_FOUND: Resource 'projects/p/locations/z/nodes/n' was not found", once=True)
 QUOTA = "ERROR: (gcloud.compute.tpus.tpu-vm.create) RESOURCE_EXHAUSTED: Quota limit 'TPUV5sLitepodPerProject' has been exceeded"
 
 
@@ -41,6 +41,16 @@ def test_kubectl_is_needed_for_kubernetes(fakes, capsys):
 
 
 CAUSES = {
+    "no bucket": (
+        "gke",
+        [Reply("buckets describe", 1, err="ERROR: (gcloud.storage.buckets.describe) gs://my-bucket not found: 404.")],
+        "gcloud storage buckets create gs://NAME",
+    ),
+    "no machine in time": (
+        "queued",
+        [ABSENT, Reply("create", once=True), Reply("queued-resources describe", out="FAILED\n")],
+        "e5-mistral-7b is FAILED",
+    ),
     "no quota": ("tpu-vm", [ABSENT, Reply("create", 1, err=QUOTA)], "no quota: ask for some"),
     "no capacity": (
         "tpu-vm",
@@ -49,10 +59,10 @@ CAUSES = {
     ),
     "no login": (
         "tpu-vm",
-        [Reply("describe", 1, err="You do not currently have an active account selected.")],
+        [Reply("tpus describe", 1, err="You do not currently have an active account selected.")],
         "gcloud auth login",
     ),
-    "no permission": ("queued", [Reply("describe", 1, err="PERMISSION_DENIED: no")], "ask for roles/tpu.admin"),
+    "no permission": ("queued", [Reply("tpus describe", 1, err="PERMISSION_DENIED: no")], "ask for roles/tpu.admin"),
     "no JobSet": (
         "gke",
         [Reply("apply", 1, err='error: no matches for kind "JobSet" in version "jobset.x-k8s.io"')],
@@ -73,7 +83,6 @@ def test_what_a_tool_complains_of_comes_with_the_fix(cause, fakes, monkeypatch, 
     assert launcher.main([*words_of(case), "--python=/usr/bin/python3"] if case == "slurm" else words_of(case)) == 1
     line = one_line(capsys)
     assert fix in line
-    assert "exit code" in line
 
 
 KEYS = {
@@ -128,15 +137,16 @@ def test_what_cannot_be_meant_is_refused_with_the_fix(words, fakes, capsys):
 def test_a_machine_that_was_taken_away_is_made_anew_and_the_run_goes_on(fakes, capsys):
     lives = "e5-mistral-7b on t-0: pid 7, for 3 h, 0 restarts\n"
     fakes.answer(
-        *[Reply("describe", out="READY\n", once=True)] * 2,
+        *[Reply("tpus describe", out="READY\n", once=True)] * 2,
         Reply("host status", out=lives, once=True),
-        *[Reply("describe", out="PREEMPTED\n", once=True)] * 2,
-        Reply("describe", 1, err="NOT_FOUND", once=True),
-        Reply("describe", out="READY\n"),
+        *[Reply("tpus describe", out="PREEMPTED\n", once=True)] * 2,
+        Reply("tpus describe", 1, err="NOT_FOUND", once=True),
+        Reply("tpus describe", out="READY\n"),
         Reply("host status", out=lives.replace("pid 7", "ended, exit code 0")),
     )
     assert launcher.main(words_of("tpu-vm")) == 0
-    verbs = [argv[4] if argv[4] != "ssh" else re.search(r"host (\w+)|setup|umask", argv[-4]) for argv, _ in fakes.calls]
+    calls = [argv for argv, _ in fakes.calls if argv[1] == "compute"]
+    verbs = [argv[4] if argv[4] != "ssh" else re.search(r"host (\w+)|setup|umask", argv[-4]) for argv in calls]
     done = [verb if isinstance(verb, str) else verb[1] or verb[0] for verb in verbs if verb]
     begin = ["scp", "umask", "setup", "versions", "detach"]
     made = ["describe", *begin, "describe", "status", "describe", "describe", "delete", "create", "describe", "describe"]
@@ -146,11 +156,11 @@ def test_a_machine_that_was_taken_away_is_made_anew_and_the_run_goes_on(fakes, c
 
 @pytest.mark.parametrize("state", ["FAILED", "SUSPENDED"])
 def test_a_queued_resource_that_came_to_nothing_is_asked_for_anew(state, fakes):
-    fakes.answer(Reply("describe", out=f"{state}\n", once=True), ABSENT, Reply("describe", out="ACTIVE\n"))
+    fakes.answer(Reply("tpus describe", out=f"{state}\n", once=True), ABSENT, Reply("tpus describe", out="ACTIVE\n"))
     assert launcher.main(words_of("queued")) == 0
-    verbs = [argv[4] for argv, _ in fakes.calls]
+    verbs = [argv[4] for argv, _ in fakes.calls if argv[1] == "compute"]
     assert verbs.index("describe") < verbs.index("delete") < verbs.index("create") < verbs.index("scp")
-    assert next(argv for argv, _ in fakes.calls if argv[4] == "delete")[5:7] == ["e5-mistral-7b", "--force"]
+    assert next(argv for argv, _ in fakes.calls if argv[4:5] == ["delete"])[5:7] == ["e5-mistral-7b", "--force"]
 
 
 def test_when_one_host_does_not_begin_the_others_are_stopped_and_it_is_named(fakes, capsys):

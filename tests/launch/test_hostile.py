@@ -91,7 +91,7 @@ def fakes(tmp_path, monkeypatch) -> Fakes:
     monkeypatch.setattr(launcher, "LAUNCHED", tmp_path / "launched")
     monkeypatch.chdir(made.home)
     (made.home / staging.code("e5jax", COMMIT)).mkdir(parents=True)
-    made.answer(Reply("describe", out="READY\n"), Reply("squeue"), Reply("versions"))
+    made.answer(Reply("tpus describe", out="READY\n"), Reply("squeue"), Reply("versions"))
     return made
 
 

@@ -46,14 +46,14 @@ SAID = {
     "mpi": [Reply("mpirun --version", out="mpirun (Open MPI) 4.1.4\n")],
     "slurm": [Reply("sbatch", out="4711\n")],
     "tpu-vm": [
-        Reply("describe", 1, err="ERROR: (gcloud.compute.tpus.tpu-vm.describe) NOT_FOUND: not there", once=True),
-        Reply("describe", out="READY\n"),
+        Reply("tpus describe", 1, err="ERROR: (gcloud.compute.tpus.tpu-vm.describe) NOT_FOUND: not there", once=True),
+        Reply("tpus describe", out="READY\n"),
         Reply("host status", out="e5-mistral-7b on t-0: ended, exit code 0, for 3 h, 0 restarts\n"),
     ],
     "queued": [
-        Reply("describe", 1, err="ERROR: (gcloud.compute.tpus.queued-resources.describe) NOT_FOUND: not there", once=True),
-        Reply("describe", out="WAITING_FOR_RESOURCES\n", once=True),
-        Reply("describe", out="ACTIVE\n"),
+        Reply("tpus describe", 1, err="ERROR: (gcloud.compute.tpus.queued-resources.describe) NOT_FOUND: not there", once=True),
+        Reply("tpus describe", out="WAITING_FOR_RESOURCES\n", once=True),
+        Reply("tpus describe", out="ACTIVE\n"),
     ],
 }
 

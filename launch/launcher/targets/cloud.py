@@ -11,7 +11,7 @@ from typing import NamedTuple
 from e5jax.errors import DONE, ConfigError, RunError
 from launch.launcher import staging
 from launch.launcher.accelerators import slice_of
-from launch.launcher.jobs import job_of, outside
+from launch.launcher.jobs import check_bucket, job_of, outside
 from launch.launcher.keys import read_keys
 from launch.launcher.request import Request
 from launch.launcher.shell import Reply, Shell, Step, failure
@@ -41,6 +41,7 @@ def start(resource: Resource, request: Request, shell: Shell) -> int:
     slice_of(request.accelerator)
     if request.key_file:
         read_keys(Path(request.key_file))
+    check_bucket(request, shell)
     while True:
         obtain(resource, request, shell)
         begin(resource, request, shell)
@@ -76,6 +77,9 @@ def obtain(resource: Resource, request: Request, shell: Shell) -> None:
     """Returns once the machine is there."""
     made = False
     while (now := state(resource, request, shell)) != resource.ready:
+        if made and now == "FAILED":
+            words = shlex.join(gcloud(resource, request, "describe", request.machine))
+            raise RunError(f"{request.machine} is FAILED: no machine came, or there is no quota; {words} says why")
         if now in resource.gone:
             say(f"{request.machine} is {now}: it is deleted and made anew")
             shell.must(Step("here", gcloud(resource, request, "delete", request.machine, *resource.delete)))

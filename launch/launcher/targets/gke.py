@@ -8,7 +8,7 @@ from pathlib import Path
 from e5jax.errors import CONFIG, DONE, ERROR, USAGE, ConfigError
 from launch.launcher import staging
 from launch.launcher.accelerators import ON_HOST, slice_of
-from launch.launcher.jobs import BUCKET, job_of
+from launch.launcher.jobs import BUCKET, check_bucket, job_of
 from launch.launcher.manifests import to_yaml
 from launch.launcher.request import Request
 from launch.launcher.shell import Shell, Step
@@ -23,6 +23,7 @@ LABEL = "jobset.sigs.k8s.io/jobset-name"
 def start(request: Request, shell: Shell) -> int:
     """Builds the image if asked to, and submits."""
     _check(request)
+    check_bucket(request, shell)
     if request.build:
         _build(request, shell)
     if request.cluster:
