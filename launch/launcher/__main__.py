@@ -7,9 +7,10 @@ Exit codes: those of the run where this waits for its end, else 0 begun, 1 a too
 import json
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, replace
+from dataclasses import asdict, fields, replace
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 from e5jax.errors import USAGE, ConfigError, RunError, report
 from launch.launcher import batch, host, staging
@@ -70,8 +71,9 @@ def look(action: str, words: list[str]) -> int:
     if len(names) != 1 or names[0] not in launched:
         there = f"from here were launched: {', '.join(launched)}" if launched else "nothing was launched from here"
         raise ConfigError(f"{action} {' '.join(names)}: name one run; {there}")
-    values = json.loads((LAUNCHED / f"{names[0]}.json").read_text(encoding="utf-8"))
-    request = Request(**{name: tuple(value) if isinstance(value, list) else value for name, value in values.items()})
+    values: dict[str, Any] = json.loads((LAUNCHED / f"{names[0]}.json").read_text(encoding="utf-8"))
+    known = {one.name for one in fields(Request)}  # an earlier version may have had others
+    request = Request(**{name: tuple(value) if isinstance(value, list) else value for name, value in values.items() if name in known})
     return TARGETS[request.target].act(request, Shell(), action, follow)
 
 

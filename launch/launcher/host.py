@@ -89,12 +89,16 @@ def _absolute(word: str, relative: str, workdir: Path) -> str:
 def surroundings(job: Job) -> dict[str, str]:
     """The environment of its processes, but for their places. Whoever calls this has settled the job."""
     keys = read_keys(Path(job.key_file).expanduser()) if job.key_file else {}
-    return merge(asked(job), os.environ) | keys
+    return merge(merge(environment(job.platform, job.profile, job.devices), os.environ), _pairs(job)) | keys
 
 
 def asked(job: Job) -> dict[str, str]:
     """What the launcher sets, and the user with --env."""
-    return merge(environment(job.platform, job.profile, job.devices), dict(pair.split("=", 1) for pair in job.env))
+    return merge(environment(job.platform, job.profile, job.devices), _pairs(job))
+
+
+def _pairs(job: Job) -> dict[str, str]:
+    return dict(pair.split("=", 1) for pair in job.env)
 
 
 def command(job: Job) -> list[str]:
@@ -182,7 +186,7 @@ def note_environment(job: Job, files: Files) -> None:
             "command": ["e5jax", *job.words],
             "platform": job.platform or "what is there",
             "profile": job.profile or "none",
-            "environment": merge(asked(job), inherited),
+            "environment": merge(merge(environment(job.platform, job.profile, job.devices), inherited), _pairs(job)),
             "keys": sorted(read_keys(Path(job.key_file).expanduser())) if job.key_file else [],
         },
     )

@@ -87,7 +87,7 @@ def environment(platform: str, profile: str = "", devices: int = 0) -> dict[str,
 
 
 def merge(made: Mapping[str, str], own: Mapping[str, str]) -> dict[str, str]:
-    """An environment in which what was there stays, and goes before what is `made` for it; lists of flags have both."""
+    """An environment in which `own` goes before what is `made`; lists of flags have both, the own ones last, which count."""
     merged = {**made, **own}
     for name in FLAGS:
         if name in made:
