@@ -21,7 +21,7 @@ from sides import Side, product_rates, take_turns
 
 from e5jax.config import Batch, Data, Export, Harvest, Lora, Mesh, Model, Optim, Scratch, Tokens, Training
 
-LIMIT, ROWS, SHARDS, KEPT_TOKENS = 512, 4, 4, 16_384
+LIMIT, ROWS, SHARDS, KEPT_TOKENS = 512, 2, 2, 16_384
 SIZES = Scratch(hidden=384, ff=1_024, layers=6, heads=6, kv_heads=2, head_size=64)
 
 

@@ -1,4 +1,4 @@
-"""Checkpoints of what changes, and the facts about what does not. The only home of orbax.
+"""Checkpoints of what changes, and the facts about what does not. The only home of orbax, and of tensorstore beneath it.
 
 Orbax writes and reads arrays; it checks none of their bytes, and hides a full disk until somebody asks. So a checkpoint is one
 when it has a manifest (`manifest`), only those whose bytes fit it are read, and a background save is asked after every step.
@@ -15,14 +15,16 @@ from typing import Any, NamedTuple, Self
 
 import jax
 import orbax.checkpoint as ocp
+import tensorstore
 
 from e5jax import cluster, manifest
 from e5jax.errors import ConfigError, RunError
 from e5jax.retention import Retention, clear, expire, newest_sound, quarantine
-from e5jax.storage import folder_of
+from e5jax.storage import folder_of, in_bucket
 from e5jax.workdir import ALLOW
 
 Identity = Mapping[str, str]  # what a resumed run must share with the first one: fingerprints of data, base, tokenizer
+MATRIX = 2  # axes
 SHOWN = 40  # characters of an entry that differs
 
 
@@ -56,6 +58,7 @@ class Checkpoints:
         )
         self._background = ThreadPoolExecutor(1, "checkpoint")
         self._saving: _Save | None = None
+        self._looking: Future[int | None] | None = None
         if retention is not None and jax.process_index() == 0:
             self._directory.mkdir(parents=True, exist_ok=True)
             clear(self._directory)
@@ -73,9 +76,16 @@ class Checkpoints:
         finally:
             self._background.shutdown(wait=False)
 
+    def look(self) -> None:
+        """Begins to look for what `newest` will be asked for, while other things are read."""
+        if self._retention is None or cluster.first():
+            self._looking = self._background.submit(self._newest)
+
     def newest(self) -> int | None:
         """The newest checkpoint whose every byte is as it was written. A writer sets newer ones aside, and says why."""
-        return cluster.agree("newest", self._newest) if self._retention else self._newest()
+        looking, self._looking = self._looking, None
+        find = looking.result if looking else self._newest
+        return cluster.agree("newest", find) if self._retention else find()
 
     def _newest(self) -> int | None:
         sound, wrong = newest_sound(self._directory)
@@ -88,7 +98,8 @@ class Checkpoints:
         """Begins to write checkpoint `step`; the arrays may be given away when this returns. Raises what `finish` raises."""
         assert self._retention is not None, "a reader does not write"
         self.finish()
-        parts = ocp.args.Composite(parameters=ocp.args.PyTreeSave(parameters), rest=ocp.args.PyTreeSave(rest))
+        saved = ocp.args.PyTreeSave(parameters, save_args=jax.tree.map(_by_layer, parameters))
+        parts = ocp.args.Composite(parameters=saved, rest=ocp.args.PyTreeSave(rest))
         self._orbax.save(self._directory / str(step), args=parts, force=True)  # over one that was never finished
         result = self._background.submit(self._complete, step, {**facts, "parameters": _shapes(parameters)})
         self._saving = _Save(step, result, time.monotonic() + self._seconds)
@@ -137,29 +148,43 @@ class Checkpoints:
 
     def restore(self, step: int, parameters: Any, rest: Any) -> tuple[Any, Any]:
         """(parameters, rest) placed as the abstract trees say."""
-        found = self._restore(step, parameters=parameters, rest=rest)
+        self._check_shapes(step, parameters)
+        parts = {
+            name: ocp.args.PyTreeRestore(tree, restore_args=ocp.checkpoint_utils.construct_restore_args(tree))
+            for name, tree in {"parameters": parameters, "rest": rest}.items()
+        }
+        found = self._orbax.restore(self._directory / str(step), args=ocp.args.Composite(**parts))
         return found["parameters"], found["rest"]
 
-    def restore_parameters(self, step: int, parameters: Any) -> Any:
-        """The parameters alone."""
-        return self._restore(step, parameters=parameters)["parameters"]
-
-    def _restore(self, step: int, **wanted: Any) -> Any:
-        restore = {
-            name: ocp.args.PyTreeRestore(tree, restore_args=ocp.checkpoint_utils.construct_restore_args(tree))
-            for name, tree in wanted.items()
+    def open_parameters(self, step: int, parameters: Mapping[str, jax.ShapeDtypeStruct]) -> dict[str, tensorstore.TensorStore]:
+        """The parameters of these shapes, none of whose numbers are read before `numpy.asarray` asks for some of them."""
+        self._check_shapes(step, parameters)
+        place = self._directory / str(step) / "parameters"
+        base = os.fspath(place) if in_bucket(place) else place.as_uri()
+        opened = {
+            name: tensorstore.open(
+                {"driver": "zarr", "kvstore": {"driver": "ocdbt", "base": f"{base}/", "path": f"{name}/"}}, open=True, read=True
+            )
+            for name in parameters
         }
-        there, asked = self.facts(step)["parameters"], _shapes(wanted["parameters"])
+        return {name: future.result() for name, future in opened.items()}
+
+    def _check_shapes(self, step: int, parameters: Mapping[str, Any]) -> None:
+        there, asked = self.facts(step)["parameters"], _shapes(parameters)
         if wrong := sorted(name for name in there | asked if there.get(name) != asked.get(name)):
             raise ConfigError(
                 f"checkpoint {step}: does not fit this configuration: {wrong[0]} is {there.get(wrong[0], 'not there')}, and "
                 f"{asked.get(wrong[0], 'nothing')} is asked for ({len(wrong)} such parameters); "
                 "bring the configuration back that it was trained with, or start in a new --workdir"
             )
-        return self._orbax.restore(self._directory / str(step), args=ocp.args.Composite(**restore))
 
 
-def _shapes(parameters: Any) -> dict[str, list[int]]:
+def _by_layer(leaf: jax.Array) -> ocp.SaveArgs:
+    """A stack of layers is written a layer at a time, to be read so: a whole one of a large model takes much memory."""
+    return ocp.SaveArgs(shard_axes=(0,) if leaf.ndim > MATRIX else ())
+
+
+def _shapes(parameters: Mapping[str, Any]) -> dict[str, list[int]]:
     return {name: list(leaf.shape) for name, leaf in parameters.items()}
 
 

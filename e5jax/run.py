@@ -50,6 +50,8 @@ def run(config: Config, workdir: Workdir, only: str | None = None, place: Place 
     slowest = max(made.checkpoint.seconds for made in runs)
     limits = Limits(config.watchdog.start, config.watchdog.step, config.watchdog.step + slowest, config.watchdog.silence)
     with Watchdog(place, limits):
+        if place.processes > 1:
+            jax.devices()  # all open theirs together: one that does so alone, in a stage of its own, waits for the others for ever
         cluster.check_same({**versions(), **fields(config)})
         if cluster.first():
             claim(workdir, config, allow)

@@ -89,13 +89,18 @@ def test_state_comes_back_bit_for_bit_on_any_mesh_and_placed_as_asked(saved, sha
     assert places(again) == places(wanted(shape))
 
 
-def test_parameters_can_be_read_alone_on_one_device(saved):
+def test_parameters_can_be_read_alone_whole_and_in_parts(saved):
     folder, found = saved
-    asked = wanted((1, 1, 1)).parameters
     with Checkpoints(folder) as checkpoints:
-        again = checkpoints.restore_parameters(3, asked)
-    assert_same_bits(again, found.parameters)
-    assert places(again) == places(asked)
+        again = checkpoints.open_parameters(3, wanted((1, 1, 1)).parameters)
+    assert_same_bits({name: np.asarray(of) for name, of in again.items()}, found.parameters)
+    assert_same_bits(np.asarray(again["a"][1]), np.asarray(found.parameters["a"])[1])
+
+
+def test_a_stack_of_layers_is_stored_a_layer_at_a_time(saved):
+    with Checkpoints(saved[0]) as checkpoints:
+        opened = checkpoints.open_parameters(3, wanted((1, 1, 1)).parameters)
+    assert opened["a"].chunk_layout.read_chunk.shape[0] == 1
 
 
 def test_a_checkpoint_of_another_shape_is_refused(saved):
@@ -108,7 +113,7 @@ def test_a_checkpoint_of_another_shape_is_refused(saved):
         (more, r"more is not there, and \[2, 8, 4\]"),
     ]:
         with Checkpoints(saved[0]) as checkpoints, pytest.raises(ConfigError, match=f"checkpoint 3: does not fit.*{said}"):
-            checkpoints.restore_parameters(3, asked)
+            checkpoints.open_parameters(3, asked)
 
 
 def test_the_same_identity_is_accepted(saved):

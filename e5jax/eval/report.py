@@ -10,7 +10,13 @@ from typing import NamedTuple
 from e5jax import charts, page
 from e5jax.workdir import write_text
 
-_SCORES = {"ndcg_at_10": "nDCG@10", "recall_at_10": "Recall@10", "recall_at_100": "Recall@100", "mrr_at_10": "MRR@10"}
+_SCORES = {
+    "ndcg_at_10": "nDCG@10",
+    "recall_at_10": "Recall@10",
+    "recall_at_100": "Recall@100",
+    "mrr_at_10": "MRR@10",
+    "main_score": "Main score",
+}
 _ABSENT = "–"
 
 
@@ -54,7 +60,8 @@ class Report(NamedTuple):
 
 def write_report(path: Path, report: Report) -> None:
     """Writes the page: no script, no network, the same bytes for the same report."""
-    sections = [_results(report), _training(report.runs), _data(report), _searches(report.searches)]
+    searches = [_searches(report.searches)] if report.searches else []
+    sections = [_results(report), _training(report.runs), _data(report), *searches]
     write_text(path, page.document(report.title, report.lead, sections))
 
 
@@ -80,7 +87,7 @@ def _results(report: Report) -> page.Html:
         if scores.get(name, -math.inf) == max(other.get(name, -math.inf) for other in report.results.values())
     )
     table = page.table(["system", *(_SCORES[name] for name in names)], rows, best)
-    return page.section("Retrieval on held-out data", table, page.paragraph("Next:"), page.code(report.next_command))
+    return page.section("Results", table, page.paragraph("Next:"), page.code(report.next_command))
 
 
 def _training(runs: Sequence[Run]) -> page.Html:
@@ -150,7 +157,7 @@ def _data(report: Report) -> page.Html:
         page.figures(
             [
                 ("Queries by length", charts.histogram(report.query_lengths)),
-                ("Functions by length", charts.histogram(report.passage_lengths)),
+                ("Passages by length", charts.histogram(report.passage_lengths)),
             ]
         ),
     )

@@ -38,13 +38,10 @@ def summarise(config: Config, workdir: Workdir, untrained: Path) -> None:
     found = [find_task(str(task)) for task in tasks]
     scores = {system.name: run_system(system, found, config.eval, workdir) for system in systems(config, workdir, untrained)}
     write_text(workdir.results, json.dumps(results(scores, [task.metadata.name for task in found]), indent=2) + "\n")
-    if HELDOUT in config.eval.tasks:
-        write_report(workdir.report, make_report(config, workdir, scores))
+    write_report(workdir.report, make_report(config, workdir, scores))
     print(table(scores, [task.metadata.name for task in found]))
-    print(
-        f"\nresults: {workdir.results}\nreport:  {workdir.report}\nmodel:   {workdir.export}\nnext:    {next_command(workdir)}",
-        flush=True,
-    )
+    print(f"\nresults: {workdir.results}\nreport:  {workdir.report}\nmodel:   {workdir.export}")
+    print(f"next:    {next_command(config, workdir)}", flush=True)
 
 
 def systems(config: Config, workdir: Workdir, untrained: Path) -> list[System]:
@@ -95,16 +92,27 @@ def make_report(config: Config, workdir: Workdir, scores: Scores) -> Report:
     """All that the page shows, as plain values."""
     embedder = Embedder.from_pretrained(workdir.export, dtype="float32")
     queries, passages = training_lengths(config, workdir, embedder)
+    heldout = HELDOUT in config.eval.tasks
     return Report(
         title=f"e5jax: {workdir.root.name}",
-        lead="Docstrings search for their functions among packages that were not trained on.",
-        results={name: by_task[HELDOUT] for name, by_task in scores.items()},
+        lead="Docstrings search for their functions among packages that were not trained on." if heldout else "",
+        results=by_system(scores),
         runs=list(runs(config, workdir)),
         query_lengths=queries,
         passage_lengths=passages,
-        searches=searches(embedder, workdir.data / HELDOUT),
-        next_command=next_command(workdir),
+        searches=searches(embedder, workdir.data / HELDOUT) if heldout else [],
+        next_command=next_command(config, workdir),
     )
+
+
+def by_system(scores: Scores) -> dict[str, dict[str, float]]:
+    """A row a system, or one a task and system where there are several tasks; of a retrieval task nDCG@10 is the main score."""
+    rows = {}
+    for system, by_task in scores.items():
+        for task, found in by_task.items():
+            shown = {name: score for name, score in found.items() if name != "main_score" or "ndcg_at_10" not in found}
+            rows[system if len(by_task) == 1 else f"{task}: {system}"] = shown
+    return rows
 
 
 def runs(config: Config, workdir: Workdir) -> list[Run]:
@@ -149,7 +157,9 @@ def _texts(path: Path) -> dict[str, str]:
     return {row["_id"]: row["text"] for row in rows}
 
 
-def next_command(workdir: Workdir) -> str:
+def next_command(config: Config, workdir: Workdir) -> str:
     """Something worth typing after this run."""
+    if config.data.harvest is None:
+        return f"e5jax eval --model={workdir.export} --benchmark='MTEB(eng, v1)' --output={workdir.root / 'mteb-eng-v1'}"
     longer = workdir.root.parent / "longer"
     return f"launch/train.sh configs/quickstart.py --workdir={longer} --config.pretrain.optim.steps=1000"

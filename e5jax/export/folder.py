@@ -43,7 +43,7 @@ def export(
             raise ConfigError(f"--workdir={workdir.root}: no sound checkpoint in {place}; train first")
         made = _blueprint(run, spec)
         mesh = make_mesh(Mesh(1, 1, 1), jax.local_devices()[:1])
-        parameters = checkpoints.restore_parameters(step, made.abstract(made.trained, mesh, "float32"))
+        parameters = checkpoints.open_parameters(step, made.abstract(made.trained, mesh, "float32"))
     write(Subject(run, base, made, parameters, tokenizer, step), output, choice, workdir)
     return step
 

@@ -64,9 +64,10 @@ def reference(subject: Subject, part: Part, texts: Texts) -> Expected:
     found: Parameters = hf.load(part.base, part.spec, made.abstract(made.frozen, mesh, "float32")) if part.base and run.lora else {}
     for name, leaf in made.abstract(made.trained, mesh, "float32").items():
         value = subject.parameters[name]
-        found[name] = jax.device_put(value[part.first : end] if name.startswith("layers/") else value, leaf.sharding)
-    own = Settings(run.model.pooling, subject.tokenizer.limit, {}, "float32")
-    model = Embedder(made, found, subject.tokenizer, own, mesh)
+        own = value[part.first : end] if name.startswith("layers/") else value
+        found[name] = jax.device_put(np.asarray(own), leaf.sharding)
+    settings = Settings(run.model.pooling, subject.tokenizer.limit, {}, "float32")
+    model = Embedder(made, found, subject.tokenizer, settings, mesh)
     read = [*texts.templated, *texts.documents]
     with jax.default_matmul_precision("highest"):
         return Expected(model.tokenize([*read, texts.long]), model.encode(read))

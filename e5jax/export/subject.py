@@ -4,10 +4,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Literal, NamedTuple
 
-import jax
-
 from e5jax.config import Training
 from e5jax.model.blueprint import Blueprint
+from e5jax.model.hf import Numbers
 from e5jax.tokens import TextTokenizer
 
 Format = Literal["merged", "adapter"]
@@ -19,7 +18,7 @@ class Subject(NamedTuple):
     run: Training
     base: Path | None
     made: Blueprint
-    parameters: Mapping[str, jax.Array]  # what was trained, float32
+    parameters: Mapping[str, Numbers]  # what was trained, float32
     tokenizer: TextTokenizer
     step: int
 

@@ -3,7 +3,6 @@
 from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 
-import jax
 import numpy as np
 
 from e5jax.export.subject import Subject
@@ -53,11 +52,11 @@ def adapted(subject: Subject) -> set[str]:
     return changed
 
 
-def _factor(stacked: jax.Array, layer: int) -> np.ndarray:
+def _factor(stacked: hf.Numbers, layer: int) -> np.ndarray:
     return np.asarray(stacked[layer]).T
 
 
-def _folded(tensor: Tensor, parameters: Mapping[str, jax.Array], name: str, layer: int, scale: float) -> np.ndarray:
+def _folded(tensor: Tensor, parameters: Mapping[str, hf.Numbers], name: str, layer: int, scale: float) -> np.ndarray:
     a, b = (np.asarray(parameters[name.replace("kernel", factor)][layer]) for factor in FACTORS)
     kernel = hf.read(tensor).astype(np.float32)
     step = hf.rows_a_block(kernel.shape)

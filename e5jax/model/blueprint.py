@@ -83,11 +83,13 @@ class Blueprint(NamedTuple):
 
         def make(key: jax.Array) -> Parameters:
             made = {name: leaf.get_value() for name, leaf in _named(nnx.state(self._build(key, self.kernel)))}
-            return {name: jax.sharding.reshard(made[name], leaf.sharding) for name, leaf in wanted.items()}
+            return {name: made[name] for name in wanted}
 
-        # What is not returned is never computed: fresh adapters do not cost a fresh base.
-        with jax.set_mesh(mesh):
-            return jax.jit(make)(jax.random.key(seed))
+        # What is not returned is never computed: fresh adapters do not cost a fresh base. XLA spreads the random numbers as they
+        # are to lie, which explicit axes would not: no device ever holds the whole of a spread one.
+        placed = {name: leaf.sharding for name, leaf in wanted.items()}
+        with jax.set_mesh(jax.sharding.Mesh(mesh.devices, mesh.axis_names)):
+            return jax.jit(make, out_shardings=placed)(jax.random.key(seed))
 
     @property
     def kernel(self) -> Concrete:

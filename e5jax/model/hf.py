@@ -4,6 +4,7 @@ import json
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any, Protocol
 
 import jax
 import ml_dtypes
@@ -20,6 +21,15 @@ FLOATS = {"F32": np.dtype(np.float32), "BF16": np.dtype(ml_dtypes.bfloat16), "F1
 SHARD_BYTES = 5_000_000_000
 HEADER_ALIGNMENT = 8
 SCALE = "/kernel_scale"  # no tensor of its own
+
+
+class Numbers(Protocol):
+    """An array that may lie on a disk until `numpy.asarray` makes one of NumPy's of it, or of a part."""
+
+    def __getitem__(self, index: Any, /) -> Any: ...
+
+    def __array__(self) -> Any: ...
+
 
 Stored = tuple[str, tuple[int, ...], Callable[[], np.ndarray]]  # name, shape, how to get the numbers
 
@@ -185,7 +195,7 @@ def read(tensor: Tensor) -> np.ndarray:
     return read_slice(tensor, tuple(slice(0, size) for size in tensor.shape))
 
 
-def to_stored(path: str, array: jax.Array, layer: int) -> np.ndarray:
+def to_stored(path: str, array: Numbers, layer: int) -> np.ndarray:
     """One layer of a variable (or the whole of one that is not stacked) in Hugging Face's layout."""
     part = np.asarray(array[layer] if path.startswith("layers/") else array)
     return part.T if path.endswith("/kernel") else part

@@ -159,6 +159,7 @@ def _prepare(
     run: Training, inputs: Inputs, mesh: jax.sharding.Mesh, checkpoints: Checkpoints, workdir: Workdir, allow: bool
 ) -> Ready:
     """Reads the base, and the newest checkpoint or fresh numbers for what is trained."""
+    checkpoints.look()
     learner = assemble(run, inputs.spec, mesh.devices.flat[0].platform)
     made = learner.blueprint
     probe = Probe(run, inputs.tokenizer, learner.objective, mesh)

@@ -30,7 +30,7 @@ def main() -> None:
         return
     first, last = map(int, args.seeds.split(":"))
     begin, found = time.monotonic(), []
-    steps = {"shapes": 100, "disks": 40, "notices": 30, "pairs": 30}.get(args.trial, 60)
+    steps = {"shapes": 100, "disks": 40, "stuck": 60}.get(args.trial, 30)
     preload = shim(folder) if args.trial == "disks" else ""
     with Bench(folder, steps, cache=args.trial != "shapes", preload=preload) as bench:
         for seed in range(first, last):

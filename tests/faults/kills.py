@@ -6,7 +6,7 @@ from random import Random
 from tests.faults.bench import ALONE, LONG, PAIR, Bench, logged, resumed, send
 
 
-def kills(bench: Bench, seed: int, times: int = 3, usual: float = 12.0) -> dict:
+def kills(bench: Bench, seed: int, times: int = 3, usual: float = 7.0) -> dict:
     """One process, killed so many times, each at a moment that is uniform over what is left of a run (`usual` seconds in all)."""
     random, run = Random(seed), bench.folder / f"kills-{seed}"
     found: dict = {"trial": "kills", "seed": seed, "run": str(run), "whole": str(bench.whole(ALONE)), "phases": [], "again": []}

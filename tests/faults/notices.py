@@ -32,5 +32,6 @@ def notices(bench: Bench, seed: int, phase: str = "", shape: Shape = PAIR) -> di
     children = bench.start(run, shape)
     assert [child.wait(LONG) for child in children] == [0] * shape.processes, children[0].said
     at = re.search(r"resumes at step (\d+)", children[0].said)
-    found |= {"saved": saved[-1] if saved else 0, "resumed": int(at[1]) if at else 0}
+    last = saved[-1] if saved else 0
+    found |= {"saved": last, "resumed": last if "train: complete" in children[0].said else int(at[1]) if at else 0}
     return found

@@ -1,11 +1,14 @@
 """Processes that live and do nothing."""
 
+import math
 import re
 import signal
 import time
 from random import Random
 
+from e5jax.watchdog import EVERY
 from tests.faults.bench import LONG, PAIR, Bench, send
+from tests.faults.nursery import Child
 
 PHASES = ("batch", "step", "save", "load")
 
@@ -20,13 +23,13 @@ def stuck(bench: Bench, seed: int, limit: int = 8) -> dict:
     if phase == "load" and not stopped:
         limits.append(f"--config.watchdog.start={limit}")
     if phase == "save":
-        limits.append("--config.checkpoint.seconds=1")
+        limits.append(f"--config.checkpoint.seconds={limit}")  # a save is given these on top
     children = bench.start(run, PAIR, *limits, sleeps=None if stopped else {late: (phase, step)})
     assert children[late].reaches(phase, step, LONG), f"ended before phase {phase} of step {step}: {children[late].said}"
-    begin = time.monotonic()
+    begin, wanted = time.monotonic(), {phase}
     if stopped:
         send(children[late], signal.SIGSTOP)
-        phase, step, _ = children[late].phases[-1]
+        wanted = lately(children[late], begin)
     other = children[1 - late].wait(LONG)
     seconds = time.monotonic() - begin
     if stopped:
@@ -38,10 +41,17 @@ def stuck(bench: Bench, seed: int, limit: int = 8) -> dict:
         "seed": seed,
         "how": "stopped" if stopped else "sleeps",
         "late": late,
-        "limit": limit,
+        "limit": 2 * limit if phase == "save" and not stopped else limit,
         "phase": phase,
         "codes": [other, own],
         "seconds": seconds,
-        "named": said is not None and (int(said[1]), said[2]) == (late, phase),
+        "named": said is not None and (int(said[1]), said[2]) in {(late, name) for name in wanted},
         "said": said[0] if said else children[1 - late].said[-2_000:],
     }
+
+
+def lately(child: Child, now: float) -> set[str]:
+    """The phases that a process may have been in when it last gave a sign of itself."""
+    entered = child.phases
+    ends = [*(at for *_, at in entered[1:]), math.inf]
+    return {name for (name, _, _), end in zip(entered, ends, strict=True) if end > now - 2 * EVERY}

@@ -11,12 +11,15 @@ from collections.abc import Iterator
 import pytest
 
 from tests.faults.bench import ALONE, LONG, PAIR, Bench
-from tests.faults.kills import kills
+from tests.faults.kills import kills, pairs
 from tests.faults.notices import notices
 from tests.faults.stuck import stuck
 
 STEPS = 16
 SEED = int(os.environ.get("E5JAX_FAULT_SEED") or time.time_ns() % 1_000_000)
+
+
+KILLED = range(SEED, SEED + 3)
 
 
 @pytest.fixture(scope="module")
@@ -26,20 +29,27 @@ def bench(tmp_path_factory) -> Iterator[Bench]:
         yield made
 
 
-def test_a_run_that_is_killed_ends_with_the_same_bits(bench):
-    found = kills(bench, SEED, times=2, usual=4.0)
-    whole, killed = bench.digests([bench.whole(ALONE), bench.folder / f"kills-{SEED}"])
-    assert found["phases"]
+def test_runs_that_are_killed_end_with_the_same_bits(bench):
+    found = [kills(bench, seed, times=3, usual=4.0) for seed in KILLED]
+    whole, *killed = bench.digests([bench.whole(ALONE), *(bench.folder / f"kills-{seed}" for seed in KILLED)])
+    assert sum(len(one["phases"]) for one in found) > len(KILLED)
     assert whole["step"] == STEPS
-    assert killed == whole
+    assert killed == [whole] * len(KILLED)
 
 
-def test_a_notice_to_one_of_two_processes_stops_both_at_one_step_and_the_run_ends_with_the_same_bits(bench):
-    found = notices(bench, SEED, "step", PAIR)
+@pytest.mark.parametrize("phase", ["step", "export"])
+def test_a_notice_to_one_of_two_processes_stops_both_at_one_step_and_the_run_ends_with_the_same_bits(phase, bench):
+    found = notices(bench, SEED, phase, PAIR)
     assert found["codes"] == [75, 75]
-    assert found["resumed"] == found["saved"] > 0
-    whole, told = bench.digests([bench.whole(PAIR), bench.folder / f"notices-2-step-{SEED}"])
+    assert found["resumed"] == found["saved"] == (STEPS if phase == "export" else found["saved"])
+    whole, told = bench.digests([bench.whole(PAIR), bench.folder / f"notices-2-{phase}-{SEED}"])
     assert told == whole
+
+
+def test_when_one_of_two_processes_is_killed_the_other_leaves_and_the_run_ends_with_the_same_bits(bench):
+    assert pairs(bench, SEED)["code"] != 0
+    whole, killed = bench.digests([bench.whole(PAIR), bench.folder / f"pairs-{SEED}"])
+    assert killed == whole
 
 
 def test_whoever_sleeps_is_named_by_both_and_its_stack_is_shown(bench):

@@ -314,7 +314,7 @@ def test_a_base_of_integers_is_named_and_is_no_part_of_a_checkpoint(place, tmp_p
             made = assemble(run, inputs_for(run).spec, "cpu").blueprint
             # What export reads, which knows nothing of integers: the adapters are all there is.
             plain = assemble(lora_run(place), inputs_for(run).spec, "cpu").blueprint
-            found = checkpoints.restore_parameters(2, plain.abstract(plain.trained, make_mesh(run.mesh), "float32"))
+            found = checkpoints.open_parameters(2, plain.abstract(plain.trained, make_mesh(run.mesh), "float32"))
             assert set(found) == set(made.trained)
     assert len(taken["plain"]) == 1
     assert taken["plain"] == taken["integers"]
@@ -360,7 +360,7 @@ def test_an_adapter_of_peft_goes_on_in_training_from_its_numbers(place, tmp_path
     loop.train(run, inputs, Workdir(tmp_path), "more")
     made = assemble(run, inputs.spec, "cpu").blueprint
     with jax.set_mesh(make_mesh(run.mesh)), Checkpoints(tmp_path / "checkpoints") as checkpoints:
-        found = checkpoints.restore_parameters(2, made.abstract(made.trained, make_mesh(run.mesh), "float32"))
+        found = checkpoints.open_parameters(2, made.abstract(made.trained, make_mesh(run.mesh), "float32"))
     for name, layer, factor in tiny.adapters(made):
         start = tiny.peft_factor(model, name, layer, factor).detach().numpy().T
         moved = np.abs(np.asarray(found[f"{name}/{factor}"][layer]) - start).max()
