@@ -43,7 +43,7 @@ DEV = [
     "libtpu>=0.0.42,<0.0.43; platform_machine == 'x86_64' and sys_platform == 'linux'",
     "mistral-common>=1.8,<2",  # carries the real Mistral tokenizer
     "pre-commit>=4.3,<5",
-    "pyright>=1.1.400,<1.1.420",
+    "pyright[nodejs]>=1.1.400,<1.1.420",  # node from the package index
     "pytest>=9.0,<9.3",
     "pytest-xdist>=3.8,<4",
     "ruff>=0.14,<0.18",

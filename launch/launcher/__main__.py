@@ -72,8 +72,8 @@ def look(action: str, words: list[str]) -> int:
         there = f"from here were launched: {', '.join(launched)}" if launched else "nothing was launched from here"
         raise ConfigError(f"{action} {' '.join(names)}: name one run; {there}")
     values: dict[str, Any] = json.loads((LAUNCHED / f"{names[0]}.json").read_text(encoding="utf-8"))
-    known = {one.name for one in fields(Request)}  # an earlier version may have had others
-    request = Request(**{name: tuple(value) if isinstance(value, list) else value for name, value in values.items() if name in known})
+    known = {one.name for one in fields(Request)} & values.keys()  # another version may have had others
+    request = Request(**{name: tuple(values[name]) if isinstance(values[name], list) else values[name] for name in known})
     return TARGETS[request.target].act(request, Shell(), action, follow)
 
 

@@ -3,6 +3,7 @@
 import argparse
 import json
 import os
+import signal
 import socket
 import subprocess
 import sys
@@ -25,6 +26,7 @@ from launch.launcher.supervisor import ABORTED, TERMINATED, Attempt, Policy, say
 
 MARK = "e5jax-versions "  # begins a line that `versions` prints
 BEGINNING = 60.0  # seconds that a run in the background may take to begin
+UNHEARD = (TERMINATED, 128 + signal.SIGUSR1)  # exit codes of a process that does not listen yet
 STOPPING = 1_260.0  # seconds that `stop` waits: a little more than the supervisor's grace
 
 
@@ -141,7 +143,7 @@ def run(job: Job, *, echo: bool = False, logs: bool = True) -> tuple[int, int | 
 
         begin = partial(_start, job, files, logs)
         code, told = supervise(begin, lambda: _furthest(job, files), Policy(job.restarts), note, tick)
-        if told is not None and code == TERMINATED:
+        if told is not None and code in UNHEARD:
             code = STOPPED  # before it could listen; nothing was lost
         keep(files, state._replace(end=code))
         keeper.last()
@@ -298,7 +300,7 @@ def stop(workdir: Path, *, kind: str = "host", seconds: float = STOPPING) -> int
         return DONE
     for _, state in alive:
         say(f"{state.run} on {state.host}: SIGTERM to pid {state.pid}")
-        os.kill(state.pid, 15)
+        os.kill(state.pid, signal.SIGTERM)
     deadline = time.monotonic() + seconds
     while any(record.lives(files) for files, _ in alive):
         if time.monotonic() > deadline:

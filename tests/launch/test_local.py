@@ -1,5 +1,6 @@
 """The wrapper itself: `launch/train.sh` starts, stops and resumes the real trainer, in two processes of four devices each."""
 
+import json
 import os
 import signal
 from collections.abc import Iterator
@@ -22,19 +23,20 @@ def place(tmp_path_factory) -> Iterator[Place]:
 
 
 def test_sigterm_through_the_wrapper_saves_and_the_same_command_ends_with_the_same_bits(place):
-    told = place.folder / "test-local-told"
-    child = place.start("test-local-told", TWO)
+    told, only = place.folder / "test-local-told", "--config.stages=('train',)"
+    child = place.start("test-local-told", TWO, only)
     comes_to(told, 1, 3)
     child.send_signal(signal.SIGTERM)
     said(child, 75)
     ((files, state),) = record.states(told)
     assert (state.end, len(state.attempts), record.lives(files)) == (75, 1, False)
     assert 3 <= max(int(path.parent.name) for path in told.glob("checkpoints/*/MANIFEST")) < STEPS
-    said(place.start("test-local-told", TWO), 0)
-    said(place.start("test-local-whole", TWO), 0)
-    whole, stopped = place.digests("test-local-whole", "test-local-told")
-    assert whole["step"] == STEPS
-    assert stopped == whole
+    said(place.start("test-local-told", TWO, only), 0)
+    said(place.start("test-local-whole", TWO, only), 0)
+    (line,) = in_another_process("difference", place.base, place.folder / "test-local-whole", told)
+    found = json.loads(line)
+    assert found["steps"] == [STEPS, STEPS]
+    assert (found["apart"], found["batches"], found["hashes"]) == (0, True, True)
 
 
 @pytest.mark.skipif(ASKED not in os.environ, reason=f"{ASKED} is not set")
@@ -46,7 +48,8 @@ def test_the_supervisor_goes_on_when_one_process_was_told_and_the_run_ends_with_
     assert "restart 1 in 1 s" in said(child, 0)
     ((_, state),) = record.states(run)
     assert [code for code, _ in state.attempts] == [75, 0]
-    if not (place.folder / "test-local-whole").exists():
-        said(place.start("test-local-whole", TWO), 0)
-    whole, supervised = place.digests("test-local-whole", "test-local-supervised")
+    said(place.start("test-local-exported", TWO), 0)
+    whole, supervised = place.digests("test-local-exported", "test-local-supervised")
     assert supervised == whole
+    changed = place.start("test-local-supervised", TWO, "--config.seed=5")
+    assert "holds a run with another configuration (config.seed: 0 -> 5)" in said(changed, 3)

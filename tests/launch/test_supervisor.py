@@ -134,17 +134,17 @@ def test_restarts_come_to_an_end(tmp_path):
     assert scripted(tmp_path, "75")[:3] == (75, None, [6])
 
 
-def tell(number: int, log) -> None:
-    """Signals this process once the child listens."""
-    deadline = time.monotonic() + 20
-    while not (log.exists() and "ready" in log.read_text()) and time.monotonic() < deadline:
+def tell(number: int, *logs) -> None:
+    """Signals this process once the children listen."""
+    deadline = time.monotonic() + 60
+    while not all(log.exists() and "ready" in log.read_text() for log in logs) and time.monotonic() < deadline:
         time.sleep(0.01)
     os.kill(os.getpid(), number)
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1])
 def test_told_to_stop_it_hands_that_on_waits_and_does_not_start_again(tmp_path, number):
-    found = scripted(tmp_path, "wait", count=2, before=lambda _: tell(number, tmp_path / "log-1"))
+    found = scripted(tmp_path, "wait", count=2, before=lambda _: tell(number, tmp_path / "log-0", tmp_path / "log-1"))
     assert found[:3] == (75, number, [1, 1])
 
 
