@@ -1,4 +1,4 @@
-"""A notice to stop, SIGTERM, SIGINT or SIGUSR1, at any moment: while compiling the process ends at once, while training it saves first.
+"""A notice to stop, SIGTERM, SIGINT or SIGUSR1, at any moment: compiling, the process ends at once; training, it saves first.
 
 Python runs a signal's handler only between two lines of its own, and XLA compiles for minutes. So a thread waits for the number
 that the interpreter writes to a pipe as soon as the signal arrives. To end at once is safe: artifacts are whole or not there.

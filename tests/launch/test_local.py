@@ -1,6 +1,5 @@
-"""The wrapper itself: `launch/train.sh` starts, stops and resumes the real trainer, in two processes of four devices each."""
+"""The wrapper itself, with several processes of the real trainer; the short version is in tests/faults, whose runs it shares."""
 
-import json
 import os
 import signal
 from collections.abc import Iterator
@@ -9,7 +8,7 @@ import pytest
 
 from launch.launcher import record
 from tests.faults.material import in_another_process
-from tests.launch.runs import ASKED, STEPS, Place, comes_to, forget, pid_of, said
+from tests.launch.runs import ASKED, Place, comes_to, forget, pid_of, said
 
 TWO = "--num-processes=2"
 
@@ -20,23 +19,6 @@ def place(tmp_path_factory) -> Iterator[Place]:
     in_another_process("make", folder / "base")
     yield Place(folder, folder / "base")
     forget("test-local-")
-
-
-def test_sigterm_through_the_wrapper_saves_and_the_same_command_ends_with_the_same_bits(place):
-    told, only = place.folder / "test-local-told", "--config.stages=('train',)"
-    child = place.start("test-local-told", TWO, only)
-    comes_to(told, 1, 3)
-    child.send_signal(signal.SIGTERM)
-    said(child, 75)
-    ((files, state),) = record.states(told)
-    assert (state.end, len(state.attempts), record.lives(files)) == (75, 1, False)
-    assert 3 <= max(int(path.parent.name) for path in told.glob("checkpoints/*/MANIFEST")) < STEPS
-    said(place.start("test-local-told", TWO, only), 0)
-    said(place.start("test-local-whole", TWO, only), 0)
-    (line,) = in_another_process("difference", place.base, place.folder / "test-local-whole", told)
-    found = json.loads(line)
-    assert found["steps"] == [STEPS, STEPS]
-    assert (found["apart"], found["batches"], found["hashes"]) == (0, True, True)
 
 
 @pytest.mark.skipif(ASKED not in os.environ, reason=f"{ASKED} is not set")
