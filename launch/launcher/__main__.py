@@ -73,7 +73,8 @@ def look(action: str, words: list[str]) -> int:
         raise ConfigError(f"{action} {' '.join(names)}: name one run; {there}")
     values: dict[str, Any] = json.loads((LAUNCHED / f"{names[0]}.json").read_text(encoding="utf-8"))
     known = {one.name for one in fields(Request)} & values.keys()  # another version may have had others
-    request = Request(**{name: tuple(values[name]) if isinstance(values[name], list) else values[name] for name in known})
+    chosen: dict[str, Any] = {name: tuple(values[name]) if isinstance(values[name], list) else values[name] for name in known}
+    request = Request(**chosen)
     return TARGETS[request.target].act(request, Shell(), action, follow)
 
 
