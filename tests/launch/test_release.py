@@ -18,6 +18,8 @@ GIT = (ROOT / ".git").exists()
 LOCKS = sorted((ROOT / "launch" / "locks").glob("*.txt"))
 OF = {"cpu": ("eval", "gcs", "synth"), "cuda": ("eval", "gcs", "synth", "cuda"), "tpu": ("eval", "gcs", "synth", "tpu")}
 
+NAKED = "from launch.launcher.__main__ import main; sys.exit(main(sys.argv[1:]))"
+
 
 def run(*words: str, where: Path = ROOT, **more: str) -> str:
     around = {**os.environ, **more}
@@ -120,3 +122,10 @@ def test_an_image_is_made_of_files_that_are_there():
     for platform in OF:
         assert all((ROOT / path.replace("${PLATFORM}", platform)).exists() for path in copied)
     assert "--require-hashes" in "".join(lines)
+
+
+@pytest.mark.skipif(not GIT, reason="needs a checkout")
+def test_a_machine_without_any_package_launches():
+    words = ("train", "--target=tpu-vm", "--accelerator=v5litepod-16", "--zone=us-west4-a", "--dry-run")
+    said = run(sys.executable, "-I", "-S", "-c", f"import sys; sys.path.insert(0, {str(ROOT)!r}); {NAKED}", *words)
+    assert "gcloud compute tpus tpu-vm create quickstart" in said
