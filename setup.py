@@ -1,8 +1,10 @@
 """Package metadata. Run-time requirements live in requirements.txt, their one home."""
 
+import subprocess
 from pathlib import Path
 
 from setuptools import find_packages, setup
+from setuptools.command.build_py import build_py
 
 HERE = Path(__file__).parent
 REQUIREMENTS = [
@@ -42,12 +44,24 @@ DEV = [
     "libtpu>=0.0.42,<0.0.43; platform_machine == 'x86_64' and sys_platform == 'linux'",
     "mistral-common>=1.8,<2",  # carries the real Mistral tokenizer
     "pre-commit>=4.3,<5",
-    "pyright>=1.1.400,<1.1.420",
+    "pyright[nodejs]>=1.1.400,<1.1.420",  # node from the package index
     "pytest>=9.0,<9.3",
     "pytest-xdist>=3.8,<4",
     "ruff>=0.14,<0.18",
     "sentencepiece>=0.2.1,<0.3",
 ]
+
+
+class Stamped(build_py):
+    """Writes the commit into what is built from a checkout; `git archive` has done so already where there is none."""
+
+    def run(self) -> None:
+        super().run()
+        stamp = Path(self.build_lib, "e5jax", "commit.txt")
+        if stamp.is_file() and stamp.read_text(encoding="utf-8").startswith("$") and (HERE / ".git").exists():
+            command = ["git", "-C", str(HERE), "describe", "--always", "--dirty=+", "--abbrev=40", "--exclude=*"]
+            stamp.write_text(subprocess.run(command, capture_output=True, text=True, check=True).stdout, encoding="utf-8")  # noqa: S603
+
 
 setup(
     name="e5jax",
@@ -58,7 +72,7 @@ setup(
     license="Apache-2.0",
     python_requires=">=3.11,<3.14",
     packages=find_packages(include=["e5jax", "e5jax.*"]),
-    package_data={"e5jax.eval": ["*.tsv"], "e5jax.synth": ["*.tsv", "avoid.txt", "prompts/*.txt"]},
+    package_data={"e5jax": ["commit.txt"], "e5jax.eval": ["*.tsv"], "e5jax.synth": ["*.tsv", "avoid.txt", "prompts/*.txt"]},
     install_requires=REQUIREMENTS,
     extras_require={
         "tpu": ["jax[tpu]>=0.10.2,<0.11"],
@@ -71,5 +85,6 @@ setup(
         "demo": [*SYNTH, *DEMO],
         "dev": [*DEV, *DATA],  # tests clean data
     },
+    cmdclass={"build_py": Stamped},
     entry_points={"console_scripts": ["e5jax=e5jax.__main__:command"]},
 )

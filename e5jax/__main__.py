@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import get_args
 
+from e5jax import phase
 from e5jax.config import Config, Precision
 from e5jax.data.main import add_actions
 from e5jax.errors import DONE, ERROR, ConfigError, RunError, StoppedError, report
@@ -18,6 +19,7 @@ from e5jax.extras import needed
 from e5jax.loading import load
 from e5jax.notice import listening
 from e5jax.place import read_place
+from e5jax.release import commit, optional, versions
 from e5jax.workdir import DEFAULT_RUNS, Workdir, read_config
 
 PRECISIONS = get_args(Precision)
@@ -50,7 +52,7 @@ def command() -> None:
 def parser() -> argparse.ArgumentParser:
     """All stages and their options."""
     top = argparse.ArgumentParser(prog="e5jax", description="Turns an open decoder language model into a text embedder.")
-    top.add_argument("--version", action="version", version=_version())
+    top.add_argument("--version", action=_Version, nargs=0, help="prints commit and versions of what is running, and exits")
     stages = top.add_subparsers(dest="stage", metavar="STAGE", required=True)
 
     def add(name: str, go: Callable[[argparse.Namespace, list[str]], int | None], text: str) -> argparse.ArgumentParser:
@@ -74,6 +76,10 @@ def parser() -> argparse.ArgumentParser:
     _add_calibrate(add("calibrate", _calibrate, "asks texts for the ranges of int8 vectors, and keeps them in the model's folder"))
     _add_mine(add("mine", _mine, "finds hard negatives for records with a model; the same command goes on where it was"))
     _add_synth(add("synth", _synth, "generates training examples with a language model; the same command goes on where it was"))
+    looks = add("doctor", _doctor, "looks at this machine before a run does: versions, memory, disks, network, keys, devices")
+    looks.add_argument(
+        "--workdir", type=Path, default=DEFAULT_RUNS, metavar="DIR", help="where the run will be (default: %(default)s)"
+    )
     _add_plan(add("plan", _plan, "compiles a config's training step for a machine that is not here, and says what it needs"))
     return top
 
@@ -242,6 +248,8 @@ def _open(args: argparse.Namespace, overrides: list[str]) -> tuple[Config, Workd
 def _run(args: argparse.Namespace, overrides: list[str], only: str | None = None, allow: bool = False) -> None:
     config, workdir = _open(args, overrides)
     place = read_place(os.environ)
+    if phase.FILE in os.environ:
+        phase.tell(Path(os.environ[phase.FILE]))
     with listening(others=place.processes > 1):  # from here on there are artifacts, and JAX is imported
         from e5jax.run import run
 
@@ -359,10 +367,20 @@ def _plan(args: argparse.Namespace, overrides: list[str]) -> int:
     return main(args.config, overrides, topology, Options(means, args.limit if args.search else None, args.headroom, args.json))
 
 
-def _version() -> str:
-    from importlib.metadata import version
+def _doctor(args: argparse.Namespace, _: list[str]) -> int:
+    from e5jax.doctor import main as doctor
 
-    return f"e5jax {version('e5jax')}"
+    return doctor(args.workdir)
+
+
+class _Version(argparse.Action):
+    """Prints what is running; it is looked up only then."""
+
+    def __call__(self, parser: argparse.ArgumentParser, *_: object) -> None:
+        there = versions()
+        print(f"e5jax {there.pop('e5jax')} (commit {commit()})")
+        print(", ".join(f"{name} {version}" for name, version in {**there, **optional()}.items()))
+        parser.exit()
 
 
 if __name__ == "__main__":

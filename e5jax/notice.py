@@ -1,4 +1,4 @@
-"""A notice to stop, SIGTERM or SIGINT, at any moment: while compiling the process ends at once, while training it saves first.
+"""A notice to stop, SIGTERM, SIGINT or SIGUSR1, at any moment: compiling, the process ends at once; training, it saves first.
 
 Python runs a signal's handler only between two lines of its own, and XLA compiles for minutes. So a thread waits for the number
 that the interpreter writes to a pipe as soon as the signal arrives. To end at once is safe: artifacts are whole or not there.
@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator
 from e5jax.errors import STOPPED, StoppedError
 
 JOINING = 10.0  # seconds that a process which is told to stop may take to find the others, so as to tell them
-SIGNALS = (signal.SIGTERM, signal.SIGINT)
+SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)  # the last one is what Slurm and MPI hand on to all of a job's processes
 _END = b"\0"
 
 # Signals belong to the process, and so does this.

@@ -19,11 +19,12 @@ from e5jax.learner.assemble import assemble
 from e5jax.learner.flops import parameters
 from e5jax.mesh import open_cpu
 from e5jax.place import Place
+from e5jax.release import commit, versions
 from e5jax.snapshot import fields
 from e5jax.train.inputs import Inputs, read_inputs
 from e5jax.train.loop import train
 from e5jax.watchdog import Limits, Watchdog
-from e5jax.workdir import Workdir, claim, complete, versions, write_text
+from e5jax.workdir import Workdir, claim, complete, write_text
 
 TOGETHER = ("pretrain", "train")  # stages that all processes work on
 WORKING = 30 * 86_400.0  # seconds that process 0 may work alone
@@ -54,7 +55,7 @@ def run(config: Config, workdir: Workdir, only: str | None = None, place: Place 
         cluster.check_same({**versions(), **fields(config)})
         if cluster.first():
             claim(workdir, config, allow)
-            write_text(workdir.versions, json.dumps(versions(), indent=2) + "\n")
+            write_text(workdir.versions, json.dumps({"commit": commit(), **versions()}, indent=2) + "\n")
         names = (only,) if only else config.stages
         for number, name in enumerate(names, 1):
             _do(STAGES[name](config, workdir, allow), f"[{number}/{len(names)}] {name}:")

@@ -6,12 +6,10 @@ Every writer fills a temporary neighbour and renames it into place, so existence
 import contextlib
 import json
 import os
-import platform
 import shutil
 import tempfile
 from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
-from importlib import metadata
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -22,19 +20,6 @@ from e5jax.storage import folder_of
 
 DEFAULT_RUNS = Path("runs")
 ALLOW = "; --allow-change goes on with what is there now, and records the difference"
-PACKAGES = (
-    "e5jax",
-    "jax",
-    "jaxlib",
-    "flax",
-    "optax",
-    "orbax-checkpoint",
-    "grain",
-    "array_record",
-    "tokenizers",
-    "safetensors",
-    "numpy",
-)
 
 
 class Workdir(NamedTuple):
@@ -169,8 +154,3 @@ def read_config(workdir: Workdir) -> Config:
     if not workdir.config.is_file():
         raise ConfigError(f"--workdir={workdir.root}: no config.json there; it is not the directory of a run")
     return from_json(workdir.config.read_bytes())
-
-
-def versions() -> dict[str, str]:
-    """Python and packages, to be kept beside what they made."""
-    return {"python": platform.python_version(), **{name: metadata.version(name) for name in PACKAGES}}

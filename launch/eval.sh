@@ -3,17 +3,6 @@
 # Usage: launch/eval.sh MODEL [--tasks=A,B | --benchmark=NAME] [--output=DIR] [...]     (default: the paper's 56 tasks, on PyTorch)
 # MODEL is a folder or a hub id; all options are in `e5jax eval --help`. Data is downloaded by MTEB; HF_HOME says where to.
 set -euo pipefail
-cd "$(dirname "$0")/.."
-source launch/setup.sh
-
-case ${1:-} in
-'' | -*)
-  sed -n '2,4s/^# //p' "$0"
-  case ${1:-} in -h | --help) exit 0 ;; *) exit 2 ;; esac
-  ;;
-*) model=$1 && shift ;;
-esac
-case " $* " in *" --tasks"* | *" --benchmark"*) ;; *) set -- --benchmark='MTEB(eng, v1)' "$@" ;; esac
-case " $* " in *" --output"*) ;; *) set -- --output="runs/eval/$(basename "$model")" "$@" ;; esac
-setup eval
-exec .venv/bin/python -m e5jax eval --model="$model" "$@"
+source "$(dirname "$0")/setup.sh"
+python=$(interpreter)
+exec "$python" -m launch.launcher eval "$@"

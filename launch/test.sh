@@ -1,10 +1,10 @@
 #!/usr/bin/env bash
 # Tests: sets up what is missing, then checks style, types, layers and behaviour. Arguments go to pytest.
 set -euo pipefail
-cd "$(dirname "$0")/.."
-source launch/setup.sh
+source "$(dirname "$0")/setup.sh"
 
-setup eval,dev
+editable eval,dev
+export JAX_PLATFORMS=${JAX_PLATFORMS:-cpu}
 .venv/bin/ruff check .
 .venv/bin/ruff format --check .
 .venv/bin/pyright

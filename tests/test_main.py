@@ -1,8 +1,10 @@
 """The command line: exit codes, and one line for whatever is wrong."""
 
+import re
 import subprocess
 import sys
 
+import jax
 import pytest
 
 import e5jax
@@ -108,11 +110,13 @@ def test_help_names_every_stage(capsys):
     assert [stage for stage in STAGES if f"\n    {stage} " not in printed] == []
 
 
-def test_version_is_that_of_the_package(capsys):
+def test_version_tells_package_commit_and_libraries(capsys):
     with pytest.raises(SystemExit) as caught:
         main(["--version"])
     assert caught.value.code == 0
-    assert capsys.readouterr().out == f"e5jax {e5jax.__version__}\n"
+    first, rest = capsys.readouterr().out.splitlines()
+    assert re.fullmatch(rf"e5jax {re.escape(e5jax.__version__)} \(commit (unknown|[0-9a-f]{{40}}\+?)\)", first)
+    assert f"jax {jax.__version__}, " in rest
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""SIGTERM and SIGINT in real processes: at once while compiling, after saving while training."""
+"""SIGTERM, SIGINT and SIGUSR1 in real processes: at once while compiling, after saving while training."""
 
 import os
 import signal
@@ -42,7 +42,7 @@ def start(code: str) -> subprocess.Popen:
     return process
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGUSR1])
 def test_a_process_that_runs_no_python_stops_at_once(number):
     process = start(DEAF)
     process.send_signal(number)
@@ -51,7 +51,7 @@ def test_a_process_that_runs_no_python_stops_at_once(number):
     assert said == f"e5jax: {number.name}: stopped; the same command goes on\n"
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGUSR1])
 def test_what_holds_a_notice_saves_first(number):
     process = start(SAVING)
     process.send_signal(number)

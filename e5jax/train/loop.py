@@ -26,6 +26,7 @@ from e5jax.model.blueprint import Parameters
 from e5jax.model.quantise import check_groups
 from e5jax.packing import digest
 from e5jax.records import Batch, Metrics
+from e5jax.release import versions
 from e5jax.retention import Retention
 from e5jax.snapshot import to_json
 from e5jax.train.inputs import Inputs
@@ -34,7 +35,7 @@ from e5jax.train.probe import Probe
 from e5jax.train.skipped import Skipped
 from e5jax.train.trace import Trace
 from e5jax.validate import check_dimensions, check_shards
-from e5jax.workdir import Workdir, changes, record, versions
+from e5jax.workdir import Workdir, changes, record
 
 
 class Taken(NamedTuple):

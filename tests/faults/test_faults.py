@@ -3,17 +3,22 @@
 Every trial is drawn by a seed, which `pytest -s` prints, and which E5JAX_FAULT_SEED repeats.
 """
 
+import json
 import os
 import re
+import signal
 import time
 from collections.abc import Iterator
 
 import pytest
 
+from launch.launcher import record
 from tests.faults.bench import ALONE, LONG, PAIR, Bench
 from tests.faults.kills import kills, pairs
+from tests.faults.material import in_another_process
 from tests.faults.notices import notices
 from tests.faults.stuck import stuck
+from tests.launch.runs import Place, comes_to, forget, said
 
 STEPS = 16
 SEED = int(os.environ.get("E5JAX_FAULT_SEED") or time.time_ns() % 1_000_000)
@@ -65,3 +70,22 @@ def test_processes_of_two_configurations_are_refused_before_anything_is_written(
     for child in children:
         assert re.search(r"disagree: config\.seed is 0 in process 0 and 5 in process 1; start all of them", child.said)
     assert not run.exists()
+
+
+def test_sigterm_through_the_wrapper_saves_and_the_run_ends_with_the_same_bits(bench):
+    place = Place(bench.folder, bench.root)
+    told, only = place.folder / "wrapped", "--config.stages=('train',)"
+    child = place.start("wrapped", "--num-processes=2", only, steps=STEPS)
+    comes_to(told, 1, 3)
+    child.send_signal(signal.SIGTERM)
+    said(child, 75)
+    ((files, state),) = record.states(told)
+    assert (state.end, len(state.attempts), record.lives(files)) == (75, 1, False)
+    assert 3 <= max(int(path.parent.name) for path in told.glob("checkpoints/*/MANIFEST")) < STEPS
+    forget("wrapped")
+    bench.finish(
+        told, PAIR, "--config.checkpoint.every=4", only
+    )  # tests/launch/test_local.py resumes by the wrapper, and has minutes
+    (line,) = in_another_process("difference", bench.root, bench.whole(PAIR), told)
+    found = json.loads(line)
+    assert found == {"steps": [STEPS, STEPS], "apart": 0, "batches": True, "hashes": True}

@@ -1,0 +1,25 @@
+"""Keys that a run needs (HF_TOKEN, OPENAI_API_KEY, …): by environment or file, never on a command line, never in a log."""
+
+import re
+from pathlib import Path
+
+from e5jax.errors import ConfigError
+
+NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+
+
+def read_keys(path: Path) -> dict[str, str]:
+    """NAME=VALUE lines of a file that nobody else may read. Raises ConfigError, which never holds a value."""
+    if not path.is_file():
+        raise ConfigError(f"--key-file={path}: there is no such file; write NAME=VALUE lines into it, and chmod 600 {path}")
+    if path.stat().st_mode & 0o077:
+        raise ConfigError(f"--key-file={path}: others may read it; chmod 600 {path}")
+    found = {}
+    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
+        name, equals, value = line.strip().partition("=")
+        if not line.strip() or line.startswith("#"):
+            continue
+        if not equals or not NAME.fullmatch(name) or not value:
+            raise ConfigError(f"--key-file={path}: line {number} is not NAME=VALUE")
+        found[name] = value
+    return found
