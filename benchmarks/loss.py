@@ -1,16 +1,18 @@
-"""Dense, chunked and ring InfoNCE side by side: memory as the compiler reports it, and time of loss and gradients.
+"""Ways of scoring and switches of the objective side by side: memory as the compiler reports it, and time of loss and gradients.
 
 .venv/bin/python benchmarks/loss.py [--queries=4096] [--passages=8192] [--width=256] [--block=1024] [--output=FILE]
 
 Runs on eight simulated devices of the CPU unless JAX_PLATFORMS and XLA_FLAGS say otherwise. The floor counts the three
 products of queries × passages × width that loss and gradients need, and the rate is that of a large product on the same
-devices; `chunked` and `ring` score once more in the backward pass, a third above the floor.
+devices; `chunked` and `ring` score once more in the backward pass, a third above the floor, and four directions take three times
+the products.
 """
 
 import argparse
 import json
 import os
 import time
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -24,12 +26,19 @@ from jax.sharding import NamedSharding, PartitionSpec
 
 from e5jax.config import Loss, Mesh
 from e5jax.learner.candidates import Terms
-from e5jax.learner.loss import infonce
+from e5jax.learner.loss import contrast
 from e5jax.mesh import BATCH, make_mesh
 
-SCORES = ("dense", "chunked", "ring")
+LOSSES = {
+    "dense": Loss(),
+    "chunked": Loss(scores="chunked"),
+    "ring": Loss(scores="ring"),
+    "dense, masks": Loss(mask_duplicates=True, margin=0.1),
+    "dense, four ways": Loss(directions=("q2d", "d2q", "q2q", "d2d")),
+    "dense, two prefixes": Loss(dimensions=(256, 32)),
+}
 SQUARE = 2_048  # of the product whose rate is the yardstick
-COLUMNS = ("scores", "temp_bytes_per_device", "best_seconds", "relative_time", "smallest", "largest", "fraction_of_product_rate")
+COLUMNS = ("loss", "temp_bytes_per_device", "best_seconds", "relative_time", "smallest", "largest", "fraction_of_product_rate")
 
 
 def main() -> None:
@@ -62,18 +71,18 @@ def measure(args: argparse.Namespace) -> dict:
         inputs.append(jax.device_put(terms(args.queries, args.passages), NamedSharding(mesh, PartitionSpec(BATCH))))
         square = np.ones((SQUARE, SQUARE), np.float32)
         factors = [jax.device_put(square, spread), jax.device_put(square, whole)]
-        programs = [compiled(Loss(scores=scores, block=args.block), inputs) for scores in SCORES]
+        programs = [compiled(replace(loss, block=args.block), inputs) for loss in LOSSES.values()]
         product = jax.jit(partial(jnp.matmul, precision="highest")).lower(*factors).compile()
         turns = [(product, factors), *((program, inputs) for program in programs)]
         taken = np.array([[seconds(program, inputs) for program, inputs in turns] for _ in range(args.repeats + 1)])[1:]
     floor, rate = 6 * args.queries * args.passages * args.width, 2 * SQUARE**3 / taken[:, 0].min()
     rows = []
-    for number, (scores, program) in enumerate(zip(SCORES, programs, strict=True), 1):
+    for number, (name, program) in enumerate(zip(LOSSES, programs, strict=True), 1):
         best, ratios = taken[:, number].min(), taken[:, number] / taken[:, 1]
         memory = program.memory_analysis()
         assert memory is not None  # every backend that JAX supports reports it
         figures = best, np.median(ratios), ratios.min(), ratios.max(), floor / best / rate
-        rows.append(dict(zip(COLUMNS, (scores, memory.temp_size_in_bytes, *map(float, figures)), strict=True)))
+        rows.append(dict(zip(COLUMNS, (name, memory.temp_size_in_bytes, *map(float, figures)), strict=True)))
     return {
         **{name: getattr(args, name) for name in ("queries", "passages", "width", "block", "repeats")},
         "devices": mesh.size,
@@ -98,7 +107,7 @@ def compiled(loss: Loss, inputs: list) -> jax.stages.Compiled:
     """Loss, accuracy and both gradients."""
 
     def objective(queries: jax.Array, passages: jax.Array, terms: Terms) -> tuple[jax.Array, jax.Array]:
-        return infonce(queries, passages, terms, loss)
+        return contrast(queries, passages, terms, loss)
 
     return jax.jit(jax.value_and_grad(objective, argnums=(0, 1), has_aux=True)).lower(*inputs).compile()
 
