@@ -26,6 +26,7 @@ DATA = [  # formats of others, cleaning
     "pyarrow>=21,<27",
     "tensorflow_datasets>=4.9.10,<4.10",
 ]
+SEARCH = ["faiss-cpu>=1.15,<1.16"]  # neighbours.py
 GCS = ["gcsfs>=2026.9,<2027"]
 SYNTH = [*TEXT, "aiohttp>=3.14.4,<4", "httpx2>=2.12,<3", "openai>=3.50,<4"]
 DEMO = ["django>=5.2,<6", "pycountry>=24.6,<27"]  # for their translations
@@ -36,7 +37,7 @@ DEV = [
     "beartype>=0.22,<0.24",
     "datasketch>=2.0,<3",  # beside rensa in a benchmark
     *GCS,
-    "faiss-cpu>=1.15,<1.16",  # benchmarks/search.py
+    *SEARCH,  # in benchmarks/search.py too
     "gcp-storage-emulator>=2026.7,<2027",
     "hypothesis>=6.140,<7",
     "import-linter>=2.5,<2.17",
@@ -79,6 +80,7 @@ setup(
         "data": DATA,
         "eval": EVAL,
         "gcs": GCS,
+        "search": SEARCH,
         "synth": SYNTH,
         "demo": [*SYNTH, *DEMO],
         "dev": [*DEV, *DATA],  # tests clean data

@@ -86,7 +86,8 @@ def measure(args: argparse.Namespace) -> dict:
 
 def terms(queries: int, passages: int) -> Terms:
     """Nothing is left out: what is measured is what it costs to ask."""
-    return Terms(np.full(queries, 0.02, np.float32), np.ones(queries, np.bool_), np.ones(passages, np.bool_))
+    texts = np.arange(queries, dtype=np.int32), queries + np.arange(passages, dtype=np.int32)
+    return Terms(np.full(queries, 0.02, np.float32), np.ones(queries, np.bool_), *texts)
 
 
 def unit(vectors: np.ndarray) -> np.ndarray:

@@ -27,7 +27,7 @@ from e5jax.data.batches import assembly, encode, make_batches
 from e5jax.data.feed import Feed
 from e5jax.data.mixture import mixture_of, open_sets
 from e5jax.data.source import ExampleSource
-from e5jax.tokens import TextTokenizer, query_text
+from e5jax.tokens import E5, TextTokenizer
 
 ELSEWHERE = float("inf")
 COLUMNS = {  # and how they are printed
@@ -83,7 +83,7 @@ def measure(file: Path, tokenizer: TextTokenizer, run: Training, batches: int, t
     whole = assembly(mixture, open_sets(mixture), tokenizer, run)
     made = make_batches(whole)
     taken = [list(whole.take(step)) for step in range(batches)]
-    texts = [[text for e, task, _ in batch for text in (query_text(e.query, task), *e.positives, *e.negatives)] for batch in taken]
+    texts = [[text for e, task, _ in batch for text in (E5.put(e.query, task), *e.positives, *e.negatives)] for batch in taken]
     library = tokenizer.tokenizer
     tokens = sum(int((made[step].segments > 0).sum()) for step in range(batches))
 

@@ -9,9 +9,10 @@ import os
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import get_args
 
 from e5jax import phase
-from e5jax.config import Config
+from e5jax.config import Config, Precision
 from e5jax.data.main import add_actions
 from e5jax.errors import DONE, ERROR, ConfigError, RunError, StoppedError, report
 from e5jax.extras import needed
@@ -20,6 +21,8 @@ from e5jax.notice import listening
 from e5jax.place import read_place
 from e5jax.release import commit, optional, versions
 from e5jax.workdir import DEFAULT_RUNS, Workdir, read_config
+
+PRECISIONS = get_args(Precision)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -64,11 +67,13 @@ def parser() -> argparse.ArgumentParser:
     _add_config(add("train", _train, "trains; the same command resumes"), resumes=True)
     _add_export(add("export", _export, "writes the newest checkpoint of a run as a Hugging Face folder, and verifies it"))
     _add_eval(add("eval", _eval, "runs MTEB tasks on a model folder, or writes the texts they would give a model"))
+    _add_compact(add("compact", _compact, "measures how well and how fast vectors of fewer bytes are searched"))
     keeper = add("checkpoints", _checkpoints, "says which checkpoints a run has, whether they are sound, and what they are of")
     keeper.add_argument("action", choices=("list", "verify", "show"), help="verify reads every byte; show prints what one says")
     keeper.add_argument("--workdir", type=Path, required=True, metavar="DIR", help="directory of the run")
     keeper.add_argument("--step", type=int, metavar="N", help="of show (default: the newest)")
     _add_encode(add("encode", _encode, "embeds the texts of a file; the same command goes on where it was"))
+    _add_calibrate(add("calibrate", _calibrate, "asks texts for the ranges of int8 vectors, and keeps them in the model's folder"))
     _add_mine(add("mine", _mine, "finds hard negatives for records with a model; the same command goes on where it was"))
     _add_synth(add("synth", _synth, "generates training examples with a language model; the same command goes on where it was"))
     looks = add("doctor", _doctor, "looks at this machine before a run does: versions, memory, disks, network, keys, devices")
@@ -98,10 +103,26 @@ def _add_encode(stage: argparse.ArgumentParser) -> None:
     task.add_argument("--prompt", metavar="NAME", help="a prompt of the folder instead, such as query")
     stage.add_argument("--compute", choices=("float32", "bfloat16"), help="dtype of weights and compute (default: the folder's)")
     stage.add_argument("--dtype", choices=("float32", "float16"), default="float32", help="of the output (default: %(default)s)")
-    stage.add_argument("--dimensions", type=int, metavar="N", help="leading dimensions to keep (default: all)")
+    stage.add_argument("--dimensions", type=int, metavar="N", help="leading dimensions to keep (default: as the folder says)")
+    stage.add_argument("--precision", choices=PRECISIONS, default="float32", help="of the output (docs/compact.md)")
     stage.add_argument("--limit", type=int, metavar="N", help="most tokens of a text (default: the folder's)")
     between = "texts encoded between two savings (default: %(default)s)"
     stage.add_argument("--shard", type=int, default=16_384, metavar="N", help=between)
+
+
+def _add_calibrate(stage: argparse.ArgumentParser) -> None:
+    stage.add_argument("--model", type=Path, required=True, metavar="DIR", help="folder of the model, which gets ranges.json")
+    texts = "texts like those that will be stored: JSONL, Parquet, or lines of text; .gz and .zst are undone"
+    stage.add_argument("--input", type=Path, required=True, metavar="FILE", help=texts)
+    stage.add_argument("--field", default="text", help="of JSONL and Parquet, with the text (default: %(default)s)")
+    stage.add_argument("--dimensions", type=_numbers, default=(), metavar="N,M", help="for which (default: as the folder says)")
+    stage.add_argument(
+        "--most", type=int, default=10_000, metavar="N", help="texts at most, spread over the file (default: %(default)s)"
+    )
+
+
+def _numbers(text: str) -> tuple[int, ...]:
+    return tuple(map(int, text.split(",")))
 
 
 def _add_export(stage: argparse.ArgumentParser) -> None:
@@ -173,6 +194,26 @@ def _add_eval(stage: argparse.ArgumentParser) -> None:
     stage.add_argument("--data", nargs="+", action="extend", type=Path, default=[], metavar="DIR", help=data)
     stage.add_argument("--price", type=float, metavar="MONEY", help="of an hour, for the report")
     stage.add_argument("--vectors", type=Path, metavar="DIR", help="keeps all vectors there, and computes none of them twice")
+
+
+def _add_compact(stage: argparse.ArgumentParser) -> None:
+    stage.add_argument("--model", required=True, metavar="DIR", help="Hugging Face folder or hub id of the model")
+    stage.add_argument("--task", type=Path, required=True, metavar="DIR", help="folder in BEIR layout")
+    stage.add_argument("--output", type=Path, required=True, metavar="DIR", help="where results.json and report.html go")
+    stage.add_argument("--dimensions", type=_numbers, default=(), metavar="N,M", help="leading ones (default: all, a half, …)")
+    kinds = "of what is stored (default: float32,int8,binary)"
+    stage.add_argument("--precisions", type=_precisions, default=("float32", "int8", "binary"), metavar="A,B", help=kinds)
+    stage.add_argument("--oversample", type=int, default=4, metavar="N", help="candidates a result (default: %(default)s)")
+    stage.add_argument("--instruction", help="instead of the task's own; empty for none")
+    rows = "vectors that searches are timed on (default: %(default)s)"
+    stage.add_argument("--rows", type=int, default=100_000, metavar="N", help=rows)
+
+
+def _precisions(text: str) -> tuple[str, ...]:
+    found = tuple(text.split(","))
+    if unknown := [name for name in found if name not in PRECISIONS]:
+        raise argparse.ArgumentTypeError(f"{unknown[0]!r} is not one of {', '.join(PRECISIONS)}")
+    return found
 
 
 def _add_synth(stage: argparse.ArgumentParser) -> None:
@@ -278,6 +319,14 @@ def _encode(args: argparse.Namespace, _: list[str]) -> int:
     return encode(args.model, args.input, args.output, Options(**{name: getattr(args, name) for name in Options._fields}))
 
 
+def _calibrate(args: argparse.Namespace, _: list[str]) -> int:
+    from e5jax.encode.calibrate import main as calibrate
+
+    if args.most < 2:
+        raise ConfigError(f"--most={args.most}: must be at least 2")
+    return calibrate(args.model, args.input, args.dimensions, args.field, args.most)
+
+
 def _mine(args: argparse.Namespace, _: list[str]) -> int:
     from dataclasses import fields
 
@@ -287,6 +336,13 @@ def _mine(args: argparse.Namespace, _: list[str]) -> int:
     from e5jax.mine.main import main as mine
 
     return mine(args.model, args.input, None if args.corpus == "from-records" else Path(args.corpus), args.output, rules)
+
+
+def _compact(args: argparse.Namespace, _: list[str]) -> int:
+    from e5jax.eval.compact import Options
+    from e5jax.eval.compact import main as compact
+
+    return compact(args.model, args.task, args.output, Options(**{name: getattr(args, name) for name in Options._fields}))
 
 
 def _synth(args: argparse.Namespace, overrides: list[str]) -> int:

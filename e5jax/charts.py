@@ -50,6 +50,19 @@ def curves(series: Mapping[str, tuple[Sequence[float], Sequence[float]]], from_z
     return _svg(x, y, "step", [*drawn, *(_legend(list(series)) if len(series) > 1 else ())])
 
 
+def points(series: Mapping[str, tuple[Sequence[float], Sequence[float]]], unit: str) -> Html:
+    """One line of points a series; across are sizes above 0, each mark twice the one before, up from 0."""
+    sizes = [math.log2(size) for across, _ in series.values() for size in across]
+    x = _across(min(sizes, default=0), max(sizes, default=1))
+    y = _up(0, max((value for _, of in series.values() for value in of), default=1), whole=False, top=TOP + 22)
+    drawn = []
+    for color, (across, up) in zip(itertools.cycle(SERIES), series.values(), strict=False):
+        ordered = sorted(zip(map(math.log2, across), up, strict=True))
+        drawn.append(_line(x, y, [size for size, _ in ordered], [value for _, value in ordered], f'stroke="{color}"'))
+        drawn += [f'<circle cx="{x(size):.1f}" cy="{y(value):.1f}" r="3.5" fill="{color}"/>' for size, value in ordered]
+    return _svg(x, y, unit, [*drawn, *_legend(list(series))], power=True)
+
+
 def histogram(lengths: Sequence[int], unit: str = "tokens", color: str = SERIES[0]) -> Html:
     """How many texts are how long, in bins of the same whole number; a faint last bar is all that are longer still."""
     most = max(lengths, default=0)
@@ -116,15 +129,16 @@ def _legend(names: Sequence[str]) -> list[str]:
     return made
 
 
-def _svg(x: Axis, y: Axis, label: str, drawn: Sequence[str]) -> Html:
-    """Rules and numbers of both axes below what is drawn."""
+def _svg(x: Axis, y: Axis, label: str, drawn: Sequence[str], power: bool = False) -> Html:
+    """Rules and numbers of both axes below what is drawn; with `power` marks across are powers of two."""
     rules = [
         f'<path d="M{LEFT} {y(tick):.1f}H{WIDTH - RIGHT}" stroke="var(--rule)"/>'
         f'<text x="{LEFT - 8}" y="{y(tick) + 4:.1f}" text-anchor="end" {_TEXT}>{tick:,.10g}</text>'
         for tick in ticks(y)
     ]
     numbers = [
-        f'<text x="{x(tick):.1f}" y="{HEIGHT - BOTTOM + 16}" text-anchor="middle" {_TEXT}>{tick:,.10g}</text>' for tick in ticks(x)
+        f'<text x="{x(tick):.1f}" y="{HEIGHT - BOTTOM + 16}" text-anchor="middle" {_TEXT}>{2**tick if power else tick:,.10g}</text>'
+        for tick in ticks(x)
     ]
     name = f'<text x="{(LEFT + WIDTH - RIGHT) / 2}" y="{HEIGHT - 4}" text-anchor="middle" {_TEXT}>{escape(label)}</text>'
     return Html("\n".join([f'<svg viewBox="0 0 {WIDTH} {HEIGHT}">', *rules, *numbers, name, *filter(None, drawn), "</svg>"]))

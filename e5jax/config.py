@@ -6,16 +6,21 @@ from typing import Literal
 
 from e5jax.mixture import Mixture
 
-Pooling = Literal["last", "mean"]
+Pooling = Literal["last", "mean", "weighted_mean"]
 Dtype = Literal["float32", "bfloat16"]
+Precision = Literal["float32", "int8", "uint8", "binary", "ubinary"]  # of stored vectors, as sentence-transformers has them
+Rounding = Literal["float32", "int8", "binary"]
 Remat = Literal["nothing", "projections", "attention", "everything"]
 KeptOn = Literal["device", "host"]
 Quantisation = Literal["none", "int8", "int4"]
 Kernel = Literal["auto", "xla", "blockwise", "cudnn", "splash"]
 Scores = Literal["dense", "chunked", "ring"]
+Direction = Literal["q2d", "d2q", "q2q", "d2d"]  # who is scored against whom: queries and documents
+Harder = Literal["all", "hard", "in_batch"]
 Target = Literal["q", "k", "v", "o", "gate", "up", "down"]
 StageName = Literal["data", "pretrain", "train", "export", "eval"]
 TARGETS: tuple[Target, ...] = typing.get_args(Target)
+QUERY = "Instruct: {task}\nQuery: "  # of E5-Mistral (arXiv 2401.00368, section 3.2); documents stay bare
 Tree = typing.TypeVar("Tree")
 
 
@@ -51,6 +56,9 @@ class Tokens:
     tokenizer: str = ""
     vocabulary: int = 8_192
     limit: int = 512  # tokens a text, BOS and EOS included
+    added: tuple[str, ...] = ()  # new tokens, whose rows of the embedding are trained
+    query: str = QUERY  # what queries begin with; with {task} in it, only those that have one
+    document: str = ""  # what documents begin with
 
 
 @dataclass(slots=True)
@@ -72,18 +80,21 @@ class Scratch:
 class Model:
     """The decoder: `base` is a Hugging Face folder or hub id, or empty with `scratch` sizes.
 
-    `theta` and `window` change the base's own for longer texts; the export carries them.
+    `theta`, `window` and `causal` change the base's own; the export carries them.
     """
 
     base: str = ""
     scratch: Scratch | None = None
     pooling: Pooling = "last"
+    rounding: Rounding = "float32"  # of vectors before the loss; gradients pass through as if there were none (docs/compact.md)
     dtype: Dtype = "bfloat16"  # of compute and of frozen weights; trained parameters are always float32
     quantisation: Quantisation = "none"  # of the kernels of a frozen base: int8 by output, int4 by groups of 128 inputs
     remat: Remat = "projections"
     attention: Kernel = "auto"  # what fits platform and length: see `model.kernels.choose`
     theta: float | None = None  # base of the rotary embedding; None: the base's own
     window: int | None = None  # tokens that a token sees, itself included; None: the base's own, 0: all before it
+    bias: bool = False  # adds one, zero at first, to every linear map of a base without: what `select` may train (UDEVER's BitFit)
+    causal: bool | None = None  # False: a token sees its whole text, not only what is before it; None: the base's own
 
 
 @dataclass(slots=True)
@@ -94,6 +105,18 @@ class Lora:
     alpha: float = 32.0
     dropout: float = 0.1
     targets: tuple[str, ...] = TARGETS
+
+
+@dataclass(slots=True)
+class Select:
+    """Parameters that are trained beside adapters, or instead of all: those whose names fit a pattern (docs/selection.md).
+
+    Names are as in a checkpoint: `*/scale` are all norms, `top/*` is all of the last `top` layers, which without it are among
+    `layers/*`. Nothing else has moments, and no gradient goes below the lowest that is trained.
+    """
+
+    names: tuple[str, ...] = ()
+    top: int = 0
 
 
 @dataclass(slots=True)
@@ -147,7 +170,7 @@ class Optim:
 
 @dataclass(slots=True)
 class Loss:
-    """InfoNCE over cosine / temperature (arXiv 2401.00368, eq. 2).
+    """InfoNCE over cosine / temperature (arXiv 2401.00368, eq. 2), and what makes other recipes of it (docs/objective.md).
 
     `scores` changes what a device holds, not the result. `dense`: its queries against all passages at once. `chunked`: all
     passages, but scores of `block` of them at a time, and again in the backward pass. `ring`: scores as `chunked`, and
@@ -157,6 +180,17 @@ class Loss:
     temperature: float = 0.02
     scores: Scores = "dense"
     block: int = 4_096  # passages scored at a time by `chunked` and `ring`
+    directions: tuple[str, ...] = ("q2d",)  # of `Direction`
+    partition: Literal["joint", "separate"] = "joint"  # one softmax over all directions, or the mean of one for each
+    mask_duplicates: bool = False  # a text that equals or belongs to the query or its positive is no negative, on any device
+    margin: float | None = None  # a text is no negative that scores above the positive's cosine plus this, or times this
+    margin_kind: Literal["difference", "ratio"] = "difference"
+    hardness: float = 0.0  # this times its cosine is added to the logit of a negative passage, without a gradient
+    harder: Harder = "all"  # of which negatives
+    smoothing: float = 0.0  # share of the target that is spread over all candidates
+    dimensions: tuple[int, ...] = ()  # prefixes whose losses are summed (Matryoshka, arXiv 2205.13147); empty: the whole vector
+    weights: tuple[float, ...] = ()  # of the prefixes; empty: 1 each
+    bounds: tuple[float, ...] = ()  # lowest and highest of a temperature that is learned; empty: it stays as it is
 
 
 @dataclass(slots=True)
@@ -232,6 +266,7 @@ class Export:
 
     dtype: Dtype = "bfloat16"
     task: str = ""  # bare instruction of the folder's `query` prompt; empty: none
+    dimensions: int = 0  # leading ones that readers of the folder keep (`truncate_dim`); 0: all
 
 
 @dataclass(slots=True)
@@ -251,7 +286,8 @@ class Training:
     data: Data = field(default_factory=Data)
     tokens: Tokens = field(default_factory=Tokens)
     model: Model = field(default_factory=Model)
-    lora: Lora | None = None  # None: every parameter is trained
+    lora: Lora | None = None  # None: every parameter is trained, or what `select` names
+    select: Select = field(default_factory=Select)
     batch: Batch = field(default_factory=Batch)
     loss: Loss = field(default_factory=Loss)
     optim: Optim = field(default_factory=Optim)

@@ -4,7 +4,7 @@ from collections import deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import NamedTuple, Self
+from typing import Self
 
 import jax
 import numpy as np
@@ -12,64 +12,23 @@ from jax.sharding import NamedSharding, PartitionSpec
 from jaxtyping import Array, Float, Int
 from tqdm import tqdm
 
+from e5jax.compact import Ranges, quantise, ranges_of, shortened
 from e5jax.config import Mesh as MeshConfig
-from e5jax.config import Pooling
+from e5jax.config import Precision
 from e5jax.errors import ConfigError
 from e5jax.mesh import BATCH, make_mesh
 from e5jax.model import hf
 from e5jax.model.blueprint import Blueprint, Parameters, blueprint
 from e5jax.model.families import read_spec
-from e5jax.model.folder import file_of, locate, read_object
+from e5jax.model.folder import file_of, locate
 from e5jax.model.kernels import choose
 from e5jax.model.pooling import pooled
 from e5jax.packing import Call, calls
-from e5jax.tokens import TextTokenizer, query_text
+from e5jax.settings import Settings, read_settings
+from e5jax.tokens import TextTokenizer
 
-DEFAULT_LIMIT = 512  # tokens a text, when the folder does not say
 TOKENS_A_CALL = {"cpu": 2_048, "accelerator": 16_384}  # per device; a CPU's share stays in its cache (benchmarks/encode.py)
 BLOCK = 16_384  # texts that are tokenised and packed together
-
-
-class Settings(NamedTuple):
-    """What a folder says about how its model embeds."""
-
-    pooling: Pooling
-    limit: int
-    prompts: dict[str, str]
-    dtype: str
-
-
-def read_settings(folder: Path) -> Settings:
-    """Reads the sentence-transformers files, an adapter's own before its base's; without any, as E5-Mistral does it: last token."""
-
-    def read(name: str) -> dict:
-        path = file_of(folder, name)
-        return read_object(path) if path.is_file() else {}
-
-    model = read("config.json")
-    dtype = model.get("dtype") or model.get("torch_dtype") or "float32"
-    return Settings(
-        pooling=_pooling(read("1_Pooling/config.json"), folder),
-        limit=read("sentence_bert_config.json").get("max_seq_length") or DEFAULT_LIMIT,
-        prompts=read("config_sentence_transformers.json").get("prompts") or {},
-        dtype="bfloat16" if dtype == "float16" else dtype,
-    )
-
-
-def _pooling(config: dict, folder: Path) -> Pooling:
-    # sentence-transformers 6 names the mode; earlier versions set one of several flags.
-    mode = config.get("pooling_mode") or next(
-        (name for name, on in config.items() if name.startswith("pooling_mode_") and on), "lasttoken"
-    )
-    modes: dict[str, Pooling] = {
-        "lasttoken": "last",
-        "mean": "mean",
-        "pooling_mode_lasttoken": "last",
-        "pooling_mode_mean_tokens": "mean",
-    }
-    if mode not in modes:
-        raise ConfigError(f"{folder}/1_Pooling/config.json: pooling {mode!r} is not supported; supported are lasttoken and mean")
-    return modes[mode]
 
 
 class Embedder:
@@ -106,7 +65,9 @@ class Embedder:
             raise ConfigError(f"dtype={dtype!r}: must be float32 or bfloat16")
         if limit is not None and limit < 3:
             raise ConfigError(f"limit={limit}: must be at least 3, for BOS, EOS and a token between them")
-        tokenizer = TextTokenizer.from_file(file_of(path, "tokenizer.json"), spec.bos, spec.eos, limit or settings.limit)
+        tokenizer = TextTokenizer.from_file(
+            file_of(path, "tokenizer.json"), spec.bos, spec.eos, limit or settings.limit, settings.templates
+        )
         made = blueprint(spec, None, dtype=dtype, remat="nothing", kernel="xla")
         devices = jax.local_devices()
         shards = len(devices) if spec.hidden % len(devices) == 0 else 1
@@ -115,13 +76,19 @@ class Embedder:
         return cls(made, parameters, tokenizer, settings, mesh)
 
     @property
-    def dimension(self) -> int:
-        """Length of a vector."""
+    def width(self) -> int:
+        """Numbers that the model gives, before any are left out."""
         return self._blueprint.spec.hidden
 
-    def tokenize(self, texts: Sequence[str], instruction: str | None = None) -> list[list[int]]:
+    @property
+    def dimension(self) -> int:
+        """Numbers of a vector, unless another number of them is asked for."""
+        return self.settings.dimensions or self.width
+
+    def tokenize(self, texts: Sequence[str], instruction: str | None = None, prompt: str | None = None) -> list[list[int]]:
         """The very ids that are embedded."""
-        return self.tokenizer([query_text(text, instruction) for text in texts])
+        begin = self.tokenizer.templates.prefix(instruction) if prompt is None else prompt
+        return self.tokenizer([begin + text for text in texts])
 
     def encode(
         self,
@@ -131,42 +98,83 @@ class Embedder:
         *,
         normalise: bool = True,
         dimensions: int | None = None,
-    ) -> Float[np.ndarray, "b d"]:
-        """Unit vectors, float32; of any length without `normalise`. `instruction` is the bare task of queries only.
+        precision: Precision = "float32",
+        prompt: str | None = None,
+    ) -> np.ndarray:
+        """Unit vectors, float32 `[b, d]`; of any length without `normalise`.
 
-        `dimensions` keeps as many leading numbers of each vector, before that.
+        `instruction` is the bare task of queries, empty for queries without one; with None texts are documents. The folder's
+        templates say what both begin with, or `prompt` does instead.
+
+        `dimensions` keeps as many leading numbers of each vector, before that; by default as many as the folder says.
+        With another `precision` integers or bits, as `compact.quantise` makes them of unit vectors. Raises ConfigError for more
+        dimensions than there are, and for int8 and uint8 without ranges (`calibrate`).
         """
-        vectors = np.zeros((len(texts), self.dimension), np.float32)
+        dimensions = self.settings.dimensions if dimensions is None else dimensions
+        self.check_compact(dimensions, precision)
+        if precision != "float32" and not normalise:
+            raise ConfigError(f"precision={precision!r}: only unit vectors are quantised; leave normalise on")
+        vectors = np.zeros((len(texts), self.width), np.float32)
         blocks = [slice(start, start + BLOCK) for start in range(0, len(texts), BLOCK)]
         with (
             tqdm(total=len(texts), unit="text", desc="encode", disable=not show_progress) as bar,
             ThreadPoolExecutor(1) as tokenising,
         ):
-            ids = deque(tokenising.submit(self.tokenize, texts[block], instruction) for block in blocks[:1])
+            ids = deque(tokenising.submit(self.tokenize, texts[block], instruction, prompt) for block in blocks[:1])
             for number, block in enumerate(blocks):
-                ids.extend(tokenising.submit(self.tokenize, texts[next_], instruction) for next_ in blocks[number + 1 : number + 2])
+                after = blocks[number + 1 : number + 2]
+                ids.extend(tokenising.submit(self.tokenize, texts[next_], instruction, prompt) for next_ in after)
                 for places, found in self._encode_ids(ids.popleft().result()):
                     vectors[block][places] = found
                     bar.update(len(places))
-        vectors = vectors[:, :dimensions]
-        return vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-12) if normalise else vectors
+        if not normalise:
+            return vectors[:, :dimensions]
+        vectors = shortened(vectors, dimensions)
+        return quantise(vectors, precision, self.settings.ranges.get(vectors.shape[1]))
 
-    def encode_query(self, texts: Sequence[str], show_progress: bool = False) -> Float[np.ndarray, "b d"]:
+    def encode_query(
+        self,
+        texts: Sequence[str],
+        show_progress: bool = False,
+        *,
+        dimensions: int | None = None,
+        precision: Precision = "float32",
+    ) -> np.ndarray:
         """As in sentence-transformers: with the folder's `query` prompt."""
-        return self._encode_prompted(texts, "query", show_progress)
+        prompt = self.settings.prompts.get("query", "")
+        return self.encode(texts, None, show_progress, dimensions=dimensions, precision=precision, prompt=prompt)
 
-    def encode_document(self, texts: Sequence[str], show_progress: bool = False) -> Float[np.ndarray, "b d"]:
+    def encode_document(
+        self,
+        texts: Sequence[str],
+        show_progress: bool = False,
+        *,
+        dimensions: int | None = None,
+        precision: Precision = "float32",
+    ) -> np.ndarray:
         """As in sentence-transformers: with the folder's `document` prompt."""
-        return self._encode_prompted(texts, "document", show_progress)
+        prompt = self.settings.prompts.get("document", "")
+        return self.encode(texts, None, show_progress, dimensions=dimensions, precision=precision, prompt=prompt)
+
+    def calibrate(
+        self, texts: Sequence[str], instruction: str | None = None, show_progress: bool = False, *, dimensions: int | None = None
+    ) -> Ranges:
+        """The ranges of int8 and uint8 that these texts give, used from now on; `compact.save_ranges` keeps them in a folder."""
+        ranges = ranges_of(self.encode(texts, instruction, show_progress, dimensions=dimensions))
+        self.settings.ranges[ranges.shape[1]] = ranges
+        return ranges
+
+    def check_compact(self, dimensions: int | None, precision: Precision) -> None:
+        """Raises ConfigError for what `encode` cannot give, before it works for hours."""
+        nothing = shortened(np.zeros((0, self.width), np.float32), dimensions)
+        quantise(nothing, precision, self.settings.ranges.get(nothing.shape[1]))
 
     @staticmethod
     def similarity(a: Float[np.ndarray, "q d"], b: Float[np.ndarray, "p d"]) -> Float[np.ndarray, "q p"]:
-        """Cosine of unit vectors."""
+        """Cosine of unit vectors. Integers and bits are for `rescore.search`: their products would not fit a byte."""
+        if a.dtype.kind != "f" or b.dtype.kind != "f":
+            raise ConfigError(f"similarity of {a.dtype} and {b.dtype}: vectors must be floats; use e5jax.rescore for the others")
         return a @ b.T
-
-    def _encode_prompted(self, texts: Sequence[str], name: str, show_progress: bool) -> Float[np.ndarray, "b d"]:
-        prompt = self.settings.prompts.get(name, "")
-        return self.encode([prompt + text for text in texts], show_progress=show_progress)
 
     def _encode_ids(self, ids: list[list[int]]) -> Iterator[tuple[Int[np.ndarray, " n"], Float[np.ndarray, "n d"]]]:
         """Places in the list, and their vectors. One call is prepared while the one before it runs."""
@@ -175,12 +183,13 @@ class Embedder:
 
         def collected() -> tuple[np.ndarray, np.ndarray]:
             call, vectors = running.popleft()
-            return call.texts, np.asarray(vectors).reshape(-1, self.dimension)[call.slots]
+            return call.texts, np.asarray(vectors).reshape(-1, self.width)[call.slots]
 
         with jax.set_mesh(self._mesh):
             placed = NamedSharding(self._mesh, PartitionSpec(BATCH))
             tokens = TOKENS_A_CALL.get(platform, TOKENS_A_CALL["accelerator"])
-            for call in calls(ids, self.tokenizer.limit, tokens, self._mesh.size, self._blueprint.spec.window):
+            spec = self._blueprint.spec
+            for call in calls(ids, self.tokenizer.limit, tokens, self._mesh.size, spec.window, spec.causal):
                 inputs = [jax.device_put(part, placed) for part in call.rows]
                 running.append((call, self._run(self._parameters, *inputs, shared=call.shared)))
                 if len(running) > 1:

@@ -24,7 +24,7 @@ def needed(stage: str) -> Iterator[None]:
 
 
 def _extras(module: str) -> list[str]:
-    """In the order of `setup.py`; none for what is needed always. Its packages are called as their modules are."""
+    """In the order of `setup.py`; none for what is needed always. Packages are called as their modules are, but for a -cpu."""
     found = [match for line in requires("e5jax") or () if (match := _REQUIREMENT.match(line))]
-    extras = [match[2] for match in found if match[1].replace("-", "_") == module]
+    extras = [match[2] for match in found if match[1].removesuffix("-cpu").replace("-", "_") == module]
     return [] if None in extras else extras

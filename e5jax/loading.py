@@ -8,6 +8,7 @@ any device is touched.
 import dataclasses
 import difflib
 import runpy
+import sys
 import traceback
 import typing
 from collections.abc import Callable, Sequence
@@ -78,6 +79,8 @@ def _read(tree: type[Tree], path: str) -> Tree:
     name = tree.__name__
     if not Path(path).is_file():
         raise ConfigError(f"--config={path}: there is no such file; see configs/ for the ones that come with e5jax")
+    folder = str(Path(path).resolve().parent)
+    sys.path.insert(0, folder)  # a variant imports what it varies, from beside it
     try:
         names = runpy.run_path(path)
         if "get_config" not in names:
@@ -91,6 +94,8 @@ def _read(tree: type[Tree], path: str) -> Tree:
         fix = f"; the fields are those in {home}.py" if isinstance(error, AttributeError | TypeError) else ""
         where = lines[-1] if lines else ""
         raise ConfigError(f"--config={path}: {where}{type(error).__name__}: {' '.join(str(error).split())}{fix}") from error
+    finally:
+        sys.path.remove(folder)
     if not isinstance(config, tree):
         raise ConfigError(f"--config={path}: get_config() returned {type(config).__name__}; return a {name}")
     return config

@@ -108,13 +108,23 @@ def pack(examples: Sequence[Ids], to: Layout) -> Batch:
     each = len(examples) // to.shards
     parts = [examples[shard * each : (shard + 1) * each] for shard in range(to.shards)]
     rows, places = fill([[*(one.query for one in part), *(text for one in part for text in one.passages)] for part in parts], to)
-    counts = np.array([len(one.passages) for one in examples]).reshape(to.shards, each, 1)
-    passages = np.full((to.shards, each, to.passages), -1, np.int32)
-    passages[np.arange(to.passages) < counts] = np.concatenate([own[each:] for own in places])
+    there = np.arange(to.passages) < np.array([len(one.passages) for one in examples]).reshape(to.shards, each, 1)
+    passages, passage_texts = (np.full(there.shape, -1, np.int32) for _ in range(2))
+    passages[there] = np.concatenate([own[each:] for own in places])
+    query_texts, passage_texts[there] = _numbers(examples)
     queries = np.stack([own[:each] for own in places])
     temperatures = np.array([one.temperature for one in examples], np.float32).reshape(queries.shape)
     in_batch = np.array([one.in_batch for one in examples], np.bool_).reshape(queries.shape)
-    return Batch(*rows, queries, passages.reshape(to.shards, -1), temperatures, in_batch)
+    texts = query_texts.reshape(queries.shape), passage_texts.reshape(to.shards, -1)
+    return Batch(*rows, queries, passages.reshape(to.shards, -1), *texts, temperatures, in_batch)
+
+
+def _numbers(examples: Sequence[Ids]) -> tuple[Int[np.ndarray, " queries"], Int[np.ndarray, " passages"]]:
+    """A number for each text, the same for texts of the same tokens."""
+    seen: dict[tuple[int, ...], int] = {}
+    queries = [seen.setdefault(tuple(one.query), len(seen)) for one in examples]
+    passages = [seen.setdefault(tuple(ids), len(seen)) for one in examples for ids in one.passages]
+    return np.array(queries, np.int32), np.array(passages, np.int32)
 
 
 def fill(shards: Sequence[Sequence[list[int]]], to: Layout) -> tuple[Rows, list[Int[np.ndarray, " texts"]]]:
@@ -167,18 +177,21 @@ class Call(NamedTuple):
     shared: int  # tokens at the start of each row that all of its texts start with
 
 
-def calls(texts: Sequence[list[int]], limit: int, tokens: int, devices: int, window: int | None) -> Iterator[Call]:
+def calls(
+    texts: Sequence[list[int]], limit: int, tokens: int, devices: int, window: int | None, causal: bool = True
+) -> Iterator[Call]:
     """Every text once, in rows of few shapes: about `tokens` a device and call, the widest rows first.
 
     Rows have ROW tokens, wider ones where texts are longer; shorter texts fill what these leave. What all texts
-    start with, an instruction, is in a row once if that pays, and if no `window` of attention forgets it.
+    start with, an instruction, is in a row once if that pays, and if no `window` of attention forgets it. Where attention is
+    not `causal` it would see all texts of the row, and is in each of them.
     """
     lengths = np.fromiter(map(len, texts), np.int64, len(texts))
     left = np.argsort(-lengths, kind="stable")
     while len(left):
         long = lengths[left]
         width = _width(int(long[0]), int(long.sum()), limit)
-        shared = _shared(texts, long, width) if window is None or width <= window else 0
+        shared = _shared(texts, long, width) if causal and (window is None or width <= window) else 0
         slots = max(1, width // SLOT)
         row, slot = first_fit_decreasing(long - shared, np.zeros_like(left), width - shared, slots).T
         # Two texts of more than half a row never share one, so these opened the first rows.

@@ -136,7 +136,8 @@ class Batch(NamedTuple):
     inside each text; `ends` is the place of each text's last token in its row, -1 where a row has fewer texts.
     The rows of a chunk are those of virtual shard 0, then 1, and so on. `queries` and `passages` say for every shard where
     its texts are: flat indices into its own `[c · rows of the shard · s]`. Passages are example by example: the positive,
-    then its hard negatives, -1 in place of those that it lacks. The last two are as in `Ids`.
+    then its hard negatives, -1 in place of those that it lacks. `query_texts` and `passage_texts` number what they say: texts
+    of the same tokens have the same number, -1 is the place of none. Temperatures and `in_batch` are as in `Ids`.
     """
 
     tokens: Int[Array | ndarray, "c n t"]
@@ -145,6 +146,8 @@ class Batch(NamedTuple):
     ends: Int[Array | ndarray, "c n s"]
     queries: Int[Array | ndarray, "shards queries"]
     passages: Int[Array | ndarray, "shards passages"]
+    query_texts: Int[Array | ndarray, "shards queries"]
+    passage_texts: Int[Array | ndarray, "shards passages"]
     temperatures: Float[Array | ndarray, "shards queries"]
     in_batch: Bool[Array | ndarray, "shards queries"]
 

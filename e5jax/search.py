@@ -36,7 +36,13 @@ ACCELERATOR = Sizes(queries=2_048, rows=65_536)
 BLOCK_BYTES = 2**28  # of vectors, over all devices: wide ones make up in work for what they lack in number
 LANES = 128  # groups, where there are that many, are a multiple of it: what a vector unit has
 
-Shards = Sequence[Float[np.ndarray, "p d"]]
+Shards = Sequence[np.ndarray]  # [p, d] each
+Score = Callable[[Array, Array], Float[Array, "q p"]]  # of queries and rows, NaN for what is not to be found
+
+
+def product(queries: Float[Array, "q d"], rows: Float[Array, "p d"]) -> Float[Array, "q p"]:
+    """Inner products."""
+    return jnp.einsum("qd,pd->qp", queries, rows, precision="highest")
 
 
 class Best(NamedTuple):
@@ -53,8 +59,11 @@ def top_k(
     devices: Sequence[jax.Device] | None = None,
     sizes: Sizes | None = None,
     progress: Callable[[int], object] | None = None,
+    score: Score = product,
 ) -> tuple[Float[np.ndarray, "q k"], Int[np.ndarray, "q k"]]:
     """Scores (float32) and places (int64) of the k rows with the largest inner product, best first; the lower place wins a tie.
+
+    Floats are scored as float32, integers as they are, by `score`, a function of a module (each is compiled once).
 
     `corpus` is an array or a sequence of arrays that count on, from memory or from `np.load(mmap_mode="r")`. Where it has fewer
     than k rows, scores are -inf and places -1; rows with NaN are never found. `progress` is told how many rows of the
@@ -65,7 +74,7 @@ def top_k(
     devices = jax.local_devices() if devices is None else devices
     sizes = _fitted(sizes or (CPU if devices[0].platform == "cpu" else ACCELERATOR), queries, _rows(shards), len(devices))
     mesh = jax.make_mesh((len(devices),), (AXIS,), axis_types=(AxisType.Explicit,), devices=devices)
-    step = _step(mesh, sizes)
+    step = _step(mesh, sizes, score)
     found = [_pass(step, queries[start : start + PASS], shards, k, mesh, sizes, progress) for start in range(0, len(queries), PASS)]
     if not found:
         return np.zeros((0, k), np.float32), np.zeros((0, k), np.int64)
@@ -84,10 +93,15 @@ def _rows(shards: Shards) -> int:
     return sum(map(len, shards))
 
 
+def _dtype(vectors: np.ndarray) -> np.dtype:
+    """What they are scored in."""
+    return vectors.dtype if vectors.dtype.kind in "iu" else np.dtype(np.float32)
+
+
 def _fitted(sizes: Sizes, queries: np.ndarray, rows: int, devices: int) -> Sizes:
     """No larger than memory allows, and cut so evenly that little is padded."""
     unit = sizes.group * math.gcd(sizes.rows // sizes.group, LANES)
-    held = BLOCK_BYTES // (4 * max(queries.shape[1], 1) * devices) // unit * unit
+    held = BLOCK_BYTES // (_dtype(queries).itemsize * max(queries.shape[1], 1) * devices) // unit * unit
     return sizes._replace(
         queries=_even(min(len(queries), PASS), sizes.queries),
         rows=-(-_even(-(-rows // devices), min(sizes.rows, max(held, unit))) // unit) * unit,
@@ -111,28 +125,28 @@ def _pass(
     """One pass over the corpus for some of the queries."""
     spread, whole = (NamedSharding(mesh, PartitionSpec(*axes)) for axes in ((AXIS,), ()))
     count = -(-min(len(queries), PASS) // sizes.queries)
-    tiles = np.zeros((count * sizes.queries, queries.shape[1]), np.float32)
+    tiles = np.zeros((count * sizes.queries, queries.shape[1]), _dtype(queries))
     tiles[: len(queries)] = queries
     asked = jax.device_put(tiles.reshape(count, sizes.queries, -1), whole)
     shape = (mesh.size, count, sizes.queries, k)
     best = Best(*(jax.device_put(np.full(shape, value), spread) for value in (np.float32(-np.inf), np.int32(-1))))
     for number, (block, filled) in enumerate(_blocks(shards, sizes.rows * mesh.size)):
         before = best
-        best = step(best, asked, jax.device_put(block, spread), np.int32(number * sizes.rows))
+        best = step(best, asked, jax.device_put(block, spread), np.int32(number * sizes.rows), np.int32(filled))
         jax.block_until_ready(before)  # one block is read while another is searched, and no more are in memory
         if progress:
             progress(filled)
     return _merged(best, len(queries), sizes.rows)
 
 
-def _blocks(shards: Shards, rows: int) -> Iterator[tuple[Float[np.ndarray, "p d"], int]]:
-    """The corpus in order in new arrays of `rows` rows, and how many of them are real. NaN, never found, fills the last."""
+def _blocks(shards: Shards, rows: int) -> Iterator[tuple[np.ndarray, int]]:
+    """The corpus in order in new arrays of `rows` rows, and how many of them are real. NaN, never found, or 0 fills the last."""
     block, filled = None, 0
     for shard in shards:
         done = 0
         while done < len(shard):
             if block is None:
-                block = np.empty((rows, shard.shape[1]), np.float32)
+                block = np.empty((rows, shard.shape[1]), _dtype(shard))
             taken = min(rows - filled, len(shard) - done)
             block[filled : filled + taken] = shard[done : done + taken]
             filled, done = filled + taken, done + taken
@@ -140,7 +154,7 @@ def _blocks(shards: Shards, rows: int) -> Iterator[tuple[Float[np.ndarray, "p d"
                 yield block, filled
                 block, filled = None, 0
     if block is not None:
-        block[filled:] = np.nan
+        block[filled:] = np.nan if block.dtype.kind == "f" else 0
         yield block, filled
 
 
@@ -159,24 +173,28 @@ def _merged(best: Best, queries: int, rows: int) -> tuple[np.ndarray, np.ndarray
 
 
 @cache  # else every search would compile anew
-def _step(mesh: Mesh, sizes: Sizes) -> Callable[..., Best]:
+def _step(mesh: Mesh, sizes: Sizes, score: Score) -> Callable[..., Best]:
     """The program that takes one block into the best so far."""
     spread, whole = PartitionSpec(AXIS), PartitionSpec()
-    local = partial(_search_block, sizes=sizes)
-    return jax.jit(jax.shard_map(local, mesh=mesh, in_specs=(spread, whole, spread, whole), out_specs=spread))
+    local = partial(_search_block, sizes=sizes, score=score)
+    return jax.jit(jax.shard_map(local, mesh=mesh, in_specs=(spread, whole, spread, whole, whole), out_specs=spread))
 
 
 def _search_block(
-    best: Best, queries: Float[Array, "c q d"], block: Float[Array, "p d"], first: Int[Array, ""], sizes: Sizes
+    best: Best, queries: Array, block: Array, first: Int[Array, ""], filled: Int[Array, ""], sizes: Sizes, score: Score
 ) -> Best:
-    """On one device: every tile of queries against its part of the block."""
+    """On one device: every tile of queries `[c q d]` against its part of the block `[p d]`, of which `filled` rows are real."""
     groups = sizes.rows // sizes.group
     # The members of a group lie `groups` columns apart in the scores, so that maxima are taken over whole vectors.
     rows = block.reshape(groups, sizes.group, -1).swapaxes(0, 1).reshape(sizes.rows, -1)
 
     def one(tile: tuple[Best, Array]) -> Best:
         kept, asked = tile
-        scores = jnp.einsum("qd,pd->qp", asked, rows, precision="highest").reshape(len(asked), sizes.group, groups)
+        scores = score(asked, rows).reshape(len(asked), sizes.group, groups)
+        if jnp.issubdtype(block.dtype, jnp.integer):  # floats are NaN themselves where there is no row
+            own = filled - jax.lax.axis_index(AXIS) * sizes.rows
+            row = jnp.arange(groups)[None, :] * sizes.group + jnp.arange(sizes.group)[:, None]
+            scores = jnp.where((row < own)[None], scores, jnp.nan)
         return _take(kept, scores, first, sizes.looks)
 
     return jax.tree.map(lambda part: part[None], jax.lax.map(one, (jax.tree.map(lambda part: part[0], best), queries)))

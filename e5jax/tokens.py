@@ -7,19 +7,32 @@ transformers and have silently cost others their EOS.
 import hashlib
 from collections.abc import Sequence
 from pathlib import Path
+from typing import NamedTuple
 
-from tokenizers import Tokenizer
+from tokenizers import AddedToken, Tokenizer
 
+from e5jax.config import QUERY
 from e5jax.errors import ConfigError
 
-# The E5-Mistral query template (arXiv 2401.00368, section 3.2); documents stay bare.
-TEMPLATE = "Instruct: {task}\nQuery: {text}"
-QUERY_PREFIX = "Instruct: {task}\nQuery: "
+
+class Templates(NamedTuple):
+    """What texts of each side begin with. `{task}` in that of queries is their instruction; no instruction, no template."""
+
+    query: str = QUERY
+    document: str = ""
+
+    def prefix(self, instruction: str | None) -> str:
+        """Of a query with this instruction, empty for none; of a document, when it is None."""
+        if instruction is None:
+            return self.document
+        return self.query.replace("{task}", instruction) if instruction or "{task}" not in self.query else ""
+
+    def put(self, text: str, instruction: str | None) -> str:
+        """A text as the model reads it."""
+        return self.prefix(instruction) + text
 
 
-def query_text(text: str, task: str | None) -> str:
-    """A query with its task; no task, no template."""
-    return QUERY_PREFIX.replace("{task}", task) + text if task else text
+E5 = Templates()
 
 
 def read_tokenizer(path: Path) -> Tokenizer:
@@ -37,14 +50,14 @@ def read_tokenizer(path: Path) -> Tokenizer:
 class TextTokenizer:
     """Text -> `[BOS, text truncated, EOS]`, never more than `limit` ids, whatever the tokenizer's own settings."""
 
-    def __init__(self, tokenizer: Tokenizer, bos: int, eos: int, limit: int, where: str = "tokenizer"):
+    def __init__(self, tokenizer: Tokenizer, bos: int, eos: int, limit: int, where: str = "tokenizer", templates: Templates = E5):
         if limit < 3:
             raise ConfigError(f"tokens.limit={limit}: must be at least 3 to hold BOS, a token and EOS")
         self.tokenizer = Tokenizer.from_str(tokenizer.to_str())  # a copy: the settings below are ours alone
         self.tokenizer.no_padding()
         self.tokenizer.no_truncation()
         self.tokenizer.encode_special_tokens = True  # "</s>" inside a text is text
-        self.bos, self.eos, self.limit = bos, eos, limit
+        self.bos, self.eos, self.limit, self.templates = bos, eos, limit, templates
         for name, token in [("BOS", bos), ("EOS", eos)]:
             piece = self.tokenizer.id_to_token(token)
             if piece is None:
@@ -55,9 +68,17 @@ class TextTokenizer:
                 raise ConfigError(f"{where}: the text {piece!r} becomes the {name} id itself; the tokenizer cannot be used safely")
 
     @classmethod
-    def from_file(cls, path: Path, bos: int, eos: int, limit: int) -> "TextTokenizer":
-        """Reads a tokenizer.json."""
-        return cls(read_tokenizer(path), bos, eos, limit, str(path))
+    def from_file(
+        cls, path: Path, bos: int, eos: int, limit: int, templates: Templates = E5, added: Sequence[str] = ()
+    ) -> "TextTokenizer":
+        """Reads a tokenizer.json; tokens of `added` that it does not have come behind its own.
+
+        They are not special, or the templates could not hold them: what is special is text wherever it stands.
+        """
+        tokenizer = read_tokenizer(path)
+        new = [token for token in added if tokenizer.token_to_id(token) is None]
+        tokenizer.add_tokens([AddedToken(token, normalized=False, special=False) for token in new])
+        return cls(tokenizer, bos, eos, limit, str(path), templates)
 
     def __call__(self, texts: Sequence[str], limits: Sequence[int] | None = None) -> list[list[int]]:
         """The ids of each text, of which each may have a limit of its own below that of all."""
@@ -83,6 +104,7 @@ class TextTokenizer:
 
     @property
     def fingerprint(self) -> str:
-        """SHA-256 of the tokenizer with its special ids and limit."""
-        text = f"{self.bos} {self.eos} {self.limit} {self.tokenizer.to_str()}"
+        """SHA-256 of the tokenizer with its special ids, limit and templates."""
+        own = "" if self.templates == E5 else f" {self.templates}"
+        text = f"{self.bos} {self.eos} {self.limit} {self.tokenizer.to_str()}{own}"
         return hashlib.sha256(text.encode()).hexdigest()

@@ -9,7 +9,7 @@ import os
 import typing
 from pathlib import Path
 
-from e5jax.config import TARGETS, Batch, Config, Lora, StageName, Training
+from e5jax.config import TARGETS, Batch, Config, Direction, Lora, Loss, StageName, Training
 from e5jax.errors import ConfigError
 from e5jax.mixture import check_mixture
 from e5jax.storage import BUCKETS
@@ -66,6 +66,7 @@ def _validate_training(run: Training, at: str, *, needs_start: bool) -> None:
         ("guard.spike", run.guard.spike, 0),
         ("guard.window", run.guard.window, 2),
         ("optim.weight_decay", run.optim.weight_decay, 0),
+        ("export.dimensions", run.export.dimensions, 0),
     ]:
         at_least(f"{at}.{path}", value, least)
     check_batch(run.batch, run.tokens.limit, at)
@@ -90,8 +91,12 @@ def _validate_training(run: Training, at: str, *, needs_start: bool) -> None:
         )
     _validate_profile(run, at)
     _validate_probe(run, at)
+    _validate_loss(run.loss, at)
+    _validate_bounds(run, at)
     _validate_lora(run.lora, at)
-    if run.model.quantisation != "none" and run.lora is None:
+    _validate_select(run, at)
+    _validate_tokens(run, at)
+    if run.model.quantisation != "none" and run.lora is None and not run.select.names:
         raise ConfigError(
             f"{at}.model.quantisation={run.model.quantisation!r} stores frozen weights as integers, and without "
             f"{at}.lora nothing is frozen; set lora, or quantisation to 'none'"
@@ -134,6 +139,47 @@ def _validate_profile(run: Training, at: str) -> None:
         )
 
 
+def _validate_loss(loss: Loss, at: str) -> None:
+    for way in loss.directions:
+        one_of(f"{at}.loss.directions", way, typing.get_args(Direction))
+    if "q2d" not in loss.directions or len(set(loss.directions)) < len(loss.directions):
+        raise ConfigError(
+            f"{at}.loss.directions={loss.directions}: must have 'q2d', which has the positives, and each of them once"
+        )
+    if loss.partition == "separate" and (alone := {"q2q", "d2d"} & set(loss.directions)):
+        raise ConfigError(
+            f"{at}.loss.partition='separate': a softmax of its own needs the positive among what it is over, and {min(alone)!r} "
+            "has none; use 'joint', or leave the direction out"
+        )
+    if loss.margin is not None and not (0 < loss.margin <= 1 if loss.margin_kind == "ratio" else 0 <= loss.margin < math.inf):
+        of = "above 0 and at most 1" if loss.margin_kind == "ratio" else "at least 0 and finite"
+        raise ConfigError(f"{at}.loss.margin={loss.margin} with margin_kind={loss.margin_kind!r}: must be {of}, or none")
+    if not 0 <= loss.hardness < math.inf:
+        raise ConfigError(f"{at}.loss.hardness={loss.hardness}: must be at least 0 and finite")
+    if not 0 <= loss.smoothing < 1:
+        raise ConfigError(f"{at}.loss.smoothing={loss.smoothing}: must be at least 0 and below 1")
+    if min(loss.dimensions, default=1) < 1 or len(set(loss.dimensions)) < len(loss.dimensions):
+        raise ConfigError(f"{at}.loss.dimensions={loss.dimensions}: lengths of prefixes must be at least 1 and different")
+    if loss.weights and (len(loss.weights) != len(loss.dimensions) or not all(0 < weight < math.inf for weight in loss.weights)):
+        raise ConfigError(f"{at}.loss.weights={loss.weights}: needs one weight above 0 for each of dimensions={loss.dimensions}")
+
+
+def _validate_bounds(run: Training, at: str) -> None:
+    bounds, sets = run.loss.bounds, run.data.mixture.datasets.values()
+    given = sorted({run.loss.temperature, *(one.temperature for one in sets if one.temperature is not None)})
+    if bounds and not (len(bounds) == 2 and 0 < bounds[0] < given[0] and given[-1] < bounds[1] < math.inf):
+        raise ConfigError(
+            f"{at}.loss.bounds={bounds}: must be two numbers, below and above every temperature that learning begins with "
+            f"({', '.join(f'{value:g}' for value in given)}), or empty for a fixed one"
+        )
+
+
+def check_dimensions(loss: Loss, hidden: int, at: str = "config") -> None:
+    """No prefix is longer than the vector."""
+    if max(loss.dimensions, default=0) > hidden:
+        raise ConfigError(f"{at}.loss.dimensions={loss.dimensions}: the model's vectors have {hidden} numbers; use no more")
+
+
 def _validate_lora(lora: Lora | None, at: str) -> None:
     if lora is None:
         return
@@ -145,6 +191,23 @@ def _validate_lora(lora: Lora | None, at: str) -> None:
         raise ConfigError(f"{at}.lora.targets is empty: name some of {', '.join(TARGETS)}")
     for target in lora.targets:
         one_of(f"{at}.lora.targets", target, TARGETS)
+
+
+def _validate_tokens(run: Training, at: str) -> None:
+    added = run.tokens.added
+    if len(set(added)) < len(added) or not all(token.strip() for token in added):
+        raise ConfigError(f"{at}.tokens.added={added}: tokens must differ, and not be blank")
+    if "{task}" in run.tokens.document:
+        raise ConfigError(f"{at}.tokens.document={run.tokens.document!r}: documents have no instruction; leave {{task}} out")
+
+
+def _validate_select(run: Training, at: str) -> None:
+    select = run.select
+    at_least(f"{at}.select.top", select.top, 0)
+    if select.top and not select.names:
+        raise ConfigError(f"{at}.select.top={select.top} names layers, and {at}.select.names is empty; set it to ('top/*',)")
+    if select.names and run.model.scratch is not None:
+        raise ConfigError(f"{at}.select with {at}.model.scratch: what is not selected would stay random; leave select.names empty")
 
 
 def _validate_mesh(run: Training, at: str) -> None:

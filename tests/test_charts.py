@@ -4,7 +4,7 @@ import re
 import numpy as np
 import pytest
 
-from e5jax.charts import BINS, HEIGHT, LEFT, RIGHT, TOP, WIDTH, Axis, curves, histogram, running_mean, ticks
+from e5jax.charts import BINS, HEIGHT, LEFT, RIGHT, TOP, WIDTH, Axis, curves, histogram, points, running_mean, ticks
 
 HOSTILE = '</svg><script>alert("&")</script>'
 
@@ -102,3 +102,14 @@ def test_the_running_mean_is_a_mean_over_a_centred_window():
     values = np.array([1.0, 2.0, 6.0, 4.0, 5.0])
     np.testing.assert_allclose(running_mean(values, 3), [1.5, 3.0, 4.0, 5.0, 4.5])
     np.testing.assert_allclose(running_mean(values, 1), values)
+
+
+def test_points_stand_at_powers_of_two_and_at_their_values():
+    svg = points({"a": ([32, 128, 512], [0.5, 1.0, 0.75]), HOSTILE: ([64, 256], [0.25, 0.0])}, "bytes")
+    found = np.array(re.findall(r'<circle cx="([\d.]+)" cy="([\d.]+)"', svg), float)
+    across, up = found.T
+    np.testing.assert_allclose(np.diff(across[:3]), np.diff(across[:3])[0], atol=0.11)  # places have one digit
+    np.testing.assert_allclose(across[3:], (across[:2] + across[1:3]) / 2, atol=0.11)
+    np.testing.assert_allclose((up[4] - up) / (up[4] - up[1]), [0.5, 1.0, 0.75, 0.25, 0.0], atol=2e-3)
+    assert re.findall(r'text-anchor="middle" [^>]*>([\d,]+)</text>', svg) == ["32", "64", "128", "256", "512"]
+    assert "<script" not in svg

@@ -11,7 +11,7 @@ from tokenizers import AddedToken, Tokenizer, decoders, models, normalizers, pro
 
 from e5jax.data.vocabulary import train_tokenizer
 from e5jax.errors import ConfigError
-from e5jax.tokens import TextTokenizer, query_text
+from e5jax.tokens import E5, Templates, TextTokenizer
 
 BOS, EOS, LIMIT = 1, 2, 16
 UNK, END = "<unk>", "</s>"
@@ -182,15 +182,35 @@ def test_the_fingerprint_tells_limits_special_ids_and_vocabularies_apart(tokeniz
     assert TextTokenizer(tokenizer, BOS, EOS, LIMIT).fingerprint == limited.fingerprint
     others = [(tokenizer, BOS, EOS, LIMIT + 1), (tokenizer, 0, EOS, LIMIT), (tokenizer, BOS, 0, LIMIT)]
     others.append((train_tokenizer(CORPUS, 300), BOS, EOS, LIMIT))
-    assert len({limited.fingerprint, *(TextTokenizer(*other).fingerprint for other in others)}) == 5
+    others.append((tokenizer, BOS, EOS, LIMIT, "", Templates("[Q]")))
+    assert len({limited.fingerprint, *(TextTokenizer(*other).fingerprint for other in others)}) == 6
 
 
 def test_the_template_is_that_of_the_paper_byte_for_byte():
-    assert query_text("Y", "X").encode() == b"Instruct: X\nQuery: Y"
-    assert query_text("Y", None) == query_text("Y", "") == "Y"
+    assert E5.put("Y", "X").encode() == b"Instruct: X\nQuery: Y"
+    assert E5.put("Y", None) == E5.put("Y", "") == "Y"
+
+
+def test_sides_have_templates_of_their_own():
+    sides = Templates("[Q] {task}: ", "[D] ")
+    assert sides.put("x", "find") == "[Q] find: x"
+    assert sides.put("x", "") == "x"  # a query without a task
+    assert sides.put("x", None) == "[D] x"
+    assert Templates("[Q]").put("x", "") == Templates("[Q]").put("x", "any") == "[Q]x"
+
+
+def test_new_tokens_come_behind_the_others_and_are_known_in_templates(tokenizer, tmp_path):
+    tokenizer.save(str(tmp_path / "tokenizer.json"))
+    size = tokenizer.get_vocab_size()
+    read = TextTokenizer.from_file(tmp_path / "tokenizer.json", BOS, EOS, LIMIT, Templates("[Q]", "[D]"), ("[Q]", "[D]", "</s>"))
+    assert read.tokenizer.get_vocab_size() == size + 2  # </s> was there
+    (query, document) = read([read.templates.put("the fox </s>", side) for side in ("", None)])
+    assert (query[:2], document[:2]) == ([BOS, size], [BOS, size + 1])
+    assert query[2:] == document[2:]
+    assert query.count(EOS) == 1
 
 
 @given(text=st.text(), task=st.text(min_size=1))
 def test_the_template_interprets_neither_text_nor_task(text, task):
-    assert query_text(text, task) == "Instruct: " + task + "\nQuery: " + text
-    assert query_text("{text} {task}", "{text}") == "Instruct: {text}\nQuery: {text} {task}"
+    assert E5.put(text, task) == "Instruct: " + task + "\nQuery: " + text
+    assert E5.put("{text} {task}", "{text}") == "Instruct: {text}\nQuery: {text} {task}"

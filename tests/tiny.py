@@ -70,10 +70,10 @@ def stored(of: Blueprint, values: dict[str, np.ndarray]) -> dict[str, np.ndarray
     }
 
 
-def torch_mistral(of: Blueprint, values: dict[str, np.ndarray]) -> transformers.MistralModel:
+def torch_mistral(of: Blueprint, values: dict[str, np.ndarray]) -> transformers.PreTrainedModel:
     """The same decoder in transformers, with the same numbers, float32."""
-    config = transformers.MistralConfig(**config_from_spec(of.spec, 512, "float32"), pad_token_id=None)
-    model = transformers.MistralModel(config).eval()
+    config = transformers.AutoConfig.for_model(**config_from_spec(of.spec, 512, "float32"), pad_token_id=None)
+    model = transformers.AutoModel.from_config(config).eval()
     model.load_state_dict({name: torch.from_numpy(value) for name, value in stored(of, values).items()})
     return model
 

@@ -17,7 +17,7 @@ from e5jax.errors import ConfigError
 from e5jax.mixture import Dataset, Mixture
 from e5jax.packing import Layout, deal, layout, pack
 from e5jax.records import Batch, Example, Ids
-from e5jax.tokens import TextTokenizer, query_text
+from e5jax.tokens import TextTokenizer
 
 SHOWN = 5
 
@@ -103,10 +103,10 @@ def choose(example: Example, negatives: int, random: np.random.Generator) -> Exa
 
 def encode(taken: Sequence[Taken], tokenizer: TextTokenizer) -> list[Ids]:
     """Token ids of all texts, in one call that uses every core."""
-    texts, limits = [], []
+    texts, limits, put = [], [], tokenizer.templates.put
     for example, task, dataset in taken:
         passages = (*example.positives, *example.negatives)
-        texts += [query_text(example.query, task), *(query_text(text, task if dataset.symmetric else "") for text in passages)]
+        texts += [put(example.query, task), *(put(text, task if dataset.symmetric else None) for text in passages)]
         limits += [dataset.query_tokens, *[dataset.passage_tokens] * len(passages)]
     ids = iter(tokenizer(texts, limits))
     return [

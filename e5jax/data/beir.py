@@ -11,11 +11,15 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
+from jaxtyping import Float
+
 from e5jax.errors import ConfigError
 
 FILES = ("corpus.jsonl", "queries.jsonl", "qrels/test.tsv")
 HEADER = "query-id\tcorpus-id\tscore"
 SCORES = ("ndcg_at_10", "ndcg_at_1")  # the latter, where one document is right, is how often it comes first
+DEPTH = 10  # ranks that count
 SHORTEST = 3  # tokens: BOS, one of the text, EOS
 
 
@@ -43,6 +47,16 @@ def read_retrieval(folder: Path) -> Retrieval:
     documents = {id_: Document(row.get("title", ""), row["text"]) for id_, row in _read_texts(corpus).items()}
     asked = {id_: row["text"] for id_, row in _read_texts(queries).items()}
     return Retrieval(documents, asked, _read_relevant(relevance, asked, documents), **_read_settings(folder / "task.json"))
+
+
+def ndcg(gained: Float[np.ndarray, "q k"], possible: Float[np.ndarray, "q n"]) -> float:
+    """nDCG@10 as trec_eval has it: a document gains its grade, divided by the logarithm of its rank.
+
+    `gained` are grades in the order found, `possible` all that there are, one above 0 in every row.
+    """
+    discounts = 1 / np.log2(np.arange(2, DEPTH + 2))
+    found, best = gained[:, :DEPTH], -np.sort(-possible, axis=1)[:, :DEPTH]
+    return float(np.mean((found @ discounts[: found.shape[1]]) / (best @ discounts[: best.shape[1]])))
 
 
 def _read_texts(path: Path) -> dict[str, dict[str, str]]:

@@ -10,7 +10,9 @@ import numpy as np
 from jaxtyping import Float, Int
 from tqdm import tqdm
 
+from e5jax.compact import FILE as RANGES
 from e5jax.model.folder import base_of
+from e5jax.tokens import TextTokenizer
 from e5jax.workdir import complete
 
 Shards = list[Float[np.ndarray, "p d"]]
@@ -19,7 +21,9 @@ Shards = list[Float[np.ndarray, "p d"]]
 class TextEmbedder(Protocol):
     """What is needed of `e5jax.Embedder`."""
 
-    def encode(self, texts: Sequence[str]) -> Float[np.ndarray, "b d"]: ...
+    tokenizer: TextTokenizer
+
+    def encode(self, texts: Sequence[str], *, prompt: str | None = None) -> Float[np.ndarray, "b d"]: ...
 
 
 def embed(
@@ -68,7 +72,7 @@ def model_identity(folder: Path) -> str:
     """SHA-256 over every file that the vectors of a model depend on."""
     digest = hashlib.sha256()
     for part in dict.fromkeys((folder, base_of(folder) or folder)):  # an adapter's vectors depend on its base, too
-        for file in sorted({*part.glob("*.json"), *part.glob("*/config.json"), *part.glob("*.safetensors")}):
+        for file in sorted({*part.glob("*.json"), *part.glob("*/config.json"), *part.glob("*.safetensors")} - {part / RANGES}):
             digest.update(file.relative_to(part).as_posix().encode())
             with file.open("rb") as opened:
                 digest.update(hashlib.file_digest(opened, "sha256").digest())

@@ -22,7 +22,8 @@ from e5jax.embedder import Embedder
 from e5jax.errors import ConfigError
 from e5jax.eval.preset import Preset
 from e5jax.eval.vectors import Vectors
-from e5jax.tokens import TextTokenizer, query_text
+from e5jax.settings import read_settings
+from e5jax.tokens import E5, Templates, TextTokenizer
 
 
 class TextEmbedder(Protocol):
@@ -41,8 +42,10 @@ class InstructEncoder(AbsEncoder):
     `instruction` None: the preset's; empty: none at all. `limit`: most tokens of a text, which a task may raise.
     """
 
-    def __init__(self, name: str, preset: Preset, limit: int, *, normalises: bool, instruction: str | None = None) -> None:
-        self.preset, self.instruction = preset, instruction
+    def __init__(
+        self, name: str, preset: Preset, limit: int, *, normalises: bool, instruction: str | None = None, templates: Templates = E5
+    ) -> None:
+        self.preset, self.instruction, self.templates = preset, instruction, templates
         self.usual_limit = self.limit = min(limit, preset.limit or limit)
         self.vectors: Vectors | None = None  # where they are kept, if they are
         self._normalises = normalises
@@ -58,19 +61,22 @@ class InstructEncoder(AbsEncoder):
     ) -> Float[np.ndarray, "b d"]:
         """Embeds every text of the loader, in order."""
         texts = [text for batch in inputs for text in batch["text"]]
-        instruction = self.preset.given(task_metadata, prompt_type, self.instruction)
+        given = self.preset.given(task_metadata, prompt_type, self.instruction)
+        instruction = None if prompt_type == PromptType.document and not given else given
         pooled = self._kept(texts, instruction, bool(kwargs.get("show_progress_bar", False)))
         unit = self.preset.unit(task_metadata)
         return unit_length(pooled) if unit or (unit is None and self._normalises) else pooled
 
-    def _kept(self, texts: list[str], instruction: str, show_progress: bool) -> Float[np.ndarray, "b d"]:
+    def _kept(self, texts: list[str], instruction: str | None, show_progress: bool) -> Float[np.ndarray, "b d"]:
         if self.vectors is None:
             return self._pooled(texts, instruction, show_progress)
-        return self.vectors.get(texts, instruction, self.limit, lambda: self._pooled(texts, instruction, show_progress))
+        return self.vectors.get(
+            texts, self.templates.prefix(instruction), self.limit, lambda: self._pooled(texts, instruction, show_progress)
+        )
 
     @abstractmethod
-    def _pooled(self, texts: list[str], instruction: str, show_progress: bool) -> Float[np.ndarray, "b d"]:
-        """Vectors of any length, float32."""
+    def _pooled(self, texts: list[str], instruction: str | None, show_progress: bool) -> Float[np.ndarray, "b d"]:
+        """Vectors of any length, float32. `instruction` is empty for queries without one, and None for documents."""
 
 
 def unit_length(vectors: Float[np.ndarray, "b d"]) -> Float[np.ndarray, "b d"]:
@@ -94,34 +100,47 @@ class JaxEncoder(InstructEncoder):
     """An `e5jax.Embedder` for mteb."""
 
     def __init__(
-        self, embedder: TextEmbedder, preset: Preset, instruction: str | None = None, name: str = "jax", *, normalises: bool = True
+        self,
+        embedder: TextEmbedder,
+        preset: Preset,
+        instruction: str | None = None,
+        name: str = "jax",
+        *,
+        normalises: bool = True,
     ) -> None:
-        super().__init__(name, preset, embedder.tokenizer.limit, normalises=normalises, instruction=instruction)
+        limit, templates = embedder.tokenizer.limit, embedder.tokenizer.templates
+        super().__init__(name, preset, limit, normalises=normalises, instruction=instruction, templates=templates)
         self._embedder = embedder
 
-    def _pooled(self, texts: list[str], instruction: str, show_progress: bool) -> Float[np.ndarray, "b d"]:
+    def _pooled(self, texts: list[str], instruction: str | None, show_progress: bool) -> Float[np.ndarray, "b d"]:
         self._embedder.tokenizer.limit = self.limit
-        return self._embedder.encode(texts, instruction=instruction or None, show_progress=show_progress, normalise=False)
+        return self._embedder.encode(texts, instruction=instruction, show_progress=show_progress, normalise=False)
 
 
 class TorchEncoder(InstructEncoder):
     """A sentence-transformers model for mteb; several devices are a process each. Made by `torch_encoder`."""
 
     def __init__(
-        self, model: SentenceTransformer, preset: Preset, instruction: str | None, name: str, devices: Sequence[str] = ()
+        self,
+        model: SentenceTransformer,
+        preset: Preset,
+        instruction: str | None,
+        name: str,
+        devices: Sequence[str] = (),
+        templates: Templates = E5,
     ) -> None:
-        normalises = any(isinstance(module, Normalize) for module in model)
-        super().__init__(name, preset, model.max_seq_length or _LONGEST, normalises=normalises, instruction=instruction)
+        normalises, limit = any(isinstance(module, Normalize) for module in model), model.max_seq_length or _LONGEST
+        super().__init__(name, preset, limit, normalises=normalises, instruction=instruction, templates=templates)
         modules = [module for module in model if not isinstance(module, Normalize)]
-        self._model = SentenceTransformer(modules=modules, device=str(model.device))
+        self._model = SentenceTransformer(modules=modules, device=str(model.device), truncate_dim=model.truncate_dim)
         self._devices, self._pool, self._pool_limit = list(devices), None, 0
 
-    def _pooled(self, texts: list[str], instruction: str, show_progress: bool) -> Float[np.ndarray, "b d"]:
+    def _pooled(self, texts: list[str], instruction: str | None, show_progress: bool) -> Float[np.ndarray, "b d"]:
         self._model.max_seq_length = self.limit
         if len(self._devices) > 1 and self._pool_limit != self.limit:  # its processes have copies of the model
             self._restart_pool()
         # An empty prompt, unlike None, also switches off a default prompt that the folder may name.
-        prompt = query_text("", instruction)
+        prompt = self.templates.prefix(instruction)
         vectors = self._model.encode(texts, prompt=prompt, show_progress_bar=show_progress, convert_to_numpy=True, pool=self._pool)
         return np.asarray(vectors, np.float32)
 
@@ -143,7 +162,7 @@ def torch_encoder(folder: Path, preset: Preset, instruction: str | None = None, 
     kwargs = {"dtype": getattr(torch, dtype), "use_safetensors": True}  # what is pickled is never read
     model = SentenceTransformer(str(folder), model_kwargs=kwargs, device=device, local_files_only=True)
     _check_ends(model, folder)
-    return TorchEncoder(model, preset, instruction, folder.resolve().name, devices)
+    return TorchEncoder(model, preset, instruction, folder.resolve().name, devices, read_settings(folder).templates)
 
 
 def _check_ends(model: SentenceTransformer, folder: Path) -> None:

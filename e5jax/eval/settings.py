@@ -9,6 +9,7 @@ import jax
 import mteb
 import torch
 
+from e5jax.compact import FILE as RANGES
 from e5jax.eval.encoder import InstructEncoder, jax_encoder, torch_encoder
 from e5jax.eval.preset import PRESETS
 
@@ -39,8 +40,8 @@ def make_encoder(folder: Path, settings: Mapping[str, str | None]) -> InstructEn
 
 
 def fingerprint(folder: Path) -> str:
-    """Tells models apart: a hash of every byte of every file and of their names."""
-    paths = sorted(path for path in folder.rglob("*") if path.is_file())
+    """Tells models apart: a hash of every byte of every file and of their names, but for ranges, which change no float."""
+    paths = sorted(path for path in folder.rglob("*") if path.is_file() and path.name != RANGES)
     with ThreadPoolExecutor(THREADS) as pool:
         sums = list(pool.map(_sum, paths))
     names = [path.relative_to(folder).as_posix() for path in paths]

@@ -22,8 +22,8 @@ def model_card(subject: Subject, choice: Choice, workdir: Workdir | None = None)
     parts = [
         _head(subject, choice, found),
         "# Text embedder trained with e5jax",
-        f"{spec.layers} layers, {spec.hidden} dimensions, {run.model.pooling}-token pooling, at most {subject.tokenizer.limit} "
-        "tokens a text, cosine similarity.",
+        f"{spec.layers} layers, {spec.hidden} dimensions, {run.model.pooling.replace('_', ' ')}-token pooling, "
+        f"at most {subject.tokenizer.limit} tokens a text, cosine similarity.",
         usage(subject, choice),
         _training(subject),
         _data(run, found),
@@ -48,9 +48,7 @@ def _head(subject: Subject, choice: Choice, found: Sequence[Source]) -> str:
 
 def _training(subject: Subject) -> str:
     run, rate = subject.run, subject.run.optim
-    how = "all parameters"
-    if run.lora:
-        how = f"LoRA r={run.lora.rank}, alpha={run.lora.alpha:g}, dropout={run.lora.dropout:g} on {', '.join(run.lora.targets)}"
+    how = _trained(run)
     if run.model.quantisation != "none":
         how += f"; trained beside {run.model.quantisation} numbers of the base, here on its original ones"
     rows = [
@@ -65,6 +63,16 @@ def _training(subject: Subject) -> str:
         ("seed", str(run.seed)),
     ]
     return "## Training\n\n" + _table(("", ""), rows)
+
+
+def _trained(run: Training) -> str:
+    parts = []
+    if run.lora:
+        parts = [f"LoRA r={run.lora.rank}, alpha={run.lora.alpha:g}, dropout={run.lora.dropout:g} on {', '.join(run.lora.targets)}"]
+    if run.select.names:
+        parts.append("parameters called " + ", ".join(f"`{name}`" for name in run.select.names))
+        parts += [f"`top/` being the last {run.select.top} layers"] if run.select.top else []
+    return "; ".join(parts) or "all parameters"
 
 
 def _start(run: Training) -> str:

@@ -13,6 +13,7 @@ from e5jax.export.card import model_card
 from e5jax.export.settings import settings, with_bos_and_eos
 from e5jax.export.subject import Choice, Subject
 from e5jax.export.verify import verify
+from e5jax.learner import temperature
 from e5jax.mesh import make_mesh
 from e5jax.model import hf
 from e5jax.model.adapter import FILE
@@ -43,7 +44,9 @@ def export(
             raise ConfigError(f"--workdir={workdir.root}: no sound checkpoint in {place}; train first")
         made = _blueprint(run, spec)
         mesh = make_mesh(Mesh(1, 1, 1), jax.local_devices()[:1])
-        parameters = checkpoints.open_parameters(step, made.abstract(made.trained, mesh, "float32"))
+        wanted = made.abstract(made.trained, mesh, "float32")
+        found = checkpoints.open_parameters(step, wanted | temperature.abstract(run.loss, mesh))
+        parameters = {name: found[name] for name in wanted}
     write(Subject(run, base, made, parameters, tokenizer, step), output, choice, workdir)
     return step
 
@@ -62,6 +65,11 @@ def check(run: Training, base: Path | None, spec: Spec, choice: Choice) -> None:
         return
     if run.lora is None or base is None:
         raise ConfigError("--format=adapter: this run trained all parameters, there is no adapter; use --format=merged")
+    if run.select.names:
+        raise ConfigError(
+            f"--format=adapter: the run trained {', '.join(run.select.names)} beside its adapters, which an adapter folder cannot "
+            "hold; use --format=merged"
+        )
     if spec != (own := read_spec(base)):
         changed = [name for name in spec._fields if getattr(spec, name) != getattr(own, name)]
         raise ConfigError(
@@ -72,7 +80,7 @@ def check(run: Training, base: Path | None, spec: Spec, choice: Choice) -> None:
 
 def _blueprint(run: Training, spec: Spec) -> Blueprint:
     # It is never run: the kernel is of no account.
-    return blueprint(spec, run.lora, dtype=run.model.dtype, remat=run.model.remat, kernel="xla")
+    return blueprint(spec, run.lora, dtype=run.model.dtype, remat=run.model.remat, kernel="xla", select=run.select.names)
 
 
 def write(subject: Subject, output: Path, choice: Choice = CHOICE, workdir: Workdir | None = None) -> None:

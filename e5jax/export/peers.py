@@ -16,6 +16,7 @@ from transformers import AutoModel, AutoTokenizer, PreTrainedTokenizerBase
 
 DTYPE = torch.float32
 BATCH = 8
+ALL = 2**31  # dimensions, whatever the folder keeps of them
 
 
 class Question(NamedTuple):
@@ -26,8 +27,9 @@ class Question(NamedTuple):
     queries: list[str]
     documents: list[str]
     templated: list[str]  # the queries in their template
+    documents_templated: list[str]
     long: str  # a text beyond any limit
-    pooling: str  # what the card says to do with hidden states: last, mean
+    pooling: str  # what the card says to do with hidden states: last, mean, weighted_mean
 
 
 def answer(question: Question) -> dict[str, Any]:
@@ -35,10 +37,10 @@ def answer(question: Question) -> dict[str, Any]:
     folder = question.folder
     tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
     model, info = AutoModel.from_pretrained(folder, dtype=DTYPE, local_files_only=True, output_loading_info=True)
-    texts = question.templated + question.documents
+    texts = question.templated + question.documents_templated
     embedder = SentenceTransformer(folder, local_files_only=True, device="cpu", model_kwargs={"dtype": DTYPE})
     asked, offered = (
-        encode(part, batch_size=BATCH, show_progress_bar=False).tolist()
+        encode(part, batch_size=BATCH, show_progress_bar=False, truncate_dim=ALL).tolist()
         for encode, part in ((embedder.encode_query, question.queries), (embedder.encode_document, question.documents))
     )
     padded = tokenizer(texts, truncation=True, padding=True)
@@ -56,6 +58,7 @@ def answer(question: Question) -> dict[str, Any]:
         "missing": sorted(info["missing_keys"]),
         "similarity": embedder.similarity_fn_name,
         "limit": embedder.max_seq_length,
+        "dimensions": embedder.truncate_dim,
         "vectors": vectors,
     }
 
@@ -72,7 +75,8 @@ def by_hand(model: Any, tokenizer: PreTrainedTokenizerBase, texts: list[str], po
             place = (mask * torch.arange(mask.shape[1])).argmax(1)  # of the last 1, on whichever side the padding is
             vectors = hidden[torch.arange(len(mask)), place]
         else:
-            vectors = (hidden * mask[..., None]).sum(1) / mask.sum(1, keepdim=True)
+            weights = mask * mask.cumsum(1) if pooling == "weighted_mean" else mask
+            vectors = (hidden * weights[..., None]).sum(1) / weights.sum(1, keepdim=True)
         found += torch.nn.functional.normalize(vectors, dim=-1).tolist()
     return found
 

@@ -6,13 +6,14 @@ import jax
 import numpy as np
 
 from e5jax.config import Mesh
-from e5jax.embedder import Embedder, Settings
+from e5jax.embedder import Embedder
 from e5jax.export.subject import Subject
 from e5jax.export.window import Part
 from e5jax.mesh import make_mesh
 from e5jax.model import hf
 from e5jax.model.blueprint import Parameters, blueprint
-from e5jax.tokens import query_text
+from e5jax.model.spec import among_all
+from e5jax.settings import Settings
 
 # None begins or ends with a blank: sentence-transformers 5 takes those away.
 QUERIES = [
@@ -40,13 +41,17 @@ class Texts(NamedTuple):
     queries: list[str]  # as users give them
     templated: list[str]  # as the model reads them
     documents: list[str]
+    documents_templated: list[str]
     long: str
 
     @classmethod
     def of(cls, subject: Subject) -> Self:
         """The long one is beyond the limit of this model."""
-        templated = [query_text(text, subject.run.export.task) for text in QUERIES]
-        return cls(QUERIES, templated, DOCUMENTS, LONG * (subject.tokenizer.limit // 50 + 1))
+        put = subject.tokenizer.templates.put
+        templated = [put(text, subject.run.export.task) for text in QUERIES]
+        return cls(
+            QUERIES, templated, DOCUMENTS, [put(text, None) for text in DOCUMENTS], LONG * (subject.tokenizer.limit // 50 + 1)
+        )
 
 
 class Expected(NamedTuple):
@@ -58,16 +63,34 @@ class Expected(NamedTuple):
 
 def reference(subject: Subject, part: Part, texts: Texts) -> Expected:
     """Adapters stand beside the weights of the base and are not merged into them; float32 with exact products."""
-    run, end = subject.run, part.first + part.spec.layers
+    run = subject.run
     mesh = make_mesh(Mesh(1, 1, 1), jax.local_devices()[:1])
-    made = blueprint(part.spec, run.lora, dtype="float32", remat="nothing", kernel="xla")
-    found: Parameters = hf.load(part.base, part.spec, made.abstract(made.frozen, mesh, "float32")) if part.base and run.lora else {}
-    for name, leaf in made.abstract(made.trained, mesh, "float32").items():
-        value = subject.parameters[name]
-        own = value[part.first : end] if name.startswith("layers/") else value
-        found[name] = jax.device_put(np.asarray(own), leaf.sharding)
-    settings = Settings(run.model.pooling, subject.tokenizer.limit, {}, "float32")
+    spec = part.spec._replace(top=0)
+    made = blueprint(spec, run.lora, dtype="float32", remat="nothing", kernel="xla")
+    wanted = made.abstract(made.leaves, mesh, "float32")
+    from_base = {name: leaf for name, leaf in wanted.items() if not made.leaves[name].is_adapter}
+    found: Parameters = hf.load(part.base, spec, from_base) if part.base and subject.made.frozen else {}
+    for name, value in trained(subject, part, found).items():
+        found[name] = jax.device_put(value, wanted[name].sharding)
+    settings = Settings(run.model.pooling, subject.tokenizer.limit, {}, "float32", None, {})
     model = Embedder(made, found, subject.tokenizer, settings, mesh)
-    read = [*texts.templated, *texts.documents]
+    read = [*texts.templated, *texts.documents_templated]
     with jax.default_matmul_precision("highest"):
-        return Expected(model.tokenize([*read, texts.long]), model.encode(read))
+        return Expected(model.tokenize([*read, texts.long], prompt=""), model.encode(read, prompt=""))
+
+
+def trained(subject: Subject, part: Part, base: Parameters) -> dict[str, np.ndarray]:
+    """What was trained of a part's layers, those that have names of their own again among all; what was not is the base's."""
+    spec, end = subject.made.spec, part.first + part.spec.layers
+    found: dict[str, np.ndarray] = {}
+    for name, value in subject.parameters.items():
+        stack = spec.stack(name)
+        if stack is None:
+            found[name] = np.asarray(value)
+            continue
+        whole, shape = among_all(name), (part.spec.layers, *subject.made.leaves[name].shape[1:])
+        if whole not in found:
+            found[whole] = np.array(base[whole]) if whole in base else np.zeros(shape, np.float32)
+        for layer in range(max(part.first, stack.start), min(end, stack.stop)):
+            found[whole][layer - part.first] = np.asarray(value[layer - stack.start])
+    return found

@@ -9,7 +9,8 @@ from e5jax.export.usage import base_name
 from e5jax.model.families import FAMILIES
 from e5jax.model.folder import ADAPTER
 from e5jax.model.spec import Spec
-from e5jax.tokens import TextTokenizer, query_text
+from e5jax.settings import TEMPLATES
+from e5jax.tokens import E5, Templates, TextTokenizer
 
 MODULES = {"0": ("", "Transformer"), "1": ("1_Pooling", "Pooling"), "2": ("2_Normalize", "Normalize")}
 
@@ -21,7 +22,7 @@ def settings(subject: Subject, choice: Choice) -> dict[str, dict | list]:
         own = {"config.json": FAMILIES[spec.family].config_from_spec(spec, limit, run.export.dtype)}
     else:
         own = {ADAPTER: adapter_config(run, base_name(subject, choice))}
-    return {**own, **_tokenizer(subject.tokenizer), **_modules(run, spec, limit)}
+    return {**own, **_tokenizer(subject.tokenizer), **_modules(run, spec, limit, subject.tokenizer.templates)}
 
 
 def adapter_config(run: Training, base: str) -> dict:
@@ -65,7 +66,7 @@ def _tokenizer(tokenizer: TextTokenizer) -> dict[str, dict | list]:
     }
 
 
-def _modules(run: Training, spec: Spec, limit: int) -> dict[str, dict | list]:
+def _modules(run: Training, spec: Spec, limit: int, templates: Templates) -> dict[str, dict | list]:
     return {
         "modules.json": [
             {"idx": int(name), "name": name, "path": path, "type": f"sentence_transformers.models.{kind}"}
@@ -78,15 +79,17 @@ def _modules(run: Training, spec: Spec, limit: int) -> dict[str, dict | list]:
             "pooling_mode_mean_tokens": run.model.pooling == "mean",
             "pooling_mode_max_tokens": False,
             "pooling_mode_mean_sqrt_len_tokens": False,
-            "pooling_mode_weightedmean_tokens": False,
+            "pooling_mode_weightedmean_tokens": run.model.pooling == "weighted_mean",
             "pooling_mode_lasttoken": run.model.pooling == "last",
             "include_prompt": True,
         },
         "config_sentence_transformers.json": {
             "model_type": "SentenceTransformer",
-            "prompts": {"query": query_text("", run.export.task), "document": ""},
+            "prompts": {"query": templates.prefix(run.export.task), "document": templates.prefix(None)},
             "default_prompt_name": None,
             "similarity_fn_name": "cosine",
+            **({"truncate_dim": run.export.dimensions} if run.export.dimensions else {}),
+            **({} if templates == E5 else {TEMPLATES: templates._asdict()}),
         },
     }
 

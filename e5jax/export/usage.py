@@ -4,28 +4,33 @@ import json
 
 from e5jax.config import Pooling
 from e5jax.export.subject import Choice, Subject
-from e5jax.tokens import query_text
 
 POOLING: dict[Pooling, str] = {
     "last": """last = (mask * torch.arange(mask.shape[1])).argmax(1)  # of </s>, on whichever side the padding is
 vectors = hidden[torch.arange(len(texts)), last]""",
     "mean": "vectors = (hidden * mask[..., None]).sum(1) / mask.sum(1, keepdim=True)",
+    "weighted_mean": """weights = mask * mask.cumsum(1)  # 1, 2, … over the tokens of a text
+vectors = (hidden * weights[..., None]).sum(1) / weights.sum(1, keepdim=True)""",
 }
 VECTOR: dict[Pooling, str] = {
     "last": "the hidden state at the last token, `</s>`,",
     "mean": "the mean of the hidden states of all its tokens,",
+    "weighted_mean": "the mean of the hidden states of all its tokens, weighted 1, 2, … from the first to the last,",
 }
 
 
 def usage(subject: Subject, choice: Choice) -> str:
     """Instructions, and code for sentence-transformers, transformers and `Embedder`, to be run beside the folder."""
     task, pooling, adapter = subject.run.export.task, subject.run.model.pooling, choice.format == "adapter"
-    prefix = query_text("", task)
+    templates = subject.tokenizer.templates
+    prefix, document = templates.prefix(task), templates.prefix(None)
     base = f"This folder holds an adapter; its base is `{base_name(subject, choice)}`.\n" if adapter else ""
+    own = "; put your own task in place of this one" if task and "{task}" in templates.query else ""
+    first = json.dumps(document, ensure_ascii=False) + " + " if document else ""
     said = "Neither queries nor documents have an instruction."
-    if task:
-        said = f"""Queries begin with `{code(prefix)}`, where `\\n` is a line break; put your own task in place of this one.
-Documents have nothing before them."""
+    if prefix or document:
+        said = f"""Queries begin with `{code(prefix)}`, where `\\n` is a line break{own}.
+Documents {f"begin with `{code(document)}`" if document else "have nothing before them"}."""
     return f"""## Use
 
 {base}{said}
@@ -50,7 +55,7 @@ from transformers import AutoModel, AutoTokenizer
 
 tokenizer = AutoTokenizer.from_pretrained("this-folder")
 model = AutoModel.from_pretrained("this-folder")
-texts = [{json.dumps(prefix, ensure_ascii=False)} + "how to read a file", "def read(path): ..."]
+texts = [{json.dumps(prefix, ensure_ascii=False)} + "how to read a file", {first}"def read(path): ..."]
 batch = tokenizer(texts, truncation=True, padding=True, return_tensors="pt")
 mask = batch["attention_mask"]
 with torch.inference_mode():
@@ -66,7 +71,7 @@ With e5jax, on JAX:
 import e5jax
 
 model = e5jax.Embedder.from_pretrained("this-folder")
-queries = model.encode(["how to read a file"], instruction={json.dumps(task, ensure_ascii=False) if task else "None"})
+queries = model.encode(["how to read a file"], instruction={json.dumps(task, ensure_ascii=False)})
 documents = model.encode(["def read(path): ..."])
 print(model.similarity(queries, documents))
 ```"""

@@ -106,17 +106,21 @@ def check_answer(answer: Mapping[str, Any], expected: Expected, subject: Subject
     check_ids(answer["ids"], expected, "transformers")
     if not answer["padded right"]:
         raise ExportError("the tokenizer pads on the left; the folder's recipe is padding on the right")
-    if (found := (answer["similarity"], answer["limit"])) != (wanted := ("cosine", subject.tokenizer.limit)):
-        raise ExportError(f"sentence-transformers reads similarity and limit as {found}; they are {wanted}")
+    wanted = ("cosine", subject.tokenizer.limit, subject.run.export.dimensions or None)
+    if (found := (answer["similarity"], answer["limit"], answer["dimensions"])) != wanted:
+        raise ExportError(f"sentence-transformers reads similarity, limit and dimensions as {found}; they are {wanted}")
     return {name: least(np.asarray(vectors), expected, subject, name) for name, vectors in answer["vectors"].items()}
 
 
 def check_own(part: Part, expected: Expected, subject: Subject, texts: Texts) -> float:
     """The least cosine of what `Embedder` makes of the folder. Raises ExportError."""
     own = Embedder.from_pretrained(part.folder, dtype="float32")
-    check_ids(own.tokenize([*texts.templated, *texts.documents, texts.long]), expected, "Embedder")
+    check_ids(own.tokenize([*texts.templated, *texts.documents_templated, texts.long], prompt=""), expected, "Embedder")
+    if own.settings.dimensions != (wanted := subject.run.export.dimensions or None):
+        raise ExportError(f"Embedder keeps {own.settings.dimensions} dimensions, and must keep {wanted}")
     with jax.default_matmul_precision("highest"):
-        vectors = np.concatenate([own.encode_query(texts.queries), own.encode_document(texts.documents)])
+        sides = (own.encode_query, texts.queries), (own.encode_document, texts.documents)
+        vectors = np.concatenate([encode(part, dimensions=own.width) for encode, part in sides])
     return least(vectors, expected, subject, "Embedder")
 
 

@@ -22,13 +22,32 @@ def merged(subject: Subject) -> Iterator[hf.Stored]:
         lora = made.lora.get(name.split("/")[-2]) if name.endswith("/kernel") else None
         for layer, stored in enumerate(hf.names_of(made.spec, name)):
             get: Callable[[], np.ndarray]
-            if name in parameters:
+            if name == "embedding" and made.spec.added:
+                get = partial(_longer, subject, found.get(stored))
+            elif name in parameters:
                 get = partial(hf.to_stored, name, parameters[name], layer)
+            elif stored not in found and name.endswith("/bias"):
+                get = partial(np.zeros, leaf.shape[1:], np.float32)  # the base has none, and it was not selected
             elif lora is None:
                 get = partial(hf.read, found[stored])
             else:
                 get = partial(_folded, found[stored], parameters, name, layer, lora.scale)
-            yield stored, hf.stored_shape(name, leaf.shape), get
+            yield stored, stored_shape(subject, name), get
+
+
+def stored_shape(subject: Subject, name: str) -> tuple[int, ...]:
+    """Of a tensor in the folder: the embedding has the rows of new tokens at its end."""
+    shape, added = hf.stored_shape(name, subject.made.leaves[name].shape), subject.made.spec.added
+    return (shape[0] + added, *shape[1:]) if name == "embedding" else shape
+
+
+def _longer(subject: Subject, own: Tensor | None) -> np.ndarray:
+    """The embedding with the rows of new tokens."""
+    known = subject.parameters.get("embedding")
+    if known is None:
+        assert own is not None, "what is not trained is in the base"
+        known = hf.read(own)
+    return np.concatenate([np.asarray(known).astype(np.float32), np.asarray(subject.parameters["added"])])
 
 
 def adapter(subject: Subject) -> Iterator[hf.Stored]:

@@ -8,7 +8,7 @@ import optax
 from jax.sharding import NamedSharding, PartitionSpec
 
 from e5jax.config import Training
-from e5jax.learner import state
+from e5jax.learner import state, temperature
 from e5jax.learner.optim import optimiser, schedule
 from e5jax.learner.state import State
 from e5jax.learner.step import Objective, make_step
@@ -40,10 +40,11 @@ def assemble(run: Training, spec: Spec, platform: str) -> Learner:
         remat=model.remat,
         kernel=kernel,
         quantisation=model.quantisation,
+        select=run.select.names,
         # TPUs round the factors of a float32 product to bfloat16, GPUs may to TF32: what A B adds to W would be lost.
         inside=platform == "cpu" and model.dtype == "float32",
     )
-    objective = Objective(made, run.model.pooling, run.loss, run.batch.kept_chunks, run.seed, run.batch.kept_on)
+    objective = Objective(made, run.model.pooling, run.loss, run.batch.kept_chunks, run.seed, run.batch.kept_on, model.rounding)
     update = optimiser(run.optim)
     return Learner(made, objective, update, make_step(objective, update, schedule(run.optim), run.guard))
 
@@ -51,7 +52,7 @@ def assemble(run: Training, spec: Spec, platform: str) -> Learner:
 def batch_shardings(mesh: jax.sharding.Mesh) -> Batch:
     """Rows of every chunk, and the texts of every shard, are spread over the devices."""
     rows, shards = NamedSharding(mesh, PartitionSpec(None, BATCH)), NamedSharding(mesh, PartitionSpec(BATCH))
-    return Batch._make([rows] * 4 + [shards] * 4)
+    return Batch._make([rows] * 4 + [shards] * 6)
 
 
 def place(batch: Batch, mesh: jax.sharding.Mesh) -> Batch:
@@ -67,13 +68,13 @@ def place(batch: Batch, mesh: jax.sharding.Mesh) -> Batch:
 def abstract_arguments(run: Training, learner: Learner, mesh: jax.sharding.Mesh) -> tuple[State, Abstract, Batch]:
     """Shapes and placement of the step's arguments: all that compiling for a machine one does not have needs."""
     made = learner.blueprint
-    trained = made.abstract(made.trained, mesh, "float32")
+    trained = made.abstract(made.trained, mesh, "float32") | temperature.abstract(run.loss, mesh)
     frozen = made.abstract(made.frozen, mesh, run.model.dtype)
     to, queries = layout(run.batch, run.tokens.limit), run.batch.queries // run.batch.shards
     wide, slots = (to.chunks, to.rows, to.width), (to.chunks, to.rows, to.texts_a_row)
     asked, offered = (to.shards, queries), (to.shards, queries * to.passages)
-    shapes = [wide, wide, wide, slots, asked, offered, asked, asked]
-    dtypes = [jnp.int32] * 6 + [jnp.float32, jnp.bool_]
+    shapes = [wide, wide, wide, slots, asked, offered, asked, offered, asked, asked]
+    dtypes = [jnp.int32] * 8 + [jnp.float32, jnp.bool_]
     parts = zip(shapes, dtypes, batch_shardings(mesh), strict=True)
     batch = Batch._make(jax.ShapeDtypeStruct(shape, dtype, sharding=place) for shape, dtype, place in parts)
     return state.abstract(trained, learner.optimiser, mesh), frozen, batch

@@ -1,50 +1,112 @@
-"""InfoNCE with in-batch documents and hard negatives (arXiv 2401.00368, eq. 2 and 3).
+"""The contrastive objective: InfoNCE (arXiv 2401.00368, eq. 2) and what other recipes make of it (docs/objective.md).
 
-`dense` holds the scores of a device's queries against all passages; `chunked` and `ring` are in `stream`.
+A query and its positive are a pair. In every direction a pair has one number: the log of the sum of `exp(score - own score)`
+over its negatives. The pair itself, 1 in that sum, is added at the end, so that nothing large is subtracted from anything large.
+`dense` holds the scores of a device's pairs against all texts at once; `chunked` and `ring` are in `stream`.
 """
+
+from collections.abc import Mapping
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jax.sharding import PartitionSpec, reshard
 from jaxtyping import Array, Float
 
-from e5jax.config import Loss
-from e5jax.learner.candidates import Asked, Offered, Terms, candidates, sides
-from e5jax.learner.stream import streamed
+from e5jax.config import Direction, Loss
+from e5jax.learner.candidates import Pairs, Rule, Terms, Texts, judged, pairs, rule_of, texts
+from e5jax.learner.stream import Beside, Mode, streamed
 from e5jax.mesh import BATCH
+from e5jax.model.pooling import unit
+
+OWN = ("q2d", "d2q")  # directions in which a pair meets itself
+SPREAD, WHOLE = PartitionSpec(BATCH), PartitionSpec(None)
+
+
+class Side(NamedTuple):
+    """Texts that pairs are scored against."""
+
+    vectors: Float[Array, "n d"]
+    known: Texts
+
+
+def contrast(
+    queries: Float[Array, "q d"], passages: Float[Array, "p d"], terms: Terms, loss: Loss
+) -> tuple[Float[Array, ""], Float[Array, ""]]:
+    """Mean loss and accuracy of whole vectors, or the weighted sum over prefixes (arXiv 2205.13147) and that of the longest.
+
+    Arguments are those of `infonce`; every prefix gets unit length again.
+    """
+    if not loss.dimensions:
+        return infonce(queries, passages, terms, loss)
+    total, accuracies = jnp.zeros(()), {}
+    for length, weight in zip(loss.dimensions, loss.weights or [1.0] * len(loss.dimensions), strict=True):
+        found, accuracies[length] = infonce(unit(queries[:, :length]), unit(passages[:, :length]), terms, loss)
+        total = total + weight * found
+    return total, accuracies[max(accuracies)]
 
 
 def infonce(
     queries: Float[Array, "q d"], passages: Float[Array, "p d"], terms: Terms, loss: Loss
 ) -> tuple[Float[Array, ""], Float[Array, ""]]:
-    """Mean loss and accuracy; query i belongs to passage i · p / q, its other candidates in the global batch are its negatives.
+    """Mean loss and accuracy; query i belongs to passage i · p / q, behind which are its own hard negatives.
 
     Vectors have unit length, float32; rows of all arrays are spread over `BATCH`; q divides p, and both divide over the devices.
-    Accuracy is the share of queries that score their own passage highest; of equal scores the first counts.
+    Accuracy is the share of queries that score their own passage above all that they are contrasted with.
     """
-    scaled = queries / terms.temperatures[:, None]  # d divisions a query instead of p
-    ring = loss.scores == "ring"
-    asked, offered = sides(terms, PartitionSpec(BATCH) if ring else PartitionSpec(None))
+    shape = (queries.shape[0], passages.shape[0] // queries.shape[0], passages.shape[1])
+    positives = jax.lax.reshape(passages, shape, out_sharding=PartitionSpec(BATCH, None, None))[:, 0]
+    asking = {"q": queries / terms.temperatures[:, None]}  # d divisions a query instead of p
+    own = jnp.sum(asking["q"] * positives, axis=-1)
+    asking["d"] = positives / terms.temperatures[:, None]
+    known = pairs(terms, own, loss)
+    of_passages, of_queries = texts(terms, SPREAD if loss.scores == "ring" else WHOLE)
+    asked = {"d": Side(passages, of_passages), "q": Side(queries, of_queries)}
+    beside = {
+        way: _beside(asking[way[0]], own, asked[way[2]], known, rule_of(loss, own=way == "q2d"), loss) for way in loss.directions
+    }
+    hits = beside["q2d"].highest < 0
+    return jnp.mean(_together(beside, loss)), jnp.mean(hits.astype(jnp.float32))
+
+
+def _beside(asking: Array, own: Array, asked: Side, known: Pairs, rule: Rule, loss: Loss) -> Beside:
     if loss.scores == "dense":
-        losses, hits = _dense(scaled, passages, asked, offered)
-    else:
-        losses, hits = streamed(scaled, passages, asked, offered, loss.block, ring)
-    return jnp.mean(losses), jnp.mean(hits)
+        return _dense(asking, own, asked, known, rule)
+    return streamed(asking, own, asked.vectors, known, asked.known, Mode(rule, loss.block, loss.scores == "ring"))
 
 
-def _dense(
-    queries: Float[Array, "q d"], passages: Float[Array, "p d"], asked: Asked, offered: Offered
-) -> tuple[Float[Array, " q"], Float[Array, " q"]]:
-    """Loss of each query, and 1 where its own passage wins. No score leaves its device."""
+def _dense(asking: Float[Array, "q d"], own: Float[Array, " q"], asked: Side, known: Pairs, rule: Rule) -> Beside:
+    """No score leaves its device."""
     with jax.named_scope("gather"):
-        whole = reshard(passages, PartitionSpec(None, None))
-    spread = PartitionSpec(BATCH, None)
+        whole = reshard(asked.vectors, PartitionSpec(None, None))
     # HIGHEST: by default TPUs and GPUs round the factors to bfloat16 or TF32, and 1 / temperature lifts the error.
     with jax.named_scope("scores"):
-        scores = jnp.einsum("qd,pd->qp", queries, whole, precision="highest", out_sharding=spread)
-        scores = jnp.where(candidates(asked, offered), scores, -jnp.inf)
-    each = passages.shape[0] // queries.shape[0]
-    by_query = jax.lax.reshape(passages, (queries.shape[0], each, passages.shape[1]), out_sharding=PartitionSpec(BATCH, None, None))
-    own = jnp.sum(queries * by_query[:, 0], axis=-1)
-    hits = jnp.argmax(scores, axis=-1) == asked.positive
-    return jax.nn.logsumexp(scores, axis=-1) - own, hits.astype(jnp.float32)
+        scores = jnp.einsum("qd,nd->qn", asking, whole, precision="highest", out_sharding=PartitionSpec(BATCH, None))
+        scores = judged(scores, known, asked.known, rule)
+    top = jax.lax.stop_gradient(jnp.max(scores, axis=-1, initial=jnp.finfo(jnp.float32).min))
+    total = jnp.sum(jnp.exp(scores - top[:, None]), axis=-1)
+    some = total > 0
+    negatives = jnp.where(some, jnp.log(jnp.where(some, total, 1)) + (top - own), -jnp.inf)
+    if not rule.smooth:
+        return Beside(negatives, top - own, jnp.zeros_like(own), jnp.zeros_like(own))
+    found = scores > -jnp.inf
+    apart = jnp.sum(jnp.where(found, scores - own[:, None], 0), axis=-1)
+    return Beside(negatives, top - own, apart, jnp.sum(found, axis=-1, dtype=jnp.float32))
+
+
+def _together(beside: Mapping[Direction, Beside], loss: Loss) -> Float[Array, " q"]:
+    """The loss of each pair: one softmax over all directions, or the mean of one for each."""
+    if loss.partition == "joint":
+        itself = sum(way in OWN for way in beside)
+        parts = jnp.stack([jnp.full_like(beside["q2d"].negatives, jnp.log(itself)), *(one.negatives for one in beside.values())])
+        return jax.nn.logsumexp(parts, axis=0) - _smoothing(list(beside.values()), itself, loss)
+    apart = [jnp.logaddexp(one.negatives, 0) - _smoothing([one], 1, loss) for one in beside.values()]
+    return jnp.mean(jnp.stack(apart), axis=0)
+
+
+def _smoothing(beside: list[Beside], itself: int, loss: Loss) -> Float[Array, " q"] | float:
+    """What is taken off when `smoothing` of the target is spread over all candidates (arXiv 1512.00567)."""
+    if not loss.smoothing:
+        return 0.0
+    apart, count = sum(one.apart for one in beside), itself + sum(one.count for one in beside)
+    return loss.smoothing * apart / count

@@ -31,5 +31,5 @@ def optimiser(config: Optim) -> optax.GradientTransformation:
 
 
 def _decayed(parameters: Mapping[str, jax.Array]) -> dict[str, bool]:
-    """Norm scales are not decayed, as in transformers' Trainer."""
-    return {name: not name.endswith("/scale") for name in parameters}
+    """Norm scales and biases are not decayed, as in transformers' Trainer."""
+    return {name: not name.endswith(("/scale", "/bias")) for name in parameters}

@@ -16,12 +16,14 @@ from jax.sharding import PartitionSpec
 from jaxtyping import Array, Float, Int
 from numpy import ndarray
 
-from e5jax.config import Guard, KeptOn, Loss, Pooling
+from e5jax.config import Guard, KeptOn, Loss, Pooling, Rounding
 from e5jax.learner.candidates import Terms
 from e5jax.learner.chunk import skippable
+from e5jax.learner.compact import through
 from e5jax.learner.guard import judge
-from e5jax.learner.loss import infonce
+from e5jax.learner.loss import contrast
 from e5jax.learner.state import State
+from e5jax.learner.temperature import learned
 from e5jax.mesh import BATCH, defer_sums, gather_fsdp
 from e5jax.model import dropout
 from e5jax.model.blueprint import Blueprint, Parameters
@@ -41,6 +43,7 @@ class Objective(NamedTuple):
     kept_chunks: int
     seed: int
     kept_on: KeptOn = "device"
+    rounding: Rounding = "float32"
 
 
 def encode(
@@ -101,12 +104,13 @@ def pick(vectors: Float[Array, "c n s d"], places: Int[Array | ndarray, "shards 
 def loss_and_accuracy(
     objective: Objective, trained: Parameters, frozen: Parameters, batch: Batch, key: jax.Array | None
 ) -> tuple[Float[Array, ""], Float[Array, ""]]:
-    """InfoNCE of the global batch. `key` switches LoRA dropout on."""
-    queries, passages = encode(objective, trained, frozen, batch, key)
+    """The contrast of the global batch. `key` switches LoRA dropout on."""
+    queries, passages = (through(side, objective.rounding) for side in encode(objective, trained, frozen, batch, key))
     with jax.named_scope("loss"):
-        parts = (batch.temperatures, batch.in_batch, batch.passages >= 0)
+        parts = (batch.temperatures, batch.in_batch, batch.query_texts, batch.passage_texts)
         terms = Terms._make(jax.lax.reshape(part, (part.size,), out_sharding=PartitionSpec(BATCH)) for part in parts)
-        return infonce(queries, passages, terms, objective.loss)
+        terms = terms._replace(temperatures=learned(terms.temperatures, trained, objective.loss))
+        return contrast(queries, passages, terms, objective.loss)
 
 
 def make_step(

@@ -3,6 +3,7 @@
 import json
 from collections import defaultdict
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple, TextIO
 
@@ -22,7 +23,6 @@ from e5jax.mine.settings import Mining
 from e5jax.mine.teacher import Teacher
 from e5jax.model.folder import locate
 from e5jax.search import PASS, top_k
-from e5jax.tokens import query_text
 from e5jax.workdir import complete, write_text
 
 RECORDS, REPORT = "mined.jsonl", "report.json"
@@ -71,14 +71,16 @@ class Given(NamedTuple):
 def _embed(embedder: TextEmbedder, identity: str, examples: Examples, texts: Corpus, folder: Path, rules: Mining) -> Given:
     missing = (text for asked in examples for text in asked.positives if texts.place(text) is None)
     extra = {text: place for place, text in enumerate(dict.fromkeys(missing))}
-    asked = [query_text(asked.query, asked.instruction if rules.instruction is None else rules.instruction) for asked in examples]
+    put = embedder.tokenizer.templates.put
+    asked = [put(asked.query, asked.instruction if rules.instruction is None else rules.instruction) for asked in examples]
 
-    def vectors(name: str, of: Corpus | list[str], fingerprint: str) -> Shards:
-        return embed(embedder.encode, of, len(of), f"{identity} {fingerprint}", folder / name, rules.shard)
+    def vectors(name: str, of: Corpus | list[str], fingerprint: str, prompt: str | None = None) -> Shards:
+        encode = partial(embedder.encode, prompt=prompt)
+        return embed(encode, of, len(of), f"{identity} {fingerprint}", folder / name, rules.shard)
 
     return Given(
         vectors("corpus", texts, texts.fingerprint),
-        vectors("queries", asked, digest_of(asked)),
+        vectors("queries", asked, digest_of(asked), prompt=""),
         vectors("positives", list(extra), digest_of(list(extra))),
         extra,
     )

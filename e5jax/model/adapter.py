@@ -16,7 +16,7 @@ from e5jax.errors import ConfigError
 from e5jax.model.families import FAMILIES
 from e5jax.model.folder import ADAPTER, base_of, read_object
 from e5jax.model.slices import Delta, Source, Tensor, file_headers, placed, plain
-from e5jax.model.spec import Spec
+from e5jax.model.spec import Spec, among_all
 
 FILE = "adapter_model.safetensors"
 PREFIX = "base_model.model."
@@ -131,9 +131,10 @@ def _deltas(file: Path, rank: int, scale: float) -> dict[str, Delta]:
 
 
 def maps_of(spec: Spec, path: str) -> list[str]:
-    """The map that a variable like `layers/ff/up/lora_a` adapts, in each layer."""
-    kernel = FAMILIES[spec.family].NAMES[f"{path.rpartition('/')[0]}/kernel"]
-    return [kernel.format(layer).removesuffix(".weight") for layer in range(spec.layers)]
+    """The map that a variable like `layers/ff/up/lora_a` adapts, in each layer that the variable holds."""
+    kernel, stack = FAMILIES[spec.family].NAMES[f"{among_all(path).rpartition('/')[0]}/kernel"], spec.stack(path)
+    assert stack is not None, "adapters are in layers"
+    return [kernel.format(layer).removesuffix(".weight") for layer in stack]
 
 
 def _said(lora: Lora) -> str:

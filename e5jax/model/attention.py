@@ -1,4 +1,4 @@
-"""Grouped-query causal attention inside each text of a row, with an optional sliding window."""
+"""Grouped-query attention inside each text of a row, causal or not, with an optional sliding window."""
 
 import jax
 from flax import nnx
@@ -18,10 +18,10 @@ class Attention(nnx.Module):
 
     def __init__(self, spec: Spec, lora: dict[str, Lora], kernel: Concrete, *, rngs: nnx.Rngs):
         wide, narrow = spec.heads * spec.head_size, spec.kv_heads * spec.head_size
-        self.q = Dense("q", spec.layers, ("embed", "heads"), (spec.hidden, wide), lora.get("q"), rngs=rngs)
-        self.k = Dense("k", spec.layers, ("embed", "kv"), (spec.hidden, narrow), lora.get("k"), rngs=rngs)
-        self.v = Dense("v", spec.layers, ("embed", "kv"), (spec.hidden, narrow), lora.get("v"), rngs=rngs)
-        self.o = Dense("o", spec.layers, ("heads", "embed"), (wide, spec.hidden), lora.get("o"), rngs=rngs)
+        self.q = Dense("q", spec.layers, ("embed", "heads"), (spec.hidden, wide), lora.get("q"), bias=spec.bias, rngs=rngs)
+        self.k = Dense("k", spec.layers, ("embed", "kv"), (spec.hidden, narrow), lora.get("k"), bias=spec.bias, rngs=rngs)
+        self.v = Dense("v", spec.layers, ("embed", "kv"), (spec.hidden, narrow), lora.get("v"), bias=spec.bias, rngs=rngs)
+        self.o = Dense("o", spec.layers, ("heads", "embed"), (wide, spec.hidden), lora.get("o"), bias=spec.bias, rngs=rngs)
         self.spec = spec
         self.kernel: Concrete = kernel
 
@@ -40,7 +40,7 @@ class Attention(nnx.Module):
         k = checkpoint_name(rotate(split(self.k(x, seed), self.spec.kv_heads), *turn), "k")
         v = checkpoint_name(split(self.v(x, seed), self.spec.kv_heads), "v")
         with jax.named_scope("kernel"):
-            mixed = attend(q, k, v, segments, self.spec.window, self.kernel, shared)
+            mixed = attend(q, k, v, segments, self.spec.window, self.kernel, shared, self.spec.causal)
         flat = jax.lax.reshape(
             mixed, (*x.shape[:2], mixed.shape[2] * mixed.shape[3]), out_sharding=PartitionSpec(BATCH, None, "tensor")
         )

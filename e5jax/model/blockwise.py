@@ -2,8 +2,8 @@
 
 The forward pass and its gradient follow FlashAttention-2 (arXiv 2307.08691). Rows and query blocks are taken one after
 the other, so that all of a block stays in a CPU's cache; the query heads that share a key head are one product. A query
-block visits the key blocks from the first that holds anything of its texts, or of its window, to its own, and those of
-the tokens that all texts of a row share, and no other.
+block visits the key blocks from the first that holds anything of its texts, or of its window, to its own, or to the last
+such one where attention is not causal, and those of the tokens that all texts of a row share, and no other.
 """
 
 from collections.abc import Callable
@@ -29,6 +29,7 @@ class Tiles(NamedTuple):
     block: int  # tokens
     window: int | None
     shared: int  # key blocks at the start of a row that hold tokens which every text sees
+    causal: bool
 
 
 class Queries(NamedTuple):
@@ -36,6 +37,7 @@ class Queries(NamedTuple):
 
     number: Int[Array, " c"]
     first: Int[Array, " c"]  # the first key block that the block needs
+    last: Int[Array, " c"]
     segments: Int[Array, "c t"]
     q: Float[Array, "c k g·t e"]
 
@@ -55,11 +57,12 @@ def attend(
     segments: Int[Array, "n t"],
     window: int | None,
     shared: int = 0,
+    causal: bool = True,
 ) -> Float[Array, "n t h e"]:
     """Softmax attention on one device; any length. Scores, statistics and sums are float32."""
     length = q.shape[1]
     block = _block(length)
-    tiles = Tiles(block, window, -(-shared // block))
+    tiles = Tiles(block, window, -(-shared // block), causal)
     fill = (0, -length % tiles.block)
     q, k, v = (jnp.pad(x, ((0, 0), fill, (0, 0), (0, 0))) for x in (q, k, v))
     segments = jnp.pad(segments, ((0, 0), fill), constant_values=BEYOND)
@@ -152,7 +155,8 @@ def _cut(tiles: Tiles, q: Array, k: Array, v: Array, segments: Array) -> tuple[Q
     keys, values = (x.reshape(-1, tiles.block, *x.shape[1:]).swapaxes(1, 2) for x in (k, v))
     segments = segments.reshape(-1, tiles.block)
     number = jnp.arange(segments.shape[0])
-    queries = Queries(number, _first(tiles, segments), segments, _cut_queries(q, heads, tiles.block))
+    first, last = _reach(tiles, segments)
+    queries = Queries(number, first, last, segments, _cut_queries(q, heads, tiles.block))
     return queries, Keys(segments, keys, values)
 
 
@@ -171,7 +175,7 @@ def _join_queries(x: Array, shape: tuple[int, ...]) -> Array:
 def _visit(tiles: Tiles, block: Queries, key_block: Callable[[Array, Found], Found], start: Found) -> Found:
     """Calls `key_block` with every key block that the query block needs, and what the call before it found."""
     if not tiles.shared:
-        return jax.lax.fori_loop(block.first, block.number + 1, key_block, start)
+        return jax.lax.fori_loop(block.first, block.last + 1, key_block, start)
     # Between those that are shared and the first of the block's own texts there may be others.
     shared = jnp.minimum(tiles.shared, block.number + 1)
     skipped = jnp.maximum(block.first, tiles.shared) - shared
@@ -182,16 +186,18 @@ def _visit(tiles: Tiles, block: Queries, key_block: Callable[[Array, Found], Fou
     return jax.lax.fori_loop(0, jnp.maximum(shared, block.number + 1 - skipped), shifted, start)
 
 
-def _first(tiles: Tiles, segments: Int[Array, "c t"]) -> Int[Array, " c"]:
-    """The first key block whose range of segments meets that of the query block, and that the window reaches."""
+def _reach(tiles: Tiles, segments: Int[Array, "c t"]) -> tuple[Int[Array, " c"], Int[Array, " c"]]:
+    """The first and the last key block whose range of segments meets that of the query block, and that the window reaches."""
     # Padding follows a row's texts, so it counts as a late segment: ranges of numbers then stay tight.
     numbers = jnp.where(segments == 0, BEYOND - 1, segments)
     low, high = jnp.min(numbers, axis=1), jnp.max(numbers, axis=1)
     meets = (high[:, None] >= low[None, :]) & (low[:, None] <= high[None, :])
-    first = jnp.argmax(meets, axis=1)
+    own, first = jnp.arange(len(meets)), jnp.argmax(meets, axis=1)
+    last = own if tiles.causal else len(meets) - 1 - jnp.argmax(meets[:, ::-1], axis=1)
     if tiles.window is None:
-        return first
-    return jnp.maximum(first, (jnp.arange(len(first)) * tiles.block - tiles.window + 1) // tiles.block)
+        return first, last
+    reach = -(-(tiles.window - 1) // tiles.block)  # blocks
+    return jnp.maximum(first, own - reach), jnp.minimum(last, own + reach)
 
 
 def _scores(tiles: Tiles, block: Queries, key: Keys, j: Array) -> Float[Array, "k g·t t"]:
@@ -202,6 +208,8 @@ def _scores(tiles: Tiles, block: Queries, key: Keys, j: Array) -> Float[Array, "
     same = block.segments[:, None] == key.segments[None, :]
     if tiles.shared:
         same |= (key.segments == SHARED)[None, :]
+    if not tiles.causal:
+        distance = jnp.abs(distance)
     seen = (distance >= 0) & same
     if tiles.window is not None:
         seen &= distance < tiles.window

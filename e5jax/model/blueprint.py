@@ -5,6 +5,7 @@ checkpoints. NNX defines the modules and nothing else.
 """
 
 from collections.abc import Iterable, Iterator, Mapping
+from fnmatch import fnmatchcase
 from typing import NamedTuple
 
 import jax
@@ -12,6 +13,7 @@ from flax import nnx
 
 from e5jax.config import TARGETS, Quantisation, Remat
 from e5jax.config import Lora as LoraConfig
+from e5jax.errors import ConfigError
 from e5jax.mesh import sharding
 from e5jax.model.decoder import Decoder
 from e5jax.model.dense import Dense, Lora
@@ -40,6 +42,7 @@ class Blueprint(NamedTuple):
     quantisation: Quantisation
     graph: nnx.GraphDef
     state: nnx.State
+    select: tuple[str, ...] = ()  # patterns of names
 
     @property
     def leaves(self) -> dict[str, Leaf]:
@@ -56,13 +59,15 @@ class Blueprint(NamedTuple):
 
     @property
     def trained(self) -> list[str]:
-        """Names of the parameters that training changes: the adapters, or everything when there are none."""
-        return [name for name, leaf in self.leaves.items() if leaf.is_adapter or not self.lora]
+        """Names of the parameters that training changes: adapters and what is selected, or everything when there is neither."""
+        everything = not self.lora and not self.select
+        return [name for name, leaf in self.leaves.items() if everything or leaf.is_adapter or self._is_selected(name)]
 
     @property
     def frozen(self) -> list[str]:
         """Names of the parameters that training leaves alone."""
-        return [name for name in self.leaves if name not in set(self.trained)]
+        trained = set(self.trained)
+        return [name for name in self.leaves if name not in trained]
 
     def abstract(self, names: Iterable[str], mesh: jax.sharding.Mesh, dtype: str) -> Abstract:
         """Shapes with placement and with this dtype, or their own."""
@@ -90,6 +95,21 @@ class Blueprint(NamedTuple):
         placed = {name: leaf.sharding for name, leaf in wanted.items()}
         with jax.set_mesh(jax.sharding.Mesh(mesh.devices, mesh.axis_names)):
             return jax.jit(make, out_shardings=placed)(jax.random.key(seed))
+
+    def _is_selected(self, name: str) -> bool:
+        return any(fnmatchcase(name, pattern) for pattern in self.select)
+
+    def check_selected(self) -> None:
+        """Raises ConfigError for a pattern that no name fits, and for what is selected and cannot be trained."""
+        leaves = self.leaves
+        for pattern in self.select:
+            if not any(fnmatchcase(name, pattern) for name in leaves):
+                raise ConfigError(f"config.select.names: nothing is called {pattern!r}; there are {', '.join(sorted(leaves))}")
+        for name, leaf in leaves.items():
+            if self._is_selected(name) and leaf.dtype is not None:
+                raise ConfigError(f"config.select.names: {name} is stored as {leaf.dtype}; set config.model.quantisation to 'none'")
+            if self._is_selected(name) and name.endswith("/kernel") and name.replace("/kernel", "/lora_a") in leaves:
+                raise ConfigError(f"config.select.names: {name} has an adapter; leave it out there, or in config.lora.targets")
 
     @property
     def kernel(self) -> Concrete:
@@ -121,8 +141,12 @@ def blueprint(
     kernel: Concrete,
     quantisation: Quantisation = "none",
     inside: bool = False,
+    select: tuple[str, ...] = (),
 ) -> Blueprint:
-    """The blueprint of a decoder; `lora` None means no adapters, `inside` that they are added to the kernels (`dense.Lora`)."""
+    """The blueprint of a decoder; `lora` None means no adapters, `inside` that they are added to the kernels (`dense.Lora`).
+
+    Raises ConfigError when `select` names what is not there, or cannot be trained.
+    """
     targets = {}
     if lora is not None:
         targets = {t: Lora(lora.rank, lora.alpha, lora.dropout, inside) for t in TARGETS if t in lora.targets}
@@ -131,7 +155,9 @@ def blueprint(
         return _quantised(Decoder(spec, targets, dtype=dtype, remat=remat, kernel=kernel, rngs=nnx.Rngs(0)), quantisation)
 
     graph, state = nnx.split(nnx.eval_shape(make))
-    return Blueprint(spec, targets, quantisation, graph, state)
+    made = Blueprint(spec, targets, quantisation, graph, state, select)
+    made.check_selected()
+    return made
 
 
 def _quantised(decoder: Decoder, kind: Quantisation) -> Decoder:

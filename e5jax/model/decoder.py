@@ -4,6 +4,7 @@ from collections.abc import Callable
 from functools import partial
 
 import jax
+import jax.numpy as jnp
 from flax import nnx
 from jax.ad_checkpoint import checkpoint_name
 from jax.sharding import PartitionSpec
@@ -16,7 +17,7 @@ from e5jax.model.dense import Dense, Lora
 from e5jax.model.kernels import Concrete
 from e5jax.model.norm import RMSNorm, rotary
 from e5jax.model.spec import Spec
-from e5jax.model.variables import weight
+from e5jax.model.variables import adapter, weight
 
 ROWS = PartitionSpec(BATCH, None, None)
 
@@ -41,9 +42,9 @@ class FeedForward(nnx.Module):
     """SwiGLU (arXiv 2002.05202): `(silu(x G) * x U) D`."""
 
     def __init__(self, spec: Spec, lora: dict[str, Lora], *, rngs: nnx.Rngs):
-        self.gate = Dense("gate", spec.layers, ("embed", "ff"), (spec.hidden, spec.ff), lora.get("gate"), rngs=rngs)
-        self.up = Dense("up", spec.layers, ("embed", "ff"), (spec.hidden, spec.ff), lora.get("up"), rngs=rngs)
-        self.down = Dense("down", spec.layers, ("ff", "embed"), (spec.ff, spec.hidden), lora.get("down"), rngs=rngs)
+        self.gate = Dense("gate", spec.layers, ("embed", "ff"), (spec.hidden, spec.ff), lora.get("gate"), bias=spec.bias, rngs=rngs)
+        self.up = Dense("up", spec.layers, ("embed", "ff"), (spec.hidden, spec.ff), lora.get("up"), bias=spec.bias, rngs=rngs)
+        self.down = Dense("down", spec.layers, ("ff", "embed"), (spec.ff, spec.hidden), lora.get("down"), bias=spec.bias, rngs=rngs)
 
     def __call__(self, x: Float[Array, "n t d"], seed: UInt32[Array, ""] | None) -> Float[Array, "n t d"]:
         gate = checkpoint_name(self.gate(x, seed), "gate")
@@ -84,7 +85,10 @@ class Decoder(nnx.Module):
 
     def __init__(self, spec: Spec, lora: dict[str, Lora], *, dtype: str, remat: Remat, kernel: Concrete, rngs: nnx.Rngs):
         self.embedding = weight(0.02 * jax.random.normal(rngs(), (spec.vocab, spec.hidden)), ("vocab", "embed"))
-        self.layers = Layer(spec, lora, kernel, rngs=rngs)
+        if spec.added:
+            self.added = adapter(0.02 * jax.random.normal(rngs(), (spec.added, spec.hidden)), ("vocab", "embed"))
+        self.layers = Layer(spec._replace(layers=spec.layers - spec.top), lora, kernel, rngs=rngs)
+        self.top = Layer(spec._replace(layers=spec.top), lora, kernel, rngs=rngs) if spec.top else None
         self.norm = RMSNorm(("embed",), (spec.hidden,), spec.epsilon)
         self.spec = spec
         self.dtype = dtype
@@ -103,11 +107,32 @@ class Decoder(nnx.Module):
         The first `shared` tokens of a row, of segment SHARED, are the start of all its texts.
         """
         with jax.named_scope("embed"):
-            table = gather_fsdp(self.embedding[...])
-            each = (jax.typeof(table).sharding.spec, PartitionSpec(BATCH, None))
-            x = jax.shard_map(_look_up, in_specs=each, out_specs=ROWS)(table, tokens).astype(self.dtype)
+            x = self._embedded(tokens)
             turn = rotary(positions, self.spec.head_size, self.spec.theta)
-        graph, stacked = nnx.split(self.layers)
+        middle = self.spec.layers - self.spec.top
+        for layers, own in ((self.layers, slice(0, middle)), (self.top, slice(middle, None))):
+            if layers is not None:
+                x = self._run(layers, x, segments, turn, None if seeds is None else seeds[own], shared)
+        with jax.named_scope("norm"):
+            return self.norm(checkpoint_name(x, "x"))
+
+    def _embedded(self, tokens: Int[Array, "n t"]) -> Float[Array, "n t d"]:
+        """Rows of the table; those of new tokens are in one of their own."""
+        first = self.spec.vocab
+        if not self.spec.added:
+            return self._rows(self.embedding[...], tokens)
+        known, new = jnp.minimum(tokens, first - 1), jnp.maximum(tokens - first, 0)
+        is_new = (tokens >= first)[..., None]
+        return jnp.where(is_new, self._rows(self.added[...], new), self._rows(self.embedding[...], known))
+
+    def _rows(self, table: Float[Array, "v d"], tokens: Int[Array, "n t"]) -> Float[Array, "n t d"]:
+        table = gather_fsdp(table)
+        each = (jax.typeof(table).sharding.spec, PartitionSpec(BATCH, None))
+        return jax.shard_map(_look_up, in_specs=each, out_specs=ROWS)(table, tokens).astype(self.dtype)
+
+    def _run(self, layers: Layer, x: Array, segments: Array, turn: tuple[Array, Array], seeds: Array | None, shared: int) -> Array:
+        """Through some of the layers."""
+        graph, stacked = nnx.split(layers)
 
         @partial(jax.checkpoint, policy=keep(self.remat))
         def run(x: Array, state: nnx.State, seed: Array | None) -> Array:
@@ -117,9 +142,7 @@ class Decoder(nnx.Module):
             return run(checkpoint_name(x, "x"), *layer), None
 
         with jax.named_scope("layers"):
-            x, _ = jax.lax.scan(one_layer, x, (stacked, seeds))
-        with jax.named_scope("norm"):
-            return self.norm(checkpoint_name(x, "x"))
+            return jax.lax.scan(one_layer, x, (stacked, seeds))[0]
 
 
 def _look_up(table: Float[Array, "v d"], ids: Int[Array, "n t"]) -> Float[Array, "n t d"]:

@@ -13,6 +13,7 @@ from jaxtyping import Array, Float, UInt32
 from e5jax.config import TARGETS, Quantisation, Target
 from e5jax.mesh import BATCH, RULES, gather_fsdp
 from e5jax.model.dropout import dropout
+from e5jax.model.norm import shifted
 from e5jax.model.quantise import dequantise, groups
 from e5jax.model.variables import Quantised, adapter, quantised, weight
 
@@ -31,16 +32,25 @@ class Lora(NamedTuple):
 
 
 class Dense(nnx.Module):
-    """`y = x W + (alpha / rank) dropout(x) A B`, `layers` maps of it stacked along the first dimension.
+    """`y = x W + (alpha / rank) dropout(x) A B`, and a bias if there is one; `layers` maps of it stacked along the first dimension.
 
     `A` starts Kaiming-uniform and `B` at zero, as in PEFT, so a new adapter changes nothing.
     """
 
     def __init__(
-        self, name: Target, layers: int, axes: tuple[str, str], sizes: tuple[int, int], lora: Lora | None, *, rngs: nnx.Rngs
+        self,
+        name: Target,
+        layers: int,
+        axes: tuple[str, str],
+        sizes: tuple[int, int],
+        lora: Lora | None,
+        *,
+        bias: bool,
+        rngs: nnx.Rngs,
     ):
         self.kernel = weight(0.02 * jax.random.normal(rngs(), (layers, *sizes)), ("layers", *axes))
         self.kernel_scale: Quantised | None = nnx.data(None)  # what turns an integer kernel into numbers
+        self.bias = weight(jnp.zeros((layers, sizes[1])), ("layers", axes[1])) if bias else None
         self.lora = lora
         self.number = TARGETS.index(name)  # tells the dropout masks of a layer apart
         self.out_axis = RULES[axes[1]] if RULES[axes[1]] != "fsdp" else None
@@ -51,6 +61,10 @@ class Dense(nnx.Module):
             self.lora_b = adapter(jnp.zeros((layers, lora.rank, sizes[1])), ("layers", "rank", axes[1]))
 
     def __call__(self, x: Float[Array, "n t i"], seed: UInt32[Array, ""] | None) -> Float[Array, "n t o"]:
+        y = self._mapped(x, seed)
+        return y if self.bias is None else shifted(y, gather_fsdp(self.bias[...].astype(y.dtype)))
+
+    def _mapped(self, x: Float[Array, "n t i"], seed: UInt32[Array, ""] | None) -> Float[Array, "n t o"]:
         if self.lora is None:
             return self._base(x)
         seed = seed if self.lora.dropout > 0 else None

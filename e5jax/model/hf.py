@@ -12,10 +12,10 @@ import numpy as np
 
 from e5jax.errors import ConfigError
 from e5jax.model.adapter import FILE, read_adapter
-from e5jax.model.families import FAMILIES
+from e5jax.model.families import FAMILIES, read_spec
 from e5jax.model.folder import base_of
 from e5jax.model.slices import BLOCK, Source, Tensor, file_headers, placed, plain, quantising, read_slice
-from e5jax.model.spec import Spec
+from e5jax.model.spec import Spec, among_all
 
 FLOATS = {"F32": np.dtype(np.float32), "BF16": np.dtype(ml_dtypes.bfloat16), "F16": np.dtype(np.float16)}
 SHARD_BYTES = 5_000_000_000
@@ -95,13 +95,18 @@ def check(folder: Path, spec: Spec, wanted: Mapping[str, jax.ShapeDtypeStruct]) 
 
 def names_of(spec: Spec, path: str) -> list[str]:
     """The tensors that one of our variables is made of, one per layer for stacked ones."""
-    template = FAMILIES[spec.family].NAMES[path]
-    return [template.format(layer) for layer in range(spec.layers)] if path.startswith("layers/") else [template]
+    template, stack = FAMILIES[spec.family].NAMES[among_all(path)], spec.stack(path)
+    return [template] if stack is None else [template.format(layer) for layer in stack]
+
+
+def is_stacked(path: str) -> bool:
+    """Whether a variable holds a tensor for each of some layers."""
+    return path.startswith(("layers/", "top/"))
 
 
 def stored_shape(path: str, shape: tuple[int, ...]) -> tuple[int, ...]:
     """The shape of each Hugging Face tensor of a variable of this shape."""
-    shape = shape[1:] if path.startswith("layers/") else shape
+    shape = shape[1:] if is_stacked(path) else shape
     return shape[::-1] if path.endswith("/kernel") else shape
 
 
@@ -109,18 +114,20 @@ def load(folder: Path, spec: Spec, wanted: Mapping[str, jax.ShapeDtypeStruct]) -
     """Reads every variable into its sharding and dtype; integer kernels are quantised on the way.
 
     Besides the arrays the host holds little more than the slice of one device; kernels that become integers are read twice,
-    first for their scales. Raises ConfigError naming all tensors that are missing, extra, wrongly shaped or not finite.
+    first for their scales. Biases that the shape has and the folder has not are zero. Raises ConfigError naming all tensors that
+    are missing, extra, wrongly shaped or not finite.
     """
-    found = check(folder, spec, wanted)
+    new = {path for path in wanted if path.endswith("/bias")} if spec.bias and not read_spec(folder).bias else set()
+    found = check(folder, spec, {path: leaf for path, leaf in wanted.items() if path not in new})
     broken: set[str] = set()
-    arrays = {}
+    arrays = {path: placed(wanted[path], lambda out, _: out.fill(0)) for path in new}
     for path, leaf in wanted.items():
-        if path.endswith(SCALE):
-            continue  # made with its kernel
+        if path.endswith(SCALE) or path in new:
+            continue  # made with its kernel, or made already
         sources = [Source(found[name], path.endswith("/kernel"), broken) for name in names_of(spec, path)]
         scale = wanted.get(f"{path}_scale")
         if scale is None:
-            fill = plain(sources, stacked=path.startswith("layers/"))
+            fill = plain(sources, stacked=is_stacked(path))
         else:
             arrays[f"{path}_scale"], fill = quantising(sources, leaf, scale)
         arrays[path] = placed(leaf, fill)
@@ -197,5 +204,5 @@ def read(tensor: Tensor) -> np.ndarray:
 
 def to_stored(path: str, array: Numbers, layer: int) -> np.ndarray:
     """One layer of a variable (or the whole of one that is not stacked) in Hugging Face's layout."""
-    part = np.asarray(array[layer] if path.startswith("layers/") else array)
+    part = np.asarray(array[layer] if is_stacked(path) else array)
     return part.T if path.endswith("/kernel") else part

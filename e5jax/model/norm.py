@@ -43,6 +43,25 @@ def _backward(kept: tuple[Array, Array], g: Array) -> tuple[Array, Array]:
 scaled.defvjp(_forward, _backward)
 
 
+@jax.custom_vjp
+def shifted(x: Float[Array, "n t d"], bias: Float[Array, " d"]) -> Float[Array, "n t d"]:
+    """`x + bias`, with a gradient of `bias` like that of `scaled`."""
+    return x + reshard(bias, PartitionSpec(*jax.typeof(bias).sharding.spec.partitions))[None, None]
+
+
+def _forward_shifted(x: Array, bias: Array) -> tuple[Array, Array]:
+    return shifted(x, bias), bias
+
+
+def _backward_shifted(bias: Array, g: Array) -> tuple[Array, Array]:
+    (axis,), deferred = jax.typeof(bias).sharding.spec.partitions, jax.typeof(bias).sharding.spec.reduced
+    ones = jnp.ones(g.shape[:2], g.dtype, out_sharding=PartitionSpec(*jax.typeof(g).sharding.spec[:2]))
+    return g, jnp.einsum("nt,ntd->d", ones, g, out_sharding=PartitionSpec(axis, unreduced=deferred))
+
+
+shifted.defvjp(_forward_shifted, _backward_shifted)
+
+
 def rotary(positions: Int[Array, "n t"], size: int, theta: float) -> tuple[Float[Array, "n t half"], Float[Array, "n t half"]]:
     """Cosine and sine of position × theta^(-2i/size), float32."""
     frequency = theta ** (-jnp.arange(0, size, 2, dtype=jnp.float32) / size)

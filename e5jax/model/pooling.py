@@ -20,6 +20,7 @@ def pooled(
 ) -> Float[Array, "n s d"]:
     """`last`: the state at each text's last token (EOS). `mean`: the average over its tokens. Absent texts give zero.
 
+    `weighted_mean`: the same with the weights 1, 2, … from a text's first token to its last (SGPT, arXiv 2202.08904).
     The first `shared` tokens of a row belong to every text.
     """
     hidden = hidden.astype(jnp.float32)
@@ -30,8 +31,9 @@ def pooled(
         place = segments[:, None, :] == jnp.arange(1, ends.shape[1] + 1)[None, :, None]
         if shared:
             place |= (ends >= 0)[:, :, None] & (jnp.arange(hidden.shape[1]) < shared)[None, None]
+        weight = place * jnp.cumsum(place, axis=-1) if pooling == "weighted_mean" else place
         # The 1 is for absent texts: 0 / 0 is whatever the compiler makes of it.
-        share = place / jnp.maximum(jnp.sum(place, axis=-1, keepdims=True), 1)
+        share = weight / jnp.maximum(jnp.sum(weight, axis=-1, keepdims=True), 1)
     return checkpoint_name(jnp.einsum("nst,ntd->nsd", share, hidden), "pooled")
 
 

@@ -20,13 +20,14 @@ def attend(
     segments: Int[Array, "n t"],
     window: int | None,
     *,
+    causal: bool = True,
     interpret: bool = False,
 ) -> Float[Array, "n t h e"]:
     """Softmax attention on one device; the length must be a multiple of 128. `interpret` runs it without a TPU, slowly.
 
     Segments mask, but only the causal order and the window skip blocks.
     """
-    kernel = _kernel(q.shape[1], q.shape[2], window, interpret)
+    kernel = _kernel(q.shape[1], q.shape[2], window, causal, interpret)
     q, k, v = (x.swapaxes(1, 2) for x in (q * q.shape[-1] ** -0.5, k, v))
     rows = splash_attention_kernel.SegmentIds(segments, segments)
     return jnp.swapaxes(jnp.asarray(jax.vmap(kernel)(q, k, v, rows)), 1, 2)
@@ -38,20 +39,27 @@ def block_size(length: int) -> int:
 
 
 @lru_cache(maxsize=8)
-def _kernel(length: int, heads: int, window: int | None, interpret: bool) -> splash_attention_kernel.SplashAttentionKernel:
+def _kernel(
+    length: int, heads: int, window: int | None, causal: bool, interpret: bool
+) -> splash_attention_kernel.SplashAttentionKernel:
     """The kernel with its description of blocks as NumPy arrays, which any mesh and any trace can hold.
 
     The library makes device arrays of them. A thread has neither the caller's mesh, whose devices may be absent when
     compiling ahead of time, nor its trace.
     """
     with ThreadPoolExecutor(max_workers=1) as alone:
-        return jax.tree.map(np.asarray, alone.submit(_build, length, heads, window, interpret).result())
+        return jax.tree.map(np.asarray, alone.submit(_build, length, heads, window, causal, interpret).result())
 
 
-def _build(length: int, heads: int, window: int | None, interpret: bool) -> splash_attention_kernel.SplashAttentionKernel:
+def _build(
+    length: int, heads: int, window: int | None, causal: bool, interpret: bool
+) -> splash_attention_kernel.SplashAttentionKernel:
     block = block_size(length)
     shape = (length, length)
-    one = splash_attention_mask.CausalMask(shape) if window is None else splash_attention_mask.LocalMask(shape, (window - 1, 0), 0)
+    if window is None:
+        one = splash_attention_mask.CausalMask(shape) if causal else splash_attention_mask.FullMask(shape)
+    else:
+        one = splash_attention_mask.LocalMask(shape, (window - 1, 0 if causal else window - 1), 0)
     sizes = splash_attention_kernel.BlockSizes(
         block_q=block,
         block_kv=block,

@@ -15,7 +15,7 @@ class Quantised(Weight):
 
 
 class Adapter(nnx.Variable):
-    """A LoRA factor."""
+    """What stands beside the base, and is trained: a LoRA factor, or the rows of new tokens."""
 
 
 def weight(value: jax.Array, axes: Axes) -> Weight:
@@ -29,5 +29,5 @@ def quantised(value: jax.Array, axes: Axes) -> Quantised:
 
 
 def adapter(value: jax.Array, axes: Axes) -> Adapter:
-    """A LoRA factor with the logical axes of its dimensions."""
+    """A parameter beside the base with the logical axes of its dimensions."""
     return Adapter(value, axes=axes)

@@ -67,8 +67,9 @@ def least_memory(one: Setting, of: Problem) -> float:
     layers keep of the kept chunks and of one that is encoded again.
     """
     run, spec = of.run, of.spec
-    trained = adapters(run, spec) if run.lora else spec.matrix_parameters + spec.vocab * spec.hidden
-    frozen = base_bytes(spec, one.quantisation, of.width) + spec.vocab * spec.hidden * of.width if run.lora else 0
+    whole = everything(run)
+    trained = spec.matrix_parameters + spec.vocab * spec.hidden if whole else adapters(run, spec)
+    frozen = 0 if whole else base_bytes(spec, one.quantisation, of.width) + spec.vocab * spec.hidden * of.width
     stored = (frozen + 4 * 4 * trained) / one.fsdp / one.tensor
     if one.remat == "everything":  # every gathered matrix too
         stored += spec.matrix_parameters * of.width / one.tensor
@@ -92,7 +93,7 @@ def guess(one: Setting, of: Problem) -> Guess:
     spec, used = of.spec, used_chunks(one, of)
     kept = used if one.chunks == 1 else min(one.kept, used)
     again = used - kept
-    backward = 1 if of.run.lora else 2  # gradients of the input; of the weights too
+    backward = 2 if everything(of.run) else 1  # gradients of the input; of the weights too
     tokens = _tokens(one, of) * one.shards * used  # whole numbers: settings that differ in chunks alone come out exactly equal
     flops = 2 * tokens * spec.matrix_parameters * (PASSES[one.remat] + backward + again / used)
     runs = 2 * kept + 3 * again
@@ -108,9 +109,15 @@ def base_bytes(spec: Spec, kind: Quantisation, width: int) -> float:
     return spec.layers * sum(inputs * outputs * each[inputs] for inputs, outputs in maps(spec).values())
 
 
+def everything(run: Training) -> bool:
+    """Whether all parameters are trained. What is selected instead is little, and left out."""
+    return run.lora is None and not run.select.names
+
+
 def adapters(run: Training, spec: Spec) -> int:
     """Parameters of the adapters."""
-    assert run.lora is not None, "without adapters every parameter is trained"
+    if run.lora is None:
+        return 0
     return spec.layers * run.lora.rank * sum(sum(maps(spec)[name]) for name in TARGETS if name in run.lora.targets)
 
 

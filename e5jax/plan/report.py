@@ -73,7 +73,9 @@ def plan(run: Training, spec: Spec, on: Machine, means: Means | None = None) -> 
     check_groups(spec, run.model.quantisation, Mesh(**sizes))
     check_shards(run.batch, sizes["data"] * sizes["fsdp"])
     start = time.perf_counter()
-    learner = assemble(run, spec.changed(run.model), on.devices[0].platform)
+    learner = assemble(
+        run, spec.changed(run.model)._replace(top=run.select.top, added=len(run.tokens.added)), on.devices[0].platform
+    )
     compiled, refusal, memory = None, "", {}
     with jax.set_mesh(mesh):
         arguments = abstract_arguments(run, learner, mesh)

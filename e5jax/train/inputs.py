@@ -21,9 +21,9 @@ from e5jax.model.adapter import Adapter, read_adapter
 from e5jax.model.families import read_spec
 from e5jax.model.folder import ADAPTER, base_of, file_of, locate
 from e5jax.model.quantise import check_groups
-from e5jax.model.spec import Spec, check_divisible
+from e5jax.model.spec import Spec, check_bias, check_dimensions, check_divisible, check_top
 from e5jax.records import Batch
-from e5jax.tokens import TextTokenizer
+from e5jax.tokens import Templates, TextTokenizer, read_tokenizer
 
 BOS, EOS = 1, 2  # of a tokenizer made here, as in Mistral's
 
@@ -52,21 +52,36 @@ def read_inputs(run: Training, files: Sequence[str | Path], tokenizer_file: Path
         start.check_same(run.lora)
     file = tokenizer_file or (file_of(folder, "tokenizer.json") if folder else Path("tokenizer.json"))
     spec = read_spec(folder).changed(run.model) if folder else scratch_spec(run, file)
+    check_top(spec, run.select.top)
+    spec = spec._replace(top=run.select.top)
     check_divisible(spec, run.mesh)
+    check_bias(spec, run.tokens.limit)
+    check_dimensions(spec, run.export.dimensions)
     check_groups(spec, run.model.quantisation, run.mesh)
-    tokenizer = TextTokenizer.from_file(file, spec.bos, spec.eos, run.tokens.limit)
-    if tokenizer.tokenizer.get_vocab_size() > spec.vocab:
-        raise ConfigError(
-            f"{file}: {tokenizer.tokenizer.get_vocab_size()} pieces, but the model embeds only {spec.vocab}; use its own tokenizer"
-        )
+    tokenizer, spec = _tokenizer(run, file, spec)
     mixture = mixture_of(run, files)
     sources = open_sets(mixture)
     identity = {
         **data_identity(mixture, sources, run),
         "tokenizer": tokenizer.fingerprint,
-        "base": fingerprint(folder) if folder else f"scratch {spec} seed {run.seed}",
+        "base": fingerprint(folder) if folder else f"scratch {said(spec)} seed {run.seed}",
     }
     return Inputs(start.base if start else folder, start, spec, tokenizer, assembly(mixture, sources, tokenizer, run), identity)
+
+
+def _tokenizer(run: Training, file: Path, spec: Spec) -> tuple[TextTokenizer, Spec]:
+    """With the tokens that the run adds, and the shape with as many rows for them."""
+    own, templates = read_tokenizer(file).get_vocab_size(), Templates(run.tokens.query, run.tokens.document)
+    tokenizer = TextTokenizer.from_file(file, spec.bos, spec.eos, run.tokens.limit, templates, run.tokens.added)
+    added = tokenizer.tokenizer.get_vocab_size() - own
+    if own > spec.vocab:
+        raise ConfigError(f"{file}: {own} pieces, but the model embeds only {spec.vocab}; use its own tokenizer")
+    if added and own < spec.vocab:
+        raise ConfigError(
+            f"config.tokens.added: the tokenizer has {own} pieces and the model {spec.vocab} rows, and new tokens would get rows "
+            "that are there already; leave tokens.added empty, and use pieces that the tokenizer has"
+        )
+    return tokenizer, spec._replace(added=added)
 
 
 def data_identity(mixture: Mixture, sources: Mapping[str, ExampleSource], run: Training) -> dict[str, str]:
@@ -103,7 +118,16 @@ def scratch_spec(run: Training, tokenizer_file: Path) -> Spec:
         epsilon=1e-5,
         bos=BOS,
         eos=EOS,
+        bias=run.model.bias,
+        causal=run.model.causal is not False,
     )
+
+
+def said(spec: Spec) -> str:
+    """The shape as it is written down: fields that came later are left out where they change nothing."""
+    usual = Spec._field_defaults
+    shown = (f"{name}={value!r}" for name, value in spec._asdict().items() if name not in usual or value != usual[name])
+    return f"Spec({', '.join(shown)})"
 
 
 def fingerprint(folder: Path) -> str:

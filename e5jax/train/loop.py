@@ -6,6 +6,7 @@ from functools import partial
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 
 from e5jax import cluster, notice, phase
 from e5jax.checkpoint import Checkpoints
@@ -14,6 +15,7 @@ from e5jax.config import Mesh, Training
 from e5jax.data.feed import Feed
 from e5jax.errors import ConfigError
 from e5jax.learner import state as states
+from e5jax.learner import temperature
 from e5jax.learner.assemble import Learner, abstract_arguments, assemble, place
 from e5jax.learner.flops import parameters
 from e5jax.learner.state import State
@@ -32,7 +34,7 @@ from e5jax.train.measures import Measures
 from e5jax.train.probe import Probe
 from e5jax.train.skipped import Skipped
 from e5jax.train.trace import Trace
-from e5jax.validate import check_shards
+from e5jax.validate import check_dimensions, check_shards
 from e5jax.workdir import Workdir, changes, record
 
 
@@ -72,6 +74,7 @@ def train(run: Training, inputs: Inputs, workdir: Workdir, name: str, allow: boo
             f"config.model.attention={run.model.attention!r} runs on a {needed} only, and this is {device.device_kind}; use 'auto'"
         )
     check_groups(inputs.spec, run.model.quantisation, Mesh(**mesh.shape))
+    check_dimensions(run.loss, inputs.spec.hidden)
     peak = peak_flops(device)
     retention, folder = Retention(run.checkpoint.keep, run.checkpoint.forever), workdir.checkpoints_of(run.checkpoint)
     with jax.set_mesh(mesh), Checkpoints(folder, retention, run.checkpoint.seconds) as checkpoints:
@@ -168,6 +171,7 @@ def _prepare(
     if start is None:
         fresh = [name for name in made.trained if name not in trained]
         trained |= made.initialise(fresh, mesh, run.seed) if fresh else {}
+        trained |= temperature.fresh(run.loss, mesh)
         state = states.fresh(trained, learner.optimiser, mesh)
         return Ready(mesh, learner, frozen, state, 0, facts(run, inputs, mesh, workdir), probe)
     changed = checkpoints.check_identity(start, inputs.identity, allow)
@@ -184,11 +188,20 @@ def _base(run: Training, inputs: Inputs, learner: Learner, mesh: jax.sharding.Me
         return {}, {}
     made = learner.blueprint
     in_base = {name for name, leaf in made.leaves.items() if not leaf.is_adapter}
+    lora = set(made.trained) - in_base - {"added"}
     frozen = made.abstract(made.frozen, mesh, run.model.dtype)
     trained = made.abstract([name for name in made.trained if name in in_base], mesh, "float32")
     found = hf.load(inputs.base, inputs.spec, frozen | trained)
-    begun = inputs.start.load(inputs.spec, made.abstract(set(made.trained) - in_base, mesh, "float32")) if inputs.start else {}
+    begun = inputs.start.load(inputs.spec, made.abstract(lora, mesh, "float32")) if inputs.start else {}
+    if inputs.spec.added:  # where the known tokens are, on average: random rows would be far longer than those of some bases
+        (place,) = made.abstract(["added"], mesh, "float32").values()
+        begun["added"] = jax.jit(_mean_rows, static_argnums=1, out_shardings=place.sharding)(found["embedding"], inputs.spec.added)
     return {name: found[name] for name in frozen}, {name: found[name] for name in trained} | begun
+
+
+def _mean_rows(table: jax.Array, count: int) -> jax.Array:
+    mean = jnp.mean(table.astype(jnp.float32), axis=0, keepdims=True)
+    return jnp.repeat(mean, count, axis=0)
 
 
 def save(checkpoints: Checkpoints, number: int, state: State, said: Mapping[str, Any]) -> None:

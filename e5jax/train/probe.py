@@ -13,16 +13,14 @@ from jax.sharding import NamedSharding, PartitionSpec, reshard
 from jaxtyping import Array, Float, Int
 
 from e5jax.config import Training
-from e5jax.data.beir import Retrieval, read_retrieval
+from e5jax.data.beir import Retrieval, ndcg, read_retrieval
 from e5jax.errors import ConfigError
 from e5jax.learner.step import Objective
 from e5jax.mesh import BATCH
 from e5jax.model.blueprint import Parameters
 from e5jax.model.pooling import pool
 from e5jax.packing import Layout, Rows, fill, first_fit_decreasing, layout
-from e5jax.tokens import TextTokenizer, query_text
-
-DEPTH = 10  # ranks that count
+from e5jax.tokens import TextTokenizer
 
 
 class Set(NamedTuple):
@@ -62,7 +60,8 @@ class Probe:
         parts = [self._vectors(Rows(*(part[chunk] for part in one.rows)), trained, frozen) for chunk in range(len(one.rows.tokens))]
         vectors = np.concatenate(parts)[one.places]
         queries = len(one.grades)
-        return ndcg(vectors[:queries] @ vectors[queries:].T, one.grades)
+        order = np.argsort(-(vectors[:queries] @ vectors[queries:].T), axis=1, kind="stable")
+        return ndcg(np.take_along_axis(one.grades, order, axis=1), one.grades)
 
     def _vectors(self, rows: Rows, trained: Parameters, frozen: Parameters) -> Float[np.ndarray, "texts d"]:
         """Of all slots of a part, one behind the other."""
@@ -73,22 +72,15 @@ class Probe:
         return vectors.reshape(-1, vectors.shape[-1])
 
 
-def ndcg(scores: Float[np.ndarray, "q p"], grades: Float[np.ndarray, "q p"]) -> float:
-    """nDCG@10 as trec_eval has it: a document gains its grade, divided by the logarithm of its rank."""
-    discounts = 1 / np.log2(np.arange(2, DEPTH + 2))
-    order = np.argsort(-scores, axis=1, kind="stable")[:, :DEPTH]
-    best = -np.sort(-grades, axis=1)[:, :DEPTH]
-    gained = np.take_along_axis(grades, order, axis=1) @ discounts[: order.shape[1]]
-    return float(np.mean(gained / (best @ discounts[: best.shape[1]])))
-
-
 def _read(folder: Path, run: Training, tokenizer: TextTokenizer) -> Set:
     found = read_retrieval(folder)
     asked = list(found.relevant)[: run.probe.queries]
     documents = _documents(found, asked, run.probe.documents)
     task = found.instruction if run.data.instructions else ""
-    texts = [query_text(found.queries[query], task) for query in asked]
-    ids = tokenizer([*texts, *(f"{one.title} {one.text}".strip() for one in map(found.corpus.__getitem__, documents))])
+    put = tokenizer.templates.put
+    texts = [put(found.queries[query], task) for query in asked]
+    texts += [put(f"{one.title} {one.text}".strip(), None) for one in map(found.corpus.__getitem__, documents)]
+    ids = tokenizer(texts)
     rows, places = _pack(ids, layout(run.batch, run.tokens.limit))
     grades = np.array([[found.relevant[query].get(one, 0) for one in documents] for query in asked], np.float64)
     kept = grades.any(axis=1)  # a query of whose documents none is relevant has no score

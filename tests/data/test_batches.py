@@ -12,7 +12,7 @@ from e5jax.data.batches import batches_of, refuse_alone
 from e5jax.data.vocabulary import train_tokenizer
 from e5jax.errors import ConfigError
 from e5jax.records import Example, Ids
-from e5jax.tokens import TextTokenizer, query_text
+from e5jax.tokens import E5, TextTokenizer
 from tests import tiny
 
 TASK = "Find the number"
@@ -77,7 +77,7 @@ def make_from(tmp_path, tokenizer):
 @pytest.fixture
 def read(tokenizer):
     """A batch as text."""
-    known = [query_text(example(i).query, task) for i in range(COUNT) for task in (TASK, None)]
+    known = [E5.put(example(i).query, task) for i in range(COUNT) for task in (TASK, None)]
     known += [text for i in range(COUNT) for text in (*example(i).positives, *example(i).negatives)]
     text_of = {tuple(ids): text for text, ids in zip(known, tokenizer(known), strict=True)}
     assert len(text_of) == len(known)
@@ -173,13 +173,13 @@ def test_every_positive_is_chosen_in_some_epoch_and_one_at_a_time(make_from, tok
     batches = make_from(many, run(queries=COUNT, negatives=0))
     known = {tuple(ids): text for e in many for text, ids in zip(e.positives, tokenizer(e.positives), strict=True)}
     assert len(known) == 3 * COUNT
-    texts = [query_text(e.query, TASK) for e in many]
+    texts = [E5.put(e.query, TASK) for e in many]
     asked = {tuple(ids): text for text, ids in zip(texts, tokenizer(texts), strict=True)}
     counts = Counter()
     for i in range(60):
         examples = tiny.unpack(batches[i])
         found = [known[tuple(ids)] for one in examples for ids in one.passages]
-        assert [query_text(f"query {text.split()[-1]}", TASK) for text in found] == [asked[tuple(one.query)] for one in examples]
+        assert [E5.put(f"query {text.split()[-1]}", TASK) for text in found] == [asked[tuple(one.query)] for one in examples]
         counts.update(found)
     assert set(counts) == {f"{word} {i}" for word in ("answer", "other", "third") for i in range(COUNT)}
     by_word = [sum(counts[f"{word} {i}"] for i in range(COUNT)) for word in ("answer", "other", "third")]
@@ -195,7 +195,7 @@ def test_without_negatives_there_are_queries_and_positives_alone(make, read):
 @pytest.mark.parametrize("instructions", [True, False])
 def test_instructions_are_on_queries_only_and_can_be_left_out(instructions, make, read):
     texts = read(make(run(instructions=instructions))[0])
-    wanted = [query_text(f"query {n}", TASK if instructions else None) for n in numbers(texts.queries)]
+    wanted = [E5.put(f"query {n}", TASK if instructions else None) for n in numbers(texts.queries)]
     assert texts.queries == wanted
     assert texts.queries[0].startswith("Instruct: ") is instructions
     assert not [text for text in (*texts.positives, *texts.negatives) if "Instruct" in text]

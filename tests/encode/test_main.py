@@ -70,6 +70,8 @@ def test_options_do_what_they_say(options, instruction, dimensions, folder, corp
     ("options", "said"),
     [
         (("--dimensions=65",), "--dimensions=65: the model has 64"),
+        (("--precision=int8",), "precision='int8': no ranges are known for 64 dimensions"),
+        (("--precision=binary", "--dtype=float16"), "--dtype=float16 and --precision=binary"),
         (("--prompt=passage",), "--prompt=passage: the folder has query, document"),
         (("--field=body",), "no string `body`"),
         (("--shard=0",), "--shard=0: must be at least 1"),

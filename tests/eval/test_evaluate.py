@@ -22,6 +22,7 @@ from e5jax.eval.retrieval import load_task
 from e5jax.eval.tasks import find_tasks
 from e5jax.eval.texts import Recorder
 from e5jax.eval.vectors import Vectors
+from e5jax.tokens import E5
 
 PAPER = PRESETS["paper"]
 
@@ -32,7 +33,7 @@ ANGLES = {"d0": 0.0, "d1": 0.2, "d2": 0.4, "d3": 0.6, "d4": 0.8, "q1": 0.0, "q2"
 class Angles:
     """An embedder that reads its vector from the text: the name of an angle."""
 
-    tokenizer = SimpleNamespace(limit=512)
+    tokenizer = SimpleNamespace(limit=512, templates=E5)
 
     def encode(self, texts, instruction=None, show_progress=False, *, normalise=True):
         del instruction, show_progress, normalise
@@ -90,7 +91,7 @@ def test_a_task_without_retrieval_scores_has_its_main_score_only(tmp_path):
     words = sorted({text for column in ("sentence1", "sentence2") for text in task.dataset["test"][column]})
 
     class Known:
-        tokenizer = SimpleNamespace(limit=512)
+        tokenizer = SimpleNamespace(limit=512, templates=E5)
 
         def encode(self, texts, instruction=None, show_progress=False, *, normalise=True):
             del instruction, show_progress, normalise
@@ -143,7 +144,7 @@ class Counting(Angles):
     """Says how many texts it was asked for, and with which limit."""
 
     def __init__(self):
-        self.tokenizer = SimpleNamespace(limit=512)
+        self.tokenizer = SimpleNamespace(limit=512, templates=E5)
         self.asked: list[str] = []
         self.limits: list[int] = []
 

@@ -6,6 +6,7 @@
 import os
 import random
 import sys
+from typing import get_args
 
 import numpy as np
 import peft
@@ -14,6 +15,7 @@ import torch
 from sentence_transformers import SentenceTransformer
 from transformers import AutoModel, AutoTokenizer
 
+from e5jax.config import Pooling
 from e5jax.embedder import Embedder
 from e5jax.export.folder import write
 from e5jax.export.peers import by_hand
@@ -31,6 +33,8 @@ SHAPES = {
     "a head for each": {"kv_heads": 4, "theta": 1e6},
     "one head for all": {"kv_heads": 1, "epsilon": 1e-6},
     "wide heads": {"heads": 2, "kv_heads": 1, "head_size": 64, "window": 5},
+    "both directions": {"causal": False, "window": None},
+    "both directions in a window": {"causal": False, "window": 6, "layers": 1},
     "narrow and deep": {"hidden": 32, "ff": 96, "layers": 6, "heads": 2, "head_size": 16},
 }
 # Each shape, format and dtype occurs; all of them together are for the long run.
@@ -39,13 +43,14 @@ FEW = [
     ("one layer", "mean", "merged", "bfloat16"),
     ("a head for each", "last", "merged", "float32"),
     ("one head for all", "last", "adapter", "float32"),
-    ("wide heads", "mean", "adapter", "bfloat16"),
+    ("wide heads", "weighted_mean", "adapter", "bfloat16"),
+    ("both directions", "mean", "merged", "float32"),
     ("narrow and deep", "last", "merged", "bfloat16"),
 ]
 ALL = [
     (shape, pooling, kind, dtype)
     for shape in SHAPES
-    for pooling in ("last", "mean")
+    for pooling in get_args(Pooling)
     for kind in ("merged", "adapter")
     for dtype in LEAST
 ]

@@ -10,13 +10,14 @@ from safetensors.numpy import load_file
 
 from e5jax.checkpoint import Checkpoints
 from e5jax.config import Model
-from e5jax.embedder import Embedder, read_settings
+from e5jax.embedder import Embedder
 from e5jax.errors import ConfigError
 from e5jax.export.folder import export, write
 from e5jax.export.subject import Choice, Subject
 from e5jax.model import hf
 from e5jax.model.families import read_spec
 from e5jax.retention import Retention
+from e5jax.settings import read_settings
 from e5jax.workdir import Workdir
 from tests import tiny
 from tests.export import small

@@ -24,7 +24,7 @@ from e5jax.export.verify import check_answer
 from e5jax.export.window import Part
 from e5jax.model.dense import fold
 from e5jax.model.spec import Spec
-from e5jax.tokens import TextTokenizer
+from e5jax.tokens import Templates, TextTokenizer
 from tests import tiny
 from tests.export import small
 
@@ -191,12 +191,17 @@ MERGED = {
     "no prompts": (says(PROMPTS, lambda c: c.pop("prompts")), {FILES: SAYS, VECTORS: f"sentence-transformers {UNLIKE}"}),
     "another similarity": (
         says(PROMPTS, lambda c: c.update(similarity_fn_name="dot")),
-        {FILES: SAYS, VECTORS: r"similarity and limit as \('dot', 64\)"},
+        {FILES: SAYS, VECTORS: r"similarity, limit and dimensions as \('dot', 64, None\)"},
     ),
     "a shorter limit": (
         says(LIMITS, lambda c: c.update(max_seq_length=12)),
-        {FILES: f"{LIMITS}: {SAYS}", VECTORS: r"similarity and limit as \('cosine', 12\)"},
+        {FILES: f"{LIMITS}: {SAYS}", VECTORS: r"similarity, limit and dimensions as \('cosine', 12, None\)"},
     ),
+    "fewer dimensions": (
+        says(PROMPTS, lambda c: c.update(truncate_dim=8)),
+        {FILES: SAYS, VECTORS: r"similarity, limit and dimensions as \('cosine', 64, 8\)"},
+    ),
+    "both directions": (says("config.json", lambda c: c.update(is_causal=False)), {FILES: SAYS, VECTORS: UNLIKE}),
     "no EOS": (tokens(template("<s> $A")), {FILES: "tokenizer.json: is not", VECTORS: r"reads text 0 as .* trained with .* 2\]"}),
     "no BOS": (tokens(template("$A </s>")), {FILES: "tokenizer.json: is not", VECTORS: r"reads text 0 as .* trained with \[1,"}),
     "special tokens in a text are special": (
@@ -266,8 +271,8 @@ def no_eos(tokenizer: TextTokenizer) -> Tokenizer:
     return made
 
 
-def wrong_modules(run: Training, spec: Spec, limit: int) -> dict:
-    made = MADE(run, spec, limit)
+def wrong_modules(run: Training, spec: Spec, limit: int, templates: Templates) -> dict:
+    made = MADE(run, spec, limit, templates)
     mean(made[POOLING])
     return made
 

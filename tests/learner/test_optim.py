@@ -81,8 +81,8 @@ def test_ten_updates_equal_those_of_torchs_adamw():
         assert np.allclose(parameters[name], tensor.detach(), atol=1e-5), name
 
 
-def test_only_norm_scales_escape_weight_decay():
-    of = tiny.made(lora=None)
+def test_only_norm_scales_and_biases_escape_weight_decay():
+    of = tiny.made(tiny.SPEC._replace(bias=True), lora=None)
     parameters = as_jax(tiny.numbers(of))
     update = optimiser(Optim(learning_rate=1e-2, warmup_steps=0, steps=10, weight_decay=0.5))
     nothing = jax.tree.map(jnp.zeros_like, parameters)
@@ -91,7 +91,9 @@ def test_only_norm_scales_escape_weight_decay():
         "norm/scale",
         "layers/attention_norm/scale",
         "layers/ff_norm/scale",
+        *(name for name in updates if name.endswith("/bias")),
     }
+    assert "layers/ff/up/bias" in updates
     kernel = "layers/ff/up/kernel"
     assert np.allclose(updates[kernel], -1e-2 * 0.5 * parameters[kernel], rtol=1e-5)
 

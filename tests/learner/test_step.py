@@ -1,6 +1,7 @@
 """The training step: what mesh and chunks must not change, and what the state goes through."""
 
 import math
+from dataclasses import replace
 from functools import partial
 from typing import get_args
 
@@ -25,6 +26,7 @@ from e5jax.records import Batch as Rows
 from e5jax.records import Ids
 from tests import tiny
 from tests.learner import exact
+from tests.learner.test_objective import LOSSES
 
 SPEC = tiny.SPEC._replace(hidden=32, ff=64, head_size=8, layers=2)
 MESHES = [(1, 1, 1), (8, 1, 1), (4, 2, 1), (2, 2, 2)]
@@ -82,6 +84,30 @@ def assert_close(found: tuple, wanted: tuple) -> None:
         assert np.linalg.norm(found[1][name] - value) <= 1e-5 * np.linalg.norm(value), name
 
 
+def doubled(of: list[Ids]) -> list[Ids]:
+    """Some pairs share a query or a positive with another, on another shard too."""
+    mixed = tiny.mixed(of)
+    shared = [one._replace(passages=[mixed[0].passages[0], *one.passages[1:]]) for one in mixed[1::5]]
+    mixed[1::5] = shared
+    mixed[2::7] = [one._replace(query=mixed[3].query) for one in mixed[2::7]]
+    return mixed
+
+
+@pytest.mark.parametrize("scores", ["dense", "ring"])
+def test_neither_packing_nor_mesh_nor_chunks_change_what_all_switches_make_of_a_batch(scores):
+    found = []
+    for sizes, layout, way in [((1, 1, 1), PADDED, "dense"), ((4, 2, 1), {**PACKED, "chunks": 8}, scores)]:
+        of, on = tiny.made(SPEC), tiny.mesh(*sizes)
+        trained, frozen = tiny.place(of, tiny.numbers(of), on)
+        objective = tiny.objective(of)._replace(loss=replace(LOSSES["everything"], scores=way))
+        with jax.set_mesh(on):
+            batch = place(tiny.batch(16, 2, width=12, change=doubled, **layout), on)
+            run = jax.jit(jax.value_and_grad(partial(loss_and_accuracy, objective), has_aux=True))
+            (value, _), gradient = run(trained, frozen, batch, None)
+        found.append((float(value), jax.device_get(gradient)))
+    assert_close(found[1], found[0])
+
+
 @pytest.mark.parametrize("lora", [tiny.LORA, None], ids=["lora", "full"])
 @pytest.mark.parametrize("sizes", MESHES, ids=str)
 @pytest.mark.parametrize("chunks", CHUNKS)
@@ -118,7 +144,8 @@ def test_loss_is_that_of_the_examples_as_they_were_before_packing(padded):
     assert 16 < there.sum() < 48
     assert not p[~there].any()
     temperatures, in_batch = (np.array([getattr(one, name) for one in examples]) for name in ("temperature", "in_batch"))
-    (loss, _), _ = exact.infonce(q, p, Terms(temperatures, in_batch, there))
+    texts = np.arange(16), np.where(there, 16 + np.arange(48), -1)
+    (loss, _), _ = exact.infonce(q, p, Terms(temperatures, in_batch, *texts))
     assert padded(tiny.LORA)[0] == pytest.approx(loss, rel=1e-5)  # scores of other programs, lifted by 1 / temperature
 
 

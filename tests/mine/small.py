@@ -4,13 +4,14 @@ import json
 import zlib
 from collections.abc import Sequence
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 
 from e5jax.config import Export, Model, Training
 from e5jax.data.vocabulary import train_tokenizer
 from e5jax.export.folder import export_untrained
-from e5jax.tokens import TextTokenizer
+from e5jax.tokens import E5, TextTokenizer
 from tests import tiny
 
 WIDTH = 8
@@ -20,9 +21,11 @@ class Hashing:
     """Every text has a random vector of its own; `calls` has the texts of each call."""
 
     def __init__(self) -> None:
+        self.tokenizer = SimpleNamespace(templates=E5)
         self.calls: list[list[str]] = []
 
-    def encode(self, texts: Sequence[str]) -> np.ndarray:
+    def encode(self, texts: Sequence[str], *, prompt: str | None = None) -> np.ndarray:
+        del prompt
         self.calls.append(list(texts))
         return np.stack([vector(text) for text in texts])
 

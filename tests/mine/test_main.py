@@ -25,7 +25,7 @@ from e5jax.mine.settings import Mining
 from tests.mine import small
 
 class Dies(small.Hashing):
-    def encode(self, texts):
+    def encode(self, texts, *, prompt=None):
         if len(self.calls) == {calls}:
             os.kill(os.getpid(), signal.SIGKILL)
         return super().encode(texts)

@@ -59,6 +59,9 @@ def spec(heads: int, kv_heads: int, head_size: int, theta: float, window: int | 
         (spec(4, 2, 16, 1e4, None), [1], "right"),
         (spec(4, 2, 16, 1e6, None, layers=1), [300, 130], "right"),
         (spec(4, 2, 16, 1e4, 128, layers=3), [300, 130], "left"),
+        (spec(4, 2, 16, 1e4, None, layers=2)._replace(causal=False), [60, 22], "right"),
+        (spec(4, 2, 16, 1e4, 7, layers=2)._replace(causal=False), [60, 22], "left"),
+        (spec(4, 2, 16, 1e4, None, layers=2)._replace(bias=True), [60, 22], "right"),
     ],
 )
 def test_hidden_states_equal_those_of_transformers(shape, lengths, side):

@@ -4,6 +4,7 @@ import json
 import struct
 from pathlib import Path
 
+import jax
 import ml_dtypes
 import numpy as np
 import pytest
@@ -14,7 +15,7 @@ from safetensors.torch import load_file, save_file
 from e5jax.errors import ConfigError
 from e5jax.model import hf, slices
 from e5jax.model.blueprint import Parameters
-from e5jax.model.families import read_spec
+from e5jax.model.families import llama, read_spec
 from e5jax.model.families.mistral import config_from_spec, spec_from_config
 from e5jax.model.spec import Spec
 from tests import tiny
@@ -250,7 +251,7 @@ def write(folder: Path, **changes: object) -> Path:
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"model_type": "llama"}, r"model_type='llama' is not supported; supported: mistral"),
+        ({"model_type": "gemma"}, r"model_type='gemma' is not supported; supported: mistral"),
         ({"model_type": None}, r"model_type=None is not supported"),
         ({"vocab_size": None, "num_hidden_layers": None}, r"vocab_size, num_hidden_layers missing"),
         ({"hidden_act": "gelu"}, r"hidden_act='gelu'"),
@@ -330,3 +331,34 @@ def test_weights_are_read_in_slices(folder, monkeypatch):
     matrices = [(part, whole) for part, whole in largest if whole > SPEC.vocab * SPEC.hidden]
     assert matrices
     assert all(part * 8 == whole for part, whole in matrices)
+
+
+# --- the family of Llama ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("bias", [False, True])
+def test_a_folder_of_llama_is_read_as_transformers_reads_it(bias, tmp_path):
+    config = transformers.LlamaConfig(
+        vocab_size=97, hidden_size=64, intermediate_size=128, num_hidden_layers=2, num_attention_heads=4, num_key_value_heads=2
+    )
+    config.attention_bias = config.mlp_bias = bias
+    theirs = transformers.LlamaModel(config).eval()
+    for parameter in theirs.parameters():  # biases begin at zero
+        torch.nn.init.normal_(parameter, 1.0 if parameter.ndim == 1 and not bias else 0.0, 0.2)
+    theirs.save_pretrained(tmp_path)
+    spec = read_spec(tmp_path)
+    assert (spec.family, spec.bias, spec.window, spec.kv_heads) == ("llama", bias, None, 2)
+    of, on = tiny.made(spec, lora=None), tiny.mesh(1, 1, 1)
+    found = hf.load(tmp_path, spec, of.abstract(of.leaves, on, "float32"))
+    tokens = np.random.default_rng(0).integers(3, 97, (2, 12)).astype(np.int32)
+    with jax.set_mesh(on), torch.no_grad():
+        rows = tiny.rows(on, tokens, np.ones_like(tokens), np.tile(np.arange(12, dtype=np.int32), (2, 1)))
+        ours = np.asarray(jax.jit(lambda parameters, *rows: of.decoder(parameters)(*rows))(found, *rows))
+        wanted = theirs(torch.from_numpy(tokens).long()).last_hidden_state.numpy()
+    np.testing.assert_allclose(ours, wanted, atol=1e-4)
+
+
+def test_biases_on_some_maps_only_are_refused():
+    config = config_from_spec(tiny.SPEC._replace(bias=True), 64, "float32") | {"mlp_bias": False}
+    with pytest.raises(ConfigError, match="biases on all linear maps are supported, or on none"):
+        llama.spec_from_config(config, "config.json")

@@ -40,12 +40,14 @@ def tensors(segments: np.ndarray, heads: int, kv_heads: int, size: int, dtype: s
     return [random.standard_normal((*segments.shape, count, size)).astype(dtype) for count in (heads, kv_heads, kv_heads, heads)]
 
 
-def run(kernel, arrays: list[np.ndarray], segments: np.ndarray, window: int | None, on: Mesh, shared: int = 0) -> list[np.ndarray]:
+def run(
+    kernel, arrays: list[np.ndarray], segments: np.ndarray, window: int | None, on: Mesh, shared: int = 0, causal: bool = True
+) -> list[np.ndarray]:
     """Output and the gradients of q, k, v; `kernel` is a name, or a function of one device."""
 
     def objective(q, k, v, slope, segments):
         if isinstance(kernel, str):
-            out = attend(q, k, v, segments, window, kernel, shared)
+            out = attend(q, k, v, segments, window, kernel, shared, causal)
         else:
             local = partial(kernel, window=window)
             specs = (HEADS, HEADS, HEADS, PartitionSpec(BATCH, None))
@@ -80,23 +82,28 @@ CASES = {
 }
 
 
-@pytest.mark.parametrize("name", CASES)
-def test_blockwise_equals_xla_in_value_and_gradient(name):
+BOTH_WAYS = ("not whole blocks", "one text over several blocks", "window below a block", "window over blocks", "window of a block")
+
+
+@pytest.mark.parametrize(("name", "causal"), [*((name, True) for name in CASES), *((name, False) for name in BOTH_WAYS)])
+def test_blockwise_equals_xla_in_value_and_gradient(name, causal):
     rows, length, heads, kv_heads, size, window, mean = CASES[name]
     segments = packed(rows, length, mean)
     arrays = tensors(segments, heads, kv_heads, size)
-    wanted, found = (run(kernel, arrays, segments, window, tiny.mesh(1, 1, 1)) for kernel in ("xla", "blockwise"))
+    on = tiny.mesh(1, 1, 1)
+    wanted, found = (run(kernel, arrays, segments, window, on, causal=causal) for kernel in ("xla", "blockwise"))
     for a, b in zip(found, wanted, strict=True):
         assert relative(a, b) <= 1e-5  # float32, summed in another order
 
 
-def test_xla_equals_a_softmax_written_out():
+@pytest.mark.parametrize(("causal", "window", "before", "after"), [(True, 3, 2, 0), (False, 3, 3, 3), (False, None, 12, 12)])
+def test_xla_equals_a_softmax_written_out(causal, window, before, after):
     segments = packed(2, 12, 4)
     arrays = tensors(segments, 4, 2, 8)
-    found = run("xla", arrays, segments, 3, tiny.mesh(1, 1, 1))[0]
+    found = run("xla", arrays, segments, window, tiny.mesh(1, 1, 1), causal=causal)[0]
     q, k, v, _ = (x.astype(np.float64) for x in arrays)
     for n, t, h in np.ndindex(*segments.shape, 4):
-        seen = [s for s in range(max(t - 2, 0), t + 1) if segments[n, s] == segments[n, t]]
+        seen = [s for s in range(12) if -after <= t - s <= before and segments[n, s] == segments[n, t]]
         weights = np.exp([q[n, t, h] @ k[n, s, h // 2] / np.sqrt(8) for s in seen])
         assert np.abs(weights @ v[n, seen, h // 2] / weights.sum() - found[n, t, h]).max() <= 1e-5
 
@@ -200,13 +207,20 @@ def test_kernels_run_inside_scan_and_checkpoint():
 # --- TPU -------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(("length", "window"), [(128, None), (256, None), (256, 20)])
-def test_splash_interpreted_equals_xla_at_real_tokens(length, window):
+def splash_alone(q, k, v, segments, window, causal):
+    """With the window as `attend` gives it."""
+    return splash.attend(q, k, v, segments, window if causal or window is None else window + 1, causal=causal, interpret=True)
+
+
+@pytest.mark.parametrize(
+    ("length", "window", "causal"), [(128, None, True), (256, None, True), (256, 20, True), (256, None, False), (256, 20, False)]
+)
+def test_splash_interpreted_equals_xla_at_real_tokens(length, window, causal):
     segments = packed(2, length, 50)[:1]
     arrays = tensors(segments, 4, 2, 16)
     arrays[3] = arrays[3] * (segments > 0)[..., None, None]  # padding hears nothing back
-    wanted = run("xla", arrays, segments, window, tiny.mesh(1, 1, 1))
-    found = run(partial(splash.attend, interpret=True), arrays, segments, window, tiny.mesh(1, 1, 1))
+    wanted = run("xla", arrays, segments, window, tiny.mesh(1, 1, 1), causal=causal)
+    found = run(partial(splash_alone, causal=causal), arrays, segments, window, tiny.mesh(1, 1, 1))
     for a, b in zip(found, wanted, strict=True):
         assert relative(a[segments > 0], b[segments > 0]) <= 1e-5
 

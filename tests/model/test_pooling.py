@@ -10,6 +10,11 @@ from e5jax.model.pooling import pool, unit
 # Texts of each row, one behind the other; the first row ends in padding, the last has no text.
 LENGTHS = [[3, 5], [1, 1, 8], [12], []]
 WIDTH, MOST, HIDDEN = 12, 3, 16
+WANTED = {
+    "last": lambda own: own[-1],
+    "mean": lambda own: own.mean(axis=0),
+    "weighted_mean": lambda own: np.average(own, axis=0, weights=np.arange(1, len(own) + 1)),
+}
 
 
 @pytest.fixture(scope="module")
@@ -26,7 +31,7 @@ def packed() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     return hidden, segments, ends
 
 
-@pytest.mark.parametrize("pooling", ["last", "mean"])
+@pytest.mark.parametrize("pooling", ["last", "mean", "weighted_mean"])
 def test_vectors_equal_numpys_and_absent_texts_are_zero(packed, pooling):
     hidden, segments, _ = packed
     found = np.asarray(pool(*map(jnp.asarray, packed), pooling))
@@ -37,13 +42,13 @@ def test_vectors_equal_numpys_and_absent_texts_are_zero(packed, pooling):
                 assert not found[row, number].any()
                 continue
             own = hidden[row].astype(np.float64)[segments[row] == number + 1]
-            vector = own[-1] if pooling == "last" else own.mean(axis=0)
+            vector = WANTED[pooling](own)
             # One float32 division and root.
             assert np.allclose(found[row, number], vector / np.linalg.norm(vector), atol=1e-6)
             assert np.linalg.norm(found[row, number]) == pytest.approx(1, abs=1e-6)
 
 
-@pytest.mark.parametrize("pooling", ["last", "mean"])
+@pytest.mark.parametrize("pooling", ["last", "mean", "weighted_mean"])
 def test_padding_does_not_reach_a_vector(packed, pooling):
     hidden, segments, ends = packed
     other = np.where(segments[..., None] > 0, hidden, 1e6).astype(np.float32)
@@ -51,7 +56,7 @@ def test_padding_does_not_reach_a_vector(packed, pooling):
     assert np.array_equal(*vectors)
 
 
-@pytest.mark.parametrize("pooling", ["last", "mean"])
+@pytest.mark.parametrize("pooling", ["last", "mean", "weighted_mean"])
 def test_bfloat16_states_give_float32_unit_vectors(packed, pooling):
     hidden, segments, ends = map(jnp.asarray, packed)
     found = pool(hidden.astype(jnp.bfloat16), segments, ends, pooling)
@@ -73,7 +78,7 @@ def test_length_does_not_matter(size):
     assert np.allclose(unit(jnp.asarray(size * vector, jnp.float32)), vector / np.linalg.norm(vector), atol=1e-6)
 
 
-@pytest.mark.parametrize("pooling", ["last", "mean"])
+@pytest.mark.parametrize("pooling", ["last", "mean", "weighted_mean"])
 def test_what_a_row_shares_belongs_to_each_of_its_texts(packed, pooling):
     hidden, segments, ends = packed
     first = np.random.default_rng(1).standard_normal((len(LENGTHS), 2, HIDDEN)).astype(np.float32)
@@ -82,6 +87,6 @@ def test_what_a_row_shares_belongs_to_each_of_its_texts(packed, pooling):
     for row, lengths in enumerate(LENGTHS):
         for number in range(MOST):
             own = np.concatenate([first[row], hidden[row][segments[row] == number + 1]]).astype(np.float64)
-            vector = own[-1] if pooling == "last" else own.mean(axis=0)
+            vector = WANTED[pooling](own)
             wanted = vector / np.linalg.norm(vector) if number < len(lengths) else 0 * vector
             np.testing.assert_allclose(found[row, number], wanted, atol=1e-6)

@@ -15,6 +15,7 @@ from e5jax.export.subject import Choice, Subject
 from e5jax.mixture import Dataset, Mixture
 from e5jax.model.families import read_spec
 from e5jax.model.families.mistral import config_from_spec
+from e5jax.model.spec import Spec
 from e5jax.records import Example
 from e5jax.train.inputs import Inputs, data_identity, fingerprint, read_inputs
 from tests import tiny
@@ -73,7 +74,11 @@ def test_from_scratch_the_vocabulary_is_that_of_the_tokenizer(shared):
     sizes = Scratch(hidden=32, ff=48, layers=5, heads=4, kv_heads=2, head_size=16, theta=500.0, window=8)
     inputs = read(shared, None, shared / "tokenizer.json", model=Model(scratch=sizes))
     assert inputs.base is None
-    assert inputs.spec == ("mistral", PIECES, 32, 48, 5, 4, 2, 16, 500.0, 8, 1e-5, 1, 2)
+    assert inputs.spec == Spec("mistral", PIECES, 32, 48, 5, 4, 2, 16, 500.0, 8, 1e-5, 1, 2)
+    # What checkpoints know a run from scratch by does not change when a shape gets new fields.
+    said = "Spec(family='mistral', vocab=260, hidden=32, ff=48, layers=5, heads=4, kv_heads=2, head_size=16, theta=500.0, window=8"
+    said = said.replace("260", str(PIECES))
+    assert inputs.identity["base"] == f"scratch {said}, epsilon=1e-05, bos=1, eos=2) seed 0"
 
 
 def test_from_scratch_added_tokens_have_embeddings_too(shared, tmp_path):

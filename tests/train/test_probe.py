@@ -8,11 +8,12 @@ import jax
 import numpy as np
 import pytest
 
+from e5jax.data import beir
 from e5jax.embedder import Embedder
 from e5jax.errors import ConfigError
 from e5jax.learner.assemble import assemble
 from e5jax.train import loop
-from e5jax.train.probe import Probe, ndcg
+from e5jax.train.probe import Probe
 from e5jax.validate import validate
 from e5jax.workdir import Workdir
 from tests.train.test_loop import WORDS, inputs_for, place, rows, scratch_run
@@ -46,6 +47,11 @@ def probed(root: Path, folder: Path, **changed):
     for name, value in changed.items():
         setattr(run.probe, name, value)
     return run
+
+
+def ndcg(scores: np.ndarray, grades: np.ndarray) -> float:
+    order = np.argsort(-scores, axis=1, kind="stable")
+    return beir.ndcg(np.take_along_axis(grades, order, axis=1), grades)
 
 
 def test_ndcg_equals_the_one_computed_by_hand():

@@ -4,11 +4,11 @@ from pathlib import Path
 from types import ModuleType
 
 from e5jax.errors import ConfigError
-from e5jax.model.families import mistral
+from e5jax.model.families import llama, mistral
 from e5jax.model.folder import file_of, read_object
 from e5jax.model.spec import Spec
 
-FAMILIES: dict[str, ModuleType] = {mistral.MODEL_TYPE: mistral}
+FAMILIES: dict[str, ModuleType] = {family.MODEL_TYPE: family for family in (mistral, llama)}
 
 
 def read_spec(folder: Path) -> Spec:

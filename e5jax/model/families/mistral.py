@@ -1,4 +1,7 @@
-"""The Mistral family: Hugging Face config <-> Spec, and the names of its weights."""
+"""The Mistral family: Hugging Face config <-> Spec, and the names of its weights.
+
+Its format has no biases. A decoder that has been given some is written as one of Llama's, which is the same but for the window.
+"""
 
 from e5jax.errors import ConfigError
 from e5jax.model.spec import Spec
@@ -14,6 +17,8 @@ NAMES: dict[str, str] = {
     "layers/ff_norm/scale": "layers.{}.post_attention_layernorm.weight",
     **{f"layers/attention/{x}/kernel": f"layers.{{}}.self_attn.{x}_proj.weight" for x in ("q", "k", "v", "o")},
     **{f"layers/ff/{x}/kernel": f"layers.{{}}.mlp.{x}_proj.weight" for x in ("gate", "up", "down")},
+    **{f"layers/attention/{x}/bias": f"layers.{{}}.self_attn.{x}_proj.bias" for x in ("q", "k", "v", "o")},
+    **{f"layers/ff/{x}/bias": f"layers.{{}}.mlp.{x}_proj.bias" for x in ("gate", "up", "down")},
 }
 
 # Tensors of a causal language model that an embedder has no use for.
@@ -46,15 +51,18 @@ def spec_from_config(config: dict, where: str) -> Spec:
         epsilon=config.get("rms_norm_eps", 1e-6),
         bos=config.get("bos_token_id", 1),
         eos=config.get("eos_token_id", 2),
+        causal=config.get("is_causal") is not False,
     )
 
 
 def config_from_spec(spec: Spec, limit: int, dtype: str) -> dict:
     """The config.json of an exported folder; `limit` is the trained number of tokens a text."""
+    own = {"architectures": [ARCHITECTURE], "model_type": MODEL_TYPE, "sliding_window": spec.window}
+    if spec.bias or spec.family == "llama":
+        own = {"architectures": ["LlamaModel"], "model_type": "llama", "attention_bias": spec.bias, "mlp_bias": spec.bias}
     return {
-        "architectures": [ARCHITECTURE],
-        "model_type": MODEL_TYPE,
-        "vocab_size": spec.vocab,
+        **own,
+        "vocab_size": spec.vocab + spec.added,
         "hidden_size": spec.hidden,
         "intermediate_size": spec.ff,
         "num_hidden_layers": spec.layers,
@@ -66,7 +74,7 @@ def config_from_spec(spec: Spec, limit: int, dtype: str) -> dict:
         "rms_norm_eps": spec.epsilon,
         "rope_theta": spec.theta,  # transformers 4
         "rope_parameters": {"rope_type": "default", "rope_theta": spec.theta},  # transformers 5
-        "sliding_window": spec.window,
+        **({} if spec.causal else {"is_causal": False}),
         "attention_dropout": 0.0,
         "initializer_range": 0.02,
         "bos_token_id": spec.bos,

@@ -1,0 +1,152 @@
+"""The page of compact vectors: every number on it is measured, and is in results.json."""
+
+import html
+import json
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from e5jax.__main__ import main
+from e5jax.compact import Store
+from e5jax.data.beir import read_retrieval
+from e5jax.embedder import Embedder
+from e5jax.errors import CONFIG, USAGE
+from e5jax.eval import compact
+from e5jax.eval.compact import PAGE, RESULTS, Options, embedded, halves, score, throughput, write_report
+from e5jax.eval.evaluate import evaluate
+from e5jax.eval.retrieval import load_task
+from e5jax.eval.settings import make_encoder, settings_of
+from tests.eval.folder import save_tiny
+
+WORDS = [f"word{number:02}" for number in range(22)]
+
+
+@pytest.fixture(scope="module")
+def task(tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("compact") / "words"
+    (folder / "qrels").mkdir(parents=True)
+    random = np.random.default_rng(0)
+    texts = [" ".join(random.choice(WORDS, 6)) for _ in range(60)]
+    (folder / "corpus.jsonl").write_text("".join(json.dumps({"_id": f"d{i}", "text": text}) + "\n" for i, text in enumerate(texts)))
+    asked = [" ".join(text.split()[1:]) for text in texts[:20]]
+    (folder / "queries.jsonl").write_text(
+        "".join(json.dumps({"_id": f"q{i}", "text": text}) + "\n" for i, text in enumerate(asked))
+    )
+    lines = [f"q{i}\td{i}\t2" for i in range(20)] + [f"q{i}\td{i + 20}\t1" for i in range(0, 20, 2)] + ["q1\td50\t0"]
+    (folder / "qrels" / "test.tsv").write_text("\n".join(["query-id\tcorpus-id\tscore", *lines]) + "\n")
+    (folder / "task.json").write_text(json.dumps({"instruction": "Find the words"}))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory) -> Path:
+    return save_tiny(tmp_path_factory.mktemp("model"), WORDS)
+
+
+@pytest.fixture(scope="module")
+def output(task, model, tmp_path_factory) -> Path:
+    to = tmp_path_factory.mktemp("measured")
+    words = ["compact", f"--model={model}", f"--task={task}", f"--output={to}", "--dimensions=64,8", "--rows=50"]
+    assert main(words) == 0
+    return to
+
+
+def test_full_vectors_score_what_mteb_says(task, model, output, tmp_path):
+    results = json.loads((output / RESULTS).read_text())
+    (whole,) = [cell for cell in results["cells"] if (cell["dimensions"], cell["precision"]) == (64, "float32")]
+    settings = settings_of(model, "jax", "mteb-v2", None, "float32")
+    wanted = evaluate(make_encoder(model, settings), [load_task(task)], tmp_path / "mteb", settings)["words"]["ndcg_at_10"]
+    assert 0.05 < wanted < 1
+    assert whole["ndcg_at_10"] == pytest.approx(wanted, abs=2e-4)  # mteb rounds to five digits
+    assert whole["share_of_whole"] == 1.0
+
+
+def test_every_cell_has_its_bytes_and_scores(output):
+    results = json.loads((output / RESULTS).read_text())
+    assert {"queries": 20, "documents": 60, "timed_rows": 50, "oversample": 4}.items() <= results.items()
+    sizes = {(cell["dimensions"], cell["precision"]): cell["bytes_per_vector"] for cell in results["cells"]}
+    assert sizes == {
+        (64, "float32"): 256,
+        (64, "int8"): 64,
+        (64, "binary"): 8,
+        (8, "float32"): 32,
+        (8, "int8"): 8,
+        (8, "binary"): 1,
+    }
+    by = {(cell["dimensions"], cell["precision"]): cell for cell in results["cells"]}
+    assert by[64, "int8"]["ndcg_at_10"] == pytest.approx(by[64, "float32"]["ndcg_at_10"], abs=0.03)
+    assert by[8, "binary"]["ndcg_at_10"] < by[64, "float32"]["ndcg_at_10"]
+    for cell in results["cells"]:
+        assert cell["queries_per_second"] > 0
+        assert cell["share_of_whole"] == pytest.approx(cell["ndcg_at_10"] / by[64, "float32"]["ndcg_at_10"])
+
+
+def test_every_number_on_the_page_is_in_the_results(output, tmp_path):
+    page = (output / PAGE).read_text()
+    shown = [
+        [html.unescape(cell) for cell in re.findall(r"<t[hd][^>]*>(.*?)</t[hd]>", row)]
+        for row in re.findall("<tr>(.*?)</tr>", page)
+    ]
+    cells = json.loads((output / RESULTS).read_text())["cells"]
+    assert len(shown) == 1 + len(cells)
+    for row, cell in zip(shown[1:], cells, strict=True):
+        assert row == [
+            str(cell["dimensions"]),
+            cell["precision"],
+            str(cell["bytes_per_vector"]),
+            f"{cell['ndcg_at_10']:.4f}",
+            f"{cell['share_of_whole']:.1%}",
+            f"{cell['first_stage_ndcg_at_10']:.4f}",
+            f"{cell['queries_per_second']:,.0f}",
+        ]
+    assert page.count("<circle") == 2 * len(cells)
+    changed = json.loads((output / RESULTS).read_text()) | {"model": "<script>"}
+    changed["cells"][0]["ndcg_at_10"] = 0.1234
+    (tmp_path / RESULTS).write_text(json.dumps(changed))
+    write_report(tmp_path)  # from the file alone
+    again = (tmp_path / PAGE).read_text()
+    assert "0.1234" in again
+    assert "<script>" not in again
+
+
+def test_a_query_without_a_relevant_document_is_not_asked_and_grades_count(task, model):
+    found = read_retrieval(task)
+    made = embedded(Embedder.from_pretrained(model), found._replace(relevant={**found.relevant, "q1": {"d50": 0}}), "")
+    assert len(made.queries) == 19
+    best = [sorted(by, key=by.get, reverse=True) + [59] * 9 for by in made.relevant]
+    assert score(made, np.array([row[:10] for row in best])) == 1.0
+    assert score(made, np.full((19, 10), 59)) == 0.0
+
+
+def test_searches_are_timed_on_as_many_rows_as_asked(task, model, monkeypatch):
+    made = embedded(Embedder.from_pretrained(model), read_retrieval(task), "")
+    sizes = []
+    real = compact._search
+    monkeypatch.setattr(compact, "_search", lambda q, store, o: (sizes.append(store.vectors.shape), real(q, store, o))[1])
+    assert throughput(made.queries, Store.of(made.documents, "binary"), Options(rows=150)) > 0
+    assert sizes == [(150, 8)] * 4
+
+
+def test_dimensions_are_halved_while_they_are_whole_bytes():
+    assert halves(256) == (256, 128, 64, 32, 16)
+    assert halves(40) == (40,)
+    assert halves(4_096) == (4_096, 2_048, 1_024, 512, 256)
+
+
+@pytest.mark.parametrize(
+    ("option", "code", "said"),
+    [
+        ("--dimensions=65", CONFIG, "dimensions=65: vectors have 64"),
+        ("--precisions=int4", USAGE, "'int4' is not one of float32, int8"),
+    ],
+)
+def test_a_wrong_option_is_named(option, code, said, task, model, tmp_path, capsys):
+    words = ["compact", f"--model={model}", f"--task={task}", f"--output={tmp_path}", option]
+    try:
+        found = main(words)
+    except SystemExit as stopped:  # argparse's own
+        found = stopped.code
+    assert found == code
+    assert said in capsys.readouterr().err
