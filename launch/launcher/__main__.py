@@ -13,9 +13,10 @@ from types import ModuleType
 from typing import Any
 
 from e5jax.errors import USAGE, ConfigError, RunError, report
-from launch.launcher import batch, host, staging
+from launch.launcher import batch, host, look, staging
 from launch.launcher.check import check
 from launch.launcher.command import ACTIONS, KINDS, RUNS, read
+from launch.launcher.job import parse_job
 from launch.launcher.record import write
 from launch.launcher.request import Request
 from launch.launcher.shell import Shell
@@ -44,7 +45,7 @@ def main(argv: Sequence[str]) -> int:
             return USAGE
         script, *rest = argv
         if rest and rest[0] in ACTIONS:
-            return look(rest[0], rest[1:])
+            return consult(rest[0], rest[1:])
         return launch(read(script, rest))
     except (ConfigError, RunError, KeyboardInterrupt) as error:
         return report(error)
@@ -63,7 +64,7 @@ def launch(request: Request) -> int:
     return TARGETS[request.target].start(request, shell)
 
 
-def look(action: str, words: list[str]) -> int:
+def consult(action: str, words: list[str]) -> int:
     """Status, logs or stop of a run that was launched from here."""
     follow = "--follow" in words
     names = [word for word in words if word != "--follow"]
@@ -81,7 +82,7 @@ def look(action: str, words: list[str]) -> int:
 def on_host(action: str, words: list[str]) -> int:
     """What other machines are told to do."""
     if action in ("run", "detach"):
-        job = host.parse_job(words)
+        job = parse_job(words)
         return host.detach(job) if action == "detach" else host.run(job, echo=True)[0]
     if action == "batch":
         name, workdir, restarts, *argv = words
@@ -89,7 +90,7 @@ def on_host(action: str, words: list[str]) -> int:
     if action == "versions":
         return host.tell_versions()
     workdir = Path(next(word for word in words if word.startswith("--workdir=")).partition("=")[2]).expanduser().absolute()
-    return host.logs(workdir, follow="--follow" in words) if action == "logs" else host.ACTIONS[action](workdir)
+    return look.logs(workdir, follow="--follow" in words) if action == "logs" else look.ACTIONS[action](workdir)
 
 
 if __name__ == "__main__":

@@ -1,6 +1,5 @@
 """What happens on a machine of a run: its processes are started, kept going, and told to stop."""
 
-import argparse
 import json
 import os
 import signal
@@ -8,68 +7,27 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
-from typing import NamedTuple, NoReturn
+from typing import NoReturn
 
 from e5jax import phase
-from e5jax.errors import DONE, ERROR, STOPPED, ConfigError, RunError, report
+from e5jax.errors import DONE, STOPPED, ConfigError, RunError, report
 from e5jax.release import versions
 from launch.launcher import record
+from launch.launcher.job import Job
 from launch.launcher.keeper import Keeper
 from launch.launcher.keys import read_keys
+from launch.launcher.look import Tail
 from launch.launcher.profiles import environment, merge
 from launch.launcher.ranks import given, place_of
 from launch.launcher.record import Files, fresh, keep, locked
-from launch.launcher.supervisor import ABORTED, TERMINATED, Attempt, Policy, say, spawn, supervise
+from launch.launcher.supervisor import ABORTED, TERMINATED, Attempt, Policy, spawn, supervise
 
 MARK = "e5jax-versions "  # begins a line that `versions` prints
 BEGINNING = 60.0  # seconds that a run in the background may take to begin
 UNHEARD = (TERMINATED, 128 + signal.SIGUSR1)  # exit codes of a process that does not listen yet
-STOPPING = 1_260.0  # seconds that `stop` waits: a little more than the supervisor's grace
-
-
-class Job(NamedTuple):
-    """A machine's part of a run: processes `first` … `first + here - 1` of `processes`, or the one that `rank` says."""
-
-    run: str
-    workdir: str
-    words: tuple[str, ...]  # of e5jax
-    python: str = sys.executable
-    platform: str = ""
-    profile: str = ""
-    devices: int = 0
-    processes: int = 1
-    first: int = 0
-    here: int = 1
-    coordinator: str = ""
-    rank: str = ""
-    restarts: int = 0
-    key_file: str = ""
-    bucket: str = ""  # gs://…, where what is in `workdir` is kept
-    env: tuple[str, ...] = ()  # NAME=VALUE
-
-    def arguments(self) -> list[str]:
-        """Of `python -m launch.launcher host start`; what is as usual is left out."""
-        changed = {name: value for name, value in self._asdict().items() if value != self._field_defaults.get(name)}
-        changed.pop("words")
-        env = [f"--env={pair}" for pair in changed.pop("env", ())]
-        return [*(f"--{name.replace('_', '-')}={value}" for name, value in changed.items()), *env, "--", *self.words]
-
-
-def parse_job(arguments: Sequence[str]) -> Job:
-    """The inverse of `Job.arguments`."""
-    split = arguments.index("--")
-    parser = argparse.ArgumentParser(prog="launch host", allow_abbrev=False)
-    for name, kind in Job.__annotations__.items():
-        if name not in ("words", "env"):
-            parser.add_argument(
-                f"--{name.replace('_', '-')}", type=int if kind is int else str, default=Job._field_defaults.get(name)
-            )
-    parser.add_argument("--env", action="append", default=[])
-    values = vars(parser.parse_args(arguments[:split]))
-    return Job(**{**values, "env": tuple(values["env"]), "words": tuple(arguments[split + 1 :])})
 
 
 def settled(job: Job) -> tuple[Job, Files]:
@@ -194,21 +152,6 @@ def note_environment(job: Job, files: Files) -> None:
     )
 
 
-class Tail:
-    """Copies what is added to a file."""
-
-    def __init__(self, path: Path, to: int):
-        self._path, self._to = path, to
-        self._at = path.stat().st_size if path.exists() else 0
-
-    def more(self) -> None:
-        """Copies what has been added since."""
-        if self._path.exists() and self._path.stat().st_size > self._at:
-            with self._path.open("rb") as file:
-                file.seek(self._at)
-                self._at += os.write(self._to, file.read(2**20))
-
-
 def detach(job: Job) -> int:
     """Runs it in the background, out of reach of whatever ends this session. Prints its pid once it has begun, returns 0.
 
@@ -251,66 +194,6 @@ def _live(path: Path, go: Callable[[], int]) -> NoReturn:
         code = report(error)
     finally:
         os._exit(code)
-
-
-# --- status, logs, stop ----------------------------------------------------------------------------------------
-
-
-def status(workdir: Path) -> int:
-    """Says how a run does. Returns 0 if it is under way or done, else how it ended, as far as this machine knows."""
-    found = record.states(workdir)
-    if not found:
-        raise ConfigError(f"--workdir={workdir}: nothing was launched there from this machine")
-    print("\n".join(record.lines(found, phase.told, time.time())), flush=True)
-    ends = [state.end if state.end is not None else (DONE if record.lives(files) else ERROR) for files, state in _own(found)]
-    return max(ends, default=DONE)
-
-
-def _own(found: list[tuple[Files, record.State]]) -> list[tuple[Files, record.State]]:
-    """Only what runs on this machine: the others' pids and locks mean nothing here."""
-    return [(files, state) for files, state in found if state.host == socket.gethostname()]
-
-
-def logs(workdir: Path, *, follow: bool = False, everyone: bool = False, last: int = 50) -> int:
-    """Prints the end of what the processes here, or those of `everyone`, have said; with `follow` goes on until they have ended."""
-    found = record.states(workdir)
-    chosen = found if everyone else _own(found)
-    paths = [files.log(process) for files, state in chosen for process in range(state.first, state.first + state.here)]
-    paths = [path for path in paths if path.exists()]
-    if not paths:
-        raise ConfigError(f"--workdir={workdir}: no logs; what runs in the foreground speaks on its terminal")
-    tails = [Tail(path, sys.stdout.fileno()) for path in paths]
-    for path in paths:
-        if len(paths) > 1:
-            print(f"==> {path.name} <==")
-        print("\n".join(path.read_text(encoding="utf-8", errors="replace").splitlines()[-last:]), flush=True)
-    while follow and any(state.end is None and (everyone or record.lives(files)) for files, state in chosen):
-        for tail in tails:
-            tail.more()
-        time.sleep(0.5)
-        chosen = [one for one in record.states(workdir) if one[0] in [files for files, _ in chosen]]
-    return DONE
-
-
-def stop(workdir: Path, *, kind: str = "host", seconds: float = STOPPING) -> int:
-    """Tells the run on this machine to save and end, and waits for it. By pid, and only while its lock says that it lives."""
-    alive = [(files, state) for files, state in _own(record.states(workdir)) if files.kind == kind and record.lives(files)]
-    if not alive:
-        say(f"{workdir}: nothing is under way on {socket.gethostname()}")
-        return DONE
-    for _, state in alive:
-        say(f"{state.run} on {state.host}: SIGTERM to pid {state.pid}")
-        os.kill(state.pid, signal.SIGTERM)
-    deadline = time.monotonic() + seconds
-    while any(record.lives(files) for files, _ in alive):
-        if time.monotonic() > deadline:
-            say(f"{workdir}: still under way after {seconds:g} s")
-            return ERROR
-        time.sleep(0.1)
-    return DONE
-
-
-ACTIONS: Mapping[str, Callable[[Path], int]] = {"status": status, "logs": logs, "stop": stop}
 
 
 def tell_versions() -> int:

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from launch.launcher.host import Job
+from launch.launcher.job import Job
 from launch.launcher.request import Request
 from launch.launcher.shell import Shell, Step
 

@@ -19,7 +19,7 @@ MACHINES = {
     "synth_e5": ("synth", "", "507,000 examples"),
     "synth_demo": ("synth", "", "2 CPU cores"),
 }
-LONG = {"e5_mistral_7b", "quickstart", "passkey", "synth_demo"}
+LONG = {"e5_mistral_7b", "quickstart", "passkey"}
 SAYS = {"train": r"of [\d.]+ GiB: fits", "synth": r"requests +prompt tokens +reply tokens"}
 
 

@@ -13,7 +13,7 @@ from e5jax.errors import ConfigError
 from launch.launcher import __main__ as launcher
 from launch.launcher import staging
 from launch.launcher.command import read
-from launch.launcher.host import Job, parse_job
+from launch.launcher.job import Job, parse_job
 from launch.launcher.request import Request, check
 from launch.launcher.targets import cloud, gke, sky
 from tests.launch.fakes import Fakes, Reply

@@ -5,7 +5,8 @@ import shlex
 from collections.abc import Mapping
 
 from e5jax.errors import ConfigError
-from launch.launcher.host import MARK, Job
+from launch.launcher.host import MARK
+from launch.launcher.job import Job
 from launch.launcher.jobs import outside
 from launch.launcher.request import Request
 from launch.launcher.staging import inside

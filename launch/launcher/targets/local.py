@@ -8,8 +8,8 @@ import sys
 from pathlib import Path
 
 from e5jax.errors import ConfigError
-from launch.launcher import host
-from launch.launcher.host import Job
+from launch.launcher import host, look
+from launch.launcher.job import Job
 from launch.launcher.jobs import folder_of, job_of
 from launch.launcher.ranks import given
 from launch.launcher.request import Request
@@ -77,4 +77,4 @@ def _show(job: Job) -> None:
 def act(request: Request, _shell: Shell, action: str, follow: bool) -> int:
     """Status, logs or stop."""
     workdir = Path(folder_of(request)).absolute()
-    return host.logs(workdir, follow=follow) if action == "logs" else host.ACTIONS[action](workdir)
+    return look.logs(workdir, follow=follow) if action == "logs" else look.ACTIONS[action](workdir)

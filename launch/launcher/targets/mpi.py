@@ -3,7 +3,7 @@
 import re
 from pathlib import Path
 
-from launch.launcher import batch, host, staging
+from launch.launcher import batch, host, look, staging
 from launch.launcher.jobs import folder_of, job_of
 from launch.launcher.keys import read_keys
 from launch.launcher.ranks import PORT
@@ -62,5 +62,5 @@ def act(request: Request, _shell: Shell, action: str, follow: bool) -> int:
     """Status, logs or stop, on the machine where mpirun runs."""
     workdir = Path(folder_of(request)).absolute()
     if action == "stop":
-        return host.stop(workdir, kind="batch")
-    return host.logs(workdir, follow=follow, everyone=True) if action == "logs" else host.status(workdir)
+        return look.stop(workdir, kind="batch")
+    return look.logs(workdir, follow=follow, everyone=True) if action == "logs" else look.status(workdir)

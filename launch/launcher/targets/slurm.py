@@ -4,7 +4,7 @@ import shlex
 from pathlib import Path
 
 from e5jax.errors import DONE, ConfigError
-from launch.launcher import host, staging
+from launch.launcher import look, staging
 from launch.launcher.jobs import folder_of, job_of
 from launch.launcher.keys import read_keys
 from launch.launcher.request import Request
@@ -80,7 +80,7 @@ def act(request: Request, shell: Shell, action: str, follow: bool) -> int:
     """Status, logs or stop, by the run's name."""
     workdir = Path(folder_of(request)).absolute()
     if action == "logs":
-        return host.logs(workdir, follow=follow, everyone=True)
+        return look.logs(workdir, follow=follow, everyone=True)
     found = jobs(request, shell)
     if action == "stop":
         for number in found:
@@ -89,4 +89,4 @@ def act(request: Request, shell: Shell, action: str, follow: bool) -> int:
             print(f"{request.run_name}: job {number} is told to save and end", flush=True)
         return DONE
     shell.stream(Step("here", ("squeue", "--me", f"--name={request.run_name}")))
-    return host.status(workdir) if (workdir / "launch").is_dir() else DONE
+    return look.status(workdir) if (workdir / "launch").is_dir() else DONE
