@@ -13,7 +13,7 @@ import jax.numpy as jnp
 from jax.sharding import PartitionSpec, reshard
 from jaxtyping import Array, Float
 
-from e5jax.config import Direction, Loss
+from e5jax.config import Loss
 from e5jax.learner.candidates import Pairs, Rule, Terms, Texts, judged, pairs, rule_of, texts
 from e5jax.learner.stream import Beside, Mode, streamed
 from e5jax.mesh import BATCH
@@ -94,7 +94,7 @@ def _dense(asking: Float[Array, "q d"], own: Float[Array, " q"], asked: Side, kn
     return Beside(negatives, top - own, apart, jnp.sum(found, axis=-1, dtype=jnp.float32))
 
 
-def _together(beside: Mapping[Direction, Beside], loss: Loss) -> Float[Array, " q"]:
+def _together(beside: Mapping[str, Beside], loss: Loss) -> Float[Array, " q"]:
     """The loss of each pair: one softmax over all directions, or the mean of one for each."""
     if loss.partition == "joint":
         itself = sum(way in OWN for way in beside)
@@ -108,5 +108,5 @@ def _smoothing(beside: list[Beside], itself: int, loss: Loss) -> Float[Array, " 
     """What is taken off when `smoothing` of the target is spread over all candidates (arXiv 1512.00567)."""
     if not loss.smoothing:
         return 0.0
-    apart, count = sum(one.apart for one in beside), itself + sum(one.count for one in beside)
+    apart, count = sum(one.apart for one in beside), itself + sum(one.number for one in beside)
     return loss.smoothing * apart / count

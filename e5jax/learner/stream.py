@@ -33,7 +33,7 @@ class Beside(NamedTuple):
     negatives: Float[Array, " q"]  # log of the sum of exp(score - own score) over them; -inf: it has none
     highest: Float[Array, " q"]  # of their scores, minus its own
     apart: Float[Array, " q"]  # sum of score - own score, where the rule asks for it, else 0
-    count: Float[Array, " q"]  # of negatives, as well
+    number: Float[Array, " q"]  # of negatives, as well
 
 
 class Mode(NamedTuple):
