@@ -25,6 +25,7 @@ from e5jax.place import Place, listens_at
 WORD, STOP, HEARD = "e5jax/word", "e5jax/stop", "e5jax/heard/"
 ANSWER = 4.0  # seconds that whoever has the last word gives the service to take it
 HEARING = 2.0  # of these, that process 0 gives the others to hear it
+PARTING = 0.5  # and then to exit
 LEAVING = 60  # seconds in which all come to the end
 EAR = 86_400_000  # milliseconds of one wait for the last word
 SHOWN = 3  # differences in a message
@@ -170,11 +171,7 @@ def say(code: int, why: str) -> int:
     def tell() -> None:
         put(WORD, json.dumps(Word(here.process, code, why)))
         codes.append(Word(*json.loads(get(WORD) or "[]")).code)
-        put(f"{HEARD}{here.process}", "")
-        deadline = time.monotonic() + HEARING
-        # The service is in process 0: nobody hears anything any more when that is gone.
-        while here.process == 0 and len(below(HEARD)) < here.processes and time.monotonic() < deadline:
-            time.sleep(0.01)
+        _heard()
 
     telling = threading.Thread(target=tell, daemon=True)  # a service that does not answer keeps nobody here
     telling.start()
@@ -188,11 +185,22 @@ def _hear() -> None:
     word = Word(*json.loads(text))
     if word.code == DONE or word.process == _Own.place.process:
         return
-    put(f"{HEARD}{_Own.place.process}", "")
     print(f"e5jax: process {word.process} ends the run: {word.why}", file=sys.stderr, flush=True)
     if word.code == WATCHDOG:
         faulthandler.dump_traceback(all_threads=True)
+    _heard()
     os._exit(word.code)
+
+
+def _heard() -> None:
+    """Says that this process knows the last word. Process 0, who has the service, is the last to leave: JAX aborts who loses it."""
+    here = _Own.place
+    put(f"{HEARD}{here.process}", "")
+    if here.process == 0:
+        deadline = time.monotonic() + HEARING
+        while len(below(HEARD)) < here.processes and time.monotonic() < deadline:
+            time.sleep(0.01)
+        time.sleep(PARTING)
 
 
 # --- the store -------------------------------------------------------------------------------------------------

@@ -103,7 +103,7 @@ def judged(scores: Float[Array, "q n"], asking: Pairs, asked: Texts, rule: Rule)
     """Scores as the softmax takes them: -inf for what is no negative, higher for what counts for more (arXiv 2503.04812, eq. 5)."""
     found = negatives(asking, asked, rule)
     if rule.ceiling:
-        found &= jax.lax.stop_gradient(scores) <= asking.ceiling[:, None]
+        found &= ~(jax.lax.stop_gradient(scores) > asking.ceiling[:, None])  # what is no number stays in the sum, and shows
     if rule.harder:
         own = asking.number[:, None] == asked.owner[None]
         chosen = {"all": jnp.ones_like(own), "hard": own, "in_batch": ~own}[rule.harder]

@@ -85,7 +85,7 @@ def _dense(asking: Float[Array, "q d"], own: Float[Array, " q"], asked: Side, kn
         scores = judged(scores, known, asked.known, rule)
     top = jax.lax.stop_gradient(jnp.max(scores, axis=-1, initial=jnp.finfo(jnp.float32).min))
     total = jnp.sum(jnp.exp(scores - top[:, None]), axis=-1)
-    some = total > 0
+    some = total != 0  # what is no number stays none
     negatives = jnp.where(some, jnp.log(jnp.where(some, total, 1)) + (top - own), -jnp.inf)
     if not rule.smooth:
         return Beside(negatives, top - own, jnp.zeros_like(own), jnp.zeros_like(own))

@@ -107,7 +107,7 @@ def _pull_back(
 ) -> tuple[Float[Array, "q d"], Float[Array, " q"], Float[Array, "n d"]]:
     """Gradients of the device's pairs, of their own scores, and of the texts that live on it."""
     asking, own, known, held, top, total = saved
-    weight = jnp.where(total > 0, cotangents.negatives / jnp.where(total > 0, total, 1), 0)
+    weight = jnp.where(total != 0, cotangents.negatives / jnp.where(total != 0, total, 1), 0)
 
     def add(state: tuple[Array, Array], part: Held) -> tuple[tuple[Array, Array], Array]:
         scores = _scores(asking, known, part, mode.rule)

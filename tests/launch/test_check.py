@@ -16,10 +16,18 @@ MACHINES = {
     "quickstart": ("train", "--topology=cpu:2", "2 CPU cores"),
     "passkey": ("train", "--topology=cpu:2", "2 CPU cores"),
     "e5_mistral_7b": ("train", "--accelerator=v5litepod-16 --target=tpu-vm --zone=us-west4-a", "TPU v5e 4x4"),
+    **dict.fromkeys(
+        ["e5_mistral_public", "e5_mistral_synthetic", "e5_mistral_synthetic_msmarco", "gte_stage2", "qwen3_style"],
+        ("train", "--accelerator=v5litepod-16 --target=tpu-vm --zone=us-west4-a", "TPU v5e 4x4"),
+    ),
+    **dict.fromkeys(
+        ["gte_stage1", "mgte_mrl", "sfr_style"],
+        ("train", "--accelerator=v5litepod-64 --target=tpu-vm --zone=us-west4-a", "TPU v5e 8x8"),
+    ),
     "synth_e5": ("synth", "", "507,000 examples"),
     "synth_demo": ("synth", "", "2 CPU cores"),
 }
-LONG = {"e5_mistral_7b", "quickstart", "passkey"}
+LONG = {name for name in MACHINES if not name.startswith("synth_")}
 SAYS = {"train": r"of [\d.]+ GiB: fits", "synth": r"requests +prompt tokens +reply tokens"}
 
 

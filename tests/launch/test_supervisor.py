@@ -10,6 +10,8 @@ import pytest
 
 from launch.launcher.supervisor import Attempt, Policy, judge, looped, spawn, supervise, together
 
+# The launcher knows no JAX; beside other tests it is in this process, and warns of every fork.
+pytestmark = pytest.mark.filterwarnings("ignore:os.fork:RuntimeWarning")
 QUICK = Policy(restarts=5, first=0.01, most=0.02, patience=2.0, grace=5.0)
 CODES = {0: False, 75: True, 99: True, 134: True, 137: True, 143: True} | dict.fromkeys([1, 2, 3, 4, 64, 127, 130, 139, 255], False)
 

@@ -156,3 +156,12 @@ def test_a_pair_with_nothing_to_tell_it_from_has_no_loss_and_no_gradient():
     (value, accuracy), gradients = run(loss, (1, 1, 1), q, p, terms)
     assert (value, accuracy) == (0, 1)
     assert not any(gradient.any() for gradient in gradients)
+
+
+@pytest.mark.parametrize("scores", ["dense", "chunked"])
+@pytest.mark.parametrize("name", ["plain", "margin"])
+def test_what_is_no_number_shows_in_the_loss(name, scores):
+    q, p, terms = ragged(0)
+    q[terms.in_batch.argmax()] = np.nan
+    (value, _), _ = run(replace(LOSSES[name], scores=scores), (1, 1, 1), q, p, terms)
+    assert np.isnan(value)
