@@ -12,7 +12,7 @@ from jaxtyping import Float
 from e5jax.page import Html
 
 WIDTH, HEIGHT = 440, 270
-LEFT, RIGHT, TOP, BOTTOM = 52, 12, 12, 38  # margins
+LEFT, RIGHT, TOP, BOTTOM = 52, 22, 12, 38  # margins
 SERIES = tuple(f"var(--series-{number})" for number in range(1, 5))
 BINS = 40  # at most
 _TEXT = 'fill="var(--muted)" font-size="12"'
