@@ -132,13 +132,13 @@ def devices(_: Path) -> Iterator[Finding]:
 
 def sharded_step() -> float:
     """How far the gradient of a product, its rows dealt to all devices, is from NumPy's, relative to its largest number."""
-    import jax  # noqa: PLC0415
-    import jax.numpy as jnp  # noqa: PLC0415
-    import numpy as np  # noqa: PLC0415
-    from jax.sharding import NamedSharding, PartitionSpec  # noqa: PLC0415
+    import jax  # noqa: PLC0415  as above
+    import jax.numpy as jnp  # noqa: PLC0415  as above
+    import numpy as np  # noqa: PLC0415  as above
+    from jax.sharding import NamedSharding, PartitionSpec  # noqa: PLC0415  as above
 
-    from e5jax.config import Mesh  # noqa: PLC0415
-    from e5jax.mesh import make_mesh  # noqa: PLC0415
+    from e5jax.config import Mesh  # noqa: PLC0415  as above
+    from e5jax.mesh import make_mesh  # noqa: PLC0415  as above
 
     mesh = make_mesh(Mesh(data=-1, fsdp=1))
     random = np.random.default_rng(0)

@@ -42,7 +42,7 @@ def shrunk(config: Config, root: Path) -> Config:
     return config
 
 
-def test_a_learned_temperature_is_kept_and_its_export_does_without(place, tmp_path):  # noqa: F811
+def test_a_learned_temperature_is_kept_and_its_export_does_without(place, tmp_path):  # noqa: F811  the fixture
     run = shrunk(load(RECIPES[0]), place)
     run.loss.bounds, run.checkpoint.every = (0.005, 0.5), 2
     inputs, workdir = inputs_for(run), Workdir(tmp_path / "run")
@@ -60,7 +60,7 @@ def abstract_of(run: Config, inputs: Inputs) -> dict[str, jax.ShapeDtypeStruct]:
 
 
 @pytest.mark.parametrize("path", RECIPES, ids=lambda path: Path(path).stem)
-def test_a_recipe_takes_its_steps(path, place, tmp_path):  # noqa: F811
+def test_a_recipe_takes_its_steps(path, place, tmp_path):  # noqa: F811  the fixture
     run = shrunk(load(path), place)
     loop.train(run, inputs_for(run), Workdir(tmp_path / "run"), "recipe")
     assert [row["step"] for row in rows(tmp_path / "run")] == [1, 2, 3]
