@@ -108,7 +108,7 @@ def keys(_: Path, environment: Mapping[str, str] = os.environ) -> Iterator[Findi
 
 def devices(_: Path) -> Iterator[Finding]:
     """What JAX finds, and whether it can compute on all of it together."""
-    import jax  # noqa: PLC0415  last, and seconds
+    import jax
 
     try:
         found = jax.devices()
@@ -132,13 +132,13 @@ def devices(_: Path) -> Iterator[Finding]:
 
 def sharded_step() -> float:
     """How far the gradient of a product, its rows dealt to all devices, is from NumPy's, relative to its largest number."""
-    import jax  # noqa: PLC0415  as above
-    import jax.numpy as jnp  # noqa: PLC0415  as above
-    import numpy as np  # noqa: PLC0415  as above
-    from jax.sharding import NamedSharding, PartitionSpec  # noqa: PLC0415  as above
+    import jax
+    import jax.numpy as jnp
+    import numpy as np
+    from jax.sharding import NamedSharding, PartitionSpec
 
-    from e5jax.config import Mesh  # noqa: PLC0415  as above
-    from e5jax.mesh import make_mesh  # noqa: PLC0415  as above
+    from e5jax.config import Mesh
+    from e5jax.mesh import make_mesh
 
     mesh = make_mesh(Mesh(data=-1, fsdp=1))
     random = np.random.default_rng(0)
