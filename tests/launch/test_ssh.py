@@ -108,10 +108,7 @@ def test_a_lost_connection_changes_nothing_and_stop_saves_on_all_hosts(place, ma
     comes_to(run, 0, step + 5)
     assert [pid_of(run, process) for process in range(3)] == before
     assert place.wrapper("stop", "test-ssh-lost").returncode == 0
-    first, *others = [state.end for _, state in record.states(run)]
-    # Where a host is so slow that it has not heard the first one's last word in time, JAX aborts it: all has been saved by then.
-    assert first == 75
-    assert set(others) <= {75, 134}
+    assert [state.end for _, state in record.states(run)] == [75, 75, 75]
     steps = {state.attempts[0][1] for _, state in record.states(run)}
     assert max(int(path.parent.name) for path in run.glob("checkpoints/*/MANIFEST")) in steps
     assert attempts(run) == [1, 1, 1]
