@@ -27,6 +27,7 @@ def take_turns(
     if args.worker:
         serve(workers[args.worker](args))
         return
+    os.environ["JAX_PLATFORMS"] = "cpu"  # an accelerator is for the sides
     with tempfile.TemporaryDirectory() as folder:
         args.work = args.work or Path(folder)
         if not (args.work / "base").is_dir():
@@ -50,11 +51,12 @@ def serve(worker: Any) -> None:
 class Side:
     """A worker process: a script that calls `serve` when it gets `--worker=NAME`."""
 
-    def __init__(self, script: str, name: str, settings: Sequence[str]):
+    def __init__(self, script: str, name: str, settings: Sequence[str], platform: str = "cpu"):
         environment = {
             **os.environ,
             "GLIBC_TUNABLES": "glibc.malloc.hugetlb=1",
-            "JAX_PLATFORMS": "cpu",
+            "JAX_PLATFORMS": platform,
+            "XLA_PYTHON_CLIENT_MEM_FRACTION": "0.95",
             "HF_HUB_OFFLINE": "1",
             "TOKENIZERS_PARALLELISM": "false",
         }
@@ -75,21 +77,28 @@ class Side:
         self.process.stdin.flush()
         return self._read()
 
+    def close(self) -> None:
+        """Ends the worker: what it held is free."""
+        self.process.stdin.close()
+        self.process.wait()
 
-def product_rates(shapes: dict[str, tuple[int, int, int]]) -> dict[str, float]:
-    """GFLOP/s of float32 products of these shapes (m, k, n), in JAX."""
+
+def product_rates(shapes: dict[str, tuple[int, int, int]], dtype: str = "float32") -> dict[str, float]:
+    """GFLOP/s of products of these shapes (m, k, n), in JAX, of random numbers."""
     import jax
     import jax.numpy as jnp
 
     def seconds(m: int, k: int, n: int) -> float:
-        a, b, product = jnp.ones((m, k)), jnp.ones((k, n)), jax.jit(jnp.matmul)
+        keys, product = jax.random.split(jax.random.key(0)), jax.jit(jnp.matmul)
+        a, b = jax.random.normal(keys[0], (m, k), dtype), jax.random.normal(keys[1], (k, n), dtype)
         product(a, b).block_until_ready()
-        repeats = 2 + int(2e10 / (2 * m * k * n))
+        repeats = 2 + int((2e10 if dtype == "float32" else 2e13) / (2 * m * k * n))
         times = []
         for _ in range(3):
             start = time.perf_counter()
             for _ in range(repeats):
-                product(a, b).block_until_ready()
+                last = product(a, b)
+            last.block_until_ready()
             times.append((time.perf_counter() - start) / repeats)
         return min(times)
 

@@ -19,6 +19,8 @@ from e5jax.model.spec import Spec
 from e5jax.packing import layout
 from e5jax.records import Batch
 
+UNROLLED = 8  # chunks that a GPU keeps: copies for a loop take 5 % of a step there (benchmarks/results/train.md)
+
 
 class Learner(NamedTuple):
     """The step and what it is made of."""
@@ -44,7 +46,16 @@ def assemble(run: Training, spec: Spec, platform: str) -> Learner:
         # TPUs round the factors of a float32 product to bfloat16, GPUs may to TF32: what A B adds to W would be lost.
         inside=platform == "cpu" and model.dtype == "float32",
     )
-    objective = Objective(made, run.model.pooling, run.loss, run.batch.kept_chunks, run.seed, run.batch.kept_on, model.rounding)
+    objective = Objective(
+        made,
+        run.model.pooling,
+        run.loss,
+        run.batch.kept_chunks,
+        run.seed,
+        run.batch.kept_on,
+        model.rounding,
+        unrolled=UNROLLED if platform == "gpu" else 0,
+    )
     update = optimiser(run.optim)
     return Learner(made, objective, update, make_step(objective, update, schedule(run.optim), run.guard))
 

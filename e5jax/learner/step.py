@@ -5,6 +5,7 @@ kept, activations of one chunk at a time, gradients are exact. `shard_map` is no
 is named, here and in the model.
 """
 
+from collections.abc import Callable
 from functools import partial
 from operator import itemgetter
 from typing import NamedTuple
@@ -44,6 +45,7 @@ class Objective(NamedTuple):
     seed: int
     kept_on: KeptOn = "device"
     rounding: Rounding = "float32"
+    unrolled: int = 0  # up to so many kept chunks are written one after the other into the program
 
 
 def encode(
@@ -71,13 +73,22 @@ def encode(
     once = skippable(run, keep(objective.blueprint.remat, "x", "pooled"), objective.kept_on)
     again = skippable(run, jax.checkpoint_policies.nothing_saveable)
     parts = []
-    for name, one, part in [("kept", once, slice(0, kept)), ("again", again, slice(kept, chunks))]:
+    # What is encoded again stays a loop: written out, two chunks may be in memory at a time.
+    for name, one, part, most in [("kept", once, slice(0, kept), objective.unrolled), ("again", again, slice(kept, chunks), 0)]:
         if part.start < part.stop:
             with jax.named_scope(name):  # by which `e5jax plan` tells them apart
-                parts.append(jax.lax.map(partial(one, trained, frozen), jax.tree.map(itemgetter(part), inputs)))
+                parts.append(_each(partial(one, trained, frozen), jax.tree.map(itemgetter(part), inputs), most))
     with jax.named_scope("pool"):
         vectors = jnp.concatenate(parts)  # [c n s d]
         return pick(vectors, batch.queries), pick(vectors, batch.passages)
+
+
+def _each(one: Callable[[tuple], Array], chunks: tuple, most: int) -> Float[Array, "c n s d"]:
+    """Vectors of these chunks: up to `most` written one after the other, more in a loop, which copies what they keep."""
+    count = len(chunks[0])
+    if count > most:
+        return jax.lax.map(one, chunks)
+    return jnp.stack([one(jax.tree.map(itemgetter(number), chunks)) for number in range(count)])
 
 
 def _gather_embedding(parameters: Parameters) -> Parameters:

@@ -29,13 +29,17 @@ NAMES: dict[Remat, tuple[str, ...]] = {
     "projections": PROJECTIONS,
     "attention": (*PROJECTIONS, "mixed", "normaliser"),
 }
+FUSED = "dot_product_attention_fwd_wrapper"  # cuDNN's attention is one operation: what it returns cannot be named inside
 
 
 def keep(remat: Remat, *more: str) -> Callable[..., bool]:
     """What `jax.checkpoint` saves around a layer; around a whole decoder add "x", each layer's input."""
     if remat == "everything":
         return jax.checkpoint_policies.everything_saveable
-    return jax.checkpoint_policies.save_only_these_names(*NAMES[remat], *more)
+    named = jax.checkpoint_policies.save_only_these_names(*NAMES[remat], *more)
+    if remat != "attention":
+        return named
+    return lambda operation, *avals, **how: operation.name == FUSED or named(operation, *avals, **how)
 
 
 class FeedForward(nnx.Module):

@@ -97,8 +97,5 @@ def visible(segments: Int[Array, "n t"], window: int | None, shared: int = 0, ca
 
 
 def _cudnn(q: Array, k: Array, v: Array, segments: Array, window: int | None, shared: int, causal: bool) -> Array:
-    """Half precision and an even length only. The mask becomes a bias: memory is quadratic in the row, once for all heads.
-
-    Tests lower it for CUDA; it has not run on a GPU yet.
-    """
+    """Half precision and an even length only. The mask becomes a bias: memory is quadratic in the row, once for all heads."""
     return jax.nn.dot_product_attention(q, k, v, mask=visible(segments, window, shared, causal), implementation="cudnn")

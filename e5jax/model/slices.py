@@ -1,11 +1,15 @@
 """Slices of stored tensors, read block by block into the memory of the devices that hold them."""
 
 import math
+import os
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from itertools import product
 from pathlib import Path
 from typing import NamedTuple, cast
 
 import jax
+import ml_dtypes
 import numpy as np
 from safetensors import SafetensorError, safe_open
 
@@ -13,7 +17,9 @@ from e5jax.config import Quantisation
 from e5jax.errors import ConfigError
 from e5jax.model import quantise
 
-BLOCK = 2**23  # numbers read at a time
+BLOCK = 2**22  # numbers read at a time, by each thread
+THREADS = min(os.cpu_count() or 1, 8)
+TILE = 512  # rows and columns copied at a time
 HEADER_BYTES = 8_000_000  # more than a hundred thousand tensors have; the library itself takes 100 MB
 ALIGNMENT = 64  # bytes
 
@@ -90,7 +96,7 @@ class Source(NamedTuple):
             block = list(map(slice, begin, stop))
             block[along] = slice(first, min(first + size, stop[along]))
             part = read_slice(self.tensor, tuple(block[::-1] if self.turned else block))
-            if not np.isfinite(part).all():
+            if not _finite(part):
                 self.broken.add(self.tensor.name.removeprefix("model."))
             here = tuple(slice(x.start - y, x.stop - y) for x, y in zip(block, begin, strict=True))
             yield here, part.T if self.turned else part
@@ -101,11 +107,34 @@ def plain(sources: list[Source], *, stacked: bool) -> Fill:
 
     def fill(out: np.ndarray, index: Index) -> None:
         parts, inner = (zip(out, sources[index[0]], strict=True), index[1:]) if stacked else ([(out, sources[0])], index)
-        for part, source in parts:
+
+        def copy(part: np.ndarray, source: Source) -> None:
             for here, block in source.blocks(inner):
-                part[here] = block
+                _put(part[here], block)
+
+        with ThreadPoolExecutor(THREADS) as pool:
+            for done in [pool.submit(copy, *each) for each in parts]:
+                done.result()
 
     return fill
+
+
+def _put(out: np.ndarray, numbers: np.ndarray) -> None:
+    """`out[...] = numbers`, tile by tile: one of them may lie by columns, and caches lose what they fetch of it too early."""
+    if out.dtype == numbers.dtype:  # as integers: for bfloat16 NumPy keeps all other threads waiting
+        out, numbers = (each.view(f"u{each.itemsize}") for each in (out, numbers))
+    if out.ndim == 1:
+        out[...] = numbers
+        return
+    for row, column in product(range(0, out.shape[0], TILE), range(0, out.shape[1], TILE)):
+        tile = slice(row, row + TILE), slice(column, column + TILE)
+        out[tile] = numbers[tile]
+
+
+def _finite(part: np.ndarray) -> bool:
+    if part.dtype != ml_dtypes.bfloat16:
+        return bool(np.isfinite(part).all())
+    return bool(np.max(part.view(np.uint16) & 0x7FFF, initial=0) < 0x7F80)  # exponents of ones are what NaN and infinity have
 
 
 def quantising(sources: list[Source], leaf: jax.ShapeDtypeStruct, scale: jax.ShapeDtypeStruct) -> tuple[jax.Array, Fill]:

@@ -39,6 +39,8 @@ class Trace:
         options = jax.profiler.ProfileOptions()
         # A time stamp, the default, may differ from host to host, and a viewer would not see one run in them.
         options.session_id = f"step_{number}"
+        # Python's own calls are not recorded: the hook for them makes threads fail that start at the same moment, such as a save's.
+        options.python_tracer_level = 0
         jax.profiler.start_trace(self._folder, profiler_options=options)
         self._taken = [number]
 

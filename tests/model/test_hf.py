@@ -158,9 +158,12 @@ def test_another_number_of_layers_is_refused(folder, layers):
 
 
 @pytest.mark.parametrize("sizes", [(1, 1, 1), (2, 2, 2)])
-def test_every_tensor_that_is_not_finite_is_named_at_once(folder, sizes):
-    up, norm = torch.zeros(SPEC.ff, SPEC.hidden), torch.ones(SPEC.hidden)
-    up[-1, -1], norm[0] = float("nan"), float("inf")
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_every_tensor_that_is_not_finite_is_named_at_once(folder, sizes, dtype):
+    up, norm = torch.full((SPEC.ff, SPEC.hidden), torch.finfo(dtype).min, dtype=dtype), torch.ones(SPEC.hidden, dtype=dtype)
+    damage(folder, layers__1__mlp__up_proj__weight=up)
+    load(folder, sizes=sizes)  # numbers, if large ones
+    up[-1, -1], norm[0] = float("nan"), float("-inf")
     damage(folder, layers__1__mlp__up_proj__weight=up, norm__weight=norm)
     with pytest.raises(ConfigError, match=r"NaN or infinity in layers\.1\.mlp\.up_proj\.weight, norm\.weight;"):
         load(folder, sizes=sizes)

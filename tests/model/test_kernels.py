@@ -16,6 +16,8 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from e5jax.mesh import BATCH
 from e5jax.model import splash
+from e5jax.model.blueprint import blueprint
+from e5jax.model.decoder import FUSED
 from e5jax.model.kernels import HEADS, attend, choose
 from e5jax.packing import SHARED
 from tests import tiny
@@ -294,6 +296,22 @@ def test_cudnn_lowers_to_the_fused_kernel_forward_and_backward_on_every_mesh_axi
     # The mask goes in as a bias.
     assert "__cudnn$fmhaScaleBiasSoftmax" in lowered
     assert "__cudnn$fmhaScaleBiasSoftmaxBackward" in lowered
+
+
+@pytest.mark.usefixtures("pretend_cudnn")
+@pytest.mark.parametrize(("remat", "times"), [("projections", 2), ("attention", 1)])
+def test_what_cudnn_returns_is_computed_again_only_where_attention_is_not_kept(remat, times):
+    of = blueprint(tiny.SPEC, tiny.LORA, dtype="bfloat16", remat=remat, kernel="cudnn")
+    on = tiny.mesh(1, 1, 1)
+    with jax.set_mesh(on):
+        trained, frozen = (of.abstract(names, on, "bfloat16") for names in (of.trained, of.frozen))
+        (tokens,) = tiny.rows(on, np.ones((2, 16), np.int32))
+
+        def total(trained, frozen):
+            return jnp.sum(of.decoder({**trained, **frozen})(tokens, tokens, tokens).astype(jnp.float32))
+
+        program = str(jax.jit(jax.grad(total)).trace(trained, frozen).jaxpr)
+    assert program.count(FUSED) == times
 
 
 # --- the choice ------------------------------------------------------------------------------------------------
