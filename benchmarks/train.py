@@ -75,8 +75,8 @@ def training(pairs: int, lora: Lora | None, setting: Setting, scratch: Scratch |
         model=Model(base="" if scratch else "base", scratch=scratch, dtype=setting.dtype, remat="attention"),
         lora=lora,
         batch=Batch(
-            pairs, 0, chunks=-(-2 * pairs // rows), kept_chunks=setting.kept_tokens // width // rows, texts_a_row=32,
-            shards=setting.shards,
+            pairs, 0, chunks=-(-2 * pairs // rows), kept_chunks=setting.kept_tokens // width // rows, unrolled=True,
+            texts_a_row=32, shards=setting.shards,
         ),
         optim=Optim(learning_rate=1e-4, steps=10_000, warmup_steps=0),
         mesh=Mesh(-1, 1, 1),

@@ -19,8 +19,6 @@ from e5jax.model.spec import Spec
 from e5jax.packing import layout
 from e5jax.records import Batch
 
-UNROLLED = 8  # chunks that a GPU keeps: copies for a loop take 5 % of a step there (benchmarks/results/train.md)
-
 
 class Learner(NamedTuple):
     """The step and what it is made of."""
@@ -54,7 +52,7 @@ def assemble(run: Training, spec: Spec, platform: str) -> Learner:
         run.seed,
         run.batch.kept_on,
         model.rounding,
-        unrolled=UNROLLED if platform == "gpu" else 0,
+        run.batch.unrolled,
     )
     update = optimiser(run.optim)
     return Learner(made, objective, update, make_step(objective, update, schedule(run.optim), run.guard))

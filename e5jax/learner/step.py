@@ -45,7 +45,7 @@ class Objective(NamedTuple):
     seed: int
     kept_on: KeptOn = "device"
     rounding: Rounding = "float32"
-    unrolled: int = 0  # up to so many kept chunks are written one after the other into the program
+    unrolled: bool = False
 
 
 def encode(
@@ -74,21 +74,21 @@ def encode(
     again = skippable(run, jax.checkpoint_policies.nothing_saveable)
     parts = []
     # What is encoded again stays a loop: written out, two chunks may be in memory at a time.
-    for name, one, part, most in [("kept", once, slice(0, kept), objective.unrolled), ("again", again, slice(kept, chunks), 0)]:
+    parted = [("kept", once, slice(0, kept), objective.unrolled), ("again", again, slice(kept, chunks), False)]
+    for name, one, part, unrolled in parted:
         if part.start < part.stop:
             with jax.named_scope(name):  # by which `e5jax plan` tells them apart
-                parts.append(_each(partial(one, trained, frozen), jax.tree.map(itemgetter(part), inputs), most))
+                parts.append(_each(partial(one, trained, frozen), jax.tree.map(itemgetter(part), inputs), unrolled))
     with jax.named_scope("pool"):
         vectors = jnp.concatenate(parts)  # [c n s d]
         return pick(vectors, batch.queries), pick(vectors, batch.passages)
 
 
-def _each(one: Callable[[tuple], Array], chunks: tuple, most: int) -> Float[Array, "c n s d"]:
-    """Vectors of these chunks: up to `most` written one after the other, more in a loop, which copies what they keep."""
-    count = len(chunks[0])
-    if count > most:
+def _each(one: Callable[[tuple], Array], chunks: tuple, unrolled: bool) -> Float[Array, "c n s d"]:
+    """Vectors of these chunks. A loop copies what they keep, to have it in one place; `unrolled` they have a place each."""
+    if not unrolled:
         return jax.lax.map(one, chunks)
-    return jnp.stack([one(jax.tree.map(itemgetter(number), chunks)) for number in range(count)])
+    return jnp.stack([one(jax.tree.map(itemgetter(number), chunks)) for number in range(len(chunks[0]))])
 
 
 def _gather_embedding(parameters: Parameters) -> Parameters:

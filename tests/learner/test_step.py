@@ -45,7 +45,7 @@ def gradients(
     scores: str = "dense",
     kept_on: str = "device",
     remat: str = "projections",
-    unrolled: int = 0,
+    unrolled: bool = False,
     **layout: int,
 ) -> tuple[float, dict[str, np.ndarray]]:
     """(loss, gradient of every trained parameter); dropout when the adapters have a rate."""
@@ -123,7 +123,7 @@ def test_keeping_activations_of_some_chunks_changes_nothing(padded):
 def test_kept_chunks_written_one_after_the_other_change_nothing():
     # Some of the eight are empty, and three are encoded again, in a loop.
     assert_close(
-        gradients(DROPOUT, (2, 2, 2), 5, chunks=8, **PACKED), gradients(DROPOUT, (2, 2, 2), 5, unrolled=5, chunks=8, **PACKED)
+        gradients(DROPOUT, (2, 2, 2), 5, chunks=8, **PACKED), gradients(DROPOUT, (2, 2, 2), 5, unrolled=True, chunks=8, **PACKED)
     )
 
 
