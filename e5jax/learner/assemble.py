@@ -44,7 +44,10 @@ def assemble(run: Training, spec: Spec, platform: str) -> Learner:
         # TPUs round the factors of a float32 product to bfloat16, GPUs may to TF32: what A B adds to W would be lost.
         inside=platform == "cpu" and model.dtype == "float32",
     )
-    objective = Objective(made, run.model.pooling, run.loss, run.batch.kept_chunks, run.seed, run.batch.kept_on, model.rounding)
+    batch = run.batch
+    objective = Objective(
+        made, model.pooling, run.loss, batch.kept_chunks, run.seed, batch.kept_on, model.rounding, batch.positives
+    )
     update = optimiser(run.optim)
     return Learner(made, objective, update, make_step(objective, update, schedule(run.optim), run.guard))
 

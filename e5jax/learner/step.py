@@ -44,6 +44,7 @@ class Objective(NamedTuple):
     seed: int
     kept_on: KeptOn = "device"
     rounding: Rounding = "float32"
+    positives: int = 1  # places for them among the passages of a query
 
 
 def encode(
@@ -110,7 +111,7 @@ def loss_and_accuracy(
         parts = (batch.temperatures, batch.in_batch, batch.query_texts, batch.passage_texts)
         terms = Terms._make(jax.lax.reshape(part, (part.size,), out_sharding=PartitionSpec(BATCH)) for part in parts)
         terms = terms._replace(temperatures=learned(terms.temperatures, trained, objective.loss))
-        return contrast(queries, passages, terms, objective.loss)
+        return contrast(queries, passages, terms, objective.loss, objective.positives)
 
 
 def make_step(
