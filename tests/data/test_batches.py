@@ -207,6 +207,7 @@ def test_as_many_positives_are_taken_as_a_query_has_and_the_batch_has_places(mak
             assert set(found) <= set(many[number].positives)
             assert [tuple(ids) in wrong for ids in one.passages[one.positives :]] == [True]
             counts.update(found)
+    assert set(counts) == {text for e in many for text in e.positives}
     assert min(counts.values()) >= 10  # two of three in 30 batches: 20 are expected
 
 
