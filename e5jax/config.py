@@ -121,7 +121,7 @@ class Select:
 
 @dataclass(slots=True)
 class Batch:
-    """The global batch: queries × (2 + negatives) texts, packed into rows, the rows in `chunks` equal parts.
+    """The global batch: queries × (1 + positives + negatives) texts at most, packed into rows, the rows in `chunks` equal parts.
 
     Texts fill the leading chunks, empty ones cost nothing. The first `kept_chunks` keep their activations; the others are
     encoded again for their gradient (GradCache). `kept_on="host"` sends what is kept to the host's memory and fetches it back:
@@ -137,11 +137,12 @@ class Batch:
     row_tokens: int = 0  # 0: tokens.limit; longer rows hold more short texts
     texts_a_row: int = 8  # at most
     shards: int = 1  # fixes the layout: data × fsdp must divide it
+    positives: int = 1  # of a query, at most, each a pair of the loss; of more, as many are drawn
 
     @property
     def texts(self) -> int:
         """Queries, positives and hard negatives."""
-        return self.queries * (2 + self.negatives)
+        return self.queries * (1 + self.positives + self.negatives)
 
     def width(self, limit: int) -> int:
         """Tokens a row, when texts have at most `limit`."""

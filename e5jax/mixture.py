@@ -1,6 +1,7 @@
 """Several sets of training examples as one: what is trained on, in which shares and order. Checks values, opens no file."""
 
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -28,6 +29,7 @@ class Dataset:
     negatives: int | None = None  # hard ones of an example; None: batch.negatives
     in_batch: bool = True  # False: a query is compared with its own passages alone
     temperature: float | None = None  # None: loss.temperature
+    positives: int | None = None  # of an example, at most; None: batch.positives
 
 
 @dataclass(slots=True)
@@ -48,8 +50,8 @@ class Mixture:
     batches: Batches = "mixed"
 
 
-def check_mixture(mixture: Mixture, limit: int, negatives: int, at: str) -> None:
-    """Ranges, with tokens.limit and batch.negatives, whose shapes bound what a set may ask for."""
+def check_mixture(mixture: Mixture, limit: int, most: Mapping[str, int], at: str) -> None:
+    """Ranges, with tokens.limit and the batch's `positives` and `negatives`, whose shapes bound what a set may ask for."""
     if not 0 <= mixture.alpha <= 1:
         raise ConfigError(f"{at}.alpha={mixture.alpha}: must be at least 0 and at most 1")
     for name, dataset in mixture.datasets.items():
@@ -58,10 +60,10 @@ def check_mixture(mixture: Mixture, limit: int, negatives: int, at: str) -> None
                 f"{at}.datasets has {name!r}: a name is small letters, digits and _, begins with a letter, and is no method of "
                 "a dict; it is part of overrides and of checkpoints"
             )
-        check_dataset(dataset, limit, negatives, f"{at}.datasets.{name}")
+        check_dataset(dataset, limit, most, f"{at}.datasets.{name}")
 
 
-def check_dataset(dataset: Dataset, limit: int, negatives: int, at: str) -> None:
+def check_dataset(dataset: Dataset, limit: int, most: Mapping[str, int], at: str) -> None:
     """Ranges of one set."""
     if not dataset.files:
         raise ConfigError(f"{at}.files is empty: name its JSONL files, or leave the set out")
@@ -77,9 +79,10 @@ def check_dataset(dataset: Dataset, limit: int, negatives: int, at: str) -> None
         if value is not None:
             at_least(f"{at}.{name}", value, 3)
             _at_most(f"{at}.{name}", value, "tokens.limit", limit)
-    if dataset.negatives is not None:
-        at_least(f"{at}.negatives", dataset.negatives, 0)
-        _at_most(f"{at}.negatives", dataset.negatives, "batch.negatives", negatives)
+    for name, value, least in [("positives", dataset.positives, 1), ("negatives", dataset.negatives, 0)]:
+        if value is not None:
+            at_least(f"{at}.{name}", value, least)
+            _at_most(f"{at}.{name}", value, f"batch.{name}", most[name])
     if dataset.temperature is not None:
         above_zero(f"{at}.temperature", dataset.temperature)
 

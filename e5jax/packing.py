@@ -11,7 +11,7 @@ from itertools import chain
 from typing import NamedTuple
 
 import numpy as np
-from jaxtyping import Int
+from jaxtyping import Bool, Int
 
 from e5jax.config import Batch as BatchConfig
 from e5jax.records import Batch, Ids
@@ -33,6 +33,7 @@ class Layout(NamedTuple):
     texts_a_row: int
     shards: int
     passages: int  # a query, at most
+    positives: int = 1  # of them
 
 
 class Rows(NamedTuple):
@@ -47,7 +48,8 @@ class Rows(NamedTuple):
 def layout(batch: BatchConfig, limit: int) -> Layout:
     """The layout of batches whose texts have at most `limit` tokens: as many rows as the worst of them needs."""
     rows = -(-batch.texts // (batch.shards * batch.chunks * batch.sure(limit)))  # a chunk and shard, rounded up
-    return Layout(batch.chunks, rows * batch.shards, batch.width(limit), batch.texts_a_row, batch.shards, 1 + batch.negatives)
+    passages = batch.positives + batch.negatives
+    return Layout(batch.chunks, rows * batch.shards, batch.width(limit), batch.texts_a_row, batch.shards, passages, batch.positives)
 
 
 def digest(batch: Batch) -> str:
@@ -108,7 +110,7 @@ def pack(examples: Sequence[Ids], to: Layout) -> Batch:
     each = len(examples) // to.shards
     parts = [examples[shard * each : (shard + 1) * each] for shard in range(to.shards)]
     rows, places = fill([[*(one.query for one in part), *(text for one in part for text in one.passages)] for part in parts], to)
-    there = np.arange(to.passages) < np.array([len(one.passages) for one in examples]).reshape(to.shards, each, 1)
+    there = _there(examples, to).reshape(to.shards, each, -1)
     passages, passage_texts = (np.full(there.shape, -1, np.int32) for _ in range(2))
     passages[there] = np.concatenate([own[each:] for own in places])
     query_texts, passage_texts[there] = _numbers(examples)
@@ -117,6 +119,13 @@ def pack(examples: Sequence[Ids], to: Layout) -> Batch:
     in_batch = np.array([one.in_batch for one in examples], np.bool_).reshape(queries.shape)
     texts = query_texts.reshape(queries.shape), passage_texts.reshape(to.shards, -1)
     return Batch(*rows, queries, passages.reshape(to.shards, -1), *texts, temperatures, in_batch)
+
+
+def _there(examples: Sequence[Ids], to: Layout) -> Bool[np.ndarray, "queries passages"]:
+    """Which of its places for positives, and behind them for hard negatives, an example fills."""
+    positives, texts = np.array([(one.positives, len(one.passages)) for one in examples])[:, :, None].swapaxes(0, 1)
+    place = np.arange(to.passages)
+    return np.where(place < to.positives, place < positives, place - to.positives < texts - positives)
 
 
 def _numbers(examples: Sequence[Ids]) -> tuple[Int[np.ndarray, " queries"], Int[np.ndarray, " passages"]]:

@@ -124,9 +124,10 @@ class Ids(NamedTuple):
     """One example as token ids, and what its query is scored against."""
 
     query: list[int]
-    passages: list[list[int]]  # the positive, then hard negatives: any number of them up to the batch's `negatives`
+    passages: list[list[int]]  # positives, then hard negatives: any numbers of them up to the batch's
     temperature: float
     in_batch: bool  # False: its own passages only; True: all passages of the global batch
+    positives: int = 1  # of the passages
 
 
 class Batch(NamedTuple):
@@ -135,7 +136,7 @@ class Batch(NamedTuple):
     Rows hold texts one behind the other: `segments` numbers a row's texts from 1, 0 is padding; `positions` counts from 0
     inside each text; `ends` is the place of each text's last token in its row, -1 where a row has fewer texts.
     The rows of a chunk are those of virtual shard 0, then 1, and so on. `queries` and `passages` say for every shard where
-    its texts are: flat indices into its own `[c · rows of the shard · s]`. Passages are example by example: the positive,
+    its texts are: flat indices into its own `[c · rows of the shard · s]`. Passages are example by example: its positives,
     then its hard negatives, -1 in place of those that it lacks. `query_texts` and `passage_texts` number what they say: texts
     of the same tokens have the same number, -1 is the place of none. Temperatures and `in_batch` are as in `Ids`.
     """
@@ -156,7 +157,7 @@ class Metrics(NamedTuple):
     """Scalars of one training step, on the device until the next step has been started."""
 
     loss: Float[Array, ""]
-    accuracy: Float[Array, ""]  # share of queries whose own positive scores highest in the batch
+    accuracy: Float[Array, ""]  # share of pairs whose own score is the highest, those of a query together counting as one
     gradient_norm: Float[Array, ""]  # before clipping
     learning_rate: Float[Array, ""]
     real_tokens: Int[Array, ""]

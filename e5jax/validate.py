@@ -110,7 +110,8 @@ def _validate_training(run: Training, at: str, *, needs_start: bool) -> None:
 def _validate_data(run: Training, at: str) -> None:
     data = run.data
     at_least(f"{at}.data.workers", data.workers, 0)
-    check_mixture(data.mixture, run.tokens.limit, run.batch.negatives, f"{at}.data.mixture")
+    most = {"positives": run.batch.positives, "negatives": run.batch.negatives}
+    check_mixture(data.mixture, run.tokens.limit, most, f"{at}.data.mixture")
     if data.harvest is None and not data.files and not data.mixture.datasets:
         raise ConfigError(
             f"{at}.data.files and {at}.data.mixture.datasets are empty and {at}.data.harvest is None: nothing to train on; set one"
@@ -222,8 +223,10 @@ def _validate_mesh(run: Training, at: str) -> None:
 
 def check_batch(batch: Batch, limit: int, at: str = "config") -> None:
     """Ranges, and queries that divide over the shards."""
-    for name, least in [("queries", 1), ("negatives", 0), ("chunks", 1), ("kept_chunks", 0), ("texts_a_row", 1), ("shards", 1)]:
-        at_least(f"{at}.batch.{name}", getattr(batch, name), least)
+    for name in ("queries", "positives", "chunks", "texts_a_row", "shards"):
+        at_least(f"{at}.batch.{name}", getattr(batch, name), 1)
+    for name in ("negatives", "kept_chunks"):
+        at_least(f"{at}.batch.{name}", getattr(batch, name), 0)
     if batch.row_tokens and batch.row_tokens < limit:
         raise ConfigError(f"{at}.batch.row_tokens={batch.row_tokens}: must be at least tokens.limit={limit}, or 0 for just that")
     if batch.kept_on == "host" and batch.kept_chunks == 0 and batch.chunks > 1:

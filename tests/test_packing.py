@@ -19,9 +19,16 @@ ids = st.lists(st.integers(0, 99), min_size=1, max_size=WIDTH)
 def batches(draw: st.DrawFn) -> tuple[list[Ids], Layout]:
     shards, count, chunks, slots = (draw(st.integers(1, most)) for most in (3, 3, 4, 5))
     queries, each = shards * count * chunks, draw(st.integers(1, 3))
-    example = st.builds(Ids, ids, st.lists(ids, min_size=1, max_size=each), st.sampled_from([0.5, 2.0]), st.booleans())
+    positives = draw(st.integers(1, each))
+    sides = st.tuples(st.lists(ids, min_size=1, max_size=positives), st.lists(ids, max_size=each - positives))
+    example = st.builds(joined, ids, sides, st.sampled_from([0.5, 2.0]), st.booleans())
     examples = draw(st.lists(example, min_size=queries, max_size=queries))
-    return examples, Layout(chunks, queries * (1 + each) // chunks, WIDTH, slots, shards, each)
+    return examples, Layout(chunks, queries * (1 + each) // chunks, WIDTH, slots, shards, each, positives)
+
+
+def joined(query: list[int], passages: tuple[list[list[int]], list[list[int]]], temperature: float, in_batch: bool) -> Ids:
+    positives, negatives = passages
+    return Ids(query, [*positives, *negatives], temperature, in_batch, len(positives))
 
 
 def pairs(texts: list[list[int]], passages: int) -> list[Ids]:
@@ -37,7 +44,7 @@ def test_every_text_is_there_once_and_whole(drawn):
     assert batch.tokens.shape == batch.segments.shape == batch.positions.shape == (to.chunks, to.rows, WIDTH)
     assert batch.ends.shape == (to.chunks, to.rows, to.texts_a_row)
     assert [part.dtype for part in batch] == [np.int32] * 8 + [np.float32, np.bool_]
-    assert tiny.unpack(batch) == examples
+    assert tiny.unpack(batch, to.positives) == examples
     texts = [text for one in examples for text in (one.query, *one.passages)]
     assert np.sum(batch.segments > 0) == sum(map(len, texts))
     assert np.sum(batch.ends >= 0) == len(texts)

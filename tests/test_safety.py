@@ -359,7 +359,7 @@ def test_names_in_data_and_configuration_make_no_file_outside_the_run(place, tmp
     with watched(True, inside):
         for name in names():
             with contextlib.nullcontext() if re.fullmatch("[a-z]+", name) else pytest.raises(ConfigError):
-                check_mixture(Mixture({name: Dataset((str(data),))}), 16, 1, "config")
+                check_mixture(Mixture({name: Dataset((str(data),))}), 16, {}, "config")
         inputs = inputs_of(place / "base", place, data)
         look = Skipped(Workdir(inside).skipped, Guard(), inputs.assembly)
         bad = Metrics(*[np.float32(0)] * len(Metrics._fields))._replace(in_a_row=np.int32(1))

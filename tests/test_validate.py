@@ -60,6 +60,7 @@ WRONG: dict[str, tuple[str, list[str], list[str]]] = {
         ["--config.loss.dimensions=(64,32)", "--config.loss.weights=(1.0,)"],
         ["config.loss.weights=(1.0,)", "dimensions=(64, 32)"],
     ),
+    "no positives": (PAPER, ["--config.batch.positives=0"], ["config.batch.positives=0", "at least 1"]),
     "negative negatives": (PAPER, ["--config.batch.negatives=-1"], ["config.batch.negatives=-1", "at least 0"]),
     "limit": (PAPER, ["--config.tokens.limit=2"], ["config.tokens.limit=2", "at least 3"]),
     "vocabulary": (PAPER, ["--config.tokens.vocabulary=299"], ["config.tokens.vocabulary=299", "at least 300"]),
@@ -160,6 +161,11 @@ WRONG: dict[str, tuple[str, list[str], list[str]]] = {
         PAPER,
         ["--config.data.mixture.datasets.nq.query_tokens=513"],
         ["config.data.mixture.datasets.nq.query_tokens=513", "tokens.limit=512"],
+    ),
+    "positives of a set": (
+        PAPER,
+        ["--config.data.mixture.datasets.nq.positives=2"],
+        ["config.data.mixture.datasets.nq.positives=2", "batch.positives=1"],
     ),
     "negatives of a set": (
         PAPER,

@@ -136,9 +136,12 @@ def batch(
     *,
     texts_a_row: int = 1,
     shards: int = 1,
+    positives: int = 1,
     change: Callable[[list[Ids]], list[Ids]] = list,
 ) -> Batch:
-    to = Layout(chunks, queries * (2 + negatives) // chunks, width, texts_a_row, shards, 1 + negatives)
+    """Of the 1 + negatives passages of a query, at most `positives` may be such."""
+    rows = queries * (2 + negatives) // chunks
+    to = Layout(chunks, rows, width, texts_a_row, shards, 1 + negatives, positives)
     return pack(change(examples(queries, negatives, width, seed)), to)
 
 
@@ -146,7 +149,7 @@ def objective(of: Blueprint, pooling: str = "last", scores: str = "dense", block
     return Objective(of, pooling, Loss(0.05, scores, block), kept_chunks, seed=0)
 
 
-def unpack(of: Batch) -> list[Ids]:
+def unpack(of: Batch, positives: int = 1) -> list[Ids]:
     """The examples of a batch, in the order in which they were packed; checks what belongs to each text."""
     (shards, each), slots = of.queries.shape, of.ends.shape[-1]
     chunks, rows, width = of.tokens.shape
@@ -163,14 +166,15 @@ def unpack(of: Batch) -> list[Ids]:
 
     def example(shard: int, i: int) -> Ids:
         own = np.asarray(of.passages)[shard].reshape(each, -1)[i]
-        there = int(np.sum(own >= 0))
-        assert there
-        assert np.all(own[there:] == -1)
+        parts = own[:positives], own[positives:]
+        assert all(np.array_equal(part >= 0, np.sort(part < 0) == 0) for part in parts)  # what is missing is missing at the end
+        assert own[0] >= 0
         return Ids(
             text(shard, of.queries[shard, i]),
-            [text(shard, place) for place in own[:there]],
+            [text(shard, place) for place in own[own >= 0]],
             float(of.temperatures[shard, i]),
             bool(of.in_batch[shard, i]),
+            int(np.sum(parts[0] >= 0)),
         )
 
     return [example(shard, i) for shard in range(shards) for i in range(each)]

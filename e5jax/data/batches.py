@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 import grain
 import numpy as np
+from jaxtyping import Bool, Int
 
 from e5jax.config import Training
 from e5jax.data.mixture import Draws, make_draws, mixture_of, open_sets
@@ -23,7 +24,7 @@ SHOWN = 5
 
 
 class Taken(NamedTuple):
-    """An example of a batch: one positive and the hard negatives chosen, and the set it is of."""
+    """An example of a batch: the positives and the hard negatives chosen, and the set it is of."""
 
     example: Example
     task: str  # empty: none
@@ -40,17 +41,15 @@ class Assembly(NamedTuple):
     layout: Layout
     seed: int
     instructions: bool
+    masked: bool  # duplicates are no negatives
 
     def __call__(self, step: int) -> Batch:
         taken = list(self.take(step))
         ids = encode(taken, self.tokenizer)
-        refuse_alone([one.example for one in taken], ids)
-        return self.pack(ids)
-
-    def pack(self, examples: Sequence[Ids]) -> Batch:
-        """Deals examples to the shards and lays them out."""
-        lengths = np.array([len(one.query) + sum(map(len, one.passages)) for one in examples])
-        return pack([examples[i] for i in deal(lengths, self.layout.shards)], self.layout)
+        order = deal(np.array([len(one.query) + sum(map(len, one.passages)) for one in ids]), self.layout.shards)
+        batch = pack([ids[i] for i in order], self.layout)
+        refuse_alone(batch, [taken[i].example for i in order], self.layout.positives, masked=self.masked)
+        return batch
 
     def take(self, step: int) -> Iterator[Taken]:
         """The examples of a step, set by set."""
@@ -58,15 +57,16 @@ class Assembly(NamedTuple):
         for number, row in zip(drawn.sets.tolist(), drawn.rows.tolist(), strict=True):
             dataset, example = self.datasets[number], self.sources[number][row]
             task = dataset.instructions[row % len(dataset.instructions)] if dataset.instructions else example.instruction
-            yield Taken(choose(example, dataset.negatives or 0, random), task if self.instructions else "", dataset)
+            chosen = choose(example, dataset.positives or 1, dataset.negatives or 0, random)
+            yield Taken(chosen, task if self.instructions else "", dataset)
 
 
 def assembly(mixture: Mixture, sources: Mapping[str, ExampleSource], tokenizer: TextTokenizer, run: Training) -> Assembly:
     """What makes the batches of a run."""
     draws = make_draws(mixture, {name: len(source) for name, source in sources.items()}, run.batch.queries, run.seed)
     datasets = tuple(complete(mixture.datasets[name], run) for name in draws.names)
-    opened = tuple(sources[name] for name in draws.names)
-    return Assembly(draws, datasets, opened, tokenizer, layout(run.batch, run.tokens.limit), run.seed, run.data.instructions)
+    opened, to = tuple(sources[name] for name in draws.names), layout(run.batch, run.tokens.limit)
+    return Assembly(draws, datasets, opened, tokenizer, to, run.seed, run.data.instructions, run.loss.mask_duplicates)
 
 
 def make_batches(assemble: Assembly) -> grain.MapDataset[Batch]:
@@ -82,23 +82,26 @@ def batches_of(files: Sequence[str | Path], tokenizer: TextTokenizer, run: Train
 
 def complete(dataset: Dataset, run: Training) -> Dataset:
     """The set with what it leaves to the run."""
-    limit, negatives, temperature = run.tokens.limit, run.batch.negatives, run.loss.temperature
+    limit, batch, temperature = run.tokens.limit, run.batch, run.loss.temperature
     return replace(
         dataset,
         query_tokens=limit if dataset.query_tokens is None else dataset.query_tokens,
         passage_tokens=limit if dataset.passage_tokens is None else dataset.passage_tokens,
-        negatives=negatives if dataset.negatives is None else dataset.negatives,
+        positives=batch.positives if dataset.positives is None else dataset.positives,
+        negatives=batch.negatives if dataset.negatives is None else dataset.negatives,
         temperature=temperature if dataset.temperature is None else dataset.temperature,
     )
 
 
-def choose(example: Example, negatives: int, random: np.random.Generator) -> Example:
-    """One positive and at most so many hard negatives; where there is no choice nothing is drawn."""
+def choose(example: Example, positives: int, negatives: int, random: np.random.Generator) -> Example:
+    """At most so many positives and hard negatives; where there is no choice nothing is drawn."""
     count = len(example.positives)
-    positive = int(random.integers(count)) if count > 1 else 0
-    count = len(example.negatives)
-    chosen = random.permutation(count)[:negatives].tolist() if negatives and count > 1 else range(min(negatives, count))
-    return example.only([positive], chosen)
+    chosen = [int(random.integers(count))] if positives == 1 < count else _some(count, positives, random)
+    return example.only(chosen, _some(len(example.negatives), negatives, random))
+
+
+def _some(count: int, most: int, random: np.random.Generator) -> Sequence[int]:
+    return random.permutation(count)[:most].tolist() if most and count > 1 else range(min(most, count))
 
 
 def encode(taken: Sequence[Taken], tokenizer: TextTokenizer) -> list[Ids]:
@@ -110,18 +113,52 @@ def encode(taken: Sequence[Taken], tokenizer: TextTokenizer) -> list[Ids]:
         limits += [dataset.query_tokens, *[dataset.passage_tokens] * len(passages)]
     ids = iter(tokenizer(texts, limits))
     return [
-        Ids(next(ids), list(islice(ids, 1 + len(one.example.negatives))), one.dataset.temperature or 0.0, one.dataset.in_batch)
+        Ids(
+            next(ids),
+            list(islice(ids, len(one.example.positives) + len(one.example.negatives))),
+            one.dataset.temperature or 0.0,
+            one.dataset.in_batch,
+            len(one.example.positives),
+        )
         for one in taken
     ]
 
 
-def refuse_alone(examples: Sequence[Example], ids: Sequence[Ids]) -> None:
-    """Raises ConfigError for a batch in which a query has no negative: its loss would be 0 whatever its vector."""
-    others = len(ids) > 1
-    alone = [e for e, one in zip(examples, ids, strict=True) if len(one.passages) == 1 and not (one.in_batch and others)]
-    if alone:
-        named = ", ".join(f"{e.id!r} (source {e.source!r})" for e in alone[:SHOWN])
+def refuse_alone(batch: Batch, examples: Sequence[Example], positives: int, *, masked: bool) -> None:
+    """Raises ConfigError for a batch in which a query has no negative: its loss would be the same whatever its vector."""
+    found = np.flatnonzero(alone(batch, positives, masked=masked)).tolist()
+    if found:
+        named = ", ".join(f"{examples[i].id!r} (source {examples[i].source!r})" for i in found[:SHOWN])
+        why = ", config.loss.mask_duplicates leaving out texts like their own" if masked else ""
         raise ConfigError(
-            f"{len(alone)} of the {len(ids)} queries of a batch have no negative, the first are {named}; give them hard negatives, "
-            "or in-batch negatives and a batch of at least 2"
+            f"{len(found)} of the {len(examples)} queries of a batch have no negative{why}, the first are {named}; give them hard "
+            "negatives, or in-batch negatives and a batch of at least 2 different pairs"
         )
+
+
+def alone(batch: Batch, positives: int, *, masked: bool) -> Bool[np.ndarray, " queries"]:
+    """Which have no negative, by the rule of `learner.candidates` but for scores.
+
+    Who has none among the passages has none among the queries: in no direction of the loss.
+    """
+    queries = np.asarray(batch.query_texts).reshape(-1, 1)
+    passages = np.asarray(batch.passage_texts).reshape(len(queries), -1)
+    own, hard = passages[:, :positives], passages[:, positives:]
+    mine = np.concatenate([queries, np.where(own < 0, queries, own)], axis=1) if masked else np.empty((len(queries), 0), np.int32)
+    partner = np.where(np.arange(passages.shape[1]) < positives, queries, -1)
+    some = np.any((hard >= 0) & np.all(hard[:, :, None] != mine[:, None], axis=-1), axis=1)
+    return ~(some | np.asarray(batch.in_batch).ravel() & _others(passages, partner, mine))
+
+
+def _others(
+    passages: Int[np.ndarray, "q p"], partner: Int[np.ndarray, "q p"], mine: Int[np.ndarray, "q m"]
+) -> Bool[np.ndarray, " q"]:
+    """Which queries have a passage of others that is none of their own texts and belongs to none."""
+    there = passages >= 0
+    near = np.bincount(np.concatenate([passages[there], partner[there & (partner >= 0)]]))  # passages of that text or partner
+    found = near[mine].sum(axis=1) < there.sum() - there.sum(axis=1)  # fewer are left out than there are: all but always
+    for i in np.flatnonzero(~found):
+        free = there & ~np.isin(passages, mine[i]) & ~np.isin(partner, mine[i])
+        free[i] = False
+        found[i] = free.any()
+    return found

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from e5jax.config import Training
+from e5jax.export.objective import objective
 from e5jax.export.provenance import NOT_RECORDED, Cleaning, Source, cleanings, sources
 from e5jax.export.subject import Choice, Subject
 from e5jax.export.usage import code, usage
@@ -51,12 +52,13 @@ def _training(subject: Subject) -> str:
     how = _trained(run)
     if run.model.quantisation != "none":
         how += f"; trained beside {run.model.quantisation} numbers of the base, here on its original ones"
+    positives = "a positive" if run.batch.positives == 1 else f"up to {run.batch.positives} positives, a pair each"
     rows = [
         ("start", _start(run)),
         ("trained", how),
         ("step", f"{subject.step} of {rate.steps}"),
-        ("batch", f"{run.batch.queries} queries over all devices, each with a positive; hard negatives: {run.batch.negatives}"),
-        ("loss", f"InfoNCE over cosine / {run.loss.temperature:g}, in-batch negatives and hard ones, query to document"),
+        ("batch", f"{run.batch.queries} queries over all devices, each with {positives}; hard negatives: {run.batch.negatives}"),
+        *objective(run),
         ("optimiser", f"AdamW, rate {rate.learning_rate:g}, weight decay {rate.weight_decay:g}, gradient norm {rate.clip_norm:g}"),
         ("schedule", f"{rate.warmup_steps} warm-up steps, then linear decay to zero at step {rate.steps}"),
         ("numbers", f"{run.model.dtype} in training, {run.export.dtype} here"),

@@ -44,15 +44,17 @@ def assemble(run: Training, spec: Spec, platform: str) -> Learner:
         # TPUs round the factors of a float32 product to bfloat16, GPUs may to TF32: what A B adds to W would be lost.
         inside=platform == "cpu" and model.dtype == "float32",
     )
+    batch = run.batch
     objective = Objective(
         made,
-        run.model.pooling,
+        model.pooling,
         run.loss,
-        run.batch.kept_chunks,
+        batch.kept_chunks,
         run.seed,
-        run.batch.kept_on,
-        model.rounding,
-        run.batch.unrolled,
+        kept_on=batch.kept_on,
+        rounding=model.rounding,
+        unrolled=batch.unrolled,
+        positives=batch.positives,
     )
     update = optimiser(run.optim)
     return Learner(made, objective, update, make_step(objective, update, schedule(run.optim), run.guard))

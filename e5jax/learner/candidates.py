@@ -1,6 +1,7 @@
 """Which texts a query is scored against: a rule between what is known of a pair and what is known of a text.
 
 Every way of scoring asks it for the block of scores that it has at hand; what is known of texts goes where they go.
+A query is one pair with each of its positives: as many pairs a query as it has places for them, those it lacks weigh nothing.
 """
 
 from typing import NamedTuple
@@ -19,26 +20,25 @@ class Terms(NamedTuple):
     temperatures: Float[Array, " q"]
     in_batch: Bool[Array, " q"]  # False: scored against its own passages only
     queries: Int[Array, " q"]  # equal texts have equal numbers
-    passages: Int[Array, " p"]  # as well, -1 in the place of a hard negative that its query lacks
+    passages: Int[Array, " p"]  # as well, -1 in the place of a positive or hard negative that its query lacks
 
 
 class Pairs(NamedTuple):
-    """What is known of those that ask: queries with their positives."""
+    """What is known of those that ask: queries, each with one of its positives."""
 
-    number: Int[Array, " q"]  # in the batch
-    query: Int[Array, " q"]  # the text
-    positive: Int[Array, " q"]  # the text
-    in_batch: Bool[Array, " q"]
-    ceiling: Float[Array, " q"]  # of the scores of negatives, see `Rule.ceiling`
-    harder: Float[Array, " q"]  # share of its score by which a negative counts for more, see `Rule.harder`
+    number: Int[Array, " pairs"]  # of the query in the batch
+    mine: Int[Array, "pairs m"]  # the texts of the query and of all its positives
+    in_batch: Bool[Array, " pairs"]
+    ceiling: Float[Array, " pairs"]  # of the scores of negatives, see `Rule.ceiling`
+    harder: Float[Array, " pairs"]  # share of its score by which a negative counts for more, see `Rule.harder`
 
 
 class Texts(NamedTuple):
     """What is known of texts that are scored: all passages, or all queries."""
 
-    owner: Int[Array, " n"]  # number of the pair that brought it
+    owner: Int[Array, " n"]  # number of the query that brought it
     text: Int[Array, " n"]  # -1: none is there
-    partner: Int[Array, " n"]  # the other text of a query or positive, -1 of a hard negative
+    partners: Int[Array, "n m"]  # the query of a positive, the positives of a query, -1 where there is none
 
 
 class Rule(NamedTuple):
@@ -57,45 +57,64 @@ def rule_of(loss: Loss, *, own: bool) -> Rule:
     return Rule(own, loss.mask_duplicates, loss.margin is not None, harder, loss.smoothing > 0)
 
 
-def pairs(terms: Terms, own: Float[Array, " q"], loss: Loss) -> Pairs:
-    """What is known of the queries of a device. `own` is the score of each pair, divided by its temperature."""
-    each = terms.passages.shape[0] // terms.queries.shape[0]
-    number, spread = jnp.arange(terms.queries.shape[0]), jax.typeof(terms.queries).sharding.spec
-    exact, warmth = jax.lax.stop_gradient((own, terms.temperatures))
+def split(values: Array, queries: int) -> Array:
+    """`[queries · n, …]` to `[queries, n, …]`, where it lies."""
+    (first, *others), (count, *rest) = jax.typeof(values).sharding.spec, values.shape
+    shape = (queries, count // queries, *rest)
+    return jax.lax.reshape(values, shape, out_sharding=PartitionSpec(first, None, *others))
+
+
+def joined(values: Array) -> Array:
+    """`[queries, n, …]` to `[queries · n, …]`, where it lies."""
+    (first, _, *others), (queries, count, *rest) = jax.typeof(values).sharding.spec, values.shape
+    return jax.lax.reshape(values, (queries * count, *rest), out_sharding=PartitionSpec(first, *others))
+
+
+def spread(values: Array, times: int) -> Array:
+    """Each row of `[queries, …]` so many times."""
+    return joined(jnp.repeat(values[:, None], times, axis=1))
+
+
+def weights(terms: Terms, positives: int) -> Float[Array, " pairs"]:
+    """Of each pair in the sum over all of them; those of a query are one together."""
+    there = split(terms.passages, len(terms.queries))[:, :positives] >= 0
+    return joined(there / jnp.sum(there, axis=1, keepdims=True))
+
+
+def pairs(terms: Terms, own: Float[Array, " pairs"], loss: Loss, positives: int) -> Pairs:
+    """What is known of the pairs of a device. `own` is the score of each, divided by its temperature."""
+    number = reshard(jnp.arange(len(terms.queries)), jax.typeof(terms.queries).sharding.spec)
+    exact, warmth = jax.lax.stop_gradient((own, spread(terms.temperatures, positives)))
     margin = loss.margin or 0.0
     ceiling = exact * margin if loss.margin_kind == "ratio" else exact + margin / warmth
-    positive = jax.lax.reshape(terms.passages, (terms.queries.shape[0], each), out_sharding=PartitionSpec(*spread, None))[:, 0]
-    return Pairs(reshard(number, spread), terms.queries, positive, terms.in_batch, ceiling, loss.hardness * warmth)
+    found, query = split(terms.passages, len(terms.queries))[:, :positives], terms.queries[:, None]
+    mine = jnp.concatenate([query, jnp.where(found < 0, query, found)], axis=1)
+    number, mine, in_batch = (spread(part, positives) for part in (number, mine, terms.in_batch))
+    return Pairs(number, mine, in_batch, ceiling, loss.hardness * warmth)
 
 
-def texts(terms: Terms, to: PartitionSpec) -> tuple[Texts, Texts]:
+def texts(terms: Terms, to: PartitionSpec, positives: int) -> tuple[Texts, Texts]:
     """What is known of passages and of queries, placed as said. Query i brought p / q passages, from number i · p / q on."""
-    count, each = terms.queries.shape[0], terms.passages.shape[0] // terms.queries.shape[0]
-    number = jnp.arange(terms.passages.shape[0])
     with jax.named_scope("gather"):
         queries, passages = reshard(terms.queries, to), reshard(terms.passages, to)
-    if each == 1:
-        return Texts(reshard(number, to), passages, queries), Texts(reshard(number, to), queries, passages)
-    whole = PartitionSpec(*to, None)
-    by_query = jax.lax.reshape(passages, (count, each), out_sharding=whole)
-    none = jnp.full_like(by_query[:, 1:], -1)
-    partner = jnp.concatenate([jax.lax.reshape(queries, (count, 1), out_sharding=whole), none], axis=1)
-    partner = jax.lax.reshape(partner, (count * each,), out_sharding=to)
-    owners = reshard(number - number % each, to) // each
-    return Texts(owners, passages, partner), Texts(reshard(jnp.arange(count), to), queries, by_query[:, 0])
+    number = reshard(jnp.arange(len(queries)), to)
+    by_query = split(passages, len(queries))
+    partner = jnp.where(jnp.arange(by_query.shape[1]) < positives, queries[:, None], -1)
+    of_passages = Texts(spread(number, by_query.shape[1]), passages, joined(partner)[:, None])
+    return of_passages, Texts(number, queries, by_query[:, :positives])
 
 
 def negatives(asking: Pairs, asked: Texts, rule: Rule) -> Bool[Array, "q n"]:
-    """Others' texts, of a query with in-batch negatives; its own hard negatives; never its own positive."""
+    """Others' texts, of a query with in-batch negatives; its own hard negatives; never its own positives."""
     others = asking.number[:, None] != asked.owner[None]
     found = others & asking.in_batch[:, None]
     if rule.own:
-        found |= ~others & (asked.partner < 0)[None]
+        found |= ~others & (asked.partners[:, 0] < 0)[None]
     found &= (asked.text >= 0)[None]
     if rule.duplicates:
-        for mine in (asking.query, asking.positive):
-            for text in (asked.text, asked.partner):
-                found &= mine[:, None] != text[None]
+        for mine in range(asking.mine.shape[1]):
+            for text in (asked.text, *(asked.partners[:, other] for other in range(asked.partners.shape[1]))):
+                found &= asking.mine[:, mine, None] != text[None]
     return found
 
 

@@ -1,6 +1,6 @@
 """The contrastive objective: InfoNCE (arXiv 2401.00368, eq. 2) and what other recipes make of it (docs/objective.md).
 
-A query and its positive are a pair. In every direction a pair has one number: the log of the sum of `exp(score - own score)`
+A query and a positive of it are a pair. In every direction a pair has one number: the log of the sum of `exp(score - own score)`
 over its negatives. The pair itself, 1 in that sum, is added at the end, so that nothing large is subtracted from anything large.
 `dense` holds the scores of a device's pairs against all texts at once; `chunked` and `ring` are in `stream`.
 """
@@ -14,7 +14,7 @@ from jax.sharding import PartitionSpec, reshard
 from jaxtyping import Array, Float
 
 from e5jax.config import Loss
-from e5jax.learner.candidates import Pairs, Rule, Terms, Texts, judged, pairs, rule_of, texts
+from e5jax.learner.candidates import Pairs, Rule, Terms, Texts, joined, judged, pairs, rule_of, split, spread, texts, weights
 from e5jax.learner.stream import Beside, Mode, streamed
 from e5jax.mesh import BATCH
 from e5jax.model.pooling import unit
@@ -31,42 +31,42 @@ class Side(NamedTuple):
 
 
 def contrast(
-    queries: Float[Array, "q d"], passages: Float[Array, "p d"], terms: Terms, loss: Loss
+    queries: Float[Array, "q d"], passages: Float[Array, "p d"], terms: Terms, loss: Loss, positives: int = 1
 ) -> tuple[Float[Array, ""], Float[Array, ""]]:
     """Mean loss and accuracy of whole vectors, or the weighted sum over prefixes (arXiv 2205.13147) and that of the longest.
 
     Arguments are those of `infonce`; every prefix gets unit length again.
     """
     if not loss.dimensions:
-        return infonce(queries, passages, terms, loss)
+        return infonce(queries, passages, terms, loss, positives)
     total, accuracies = jnp.zeros(()), {}
     for length, weight in zip(loss.dimensions, loss.weights or [1.0] * len(loss.dimensions), strict=True):
-        found, accuracies[length] = infonce(unit(queries[:, :length]), unit(passages[:, :length]), terms, loss)
+        found, accuracies[length] = infonce(unit(queries[:, :length]), unit(passages[:, :length]), terms, loss, positives)
         total = total + weight * found
     return total, accuracies[max(accuracies)]
 
 
 def infonce(
-    queries: Float[Array, "q d"], passages: Float[Array, "p d"], terms: Terms, loss: Loss
+    queries: Float[Array, "q d"], passages: Float[Array, "p d"], terms: Terms, loss: Loss, positives: int = 1
 ) -> tuple[Float[Array, ""], Float[Array, ""]]:
-    """Mean loss and accuracy; query i belongs to passage i · p / q, behind which are its own hard negatives.
+    """Mean loss and accuracy; query i brought p / q passages, from number i · p / q on: `positives`, then hard negatives.
 
     Vectors have unit length, float32; rows of all arrays are spread over `BATCH`; q divides p, and both divide over the devices.
-    Accuracy is the share of queries that score their own passage above all that they are contrasted with.
+    Accuracy is the share of pairs that score above all that they are contrasted with. The pairs of a query are one together.
     """
-    shape = (queries.shape[0], passages.shape[0] // queries.shape[0], passages.shape[1])
-    positives = jax.lax.reshape(passages, shape, out_sharding=PartitionSpec(BATCH, None, None))[:, 0]
-    asking = {"q": queries / terms.temperatures[:, None]}  # d divisions a query instead of p
-    own = jnp.sum(asking["q"] * positives, axis=-1)
-    asking["d"] = positives / terms.temperatures[:, None]
-    known = pairs(terms, own, loss)
-    of_passages, of_queries = texts(terms, SPREAD if loss.scores == "ring" else WHOLE)
+    found = joined(split(passages, len(queries))[:, :positives])
+    asking = {"q": spread(queries / terms.temperatures[:, None], positives)}  # d divisions a query instead of p
+    own = jnp.sum(asking["q"] * found, axis=-1)
+    asking["d"] = found / spread(terms.temperatures, positives)[:, None]
+    known = pairs(terms, own, loss, positives)
+    of_passages, of_queries = texts(terms, SPREAD if loss.scores == "ring" else WHOLE, positives)
     asked = {"d": Side(passages, of_passages), "q": Side(queries, of_queries)}
     beside = {
         way: _beside(asking[way[0]], own, asked[way[2]], known, rule_of(loss, own=way == "q2d"), loss) for way in loss.directions
     }
     hits = beside["q2d"].highest < 0
-    return jnp.mean(_together(beside, loss)), jnp.mean(hits.astype(jnp.float32))
+    each = weights(terms, positives)
+    return jnp.sum(each * _together(beside, loss)) / len(queries), jnp.sum(each * hits) / len(queries)
 
 
 def _beside(asking: Array, own: Array, asked: Side, known: Pairs, rule: Rule, loss: Loss) -> Beside:

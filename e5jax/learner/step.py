@@ -46,6 +46,7 @@ class Objective(NamedTuple):
     kept_on: KeptOn = "device"
     rounding: Rounding = "float32"
     unrolled: bool = False
+    positives: int = 1  # places for them among the passages of a query
 
 
 def encode(
@@ -121,7 +122,7 @@ def loss_and_accuracy(
         parts = (batch.temperatures, batch.in_batch, batch.query_texts, batch.passage_texts)
         terms = Terms._make(jax.lax.reshape(part, (part.size,), out_sharding=PartitionSpec(BATCH)) for part in parts)
         terms = terms._replace(temperatures=learned(terms.temperatures, trained, objective.loss))
-        return contrast(queries, passages, terms, objective.loss)
+        return contrast(queries, passages, terms, objective.loss, objective.positives)
 
 
 def make_step(

@@ -94,6 +94,8 @@ def data_identity(mixture: Mixture, sources: Mapping[str, ExampleSource], run: T
     idle = {"ratio", "weight"} - {mixture.shares}
     for name, dataset in mixture.datasets.items():
         fields = asdict(complete(dataset, run)) | {"files": sources[name].fingerprint}
+        if fields["positives"] == 1:  # as in every run before there was a choice
+            del fields["positives"]
         found |= {f"data.{name}.{field}": str(value) for field, value in fields.items() if field not in idle}
     return found
 

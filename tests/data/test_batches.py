@@ -7,13 +7,17 @@ import grain
 import numpy as np
 import pytest
 
-from e5jax.config import Batch, Data, Tokens, Training
-from e5jax.data.batches import batches_of, refuse_alone
+from e5jax.config import Batch, Data, Loss, Tokens, Training
+from e5jax.data.batches import alone, batches_of, refuse_alone
 from e5jax.data.vocabulary import train_tokenizer
 from e5jax.errors import ConfigError
+from e5jax.learner.candidates import Terms
+from e5jax.packing import Layout, pack
+from e5jax.records import Batch as Rows
 from e5jax.records import Example, Ids
 from e5jax.tokens import E5, TextTokenizer
 from tests import tiny
+from tests.learner import exact
 
 TASK = "Find the number"
 COUNT = 12
@@ -186,6 +190,27 @@ def test_every_positive_is_chosen_in_some_epoch_and_one_at_a_time(make_from, tok
     assert min(by_word) > 180  # 240 are expected each; a fair choice is below 180 once in a million times
 
 
+def test_as_many_positives_are_taken_as_a_query_has_and_the_batch_has_places(make_from, tokenizer):
+    words = ("answer", "other", "third")
+    many = [example(i)._replace(positives=tuple(f"{word} {i}" for word in words[: 1 + i % 3])) for i in range(COUNT)]
+    training = run(queries=COUNT, negatives=1)
+    training.batch.positives = 2
+    batches = make_from(many, training)
+    known = {tuple(ids): text for e in many for text, ids in zip(e.positives, tokenizer(e.positives), strict=True)}
+    wrong = {tuple(ids) for e in many for ids in tokenizer(e.negatives)}
+    counts = Counter()
+    for i in range(30):
+        for one in tiny.unpack(batches[i], 2):
+            found = [known[tuple(ids)] for ids in one.passages[: one.positives]]
+            number = int(found[0].split()[1])
+            assert len(set(found)) == one.positives == min(2, 1 + number % 3)
+            assert set(found) <= set(many[number].positives)
+            assert [tuple(ids) in wrong for ids in one.passages[one.positives :]] == [True]
+            counts.update(found)
+    assert set(counts) == {text for e in many for text in e.positives}
+    assert min(counts.values()) >= 10  # two of three in 30 batches: 20 are expected
+
+
 def test_without_negatives_there_are_queries_and_positives_alone(make, read):
     texts = read(make(run(negatives=0))[0])
     assert texts.negatives == []
@@ -218,21 +243,63 @@ def test_as_many_examples_as_queries_are_enough(make, read):
     assert [sorted(numbers(read(batches[i]).queries)) for i in range(2)] == [list(range(COUNT))] * 2
 
 
-@pytest.mark.parametrize(("passages", "in_batch", "queries"), [(1, True, 1), (1, False, 1), (1, False, 3)])
-def test_queries_without_any_negative_are_refused_by_name(passages, in_batch, queries):
-    examples = [example(i)._replace(source="nli") for i in range(queries)]
-    ids = [Ids([1, 2], [[1, 2]] * 2, 1.0, in_batch) for _ in range(queries)]
-    ids[-1] = ids[-1]._replace(passages=[[1, 2]] * passages)
+def asks(query: int, *passages: int, in_batch: bool = True, positives: int = 1) -> Ids:
+    """Texts of one token."""
+    return Ids([query], [[text] for text in passages], 1.0, in_batch, positives)
+
+
+def packed(ids: list[Ids]) -> Rows:
+    """A batch with places for two positives and two hard negatives a query."""
+    return pack(ids, Layout(1, 5 * len(ids), 8, 1, 1, 4, 2))
+
+
+ALONE = {
+    "one pair": (False, [asks(1, 11)]),
+    "one query of two positives": (False, [asks(1, 11, 12, positives=2)]),
+    "no negatives of its own": (False, [asks(1, 11), asks(2, 12), asks(3, 13, in_batch=False)]),
+    "hard negatives like its positive": (True, [asks(1, 11), asks(2, 12), asks(3, 13, 13, 13, in_batch=False)]),
+    "hard negatives like its query": (True, [asks(1, 11), asks(2, 12), asks(3, 13, 3, in_batch=False)]),
+    "all others of its query": (True, [asks(3, 11), asks(3, 12), asks(3, 13)]),
+    "all others of its second positive": (True, [asks(1, 13), asks(2, 13), asks(3, 11, 13, positives=2)]),
+    "all others of its query or positive": (True, [asks(3, 11, 12, positives=2), asks(2, 13), asks(3, 13)]),
+}
+
+
+@pytest.mark.parametrize("name", ALONE)
+def test_queries_without_any_negative_are_refused_by_name(name):
+    masked, ids = ALONE[name]
+    examples = [example(i)._replace(source="nli") for i in range(len(ids))]
     with pytest.raises(ConfigError) as caught:
-        refuse_alone(examples, ids)
-    for words in (f"1 of the {queries} queries", f"'id{queries - 1}' (source 'nli')", "hard negatives"):
+        refuse_alone(packed(ids), examples, 2, masked=masked)
+    for words in (f" of the {len(ids)} queries", f"'id{len(ids) - 1}' (source 'nli')", "hard negatives"):
         assert words in str(caught.value)
-    assert "id0" not in str(caught.value) or queries == 1
+    assert ("config.loss.mask_duplicates" in str(caught.value)) == masked
+    if masked:  # without it all have one
+        refuse_alone(packed(ids), examples, 2, masked=False)
 
 
-@pytest.mark.parametrize(("passages", "in_batch", "queries"), [(2, False, 1), (2, True, 1), (1, True, 2)])
-def test_a_negative_of_either_kind_is_enough(passages, in_batch, queries):
-    refuse_alone([example(i) for i in range(queries)], [Ids([1, 2], [[1, 2]] * passages, 1.0, in_batch)] * queries)
+@pytest.mark.parametrize("masked", [True, False])
+def test_alone_are_those_to_whom_the_objective_gives_no_negative_in_any_direction(masked):
+    random, found = np.random.default_rng(0), Counter()
+    loss = Loss(mask_duplicates=masked, directions=("q2d", "d2q", "q2q", "d2d"))
+    for _ in range(300):
+        count, texts = int(random.integers(1, 5)), int(random.integers(2, 9))
+        ids = [
+            asks(
+                *random.integers(0, texts, 2 + more).tolist(),
+                in_batch=bool(random.random() < 0.7),
+                positives=int(random.integers(1, 2 + (more > 0))),
+            )
+            for more in random.integers(0, 3, count).tolist()
+        ]
+        batch = packed(ids)
+        terms = Terms._make(part.ravel() for part in (batch.temperatures, batch.in_batch, batch.query_texts, batch.passage_texts))
+        wanted = [exact.negatives(terms, loss, i, 2) for i in range(count)]
+        none = alone(batch, 2, masked=masked).tolist()
+        assert none == [not by_direction["q2d"] for by_direction in wanted]
+        assert not [1 for lonely, by_direction in zip(none, wanted, strict=True) if lonely and any(by_direction.values())]
+        found.update(none)
+    assert min(found.values()) > 50
 
 
 def test_a_batch_of_one_pair_is_refused(make):

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from e5jax.config import Data, Harvest
+from e5jax.config import Data, Harvest, Loss
 from e5jax.export.card import model_card
 from e5jax.export.folder import write
 from e5jax.export.subject import Choice, Subject
@@ -59,6 +59,8 @@ def mixed(place: Path) -> Data:
 def card(place: Path | None = None, choice: Choice = Choice(), **parts: object) -> str:  # noqa: B008
     run = small.run(**{"base": "mistralai/Mistral-7B-v0.1", **{k: v for k, v in parts.items() if k in ("lora", "dtype")}})
     run.data = parts.get("data", run.data)
+    run.loss, run.batch.positives = parts.get("loss", run.loss), parts.get("positives", 1)
+    run.model.rounding = parts.get("rounding", "float32")
     of = tiny.made(small.spec(), run.lora)
     return model_card(Subject(run, Path("base"), of, {}, small.tokenizer(), 9), choice, Workdir(place) if place else None)
 
@@ -113,9 +115,31 @@ def test_the_recipe_is_the_configuration(place):
     assert found["step"] == ["9 of 9"]
     assert found["batch"] == ["2048 queries over all devices, each with a positive; hard negatives: 1"]
     assert found["optimiser"] == ["AdamW, rate 0.0001, weight decay 0.1, gradient norm 1"]
+    assert found["loss"] == ["InfoNCE over cosine / 0.02, in-batch negatives and hard ones, query to document"]
     assert rows(card(place, lora=None))["trained"] == ["all parameters"]
     harvested = card(place, data=Data(harvest=Harvest()))
     assert rows(harvested)["train"][0] == "docstring and function pairs harvested from installed Python packages"
+
+
+def test_every_switch_of_the_objective_that_is_on_is_in_the_recipe_and_no_other(place):
+    before = rows(card(place))
+    loss = Loss(0.05, directions=("q2d", "q2q"), mask_duplicates=True, margin=0.95, margin_kind="ratio", smoothing=0.1)
+    loss.hardness, loss.harder, loss.dimensions, loss.weights, loss.bounds = 9.0, "hard", (64, 16), (1.0, 0.5), (0.01, 0.1)
+    found = rows(card(place, loss=loss, rounding="binary", positives=3))
+    changed = {name: cells[0] for name, cells in found.items() if before.get(name) != cells}
+    assert changed.pop("train")  # its temperature is the run's
+    assert changed == {
+        "batch": "2048 queries over all devices, each with up to 3 positives, a pair each; hard negatives: 1",
+        "loss": "InfoNCE over cosine / 0.05, in-batch negatives and hard ones, query to document, query to other queries; "
+        "one softmax over all",
+        "temperature": "learned from 0.05 on, between 0.01 and 0.1",
+        "no negatives": "texts like the query or a positive of it, and what belongs to these; "
+        "texts with a cosine above the positive's times 0.95",
+        "hardness": "9 × cosine, without a gradient, added to the logit of the query's own hard negatives",
+        "label smoothing": "0.1 of the target over all candidates",
+        "prefixes": "the loss is a sum over leading dimensions, each of length 1 again, by weight: 64 × 1, 16 × 0.5",
+        "rounding": "vectors as binary in the loss, gradients as if they were not rounded",
+    }
 
 
 def test_the_head_names_base_and_kind_for_the_hub():

@@ -9,33 +9,44 @@ from e5jax.learner.candidates import Terms
 PLAIN = Loss()
 
 
-def infonce(q: np.ndarray, p: np.ndarray, terms: Terms, loss: Loss = PLAIN) -> tuple:
-    """((loss, accuracy), (gradient of queries, of passages)); the first of as many passages a query is its positive."""
+def infonce(q: np.ndarray, p: np.ndarray, terms: Terms, loss: Loss = PLAIN, positives: int = 1) -> tuple:
+    """((loss, accuracy), (gradient of queries, of passages)); the first of as many passages a query are its positives."""
     tensors = [torch.from_numpy(x.astype(np.float64)).requires_grad_() for x in (q, p)]
     found, hits = [], []
     for size, weight in zip(loss.dimensions or [q.shape[1]], loss.weights or [1.0] * max(1, len(loss.dimensions)), strict=True):
         queries, passages = ((x[:, :size] / x[:, :size].norm(dim=1, keepdim=True)) if loss.dimensions else x for x in tensors)
-        pairs = [_pair(queries, passages, terms, loss, i) for i in range(len(q))]
-        found.append(weight * torch.stack([one for one, _ in pairs]).mean())
-        hits.append((size, float(np.mean([hit for _, hit in pairs]))))
+        asked = [_query(queries, passages, terms, loss, i, positives) for i in range(len(q))]
+        found.append(weight * torch.stack([one for one, _ in asked]).mean())
+        hits.append((size, float(np.mean([share for _, share in asked]))))
     total = torch.stack(found).sum()
     total.backward()
     return (total.item(), max(hits)[1]), tuple(x.grad.numpy() for x in tensors)
 
 
-def _pair(queries: torch.Tensor, passages: torch.Tensor, terms: Terms, loss: Loss, i: int) -> tuple[torch.Tensor, bool]:
-    """Loss of a query and its positive, and whether it scores that highest."""
-    each, warmth = len(passages) // len(queries), float(terms.temperatures[i])
-    sides = {"q": queries[i], "d": passages[i * each]}
+def _query(
+    queries: torch.Tensor, passages: torch.Tensor, terms: Terms, loss: Loss, i: int, positives: int
+) -> tuple[torch.Tensor, float]:
+    """Mean loss of a query's pairs, and the share that is scored highest."""
+    first = i * (len(passages) // len(queries))
+    places = [first + k for k in range(positives) if terms.passages[first + k] >= 0]
+    pairs = [_pair(queries, passages, terms, loss, (i, place, positives)) for place in places]
+    return torch.stack([one for one, _ in pairs]).mean(), float(np.mean([hit for _, hit in pairs]))
+
+
+def _pair(
+    queries: torch.Tensor, passages: torch.Tensor, terms: Terms, loss: Loss, pair: tuple[int, int, int]
+) -> tuple[torch.Tensor, bool]:
+    """Loss of a query and one of its positives, and whether it scores that highest."""
+    i, place, positives = pair
+    warmth = float(terms.temperatures[i])
+    sides = {"q": queries[i], "d": passages[place]}
     own = sides["q"] @ sides["d"]
-    mine = {int(terms.queries[i]), int(terms.passages[i * each])}
+    each = len(passages) // len(queries)
     by_direction: dict[str, list[torch.Tensor]] = {}
-    for direction in loss.directions:
+    for direction, places in negatives(terms, loss, i, positives).items():
         logits = by_direction[direction] = []
-        for j, vector in enumerate(queries if direction[2] == "q" else passages):
-            if not _is_negative(terms, loss, direction, i, j, each, mine):
-                continue
-            cosine = sides[direction[0]] @ vector
+        for j in places:
+            cosine = sides[direction[0]] @ (queries if direction[2] == "q" else passages)[j]
             ceiling = None if loss.margin is None else (own * loss.margin if loss.margin_kind == "ratio" else own + loss.margin)
             if ceiling is not None and cosine > ceiling:
                 continue
@@ -45,17 +56,25 @@ def _pair(queries: torch.Tensor, passages: torch.Tensor, terms: Terms, loss: Los
     return _together(by_direction, own / warmth, loss), all(bool(own / warmth > one) for one in by_direction["q2d"])
 
 
-def _is_negative(terms: Terms, loss: Loss, direction: str, i: int, j: int, each: int, mine: set[int]) -> bool:
-    owner = j if direction[2] == "q" else j // each
-    if direction[2] == "q":
-        text, partner = int(terms.queries[j]), int(terms.passages[j * each])
-    else:
-        text, partner = int(terms.passages[j]), int(terms.queries[owner]) if j % each == 0 else None
-    if text < 0 or (owner != i and not terms.in_batch[i]):
-        return False
-    if owner == i and not (direction == "q2d" and j % each):
-        return False
-    return not (loss.mask_duplicates and (text in mine or partner in mine))
+def negatives(terms: Terms, loss: Loss, i: int, positives: int) -> dict[str, list[int]]:
+    """By direction the places of what query i and its positives are told from, before any margin."""
+    each = len(terms.passages) // len(terms.queries)
+    mine = {int(terms.queries[i]), *terms.passages[i * each : i * each + positives].tolist()} - {-1}
+
+    def allowed(direction: str, j: int) -> bool:
+        owner = j if direction[2] == "q" else j // each
+        if direction[2] == "q":
+            text, partners = int(terms.queries[j]), set(terms.passages[j * each : j * each + positives].tolist())
+        else:
+            text, partners = int(terms.passages[j]), {int(terms.queries[owner])} if j % each < positives else set()
+        if text < 0 or (owner != i and not terms.in_batch[i]):
+            return False
+        if owner == i and not (direction == "q2d" and j % each >= positives):
+            return False
+        return not (loss.mask_duplicates and (text in mine or partners & mine))
+
+    counts = {"q": len(terms.queries), "d": len(terms.passages)}
+    return {way: [j for j in range(counts[way[2]]) if allowed(way, j)] for way in loss.directions}
 
 
 def _together(by_direction: dict[str, list[torch.Tensor]], own: torch.Tensor, loss: Loss) -> torch.Tensor:

@@ -1,6 +1,7 @@
 """The switches of the objective: against their definition in float64, sentence-transformers, and known values."""
 
 from dataclasses import replace
+from functools import partial
 
 import jax
 import numpy as np
@@ -43,24 +44,26 @@ LOSSES = {
 }
 
 
-def ragged(seed: int) -> tuple[np.ndarray, np.ndarray, Terms]:
+def ragged(seed: int, positives: int = 1) -> tuple[np.ndarray, np.ndarray, Terms]:
     """Pairs of any kind, some of whose texts are the same; positives near their queries, some hard negatives nearer."""
     random = np.random.default_rng(seed)
     q, p = vectors(PAIRS, PAIRS * EACH, seed)
-    p[1::EACH] = np.where(random.random((PAIRS, 1)) < 0.3, q, p[1::EACH])
-    there = np.arange(EACH) < random.integers(1, EACH + 1, (PAIRS, 1))
-    in_batch = (random.random(PAIRS) < 0.7) | (there.sum(axis=1) == 1)
+    p[positives::EACH] = np.where(random.random((PAIRS, 1)) < 0.3, q, p[positives::EACH])
+    hard = random.integers(0, EACH - positives + 1, (PAIRS, 1))
+    count, place = random.integers(1, positives + 1, (PAIRS, 1)), np.arange(EACH)
+    there = np.where(place < positives, place < count, place - positives < hard)
+    in_batch = (random.random(PAIRS) < 0.7) | (hard[:, 0] == 0)
     queries, passages = random.integers(0, 12, PAIRS), random.integers(8, 40, PAIRS * EACH)
     temperatures = random.choice(np.array([0.05, 0.2], np.float32), PAIRS)
     terms = Terms(temperatures, in_batch, queries.astype(np.int32), np.where(there.ravel(), passages, -1).astype(np.int32))
     return q, p, terms
 
 
-def run(loss: Loss, sizes: tuple[int, int, int], q: np.ndarray, p: np.ndarray, terms: Terms) -> tuple:
+def run(loss: Loss, sizes: tuple[int, int, int], q: np.ndarray, p: np.ndarray, terms: Terms, positives: int = 1) -> tuple:
     """((loss, accuracy), gradients), by a program that is compiled once."""
-    on, key = tiny.mesh(*sizes), f"{loss} {sizes} {q.shape} {p.shape}"
+    on, key = tiny.mesh(*sizes), f"{loss} {sizes} {q.shape} {p.shape} {positives}"
     if key not in PROGRAMS:
-        PROGRAMS[key] = compiled([q.shape, p.shape], loss, on, contrast)
+        PROGRAMS[key] = compiled([q.shape, p.shape], loss, on, partial(contrast, positives=positives))
     return jax.device_get(PROGRAMS[key](*tiny.rows(on, q, p), Terms._make(tiny.rows(on, *terms))))
 
 
@@ -86,6 +89,30 @@ def test_neither_devices_nor_blocks_nor_the_ring_change_anything(name, scores):
         q, p, terms = ragged(seed)
         loss = replace(LOSSES[name], scores=scores)
         assert_close(run(loss, (4, 2, 1), q, p, terms), exact.infonce(q, p, terms, loss))
+
+
+@pytest.mark.parametrize(
+    ("scores", "sizes"), [("dense", (1, 1, 1)), *((scores, (4, 2, 1)) for scores in ("dense", "chunked", "ring"))]
+)
+def test_each_of_several_positives_is_a_pair_and_no_negative_of_the_others(scores, sizes):
+    for seed in range(3):
+        q, p, terms = ragged(seed, positives=2)
+        assert 0 < np.sum(terms.passages[1::EACH] < 0) < PAIRS
+        loss = replace(LOSSES["everything"], scores=scores)
+        assert_close(run(loss, sizes, q, p, terms, 2), exact.infonce(q, p, terms, loss, 2))
+
+
+def test_a_query_with_two_positives_has_the_mean_loss_of_two_with_one_each():
+    q, p = vectors(PAIRS, PAIRS * EACH, seed=3)
+    apart = known(np.full(PAIRS, 0.05, np.float32), np.zeros(PAIRS, np.bool_), np.ones(PAIRS * EACH, np.bool_))
+    (both, _), _ = run(LOSSES["plain"], (1, 1, 1), q, p, apart, 2)
+    parts = []
+    for other in (1, 0):
+        there = np.arange(PAIRS * EACH) % EACH != other
+        (one, _), _ = run(LOSSES["plain"], (1, 1, 1), q, p[there], apart._replace(passages=apart.passages[there]))
+        parts.append(one)
+    assert abs(parts[0] - parts[1]) > 0.1
+    assert both == pytest.approx(np.mean(parts), rel=1e-6)
 
 
 @pytest.mark.parametrize("scores", ["dense", "chunked"])
@@ -156,6 +183,17 @@ def test_a_pair_with_nothing_to_tell_it_from_has_no_loss_and_no_gradient():
     (value, accuracy), gradients = run(loss, (1, 1, 1), q, p, terms)
     assert (value, accuracy) == (0, 1)
     assert not any(gradient.any() for gradient in gradients)
+
+
+def test_a_margin_that_leaves_no_negative_leaves_no_loss_and_no_gradient():
+    q, p = vectors(PAIRS, PAIRS * EACH, seed=4)
+    p[1::EACH] = p[2::EACH] = q  # score 1
+    apart = known(np.full(PAIRS, 0.05, np.float32), np.zeros(PAIRS, np.bool_), np.ones(PAIRS * EACH, np.bool_))
+    for directions, least in [(("q2d",), 0), (("q2d", "d2q"), np.log(2))]:
+        (value, accuracy), gradients = run(Loss(0.05, directions=directions, margin=0.1), (1, 1, 1), q, p, apart)
+        assert value == pytest.approx(least, abs=1e-6)
+        assert accuracy == 1
+        assert not any(gradient.any() for gradient in gradients)
 
 
 @pytest.mark.parametrize("scores", ["dense", "chunked"])

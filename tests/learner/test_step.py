@@ -86,12 +86,13 @@ def assert_close(found: tuple, wanted: tuple) -> None:
 
 
 def doubled(of: list[Ids]) -> list[Ids]:
-    """Some pairs share a query or a positive with another, on another shard too."""
+    """Some pairs share a query or a positive with another, on another shard too; some queries have two positives."""
     mixed = tiny.mixed(of)
     shared = [one._replace(passages=[mixed[0].passages[0], *one.passages[1:]]) for one in mixed[1::5]]
     mixed[1::5] = shared
     mixed[2::7] = [one._replace(query=mixed[3].query) for one in mixed[2::7]]
-    return mixed
+    counts = [min(1 + i % 2, len(one.passages)) for i, one in enumerate(mixed)]
+    return [one._replace(passages=one.passages[: count + 1], positives=count) for one, count in zip(mixed, counts, strict=True)]
 
 
 @pytest.mark.parametrize("scores", ["dense", "ring"])
@@ -100,9 +101,9 @@ def test_neither_packing_nor_mesh_nor_chunks_change_what_all_switches_make_of_a_
     for sizes, layout, way in [((1, 1, 1), PADDED, "dense"), ((4, 2, 1), {**PACKED, "chunks": 8}, scores)]:
         of, on = tiny.made(SPEC), tiny.mesh(*sizes)
         trained, frozen = tiny.place(of, tiny.numbers(of), on)
-        objective = tiny.objective(of)._replace(loss=replace(LOSSES["everything"], scores=way))
+        objective = tiny.objective(of)._replace(loss=replace(LOSSES["everything"], scores=way), positives=2)
         with jax.set_mesh(on):
-            batch = place(tiny.batch(16, 2, width=12, change=doubled, **layout), on)
+            batch = place(tiny.batch(16, 2, width=12, positives=2, change=doubled, **layout), on)
             run = jax.jit(jax.value_and_grad(partial(loss_and_accuracy, objective), has_aux=True))
             (value, _), gradient = run(trained, frozen, batch, None)
         found.append((float(value), jax.device_get(gradient)))

@@ -220,13 +220,15 @@ def test_what_changed_in_a_mixture_is_named_entry_by_entry(shared, tmp_path):
         return data_identity(of.data.mixture, open_sets(of.data.mixture), of)
 
     def changed(now: dict[str, str]) -> list[str]:
-        return sorted(name for name in before if before[name] != now[name])
+        return sorted(name for name in before | now if before.get(name) != now.get(name))
 
     before = identity()
     assert changed(identity()) == []
     assert changed(identity(ratio=0.5)) == ["data.nq.ratio"]
     assert (before["data.nq.ratio"], identity(ratio=0.5)["data.nq.ratio"]) == ("1.0", "0.5")
     assert changed(identity(instructions=("find it",))) == ["data.nq.instructions"]
+    assert changed(identity(positives=1)) == []  # as runs without a choice had it
+    assert changed(identity(positives=2)) == ["data.nq.positives"]
     assert changed(identity("random")) == ["data.order"]
     assert changed(identity(batch=2)) == ["data.queries"]
     assert changed(identity(weight=2.0)) == []  # nothing is drawn by it

@@ -36,6 +36,7 @@ def shrunk(config: Config, root: Path) -> Config:
     config.tokens.limit = 16
     config.batch.queries, config.batch.negatives, config.batch.row_tokens = 8, min(config.batch.negatives, 1), 0
     config.batch.chunks, config.batch.shards = 2, 8
+    config.batch.positives = 2  # places, of which the examples fill one
     config.loss.dimensions = tuple(size for size in (WIDTH, WIDTH // 2, WIDTH // 4) if config.loss.dimensions)
     config.optim.steps, config.optim.warmup_steps = 3, 1
     config.mesh, config.checkpoint, config.log = Mesh(data=8, fsdp=1, tensor=1), Checkpoint(every=9), Log(tensorboard=False)
