@@ -121,6 +121,7 @@ def serve() -> None:
     import e5jax.__main__
     import e5jax.run  # noqa: F401  everything that a child would import
 
+    sys.modules["torch"] = None  # as where it is not installed: an export is then not shown to libraries that take 15 s to import
     for line in sys.stdin:
         asked = json.loads(line)
         pid = os.fork()
