@@ -44,8 +44,9 @@ class Checkpoints:
     A reader asks no other process.
     """
 
-    def __init__(self, directory: Path, retention: Retention | None = None, seconds: int = 600):
+    def __init__(self, directory: Path, retention: Retention | None = None, seconds: int = 600, *, waits: bool = False):
         self._directory, self._retention, self._seconds = folder_of(os.fspath(directory)), retention, seconds
+        self._waits = waits
         # Random numbers do not compress: zstd makes a save 1.3 to 5.6 times as long, for 8 % (benchmarks/results/verify.md).
         parameters, rest = (ocp.PyTreeCheckpointHandler(use_compression=False) for _ in range(2))
         handler = ocp.CompositeCheckpointHandler(parameters=parameters, rest=rest)
@@ -95,7 +96,10 @@ class Checkpoints:
         return sound.step if sound else None
 
     def save(self, step: int, parameters: Any, rest: Any, facts: Mapping[str, Any]) -> None:
-        """Begins to write checkpoint `step`; the arrays may be given away when this returns. Raises what `finish` raises."""
+        """Begins to write checkpoint `step`, or writes it if this one `waits`; then the arrays may be given away.
+
+        Raises what `finish` raises.
+        """
         assert self._retention is not None, "a reader does not write"
         self.finish()
         saved = ocp.args.PyTreeSave(parameters, save_args=jax.tree.map(_by_layer, parameters))
@@ -103,6 +107,8 @@ class Checkpoints:
         self._orbax.save(self._directory / str(step), args=parts, force=True)  # over one that was never finished
         result = self._background.submit(self._complete, step, {**facts, "parameters": _shapes(parameters)})
         self._saving = _Save(step, result, time.monotonic() + self._seconds)
+        if self._waits:
+            self.finish()
 
     def _complete(self, step: int, facts: dict[str, Any]) -> None:
         self._orbax.wait_until_finished()

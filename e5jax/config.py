@@ -218,13 +218,18 @@ class Mesh:
 
 @dataclass(slots=True)
 class Checkpoint:
-    """Saved every `every` steps, at the end, and when the run is told to stop; the newest `keep` stay."""
+    """Saved every `every` steps, at the end, and when the run is told to stop; the newest `keep` stay.
+
+    Steps go on while a checkpoint is saved, and the next save waits for it: a run that is killed loses at most `every` steps and
+    those taken during a save, never more than 2 × `every`. With `background=False` steps wait, and it loses at most `every`.
+    """
 
     folder: str = ""  # a folder of its own, or gs://BUCKET/NAME; empty: checkpoints/ of the run
     every: int = 100
     keep: int = 3
     forever: int = 0  # each whose step is a multiple of it stays for good; 0: none
-    seconds: int = 600  # that a save may take in the background
+    seconds: int = 600  # that a save may take
+    background: bool = True
 
 
 @dataclass(slots=True)

@@ -87,7 +87,7 @@ def listing(directory: Path, verify: bool) -> tuple[list[str], bool]:
     lines, sound = [], True
     for step in steps(directory):
         try:
-            found = (check if verify else read)(directory / str(step))
+            found = check(directory / str(step), thorough=True) if verify else read(directory / str(step))
             said = f"{found.bytes / 1e6:12,.1f} MB  {len(found.files):4} files  {'sound' if verify else ''}".rstrip()
         except DamagedError as error:
             said, sound = f"DAMAGED: {error}", False

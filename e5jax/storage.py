@@ -6,12 +6,14 @@ A bucket has no rename and no fsync, and needs neither: an object is there whole
 import hashlib
 import os
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from importlib.util import find_spec
 from itertools import chain
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple, cast
+from typing import TYPE_CHECKING, Any, NamedTuple, cast
+
+import xxhash
 
 from e5jax.errors import ConfigError
 
@@ -21,17 +23,18 @@ if TYPE_CHECKING:
 BUCKETS = ("gs://",)
 DELETED = ".deleted"  # end of the name of a folder that is being deleted
 
-
-BLOCK = 2**20
-PIECE = 2**25  # bytes that are hashed at once: enough of them for many cores, in one large file too
+SAFE, FAST = "sha256", "xxh3_128"
+SUMS: Mapping[str, Callable[..., Any]] = {SAFE: hashlib.sha256, FAST: xxhash.xxh3_128}  # against anybody; against accidents
+BLOCK = 2**19  # bytes that are read at once, and are still in a core's cache when they are hashed
+PIECE = 2**25  # bytes of one task: enough tasks for many cores, in one large file too
 THREADS = min(32, os.cpu_count() or 1)  # hashing gives Python's lock back
 
 
 class Entry(NamedTuple):
-    """One file: SHA-256 of its bytes, or of one piece's SHA-256 after the other where it is longer than `PIECE`."""
+    """One file, and checksums of its bytes by name: each of them all, or of one piece's checksum after the other beyond `PIECE`."""
 
     bytes: int
-    sha256: str
+    sums: dict[str, str]
 
 
 def folder_of(where: str) -> Path:
@@ -63,19 +66,25 @@ def files(folder: Path) -> Iterator[str]:
             yield path.name
 
 
-def entries(folder: Path, paths: Sequence[str], *, sync: bool) -> list[Entry]:
-    """Reads files with all cores, in pieces; with `sync` sends each to the disk as well."""
+def entries(folder: Path, paths: Sequence[str], sums: Sequence[str], *, sync: bool) -> list[Entry]:
+    """Reads files with all cores, in pieces, for these of `SUMS`; with `sync` sends each to the disk as well."""
     with ThreadPoolExecutor(THREADS) as pool:
         sizes = list(pool.map(lambda path: _size(folder / path), paths))
         pieces = [[(path, start) for start in range(0, max(size, 1), PIECE)] for path, size in zip(paths, sizes, strict=True)]
-        read = pool.map(lambda piece: _piece(folder / piece[0], piece[1], sync), chain.from_iterable(pieces))
-        return [_join([next(read) for _ in own], size) for own, size in zip(pieces, sizes, strict=True)]
+        read = pool.map(lambda piece: _piece(folder / piece[0], piece[1], sums, sync), chain.from_iterable(pieces))
+        return [_join(sums, [next(read) for _ in own], size) for own, size in zip(pieces, sizes, strict=True)]
 
 
-def _join(found: list[tuple[int, bytes]], size: int) -> Entry:
-    digests = [digest for _, digest in found]
-    whole = digests[0] if len(digests) == 1 else hashlib.sha256(b"".join(digests)).digest()
-    return Entry(0, "not a plain file") if size < 0 else Entry(sum(count for count, _ in found), whole.hex())
+def _join(sums: Sequence[str], found: list[tuple[int, list[bytes]]], size: int) -> Entry:
+    if size < 0:
+        return Entry(0, dict.fromkeys(sums, "not a plain file"))
+    parts = zip(*(digests for _, digests in found), strict=True)
+    whole = {name: _whole(name, part) for name, part in zip(sums, parts, strict=True)}
+    return Entry(sum(count for count, _ in found), whole)
+
+
+def _whole(name: str, parts: Sequence[bytes]) -> str:
+    return (parts[0] if len(parts) == 1 else SUMS[name](b"".join(parts)).digest()).hex()
 
 
 def _size(path: Path) -> int:
@@ -85,19 +94,21 @@ def _size(path: Path) -> int:
     return path.stat().st_size if path.is_file() and not path.is_symlink() else -1
 
 
-def _piece(path: Path, start: int, sync: bool) -> tuple[int, bytes]:
-    """(bytes, SHA-256) of a part of a file."""
+def _piece(path: Path, start: int, sums: Sequence[str], sync: bool) -> tuple[int, list[bytes]]:
+    """Bytes and checksums of a part of a file."""
+    hashes = [SUMS[name]() for name in sums]
     if not in_bucket(path) and (path.is_symlink() or not path.is_file()):
-        return 0, b""
+        return 0, [made.digest() for made in hashes]
+    view, count = memoryview(bytearray(BLOCK)), 0
     with path.open("rb") as file:
         if sync and not in_bucket(path) and start == 0:
             os.fsync(file.fileno())
         file.seek(start)
-        digest, count = hashlib.sha256(), 0
-        while count < PIECE and (block := file.read(min(BLOCK, PIECE - count))):
-            digest.update(block)
-            count += len(block)
-        return count, digest.digest()
+        while got := file.readinto(view[: PIECE - count]):
+            for made in hashes:
+                made.update(view[:got])
+            count += got
+    return count, [made.digest() for made in hashes]
 
 
 def publish(folder: Path, name: str, text: str) -> None:

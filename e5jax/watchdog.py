@@ -72,8 +72,8 @@ def judge(here: Place, own: Sign, seen: Mapping[int, Seen], limits: Limits, now:
     """Who is to blame for what, if the run is to be ended. `seen` are the others that this process looks at."""
     for process, (sign, at) in seen.items():
         if now - at > limits.silence:
-            last = f"; it was {sign}" if sign else ""
-            return f"{_name(process, sign)} gives no sign of itself for {now - at:.0f} s: it is gone, or stopped{last}"
+            last = f"when last seen it was {sign}" if sign else "it was never seen"
+            return f"{_name(process, sign)} gives no sign of itself for {now - at:.0f} s: it is gone, or stopped; {last}"
     limit = limits.of(own.phase)
     if own.seconds <= limit + (GRACE if here.process and own.phase in FOR_OTHERS else 0):
         return None
@@ -170,16 +170,17 @@ class Watchdog:
 
     def _exchange(self) -> None:
         mine = f"{SIGNS}{self._where.process}"
-        while not self._over.wait(EVERY):
+        while not self._over.is_set():  # at once, too: whoever is stopped in its first second has then been seen
             try:
                 cluster.put(mine, json.dumps(self._sign()), over=True)
                 there = cluster.below(SIGNS) if self._where.process == 0 else {f"{SIGNS}0": cluster.get(f"{SIGNS}0")}
             except JaxRuntimeError:
-                continue  # the service is gone, or does not answer: nothing is seen, and that is a sign, too
+                there = {}  # the service is gone, or does not answer: nothing is seen, and that is a sign, too
             for process, (sign, _) in list(self._seen.items()):
                 text = there.get(f"{SIGNS}{process}")
                 if text and (new := Sign(*json.loads(text))).number != (sign.number if sign else 0):
                     self._seen[process] = Seen(new, time.monotonic())
+            self._over.wait(EVERY)
 
     def _sign(self) -> Sign:
         self._number += 1

@@ -226,6 +226,21 @@ def test_a_save_that_takes_too_long_ends_the_run(tmp_path, monkeypatch):
         go.set()
 
 
+@pytest.mark.parametrize("waits", [False, True])
+def test_a_save_is_whole_when_it_returns_only_where_the_run_waits_for_it(waits, tmp_path, monkeypatch):
+    real, slow = manifest.write, Event()
+
+    def write(*of):
+        slow.wait(0.2 if waits else 60)
+        return real(*of)
+
+    monkeypatch.setattr(manifest, "write", write)
+    with Checkpoints(tmp_path, Retention(3), waits=waits) as checkpoints:
+        save(checkpoints, 1, numbers(wanted((1, 1, 1))))
+        assert (tmp_path / "1" / manifest.NAME).exists() == waits
+        slow.set()
+
+
 def test_an_error_of_the_run_is_not_hidden_by_one_of_its_last_save(tmp_path, monkeypatch):
     def full(*_):
         raise OSError(errno.ENOSPC, "No space left on device")

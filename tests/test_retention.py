@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 
 import pytest
 
@@ -100,6 +101,15 @@ def test_the_listing_tells_sound_from_damaged(tmp_path):
     lines, sound = retention.listing(tmp_path, verify=True)
     assert not sound
     assert "DAMAGED: array" in lines[1]
+
+
+def test_whoever_asks_for_the_listing_has_sha256_compared_and_a_restore_does_not(tmp_path):
+    make(tmp_path, 10)
+    place = tmp_path / "10" / manifest.NAME
+    body = re.sub('"sha256": "[0-9a-f]{64}"', '"sha256": "0"', place.read_text().splitlines()[0])
+    place.write_text(f"{body}\n{manifest._digest(body)}\n")
+    assert retention.newest_sound(tmp_path)[0] is not None
+    assert not retention.listing(tmp_path, verify=True)[1]
 
 
 def test_a_checkpoint_says_what_it_is_of(tmp_path):

@@ -63,8 +63,16 @@ def test_whoever_is_within_the_limits_is_left_alone(own, others):
         ),
         (sign("step", 7, 11), seen(sign("step", 7, 11)), "10 s are allowed; no process is behind another"),
         (sign("step", 7, 11), {}, "process 0 is in phase 'step' of step 7 for 11 s, and 10 s are allowed"),
-        (sign("step", 7, 1), seen(sign("step", 7, 1), ago=31), "process 1 gives no sign of itself for 31 s"),
-        (sign("eval", 7, 1), seen(None, ago=31), "process 1 gives no sign of itself for 31 s"),
+        (
+            sign("step", 7, 1),
+            seen(sign("load", 0, 1), ago=31),
+            "process 1 gives no sign of itself for 31 s: it is gone, or stopped; when last seen it was in phase 'load' for 1 s",
+        ),
+        (
+            sign("eval", 7, 1),
+            seen(None, ago=31),
+            "process 1 gives no sign of itself for 31 s: it is gone, or stopped; it was never seen",
+        ),
     ],
 )
 def test_who_is_late_or_silent_is_named_with_its_phase(own, others, blamed):

@@ -76,8 +76,9 @@ def train(run: Training, inputs: Inputs, workdir: Workdir, name: str, allow: boo
     check_groups(inputs.spec, run.model.quantisation, Mesh(**mesh.shape))
     check_dimensions(run.loss, inputs.spec.hidden)
     peak = peak_flops(device)
-    retention, folder = Retention(run.checkpoint.keep, run.checkpoint.forever), workdir.checkpoints_of(run.checkpoint)
-    with jax.set_mesh(mesh), Checkpoints(folder, retention, run.checkpoint.seconds) as checkpoints:
+    kept, folder = run.checkpoint, workdir.checkpoints_of(run.checkpoint)
+    retention = Retention(kept.keep, kept.forever)
+    with jax.set_mesh(mesh), Checkpoints(folder, retention, kept.seconds, waits=not kept.background) as checkpoints:
         phase.enter(phase.LOAD)
         ready = _prepare(run, inputs, mesh, checkpoints, workdir, allow)
         if ready.start >= run.optim.steps:

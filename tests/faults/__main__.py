@@ -3,6 +3,7 @@
 import argparse
 import json
 import time
+from functools import partial
 from pathlib import Path
 
 from tests.faults.bench import Bench
@@ -13,7 +14,15 @@ from tests.faults.shapes import shapes
 from tests.faults.stuck import stuck
 from tests.faults.table import table
 
-TRIALS = {"kills": kills, "pairs": pairs, "notices": notices, "stuck": stuck, "disks": disks, "shapes": shapes}
+TRIALS = {
+    "kills": kills,
+    "waits": partial(kills, background=False),
+    "pairs": pairs,
+    "notices": notices,
+    "stuck": stuck,
+    "disks": disks,
+    "shapes": shapes,
+}
 
 
 def main() -> None:

@@ -6,13 +6,14 @@ from random import Random
 from tests.faults.bench import ALONE, LONG, PAIR, Bench, logged, resumed, send
 
 
-def kills(bench: Bench, seed: int, times: int = 3, usual: float = 7.0) -> dict:
+def kills(bench: Bench, seed: int, times: int = 3, usual: float = 7.0, *, background: bool = True) -> dict:
     """One process, killed so many times, each at a moment that is uniform over what is left of a run (`usual` seconds in all)."""
-    random, run = Random(seed), bench.folder / f"kills-{seed}"
-    found: dict = {"trial": "kills", "seed": seed, "run": str(run), "whole": str(bench.whole(ALONE)), "phases": [], "again": []}
+    trial = "kills" if background else "waits"
+    random, run = Random(seed), bench.folder / f"{trial}-{seed}"
+    found: dict = {"trial": trial, "seed": seed, "run": str(run), "whole": str(bench.whole(ALONE)), "phases": [], "again": []}
     while True:
         begin = time.monotonic()
-        (child,) = bench.start(run, ALONE)
+        (child,) = bench.start(run, ALONE, f"--config.checkpoint.background={background}")
         moment = random.uniform(0, usual * (1 - 0.6 * logged(run) / bench.steps))
         while len(found["phases"]) < times and child.code is None and time.monotonic() < begin + moment:
             time.sleep(0.001)

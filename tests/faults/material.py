@@ -32,6 +32,7 @@ from e5jax.workdir import Workdir
 ROOT = Path(__file__).parents[2]
 WORDS = ["read", "write", "open", "close", "parse", "file", "header", "line", "token", "model", "batch", "step", "loss", "rate"]
 PAIRS = 200
+EVERY = 5  # steps from one checkpoint to the next
 CONFIG = """
 from e5jax.config import *
 def get_config():
@@ -44,7 +45,7 @@ def get_config():
         batch=Batch(queries=16, negatives=1, chunks=2, shards=8),
         optim=Optim(learning_rate=1e-3, steps=60, warmup_steps=5),
         mesh=Mesh(data=-1, fsdp=1, tensor=1),
-        checkpoint=Checkpoint(every=5, keep=3),
+        checkpoint=Checkpoint(every={every}, keep=3),
         log=Log(tensorboard=False),
         export=Export(dtype="float32"),
         watchdog=Watchdog(step=60, start=120, silence=10),
@@ -79,7 +80,7 @@ def make(root: Path) -> None:
     )
     inputs = read_inputs(scratch, scratch.data.files, Path(scratch.tokens.tokenizer), "")
     export_untrained(scratch, inputs.spec, inputs.tokenizer, root / "base")
-    (root / "config.py").write_text(CONFIG.format(root=root), encoding="utf-8")
+    (root / "config.py").write_text(CONFIG.format(root=root, every=EVERY), encoding="utf-8")
 
 
 def state_of(root: Path, workdir: Path) -> tuple[int, list[np.ndarray]]:

@@ -12,7 +12,8 @@ import sys
 import threading
 import time
 from pathlib import Path
-from typing import NamedTuple, Self
+from types import ModuleType
+from typing import NamedTuple, Self, cast
 
 ROOT = Path(__file__).parents[2]
 FLAGS = "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true"
@@ -121,6 +122,8 @@ def serve() -> None:
     import e5jax.__main__
     import e5jax.run  # noqa: F401  everything that a child would import
 
+    # As where PyTorch is not installed: an export is then not shown to libraries that take 15 s to import.
+    cast(dict[str, ModuleType | None], sys.modules)["torch"] = None
     for line in sys.stdin:
         asked = json.loads(line)
         pid = os.fork()
