@@ -13,6 +13,7 @@ from e5jax.data.harvest import harvest
 from e5jax.data.source import ExampleSource
 from e5jax.data.vocabulary import train_tokenizer
 from e5jax.errors import ConfigError
+from e5jax.export.card import with_scores
 from e5jax.export.folder import CHOICE, export, export_untrained
 from e5jax.export.subject import Choice
 from e5jax.learner.assemble import assemble
@@ -192,12 +193,14 @@ def untrained(workdir: Workdir) -> Path:
 
 
 def eval_stage(config: Config, workdir: Workdir, _: bool) -> Stage:
-    """Scores of the export and of what it is compared with, and the report page."""
+    """Scores of the export and of what it is compared with, the report page, and the model card that says them."""
+    card = workdir.export / "README.md"
 
     def go() -> None:
         from e5jax.eval.summary import summarise  # noqa: PLC0415  PyTorch and mteb are loaded for this stage only
 
         summarise(config, workdir, untrained(workdir))
+        write_text(card, with_scores(card.read_text(encoding="utf-8"), workdir.results))
 
     return Stage("eval", workdir.results, go, workdir.results.is_file() and workdir.report.is_file())
 

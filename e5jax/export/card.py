@@ -13,6 +13,7 @@ from e5jax.export.usage import code, usage
 from e5jax.workdir import Workdir
 
 SHOWN = 3  # files of a set
+SCORES, LIMITS = "## Scores\n\n", "## Limits\n\n"
 _HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
 
 
@@ -29,10 +30,16 @@ def model_card(subject: Subject, choice: Choice, workdir: Workdir | None = None)
         _training(subject),
         _data(run, found),
         _decontamination(cleanings(found)),
-        *([_scores(workdir.results)] if workdir and workdir.results.is_file() else []),
         _limits(subject, choice),
     ]
-    return "\n\n".join(part.strip() for part in parts) + "\n"
+    card = "\n\n".join(part.strip() for part in parts) + "\n"
+    return with_scores(card, workdir.results) if workdir and workdir.results.is_file() else card
+
+
+def with_scores(card: str, results: Path) -> str:
+    """The card with the scores of a run's `results.json`, in place of those that it had."""
+    before, limits, rest = card.partition(LIMITS)
+    return f"{before.partition(SCORES)[0]}{_scores(results)}\n\n{limits}{rest}"
 
 
 def _head(subject: Subject, choice: Choice, found: Sequence[Source]) -> str:
@@ -141,7 +148,7 @@ def _scores(path: Path) -> str:
         for system, tasks in results["tasks"].items()
         for task, scores in tasks.items()
     ]
-    return "## Scores\n\n" + _table(("task", "system", "scores"), sorted(rows))
+    return SCORES + _table(("task", "system", "scores"), sorted(rows))
 
 
 def _limits(subject: Subject, choice: Choice) -> str:
@@ -152,7 +159,7 @@ def _limits(subject: Subject, choice: Choice) -> str:
     ]
     if not choice.verify:
         lines.append("The folder was written without being verified.")
-    return "## Limits\n\n" + "\n".join(f"- {line}" for line in lines)
+    return LIMITS + "\n".join(f"- {line}" for line in lines)
 
 
 def _table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> str:

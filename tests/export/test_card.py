@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from e5jax.config import Data, Harvest, Loss
-from e5jax.export.card import model_card
+from e5jax.export.card import model_card, with_scores
 from e5jax.export.folder import write
 from e5jax.export.subject import Choice, Subject
 from e5jax.mixture import Dataset, Mixture
@@ -101,6 +101,10 @@ def test_decontamination_and_scores_are_those_of_the_files(place):
     assert "500 examples looked through for 77 evaluation texts: 480 kept; removed: 15 as contamination, 5 as duplicate" in text
     assert "Jaccard similarity 0.8" in text
     assert rows(text)["SciFact"] == ["trained", "ndcg_at_10 0.6124"]
+    (place / "later.json").write_text(json.dumps(RESULTS).replace("0.61239", "0.71239"))
+    later = with_scores(text, place / "later.json")
+    assert later == text.replace("0.6124", "0.7124") != text
+    assert with_scores(later, place / "results.json") == text
     (place / "results.json").unlink()
     (place / "cleaned/clean.json").unlink()
     text = card(place, data=mixed(place))
