@@ -1,8 +1,8 @@
 """What a folder of files must be, bit for bit: checksums of every file, written last, checked before the folder is trusted.
 
 Neither Orbax nor safetensors notices a flipped bit in the numbers it reads. A folder flows in, its `Manifest` and whatever is
-wrong with the folder flow out. XXH3-128 finds what happens to files by accident in a tenth of the time that reading them takes,
-and is what a restore waits for; SHA-256 is for whoever gets them from somebody else.
+wrong with the folder flow out. XXH3-128 finds what happens to files by accident, at the speed of memory, and is what a restore
+waits for; SHA-256 is for whoever gets them from somebody else.
 """
 
 import hashlib

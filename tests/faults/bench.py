@@ -1,11 +1,13 @@
 """A bench to break runs on: starts the processes of one, breaks them as a seed says, and knows what an unbroken run comes to."""
 
+import contextlib
+import fcntl
 import json
 import os
 import re
 import signal
 import socket
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple, Self
 
@@ -30,7 +32,7 @@ ALONE, PAIR = Shape(1, 8), Shape(2, 4)
 
 
 class Bench:
-    """Below `folder`: the base that all runs share, a compile cache, and a folder a run. Use with `with`.
+    """Below `folder`: the base that all runs share, a compile cache, and a folder a run. Use with `with`; two may have one folder.
 
     XLA keeps the order of collectives in a program that it has compiled, not in one that it has read from a cache: where two groups
     of CPU devices exchange something at a time, they wait for each other for ever. With all devices in one group, as here, none do.
@@ -41,8 +43,9 @@ class Bench:
         self._nursery = Nursery(folder / "cache" if cache else None, preload)
 
     def __enter__(self) -> Self:
-        if not (self.root / "config.py").exists():
-            in_another_process("make", self.root)
+        with self._alone("base"):
+            if not (self.root / "config.py").exists():
+                in_another_process("make", self.root)
         self._nursery.__enter__()
         return self
 
@@ -86,9 +89,17 @@ class Bench:
     def whole(self, shape: Shape, *options: str) -> Path:
         """A run that nothing happened to, made once."""
         name = f"whole-{shape.processes}x{shape.devices}-{self.steps}{''.join(options)}"
-        if not (self.folder / name / "export").exists():
-            self.finish(self.folder / name, shape, *options)
+        with self._alone(name):
+            if not (self.folder / name / "export").exists():
+                self.finish(self.folder / name, shape, *options)
         return self.folder / name
+
+    @contextlib.contextmanager
+    def _alone(self, name: str) -> Iterator[None]:
+        self.folder.mkdir(parents=True, exist_ok=True)
+        with (self.folder / f"{name}.lock").open("w") as file:
+            fcntl.flock(file, fcntl.LOCK_EX)
+            yield
 
     def digests(self, runs: Sequence[Path]) -> list[dict]:
         """What each run came to."""

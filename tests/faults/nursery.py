@@ -146,7 +146,7 @@ def _live(folder: Path, arguments: list[str], environment: dict[str, str], sleep
     os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
     os.environ.update(environment)
     from e5jax import phase
-    from e5jax.__main__ import main
+    from e5jax.__main__ import command
 
     enter, phases = phase.enter, os.open(folder / "phases", os.O_WRONLY | os.O_CREAT | os.O_APPEND)
 
@@ -157,7 +157,8 @@ def _live(folder: Path, arguments: list[str], environment: dict[str, str], sleep
             time.sleep(1_000)
 
     phase.enter = enter_and_tell
-    sys.exit(main(arguments))
+    sys.argv[1:] = arguments
+    command()
 
 
 if __name__ == "__main__":

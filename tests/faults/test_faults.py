@@ -28,9 +28,11 @@ KILLS = 3  # a run
 
 
 @pytest.fixture(scope="module")
-def bench(tmp_path_factory) -> Iterator[Bench]:
+def bench(tmp_path_factory, worker_id) -> Iterator[Bench]:
+    """All workers of pytest share what their runs have in common."""
     print(f"E5JAX_FAULT_SEED={SEED}")
-    with Bench(tmp_path_factory.mktemp("faults"), STEPS) as made:
+    own = tmp_path_factory.mktemp("faults") if worker_id == "master" else tmp_path_factory.getbasetemp().parent / "faults"
+    with Bench(own, STEPS) as made:
         yield made
 
 
