@@ -12,9 +12,12 @@ command -v uv >/dev/null || {
 }
 [ $# -gt 0 ] || set -- cpu cuda tpu
 for platform; do
-  extras=(--extra eval --extra gcs --extra synth)
-  [ "$platform" = cpu ] || extras+=(--extra "$platform")
-  echo "lock: launch/locks/$platform.txt"
-  uv pip compile setup.py "${extras[@]}" "${upgrade[@]}" --quiet --universal --python-version 3.11 --generate-hashes \
-    --no-annotate --custom-compile-command "launch/lock.sh $platform" --output-file "launch/locks/$platform.txt"
+  options=(--extra eval --extra gcs --extra synth)
+  [ "$platform" = cpu ] || options+=(--extra "$platform")
+  [ "$platform" = cuda ] || options+=(--torch-backend cpu) # evaluation alone needs PyTorch, and not its gigabytes for CUDA
+  lock=launch/locks/$platform.txt
+  echo "lock: $lock"
+  uv pip compile setup.py "${options[@]}" "${upgrade[@]}" --quiet --universal --python-version 3.11 --generate-hashes \
+    --no-annotate --custom-compile-command "launch/lock.sh $platform" --output-file "$lock"
+  [ "$platform" = cuda ] || sed -i '1i --extra-index-url https://download.pytorch.org/whl/cpu' "$lock"
 done

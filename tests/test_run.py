@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from e5jax.embedder import Embedder
+from tests.flags import FAST
 
 ROOT = Path(__file__).parents[1]
 SMALL = [
@@ -35,7 +36,7 @@ SMALL = [
 
 def e5jax(workdir: Path, *more: str) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "e5jax", "run", "--config=configs/quickstart.py", f"--workdir={workdir}", *SMALL, *more]
-    environment = {**os.environ, "XLA_FLAGS": ""}
+    environment = {**os.environ, "XLA_FLAGS": FAST}
     return subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False, timeout=600)
 
 

@@ -106,6 +106,15 @@ def test_a_lock_pins_by_hash_what_setup_asks_for(lock):
         assert wanted.specifier.contains(version), f"{lock.name} has {pinned}, and {text} is asked for: launch/lock.sh {lock.stem}"
 
 
+@pytest.mark.parametrize("lock", LOCKS, ids=[lock.stem for lock in LOCKS])
+def test_only_machines_with_cuda_get_its_libraries(lock):
+    text = lock.read_text(encoding="utf-8")
+    theirs = re.findall(r"^(?:nvidia-|cuda-|triton==|jax-cuda)\S+", text, re.MULTILINE)
+    assert bool(theirs) == (lock.stem == "cuda"), theirs
+    own_index = text.startswith("--extra-index-url https://download.pytorch.org/whl/cpu\n")  # of builds without them
+    assert own_index == bool(re.search(r"^torch==[\d.]+\+cpu ", text, re.MULTILINE)) == (not theirs)
+
+
 def test_there_is_a_lock_for_every_platform():
     assert [lock.stem for lock in LOCKS] == sorted(OF)
 

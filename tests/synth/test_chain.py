@@ -11,6 +11,7 @@ import pytest
 from e5jax.__main__ import main
 from e5jax.data.vocabulary import train_tokenizer
 from e5jax.records import Example, parse_example
+from tests.flags import FAST
 from tests.mine import small
 from tests.synth.test_main import requests_of, words
 from tests.test_loading import QUICK, ROOT
@@ -87,8 +88,7 @@ def test_generated_and_mined_examples_train_the_quickstart_model(generated, mine
     train_tokenizer((example.query for path in files for example in read(path)), 500).save(str(tokenizer))
     data = [f"--config.pretrain.data.files={tuple(map(str, files))}", f"--config.pretrain.tokens.tokenizer={tokenizer}"]
     command = [sys.executable, "-m", "e5jax", "run", f"--config={QUICK}", f"--workdir={tmp_path / 'run'}", *STEP, *data]
-    flags = "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true"  # compiles in half the time
-    environment = {**os.environ, "XLA_FLAGS": flags}
+    environment = {**os.environ, "XLA_FLAGS": FAST}
     done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False, timeout=300)
     assert done.returncode == 0, done.stderr
     (step,) = [json.loads(line) for line in (tmp_path / "run/pretrain/metrics.jsonl").read_text("utf-8").splitlines()]

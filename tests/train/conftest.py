@@ -1,0 +1,29 @@
+"""Runs of one shape share their step: each `train` makes its own, and compiling it is most of a run this small."""
+
+from copy import deepcopy
+from dataclasses import replace
+
+import pytest
+
+from e5jax.config import Checkpoint, Data, Export, Log, Probe, Profile, Training
+from e5jax.learner.assemble import Learner, assemble
+from e5jax.model.spec import Spec
+from e5jax.train import loop
+
+# What a run has that `assemble` does not read.
+REST = {"data": Data(), "checkpoint": Checkpoint(), "log": Log(), "profile": Profile(), "probe": Probe(), "export": Export()}
+LEARNERS: dict[str, Learner] = {}
+
+
+def shared(run: Training, spec: Spec, platform: str) -> Learner:
+    """`assemble`, once for all runs that are alike in what it reads."""
+    alike = replace(run, **REST)
+    key = repr((alike, spec, platform))
+    if key not in LEARNERS:
+        LEARNERS[key] = assemble(deepcopy(alike), spec, platform)  # tests change their runs
+    return LEARNERS[key]
+
+
+@pytest.fixture(autouse=True)
+def _shared_steps(monkeypatch):
+    monkeypatch.setattr(loop, "assemble", shared)
