@@ -89,7 +89,7 @@ def _python_files(root: Path) -> Iterator[Path]:
         folders[:] = [name for name in folders if name.lower() not in SKIPPED_FOLDERS]
         for name in names:
             path = Path(folder, name)
-            if name.endswith(".py") and not any(path.match(pattern) for pattern in SKIPPED_FILES):
+            if name.endswith(".py") and not any(path.match(pattern) for pattern in SKIPPED_FILES) and path.is_file():
                 yield path
 
 
