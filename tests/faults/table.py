@@ -51,11 +51,13 @@ def _stuck(of: Sequence[dict]) -> tuple[str, str]:
     how = Counter(f"{one['how']} in {one['phase']}" for one in of)
     # Whoever is stopped cannot leave before somebody lets it go on, and by then the others are gone.
     codes = sum(set(one["codes"][: 1 if one["how"] == "stopped" else 2]) == {99} for one in of)
-    slowest, named = max(one["seconds"] for one in of), sum(one["named"] for one in of)
+    named, limits = sum(one["named"] for one in of), sorted({one["limit"] for one in of})
+    slowest = [max(one["seconds"] for one in of if one["limit"] == limit) for limit in limits]
+    times = ", ".join(f"{seconds:.1f} s at a limit of {limit} s" for seconds, limit in zip(slowest, limits, strict=True))
     return (
         f"one of two processes: {_counts(how)}",
-        f"every process that was not stopped left with 99 in {codes} of {len(of)}, slowest {slowest:.1f} s at limits of "
-        f"{of[0]['limit']} s; the right process and phase named in {named}",
+        f"every process that was not stopped left with 99 in {codes} of {len(of)}, slowest {times}; "
+        f"the right process and phase named in {named}",
     )
 
 
