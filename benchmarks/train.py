@@ -325,7 +325,7 @@ def compare(args: argparse.Namespace) -> dict:
     for number in range(args.rounds):
         times = {name: peer("round", way=fastest[g], grouped=g)["seconds"] for name, g in (("peer", False), ("grouped", True))}
         if setting.together:
-            ours("round")  # it has slept for a minute, and the system has taken its pages; the peer has not
+            ours("round")  # it has slept for a minute, after which one takes up to half as long again; the peer has not
             rounds.append({"ours": ours("round")["seconds"], **ours("rate")})
         rounds[number] |= times
         shown = ", ".join(f"{name} {rounds[number][name]:.2f} s" for name in ("ours", *times))
