@@ -54,7 +54,6 @@ class Side:
     def __init__(self, script: str, name: str, settings: Sequence[str], platform: str = "cpu"):
         environment = {
             **os.environ,
-            "GLIBC_TUNABLES": "glibc.malloc.hugetlb=1",
             "JAX_PLATFORMS": platform,
             "XLA_PYTHON_CLIENT_MEM_FRACTION": "0.95",
             "HF_HUB_OFFLINE": "1",

@@ -8,6 +8,8 @@ tokens, no GradCache for us. The two sides live in processes of their own and ta
 they follow each other. The peer is timed at the fastest of its ways (attention, and where a batch does not fit into memory
 gradient checkpointing or CachedMultipleNegativesRankingLoss), without and with grouping of a round's pairs by length, its texts
 tokenised in advance. Grouping puts texts of like length into one batch, which changes what a batch's negatives are; ours need not.
+Both sides allocate as the environment says: huge pages (GLIBC_TUNABLES=glibc.malloc.hugetlb=1, as launch/train.sh has them) or
+another allocator (LD_PRELOAD) go before the command.
 
 Floor: `model_flops_per_step` at the rate of a matrix product, the better of a cube and the model's own, taken in the same round.
 """
