@@ -126,7 +126,7 @@ def loss_and_accuracy(
 
 
 def make_step(
-    objective: Objective, optimiser: optax.GradientTransformation, rate: optax.Schedule, guard: Guard
+    objective: Objective, optimiser: optax.GradientTransformationExtraArgs, rate: optax.Schedule, guard: Guard
 ) -> jax.stages.Wrapped:
     """The jitted step `(state, frozen, batch) -> (state, metrics)`; the state is donated.
 
@@ -144,10 +144,10 @@ def make_step(
         (loss, accuracy), gradient = jax.value_and_grad(objective_of, has_aux=True)(state.parameters)
         with jax.named_scope("update"):
             norm = optax.tree.norm(gradient)
-            updates, moments = optimiser.update(gradient, state.moments, state.parameters)
             made, finite, watch = judge(guard, state.watch, loss, norm)
-            new = State(state.step + 1, jax.tree.map(jnp.add, state.parameters, updates), moments, state.watch)
-            new = jax.tree.map(lambda a, b: jnp.where(made, a, b), new, state)._replace(watch=watch)
+            updates, moments = optimiser.update(gradient, state.moments, state.parameters, made=made)
+            parameters = jax.tree.map(lambda old, update: jnp.where(made, old + update, old), state.parameters, updates)
+            new = State(state.step + made, parameters, moments, watch)
         last = jnp.take_along_axis(batch.positions, jnp.maximum(batch.ends, 0), axis=-1)
         lengths = jnp.where(batch.ends >= 0, last + 1, 0)
         metrics = Metrics(

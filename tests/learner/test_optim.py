@@ -3,12 +3,13 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 import torch
 import transformers
 
 from e5jax.config import Optim
-from e5jax.learner.optim import optimiser, schedule
+from e5jax.learner.optim import _decayed, optimiser, schedule
 from tests import tiny
 
 
@@ -79,6 +80,31 @@ def test_ten_updates_equal_those_of_torchs_adamw():
     for name, tensor in tensors.items():
         # Ten float32 updates of size 1e-2.
         assert np.allclose(parameters[name], tensor.detach(), atol=1e-5), name
+
+
+def moved(update: optax.GradientTransformation, number: int, **extra: jax.Array) -> list:
+    """Updates and moments of a step with this `extra`, and the moments before it, which `number` steps have made."""
+    parameters = as_jax(gradients(0))
+    state = update.init(parameters)
+    step = jax.jit(update.update)
+    for seed in range(number):
+        _, state = step(as_jax(gradients(seed)), state, parameters, **{name: jnp.array(True) for name in extra})
+    return [*step(as_jax(gradients(number)), state, parameters, **extra), state]
+
+
+def test_updates_and_their_moments_are_those_of_optax_bit_for_bit():
+    config = Optim(learning_rate=1e-2, warmup_steps=3, steps=10, weight_decay=0.3, clip_norm=2.0)
+    adamw = optax.adamw(schedule(config), config.beta1, config.beta2, config.epsilon, weight_decay=0.3, mask=_decayed)
+    theirs = moved(optax.chain(optax.clip_by_global_norm(2.0), adamw), 3)
+    ours = moved(optimiser(config), 3, made=jnp.array(True))
+    assert jax.tree.structure(ours) == jax.tree.structure(theirs)
+    jax.tree.map(np.testing.assert_array_equal, ours, theirs)
+
+
+@pytest.mark.parametrize("number", [0, 3])
+def test_an_update_that_is_not_made_leaves_all_moments(number):
+    _, after, before = moved(optimiser(Optim(warmup_steps=1, steps=10)), number, made=jnp.array(False))
+    jax.tree.map(np.testing.assert_array_equal, after, before)
 
 
 def test_only_norm_scales_and_biases_escape_weight_decay():
