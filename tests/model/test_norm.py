@@ -1,4 +1,4 @@
-"""RMSNorm's own gradient against the Jacobian of the formula, in float64 by NumPy."""
+"""RMSNorm's gradient against the Jacobian of the formula, in float64 by NumPy."""
 
 import jax
 import jax.numpy as jnp
