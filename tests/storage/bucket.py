@@ -7,6 +7,7 @@ import json
 import logging
 import os
 import socket
+import threading
 from http import server as http
 
 import jax
@@ -26,6 +27,19 @@ class Threads(http.ThreadingHTTPServer):
     """Answers each connection on its own: one after the other, one that is silent makes all others wait for ever."""
 
     request_queue_size = 128
+
+
+class Router(emulator.Router):
+    """One request at a time: the emulator's tables are plain dictionaries that it also iterates over.
+
+    Else a deletion may fail once the object is gone; gcsfs repeats it, and finds nothing to delete.
+    """
+
+    lock = threading.Lock()
+
+    def handle(self, method: str) -> None:
+        with self.lock:
+            super().handle(method)
 
 
 class Handler(emulator.RequestHandler):
@@ -96,6 +110,7 @@ def main() -> None:
     os.environ |= {"STORAGE_EMULATOR_HOST": f"http://127.0.0.1:{port}", "TENSORSTORE_GCS_HTTP_URL": f"http://127.0.0.1:{port}"}
     http.HTTPServer = Threads
     emulator.RequestHandler = Handler
+    emulator.Router = Router
     server = emulator.create_server("127.0.0.1", port, in_memory=True, default_bucket="bucket")
     server.start()
     try:
