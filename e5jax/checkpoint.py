@@ -1,7 +1,7 @@
 """Checkpoints of what changes, and the facts about what does not. The only home of orbax, and of tensorstore beneath it.
 
 Orbax writes and reads arrays; it checks none of their bytes, and hides a full disk until somebody asks. So a checkpoint is one
-when it has a manifest (`manifest`), only those whose bytes fit it are read, and a background save is asked after every step.
+when it has a manifest (`manifest`), only those whose bytes fit it are read, and a save in the background is asked after every step.
 """
 
 import json
@@ -44,9 +44,9 @@ class Checkpoints:
     A reader asks no other process.
     """
 
-    def __init__(self, directory: Path, retention: Retention | None = None, seconds: int = 600, *, waits: bool = False):
+    def __init__(self, directory: Path, retention: Retention | None = None, seconds: int = 600, *, background: bool = False):
         self._directory, self._retention, self._seconds = folder_of(os.fspath(directory)), retention, seconds
-        self._waits = waits
+        self._waits = not background
         # Random numbers do not compress: zstd makes a save 1.3 to 5.6 times as long, for 8 % (benchmarks/results/verify.md).
         parameters, rest = (ocp.PyTreeCheckpointHandler(use_compression=False) for _ in range(2))
         handler = ocp.CompositeCheckpointHandler(parameters=parameters, rest=rest)
@@ -96,7 +96,7 @@ class Checkpoints:
         return sound.step if sound else None
 
     def save(self, step: int, parameters: Any, rest: Any, facts: Mapping[str, Any]) -> None:
-        """Begins to write checkpoint `step`, or writes it if this one `waits`; then the arrays may be given away.
+        """Writes checkpoint `step`, or begins to if it goes on in the background; then the arrays may be given away.
 
         Raises what `finish` raises.
         """

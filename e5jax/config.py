@@ -220,8 +220,9 @@ class Mesh:
 class Checkpoint:
     """Saved every `every` steps, at the end, and when the run is told to stop; the newest `keep` stay.
 
-    Steps go on while a checkpoint is saved, and the next save waits for it: a run that is killed loses at most `every` steps and
-    those taken during a save, never more than 2 × `every`. With `background=False` steps wait, and it loses at most `every`.
+    Steps wait for a save: a run that is killed loses at most `every` of them. With `background=True` they go on while it is
+    written, for states that take long (all parameters of a large model), and those taken meanwhile may be lost as well; as the
+    next save waits for it, never more than 2 × `every` in all.
     """
 
     folder: str = ""  # a folder of its own, or gs://BUCKET/NAME; empty: checkpoints/ of the run
@@ -229,7 +230,7 @@ class Checkpoint:
     keep: int = 3
     forever: int = 0  # each whose step is a multiple of it stays for good; 0: none
     seconds: int = 600  # that a save may take
-    background: bool = True
+    background: bool = False
 
 
 @dataclass(slots=True)

@@ -202,7 +202,7 @@ def test_a_save_that_fails_in_the_background_is_known_at_the_next_step(tmp_path,
     def full(*_):
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    with Checkpoints(tmp_path, Retention(3)) as checkpoints:
+    with Checkpoints(tmp_path, Retention(3), background=True) as checkpoints:
         save(checkpoints, 1, numbers(wanted((1, 1, 1))))
         checkpoints.finish()
         monkeypatch.setattr(manifest, "write", full)
@@ -216,28 +216,32 @@ def test_a_save_that_fails_in_the_background_is_known_at_the_next_step(tmp_path,
             checkpoints.finish()
 
 
-def test_a_save_that_takes_too_long_ends_the_run(tmp_path, monkeypatch):
+@pytest.mark.parametrize("background", [False, True])
+def test_a_save_that_takes_too_long_ends_the_run(background, tmp_path, monkeypatch):
     go = Event()
     monkeypatch.setattr(manifest, "write", lambda *_: go.wait(60))
-    with Checkpoints(tmp_path, Retention(3), seconds=1) as checkpoints:
-        save(checkpoints, 1, numbers(wanted((1, 1, 1))))
-        with pytest.raises(RunError, match="checkpoint 1: not saved within 1 s"):
-            checkpoints.finish()
-        go.set()
+
+    def run() -> None:
+        with Checkpoints(tmp_path, Retention(3), seconds=1, background=background) as checkpoints:
+            save(checkpoints, 1, numbers(wanted((1, 1, 1))))
+
+    with pytest.raises(RunError, match="checkpoint 1: not saved within 1 s"):
+        run()
+    go.set()
 
 
-@pytest.mark.parametrize("waits", [False, True])
-def test_a_save_is_whole_when_it_returns_only_where_the_run_waits_for_it(waits, tmp_path, monkeypatch):
+@pytest.mark.parametrize("background", [False, True])
+def test_a_save_is_whole_when_it_returns_but_for_one_in_the_background(background, tmp_path, monkeypatch):
     real, slow = manifest.write, Event()
 
     def write(*of):
-        slow.wait(0.2 if waits else 60)
+        slow.wait(60 if background else 0.2)
         return real(*of)
 
     monkeypatch.setattr(manifest, "write", write)
-    with Checkpoints(tmp_path, Retention(3), waits=waits) as checkpoints:
+    with Checkpoints(tmp_path, Retention(3), background=background) as checkpoints:
         save(checkpoints, 1, numbers(wanted((1, 1, 1))))
-        assert (tmp_path / "1" / manifest.NAME).exists() == waits
+        assert (tmp_path / "1" / manifest.NAME).exists() != background
         slow.set()
 
 
@@ -248,7 +252,7 @@ def test_an_error_of_the_run_is_not_hidden_by_one_of_its_last_save(tmp_path, mon
     monkeypatch.setattr(manifest, "write", full)
 
     def run() -> None:
-        with Checkpoints(tmp_path, Retention(3)) as checkpoints:
+        with Checkpoints(tmp_path, Retention(3), background=True) as checkpoints:
             save(checkpoints, 1, numbers(wanted((1, 1, 1))))
             raise KeyError("the run's own")
 

@@ -78,7 +78,7 @@ def train(run: Training, inputs: Inputs, workdir: Workdir, name: str, allow: boo
     peak = peak_flops(device)
     kept, folder = run.checkpoint, workdir.checkpoints_of(run.checkpoint)
     retention = Retention(kept.keep, kept.forever)
-    with jax.set_mesh(mesh), Checkpoints(folder, retention, kept.seconds, waits=not kept.background) as checkpoints:
+    with jax.set_mesh(mesh), Checkpoints(folder, retention, kept.seconds, background=kept.background) as checkpoints:
         phase.enter(phase.LOAD)
         ready = _prepare(run, inputs, mesh, checkpoints, workdir, allow)
         if ready.start >= run.optim.steps:
@@ -206,7 +206,7 @@ def _mean_rows(table: jax.Array, count: int) -> jax.Array:
 
 
 def save(checkpoints: Checkpoints, number: int, state: State, said: Mapping[str, Any]) -> None:
-    """Begins to write checkpoint `number`."""
+    """Writes checkpoint `number`, or begins to."""
     checkpoints.save(number, state.parameters, _rest(state), said)
 
 

@@ -16,7 +16,7 @@ from tests.faults.table import table
 
 TRIALS = {
     "kills": kills,
-    "waits": partial(kills, background=False),
+    "background": partial(kills, background=True),
     "pairs": pairs,
     "notices": notices,
     "stuck": stuck,

@@ -89,7 +89,7 @@ def _counts(of: Counter[str]) -> str:
 
 ROWS: dict[str, Callable[[Sequence[dict]], tuple[str, str]]] = {
     "kills": _kills,
-    "waits": _kills,
+    "background": _kills,
     "pairs": _pairs,
     "stuck": _stuck,
     "notices": _notices,

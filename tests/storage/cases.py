@@ -42,7 +42,7 @@ def steps_until_known(folder: Path) -> tuple[str, int]:
     """Saves checkpoint 2 and takes steps: (what was said, steps between the failure in the background and that)."""
     late = 0
     try:
-        with Checkpoints(folder, Retention(9), seconds=60) as checkpoints:
+        with Checkpoints(folder, Retention(9), seconds=60, background=True) as checkpoints:
             save(checkpoints, 2)
             while checkpoints._saving is not None:
                 late += checkpoints._saving.result.done()
