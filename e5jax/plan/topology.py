@@ -7,6 +7,7 @@ import math
 import os
 import re
 from importlib.util import find_spec
+from pathlib import Path
 from typing import NamedTuple
 
 from e5jax.errors import ConfigError
@@ -14,6 +15,7 @@ from e5jax.errors import ConfigError
 # Dimensions of the network, and the most chips.
 TPUS = {"v4": (3, 4_096), "v5e": (2, 256), "v5p": (3, 8_960), "v6e": (2, 256)}
 EXAMPLES = "v5e:4x4, v4:2x2x4, v5p:2x2x2, v6e:4x4, v5e:1x1 or cpu:8"
+CPUS = Path("/sys/devices/system/cpu/possible")  # where libtpu counts cores; without it libtpu aborts the process
 _HOST = 2  # chips of a host along each of the first two dimensions
 
 
@@ -72,7 +74,7 @@ def parse_topology(text: str, slices: int = 1) -> Topology:
 
 
 def prepare(topology: Topology) -> None:
-    """Sets the environment in which JAX must be imported. Raises ConfigError when libtpu is missing."""
+    """Sets the environment in which JAX must be imported. Raises ConfigError where libtpu is missing or cannot start."""
     os.environ["JAX_PLATFORMS"] = "cpu"
     if topology.generation == "cpu":
         flags = os.environ.get("XLA_FLAGS", "")
@@ -82,6 +84,11 @@ def prepare(topology: Topology) -> None:
         raise ConfigError(
             f"--topology={topology.name}: compiling for TPUs needs the package libtpu: pip install 'libtpu==0.0.42.*' "
             "(x86-64 Linux, with jax 0.10.2; no TPU is needed)"
+        )
+    if not CPUS.exists():
+        raise ConfigError(
+            f"--topology={topology.name}: compiling for TPUs needs {CPUS}, which is not here: mount -t sysfs sysfs /sys "
+            "(a bare chroot has none; machines and containers do)"
         )
     os.environ |= {
         "TPU_SKIP_MDS_QUERY": "1",  # there is no metadata server

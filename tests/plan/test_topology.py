@@ -8,6 +8,7 @@ from e5jax.chips import CHIPS
 from e5jax.config import Mesh as MeshConfig
 from e5jax.errors import ConfigError
 from e5jax.mesh import make_mesh
+from e5jax.plan import topology
 from e5jax.plan.machine import machine, slice_of
 from e5jax.plan.topology import parse_topology, prepare
 
@@ -57,6 +58,13 @@ def test_a_data_axis_that_does_not_reach_all_slices_is_refused_with_the_fix():
     on = machine(parse_topology("v5e:2x2", 2))
     with pytest.raises(ConfigError, match=r"--config\.mesh\.data=2"):
         make_mesh(MeshConfig(1, 8, 1), on.devices)
+
+
+def test_without_sys_it_says_so_instead_of_being_aborted(tmp_path, monkeypatch):
+    monkeypatch.setattr(topology, "CPUS", tmp_path / "possible")
+    with pytest.raises(ConfigError, match=r"v5e:2x2: .*/possible, which is not here: mount -t sysfs sysfs /sys"):
+        prepare(parse_topology("v5e:2x2"))
+    prepare(parse_topology("cpu:2"))
 
 
 def test_every_entry_of_the_table_is_possible():
