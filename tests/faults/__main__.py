@@ -1,8 +1,10 @@
-"""The long set: `python -m tests.faults TRIAL --seeds=0:10` adds a line of JSON a seed to a file, `… table` makes a table of it."""
+"""The long set: `python -m tests.faults TRIAL --seeds=0:10` adds a line of JSON a seed to a file, `… table` makes a table of it.
+
+What was found is written down after every tenth trial, so that a set may be stopped and gone on with.
+"""
 
 import argparse
 import json
-import time
 from functools import partial
 from pathlib import Path
 
@@ -23,6 +25,7 @@ TRIALS = {
     "disks": disks,
     "shapes": shapes,
 }
+TOGETHER = 10  # trials that one process compares, and that are written down then
 
 
 def main() -> None:
@@ -31,25 +34,23 @@ def main() -> None:
     parser.add_argument("trial", choices=[*TRIALS, "table"])
     parser.add_argument("--seeds", default="0:1", metavar="A:B", help="from A to B - 1; a trial is repeated by its seed")
     parser.add_argument("--folder", type=Path, default=Path("runs/faults"), metavar="DIR", help="where runs and results go")
-    parser.add_argument("--seconds", type=float, default=1e9, help="after which no new trial begins")
     args = parser.parse_args()
     folder = args.folder.resolve()
     if args.trial == "table":
         print(table([json.loads(line) for line in (folder / "results.jsonl").read_text(encoding="utf-8").splitlines()]))
         return
     first, last = map(int, args.seeds.split(":"))
-    begin, found = time.monotonic(), []
     steps = {"shapes": 100, "disks": 40, "stuck": 60}.get(args.trial, 30)
     preload = shim(folder) if args.trial == "disks" else ""
     with Bench(folder, steps, cache=args.trial != "shapes", preload=preload) as bench:
-        for seed in range(first, last):
-            if time.monotonic() - begin > args.seconds:
-                break
-            found.append(TRIALS[args.trial](bench, seed))
-            print(json.dumps(found[-1]), flush=True)
-        compared = compare(bench, found)
-    with (folder / "results.jsonl").open("a", encoding="utf-8") as file:
-        file.writelines(json.dumps(one) + "\n" for one in compared)
+        for some in range(first, last, TOGETHER):
+            found: list[dict] = []
+            for seed in range(some, min(some + TOGETHER, last)):
+                found.append(TRIALS[args.trial](bench, seed))
+                print(json.dumps(found[-1]), flush=True)
+            compared = compare(bench, found)
+            with (folder / "results.jsonl").open("a", encoding="utf-8") as file:
+                file.writelines(json.dumps(one) + "\n" for one in compared)
 
 
 def compare(bench: Bench, found: list[dict]) -> list[dict]:

@@ -6,7 +6,7 @@ from random import Random
 from tests.faults.bench import ALONE, LONG, PAIR, Bench, logged, resumed, send
 
 
-def kills(bench: Bench, seed: int, times: int = 3, usual: float = 7.0, *, background: bool = False) -> dict:
+def kills(bench: Bench, seed: int, times: int = 3, usual: float = 4.0, *, background: bool = False) -> dict:
     """One process, killed so many times, each at a moment that is uniform over what is left of a run (`usual` seconds in all)."""
     trial = "background" if background else "kills"
     random, run = Random(seed), bench.folder / f"{trial}-{seed}"
