@@ -93,7 +93,7 @@ def measure(run: Training, spec: Spec, rounds: int) -> dict[str, float]:
             found[f"step{kind}"] = statistics.median(b[which] for _, b in pairs)
             found |= {f"guard{kind}": middle, f"guard{kind}, lower quartile": low, f"guard{kind}, upper quartile": high}
         found["batch hash"] = statistics.median(repeat(lambda: digest(batch), rounds))
-        found |= dict(zip(("checkpoint, loop waits", "checkpoint, all of it"), checkpoint(state, 9), strict=True))
+        found |= dict(zip(("checkpoint in the background, loop waits", "checkpoint, all of it"), checkpoint(state, 9), strict=True))
         with Checkpoints(Path(tempfile.gettempdir())) as checkpoints:
             found["looking for notices and failures"] = statistics.median(
                 repeat(lambda: (checkpoints.poll(), notice.received()), 99)

@@ -5,14 +5,13 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from launch.launcher import record
-from tests.faults.material import ROOT, in_another_process
-from tests.launch.runs import ASKED, Place, comes_to, forget, pid_of, said
+from tests.faults.material import ROOT
+from tests.launch.runs import ASKED, comes_to, pid_of, said
 
 pytestmark = pytest.mark.skipif(ASKED not in os.environ, reason=f"{ASKED} is not set")
 TWO = "--num-processes=2"
@@ -27,14 +26,6 @@ QUICKSTART = (
     *("--config.pretrain.optim.steps=12", "--config.pretrain.checkpoint.every=4", "--config.pretrain.batch.shards=8"),
     *("--config.batch.shards=8", "--config.pretrain.optim.warmup_steps=2"),
 )
-
-
-@pytest.fixture(scope="module")
-def place(tmp_path_factory) -> Iterator[Place]:
-    folder = tmp_path_factory.mktemp("local")
-    in_another_process("make", folder / "base")
-    yield Place(folder, folder / "base")
-    forget("test-local-")
 
 
 def test_the_supervisor_goes_on_when_one_process_was_told_and_the_run_ends_with_the_same_bits(place):

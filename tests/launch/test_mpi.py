@@ -4,13 +4,11 @@ import os
 import re
 import shutil
 import signal
-from collections.abc import Iterator
 
 import pytest
 
 from launch.launcher import record
-from tests.faults.material import in_another_process
-from tests.launch.runs import ASKED, STEPS, Place, comes_to, forget, pid_of, said
+from tests.launch.runs import ASKED, STEPS, comes_to, pid_of, said
 
 pytestmark = [
     pytest.mark.skipif(ASKED not in os.environ, reason=f"{ASKED} is not set"),
@@ -18,14 +16,6 @@ pytestmark = [
 ]
 MPI = ("--target=mpi", "--num-processes=2", "--allow-dirty", "--mpirun=--oversubscribe")
 ROOT = ("--mpirun=--allow-run-as-root",) if os.geteuid() == 0 else ()
-
-
-@pytest.fixture(scope="module")
-def place(tmp_path_factory) -> Iterator[Place]:
-    folder = tmp_path_factory.mktemp("mpi")
-    in_another_process("make", folder / "base")
-    yield Place(folder, folder / "base")
-    forget("test-mpi-")
 
 
 def ends(run) -> dict[str, tuple[int | None, list[int]]]:

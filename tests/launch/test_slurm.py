@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.faults.material import ROOT, in_another_process
-from tests.launch.runs import ASKED, LONG, Place, comes_to, forget, said, until
+from tests.faults.material import ROOT
+from tests.launch.runs import ASKED, LONG, Place, comes_to, said, until
 from tests.launch.slurm import Slurm, missing
 
 pytestmark = [
@@ -17,14 +17,6 @@ pytestmark = [
     pytest.mark.skipif(bool(missing()), reason=missing() or "-"),
 ]
 STEPS = 40
-
-
-@pytest.fixture(scope="module")
-def place(tmp_path_factory) -> Iterator[Place]:
-    folder = tmp_path_factory.mktemp("slurm")
-    in_another_process("make", folder / "base")
-    yield Place(folder, folder / "base")
-    forget("test-slurm-")
 
 
 @pytest.fixture(scope="module")

@@ -12,10 +12,10 @@ from pathlib import Path
 import pytest
 
 from launch.launcher import record
-from tests.faults.material import ROOT, in_another_process
+from tests.faults.material import ROOT
 from tests.faults.nursery import FLAGS
 from tests.launch.machines import Machines, missing
-from tests.launch.runs import ASKED, LONG, Place, comes_to, forget, pid_of, until
+from tests.launch.runs import ASKED, LONG, Place, comes_to, pid_of, until
 
 pytestmark = [
     pytest.mark.skipif(ASKED not in os.environ, reason=f"{ASKED} is not set"),
@@ -30,14 +30,6 @@ OPTIONS = (
     "--config.watchdog.silence=5",
     "--config.checkpoint.every=5",
 )
-
-
-@pytest.fixture(scope="module")
-def place(tmp_path_factory) -> Iterator[Place]:
-    folder = tmp_path_factory.mktemp("ssh")
-    in_another_process("make", folder / "base")
-    yield Place(folder, folder / "base")
-    forget("test-ssh-")
 
 
 @pytest.fixture(scope="module")
