@@ -28,6 +28,7 @@ DATA = [  # formats of others, cleaning
 ]
 SEARCH = ["faiss-cpu>=1.15,<1.16"]  # neighbours.py
 GCS = ["gcsfs>=2026.9,<2027"]
+S3 = ["s3fs>=2026.9,<2027"]
 SYNTH = [*TEXT, "aiohttp>=3.14.4,<4", "httpx2>=2.12,<3", "openai>=3.50,<4"]
 DEMO = ["django>=5.2,<6", "pycountry>=24.6,<27"]  # for their translations
 DEV = [
@@ -37,12 +38,16 @@ DEV = [
     "beartype>=0.22,<0.24",
     "datasketch>=2.0,<3",  # beside rensa in a benchmark
     *GCS,
+    *S3,
     *SEARCH,  # in benchmarks/search.py too
+    "flask>=3.1,<4",  # moto serves with it and does not say so
+    "flask-cors>=6,<7",
     "gcp-storage-emulator>=2026.7,<2027",
     "hypothesis>=6.140,<7",
     "import-linter>=2.5,<2.17",
     "libtpu>=0.0.42,<0.0.43; platform_machine == 'x86_64' and sys_platform == 'linux'",
     "mistral-common>=1.8,<2",  # carries the real Mistral tokenizer
+    "moto[s3]>=5.2,<6",
     "pre-commit>=4.3,<5",
     "pyright[nodejs]>=1.1.400,<1.1.420",  # node from the package index
     "pytest>=9.0,<9.3",
@@ -80,6 +85,7 @@ setup(
         "data": DATA,
         "eval": EVAL,
         "gcs": GCS,
+        "s3": S3,
         "search": SEARCH,
         "synth": SYNTH,
         "demo": [*SYNTH, *DEMO],

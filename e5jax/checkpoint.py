@@ -9,6 +9,7 @@ import os
 import time
 from collections.abc import Mapping
 from concurrent.futures import Future, ThreadPoolExecutor, wait
+from functools import wraps
 from pathlib import Path
 from types import TracebackType
 from typing import Any, NamedTuple, Self
@@ -16,15 +17,17 @@ from typing import Any, NamedTuple, Self
 import jax
 import orbax.checkpoint as ocp
 import tensorstore
+from orbax.checkpoint._src.serialization import tensorstore_utils as specs
 
 from e5jax import cluster, manifest
 from e5jax.errors import ConfigError, RunError
 from e5jax.retention import Retention, clear, expire, newest_sound, quarantine
-from e5jax.storage import folder_of, in_bucket
+from e5jax.storage import claim, folder_of, in_bucket
 from e5jax.workdir import ALLOW
 
 Identity = Mapping[str, str]  # what a resumed run must share with the first one: fingerprints of data, base, tokenizer
 MATRIX = 2  # axes
+S3 = "s3://"
 SHOWN = 40  # characters of an entry that differs
 
 
@@ -49,19 +52,23 @@ class Checkpoints:
         self._waits = not background
         # Random numbers do not compress: zstd makes a save 1.3 to 5.6 times as long, for 8 % (benchmarks/results/verify.md).
         parameters, rest = (ocp.PyTreeCheckpointHandler(use_compression=False) for _ in range(2))
-        handler = ocp.CompositeCheckpointHandler(parameters=parameters, rest=rest)
+        # A bucket has no rename.
+        whole = ocp.options.AtomicityOptions(ocp.options.AtomicityMode.COMMIT_FILE) if in_bucket(self._directory) else None
+        composed = ocp.CompositeOptions(atomicity_options=whole)
+        handler = ocp.CompositeCheckpointHandler(composite_options=composed, parameters=parameters, rest=rest)
         own = jax.process_index()
         alone = ocp.options.MultiprocessingOptions(own, {own}, f"reader{own}") if retention is None else None
         self._orbax = ocp.AsyncCheckpointer(
             handler,
             async_options=ocp.AsyncOptions(timeout_secs=seconds),
             multiprocessing_options=alone or ocp.options.MultiprocessingOptions(),
+            atomicity_options=whole,
         )
         self._background = ThreadPoolExecutor(1, "checkpoint")
         self._saving: _Save | None = None
         self._looking: Future[int | None] | None = None
         if retention is not None and jax.process_index() == 0:
-            self._directory.mkdir(parents=True, exist_ok=True)
+            claim(self._directory)
             clear(self._directory)
 
     def __enter__(self) -> Self:
@@ -165,11 +172,10 @@ class Checkpoints:
     def open_parameters(self, step: int, parameters: Mapping[str, jax.ShapeDtypeStruct]) -> dict[str, tensorstore.TensorStore]:
         """The parameters of these shapes, none of whose numbers are read before `numpy.asarray` asks for some of them."""
         self._check_shapes(step, parameters)
-        place = self._directory / str(step) / "parameters"
-        base = os.fspath(place) if in_bucket(place) else place.as_uri()
+        base = _opened(self._directory / str(step) / "parameters")
         opened = {
             name: tensorstore.open(
-                {"driver": "zarr", "kvstore": {"driver": "ocdbt", "base": f"{base}/", "path": f"{name}/"}}, open=True, read=True
+                {"driver": "zarr", "kvstore": {"driver": "ocdbt", "base": base, "path": f"{name}/"}}, open=True, read=True
             )
             for name in parameters
         }
@@ -183,6 +189,52 @@ class Checkpoints:
                 f"{asked.get(wrong[0], 'nothing')} is asked for ({len(wrong)} such parameters); "
                 "bring the configuration back that it was trained with, or start in a new --workdir"
             )
+
+
+# --- s3:// -----------------------------------------------------------------------------------------------------
+
+
+def _opened(folder: Path) -> str | dict[str, Any]:
+    """How TensorStore is to open a folder."""
+    where = os.fspath(folder)
+    if not where.startswith(S3):
+        return f"{where if in_bucket(folder) else folder.as_uri()}/"
+    bucket, _, path = where.removeprefix(S3).partition("/")
+    return {"driver": "s3", "bucket": bucket, "path": f"{path}/", **_amazon()}
+
+
+def _amazon() -> dict[str, Any]:
+    """Where the buckets are, from variables that s3fs reads and TensorStore does not, and that keys are in the environment.
+
+    Unless it is told so, TensorStore looks for files of keys first, and complains where there are none.
+    """
+    endpoint = os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL")
+    region = os.environ.get("AWS_REGION") or os.environ.get("AWS_DEFAULT_REGION") or ("us-east-1" if endpoint else None)
+    keys = {"type": "environment"} if "AWS_ACCESS_KEY_ID" in os.environ else None
+    said = {"endpoint": endpoint, "aws_region": region, "aws_credentials": keys}
+    return {name: value for name, value in said.items() if value}
+
+
+def _into_s3(spec: Any) -> Any:
+    """What opens gs://BUCKET/PATH, for s3://BUCKET/PATH."""
+    if not isinstance(spec, dict):
+        return [_into_s3(one) for one in spec] if isinstance(spec, list) else spec
+    inner = {name: _into_s3(value) for name, value in spec.items()}
+    return inner | {"driver": "s3", **_amazon()} if inner.get("driver") in ("gcs", "gcs_grpc") else inner
+
+
+_orbax_specs = specs.build_kvstore_tspec
+
+
+@wraps(_orbax_specs)
+def _specs(directory: str, *args: Any, **kwargs: Any) -> Any:
+    """Orbax 0.12 takes every address but gs:// for a file (its pull request 2739). TensorStore beneath it knows s3:// as well."""
+    if not directory.startswith(S3):
+        return _orbax_specs(directory, *args, **kwargs)
+    return _into_s3(_orbax_specs(f"gs://{directory.removeprefix(S3)}", *args, **kwargs))
+
+
+specs.build_kvstore_tspec = _specs
 
 
 def _by_layer(leaf: jax.Array) -> ocp.SaveArgs:

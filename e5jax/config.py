@@ -225,7 +225,7 @@ class Checkpoint:
     next save waits for it, never more than 2 × `every` in all.
     """
 
-    folder: str = ""  # a folder of its own, or gs://BUCKET/NAME; empty: checkpoints/ of the run
+    folder: str = ""  # a folder of its own, or gs://BUCKET/NAME, s3://BUCKET/NAME; empty: checkpoints/ of the run
     every: int = 100
     keep: int = 3
     forever: int = 0  # each whose step is a multiple of it stays for good; 0: none

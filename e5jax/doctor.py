@@ -18,7 +18,7 @@ from e5jax.errors import DONE, ERROR
 
 Level = Literal["ok", "note", "bad"]
 HUB = "https://huggingface.co"
-KEYS = ("HF_TOKEN", "OPENAI_API_KEY", "WANDB_API_KEY", "GOOGLE_APPLICATION_CREDENTIALS")
+KEYS = ("HF_TOKEN", "OPENAI_API_KEY", "WANDB_API_KEY", "GOOGLE_APPLICATION_CREDENTIALS", "AWS_ACCESS_KEY_ID")
 SECONDS = 5  # that a server may take
 GIB = 2**30
 DISK, MEMORY = 20 * GIB, 2 * GIB  # below which somebody should know

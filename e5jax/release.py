@@ -9,7 +9,17 @@ STAMP = Path(__file__).with_name("commit.txt")  # `git archive` writes the commi
 PACKAGES = (
     *("e5jax", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain", "array_record", "tokenizers", "safetensors", "numpy"),
 )
-OPTIONAL = ("libtpu", "jax-cuda13-plugin", "jax-cuda13-pjrt", "gcsfs", "torch", "transformers", "sentence-transformers", "mteb")
+OPTIONAL = (
+    "libtpu",
+    "jax-cuda13-plugin",
+    "jax-cuda13-pjrt",
+    "gcsfs",
+    "s3fs",
+    "torch",
+    "transformers",
+    "sentence-transformers",
+    "mteb",
+)
 UNKNOWN = "unknown"
 SECONDS = 10
 

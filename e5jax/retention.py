@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 from e5jax.errors import ConfigError
 from e5jax.manifest import NAME, DamagedError, Manifest, check, read
-from e5jax.storage import DELETED, delete
+from e5jax.storage import DELETED, delete, move
 
 QUARANTINE = "quarantine"
 LEFT = (DELETED, ".orbax-checkpoint-tmp")  # of folders that a killed process had begun to delete, or to write
@@ -56,7 +56,7 @@ def quarantine(directory: Path, step: int, reason: str) -> Path:
     taken = sum(path.name.split("-")[0] == str(step) for path in there if path.is_dir())
     to = place / (f"{step}-{taken}" if taken else str(step))
     (place / f"{to.name}.txt").write_text(f"{reason}\n")  # first: in a bucket it is what makes the folder
-    (directory / str(step)).rename(to)
+    move(directory / str(step), to, NAME)
     return to
 
 

@@ -1,4 +1,4 @@
-"""Folders of checkpoints, on a disk or in a bucket (`gs://…`), and what is done differently there.
+"""Folders of checkpoints, on a disk or in a bucket (`gs://…`, `s3://…`), and what is done differently there.
 
 A bucket has no rename and no fsync, and needs neither: an object is there whole or not at all, and stays.
 """
@@ -8,6 +8,7 @@ import os
 import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from importlib import import_module
 from importlib.util import find_spec
 from itertools import chain
 from pathlib import Path
@@ -20,7 +21,23 @@ from e5jax.errors import ConfigError
 if TYPE_CHECKING:
     from etils import epath
 
-BUCKETS = ("gs://",)
+
+class Bucket(NamedTuple):
+    """What reads a kind of bucket: a package, the extra of setup.py that brings it, fsspec's name for it, and what it may raise."""
+
+    package: str
+    extra: str
+    protocol: str
+    errors: tuple[str, ...]  # beside OSError
+
+
+BUCKETS = {
+    "gs://": Bucket(
+        "gcsfs", "gcs", "gcs", ("gcsfs.retry:HttpError", "google.auth.exceptions:GoogleAuthError", "aiohttp:ClientError")
+    ),
+    "s3://": Bucket("s3fs", "s3", "s3", ("botocore.exceptions:BotoCoreError", "botocore.exceptions:ClientError")),
+}
+PROBE = ".e5jax"  # is written into a bucket, and deleted again
 DELETED = ".deleted"  # end of the name of a folder that is being deleted
 
 SAFE, FAST = "sha256", "xxh3_128"
@@ -39,21 +56,42 @@ class Entry(NamedTuple):
 
 def folder_of(where: str) -> Path:
     """A folder by its path or address. Raises ConfigError when what reads buckets is not installed."""
-    if not where.startswith(BUCKETS):
+    bucket = _bucket(where)
+    if bucket is None:
         return Path(where).absolute()
-    if find_spec("gcsfs") is None:
-        raise ConfigError(f"{where}: needs the package gcsfs: pip install 'e5jax[gcs]'")
+    if find_spec(bucket.package) is None:
+        raise ConfigError(f"{where}: needs the package {bucket.package}: pip install 'e5jax[{bucket.extra}]'")
     import fsspec.config  # noqa: PLC0415  only who has a bucket has them
     from etils import epath  # noqa: PLC0415  beside it
 
     # TensorStore writes there too: what was seen a moment ago says nothing.
-    fsspec.config.conf.setdefault("gcs", {})["use_listings_cache"] = False
+    fsspec.config.conf.setdefault(bucket.protocol, {})["use_listings_cache"] = False
     return cast(Path, epath.Path(where))  # it has the methods of a path
 
 
 def in_bucket(path: Path) -> bool:
     """Whether it is not on a disk."""
-    return os.fspath(path).startswith(BUCKETS)
+    return _bucket(os.fspath(path)) is not None
+
+
+def _bucket(where: str) -> Bucket | None:
+    return next((bucket for kind, bucket in BUCKETS.items() if where.startswith(kind)), None)
+
+
+def claim(folder: Path) -> None:
+    """Makes a folder that will be written to; in a bucket, which has none, sees that one may write. Raises ConfigError."""
+    bucket = _bucket(os.fspath(folder))
+    if bucket is None:
+        folder.mkdir(parents=True, exist_ok=True)
+        return
+    known = (getattr(import_module(module), name) for module, name in (error.split(":") for error in bucket.errors))
+    try:
+        (folder / PROBE).write_bytes(b"")
+        (folder / PROBE).unlink()
+    except (OSError, *known) as error:
+        raise ConfigError(
+            f"{folder}: cannot be written to ({type(error).__name__}: {error}); is there such a bucket, and may you write there?"
+        ) from error
 
 
 def files(folder: Path) -> Iterator[str]:
@@ -126,6 +164,19 @@ def publish(folder: Path, name: str, text: str) -> None:
     temporary.replace(folder / name)
     _sync(folder)
     _sync(folder.parent)
+
+
+def move(folder: Path, to: Path, mark: str) -> None:
+    """Gives a folder another name: in a bucket, which has no rename, copies all and deletes as `delete` does."""
+    if not in_bucket(folder):
+        folder.rename(to)
+        return
+    from fsspec.core import url_to_fs  # noqa: PLC0415  only who has a bucket has it
+
+    names = list(files(folder))
+    store, _ = url_to_fs(os.fspath(folder))
+    store.copy([f"{folder}/{name}" for name in names], [f"{to}/{name}" for name in names])
+    delete(folder, mark)
 
 
 def delete(folder: Path, mark: str) -> None:

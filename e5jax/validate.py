@@ -84,7 +84,7 @@ def _validate_training(run: Training, at: str, *, needs_start: bool) -> None:
         raise ConfigError(f"{at}.seed={run.seed}: must be at least 0 and below {SEEDS}")
     if run.optim.warmup_steps >= run.optim.steps:
         raise ConfigError(f"{at}.optim.warmup_steps={run.optim.warmup_steps}: must be below optim.steps={run.optim.steps}")
-    if "://" in run.checkpoint.folder and not run.checkpoint.folder.startswith(BUCKETS):
+    if "://" in run.checkpoint.folder and not run.checkpoint.folder.startswith(tuple(BUCKETS)):
         raise ConfigError(
             f"{at}.checkpoint.folder={run.checkpoint.folder!r}: Orbax writes to a disk, or to {', '.join(BUCKETS)}; "
             "mount other buckets, and name the folder where they are"

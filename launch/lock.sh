@@ -12,7 +12,7 @@ command -v uv >/dev/null || {
 }
 [ $# -gt 0 ] || set -- cpu cuda tpu
 for platform; do
-  options=(--extra eval --extra gcs --extra synth)
+  options=(--extra eval --extra gcs --extra s3 --extra synth)
   [ "$platform" = cpu ] || options+=(--extra "$platform")
   [ "$platform" = cuda ] || options+=(--torch-backend cpu) # evaluation alone needs PyTorch, and not its gigabytes for CUDA
   lock=launch/locks/$platform.txt

@@ -127,7 +127,7 @@ WRONG: dict[str, tuple[str, list[str], list[str]]] = {
     "spike": (PAPER, ["--config.guard.spike=-1"], ["config.guard.spike=-1", "at least 0"]),
     "spike that is no number": (PAPER, ["--config.guard.spike=nan"], ["config.guard.spike=nan", "at least 0"]),
     "window": (PAPER, ["--config.guard.window=1"], ["config.guard.window=1", "at least 2"]),
-    "bucket": (PAPER, ["--config.checkpoint.folder=s3://a/b"], ["config.checkpoint.folder='s3://a/b'", "gs://"]),
+    "bucket": (PAPER, ["--config.checkpoint.folder=az://a/b"], ["config.checkpoint.folder='az://a/b'", "gs://, s3://"]),
     "one folder for two": (
         QUICK,
         ["--config.checkpoint.folder=gs://a/b", "--config.pretrain.checkpoint.folder=gs://a/b"],

@@ -14,12 +14,13 @@ from pathlib import Path
 import pytest
 
 from launch.launcher import record
-from tests.faults.bench import ALONE, LONG, PAIR, Bench
+from tests.faults.bench import ALONE, LONG, PAIR, Bench, resumed, send
 from tests.faults.kills import kills, pairs
 from tests.faults.material import EVERY, in_another_process
 from tests.faults.notices import notices
 from tests.faults.stuck import stuck
 from tests.launch.runs import Place, comes_to, forget, said
+from tests.storage import emulators
 
 STEPS = 16
 SEED = int(os.environ.get("E5JAX_FAULT_SEED") or time.time_ns() % 1_000_000)
@@ -61,6 +62,24 @@ def test_when_one_of_two_processes_is_killed_the_other_leaves_and_the_run_ends_w
     assert found["code"] != 0
     whole, killed = bench.digests([bench.whole(PAIR), Path(found["run"])])
     assert killed == whole
+
+
+@pytest.mark.parametrize("kind", ["gs", "s3"])
+def test_two_processes_that_save_into_a_bucket_go_on_from_it_and_end_with_the_same_bits(kind, bench):
+    run = bench.folder / f"bucket-{kind}"
+    into = (f"--config.checkpoint.folder={kind}://bucket/run", "--config.checkpoint.every=8")  # a save takes seconds
+    with emulators.in_another_process(kind) as variables:
+        children = bench.start(run, PAIR, *into, **variables)
+        children[0].reaches("step", 9, LONG)
+        for child in children:
+            send(child)
+            child.wait(LONG)
+        children = bench.start(run, PAIR, *into, **variables)
+        assert [child.wait(LONG) for child in children] == [0, 0], children[0].said
+    assert resumed(children[0]) == 8
+    assert not (run / "checkpoints").exists()
+    bits = [(folder / "export" / "model.safetensors").read_bytes() for folder in (bench.whole(PAIR), run)]
+    assert bits[0] == bits[1]
 
 
 def test_whoever_sleeps_is_named_by_both_and_its_stack_is_shown(bench):

@@ -5,16 +5,11 @@ One JSON object: what was there after each step. `test_mirror` says what it has 
 
 import json
 import logging
-import os
 import sys
-from http import server as http
 from pathlib import Path
 
-from gcp_storage_emulator import server as emulator
-
 from launch.launcher import mirror
-from launch.launcher.host import free_port
-from tests.storage.bucket import Threads
+from tests.storage.emulators import google
 
 BUCKET = "gs://bucket/runs/one"
 KEPT = {"config.json": "{}", "metrics.jsonl": "1\n", "export/model.safetensors": "x" * 300_000, "launch/host-0.json": "{}"}
@@ -62,15 +57,8 @@ def walk(root: Path) -> dict[str, object]:
 
 def main(root: Path) -> None:
     logging.disable(logging.WARNING)  # gcsfs looks for credentials
-    port = free_port()
-    os.environ["STORAGE_EMULATOR_HOST"] = f"http://127.0.0.1:{port}"
-    http.HTTPServer = Threads
-    server = emulator.create_server("127.0.0.1", port, in_memory=True, default_bucket="bucket")
-    server.start()
-    try:
+    with google():
         print(json.dumps(walk(root)), flush=True)
-    finally:
-        server.stop()
 
 
 if __name__ == "__main__":
