@@ -55,23 +55,12 @@ class Response(emulator.Response):
         super().close()
 
 
-class Handler(emulator.RequestHandler):
-    """The emulator cannot move objects. Told that the request is wrong, gcsfs copies; else it tries for half a minute first."""
-
-    def do_POST(self) -> None:  # noqa: N802  the name that http.server calls
-        if "/moveTo/" in self.path:
-            self.send_error(HTTPStatus.BAD_REQUEST)
-        else:
-            super().do_POST()
-
-
 @contextlib.contextmanager
 def google() -> Iterator[int]:
     """Its port."""
     port = free_port()
     os.environ |= {"STORAGE_EMULATOR_HOST": f"http://127.0.0.1:{port}", "TENSORSTORE_GCS_HTTP_URL": f"http://127.0.0.1:{port}"}
     http.HTTPServer = Threads
-    emulator.RequestHandler = Handler
     emulator.Router = Router
     emulator.Response = Response
     server = emulator.create_server("127.0.0.1", port, in_memory=True, default_bucket="bucket")
