@@ -19,7 +19,7 @@ import orbax.checkpoint as ocp
 import tensorstore
 from orbax.checkpoint._src.serialization import tensorstore_utils as specs
 
-from e5jax import cluster, manifest
+from e5jax import cluster, manifest, phase
 from e5jax.errors import ConfigError, RunError
 from e5jax.retention import Retention, clear, expire, newest_sound, quarantine
 from e5jax.storage import claim, folder_of, in_bucket
@@ -109,6 +109,9 @@ class Checkpoints:
         """
         assert self._retention is not None, "a reader does not write"
         self.finish()
+        phase.enter(phase.WAIT)  # here, not in Orbax: there the watchdog cannot tell who waits from whom the others wait for
+        cluster.meet("save")
+        phase.enter(phase.SAVE)
         saved = ocp.args.PyTreeSave(parameters, save_args=jax.tree.map(_by_layer, parameters))
         parts = ocp.args.Composite(parameters=saved, rest=ocp.args.PyTreeSave(rest))
         self._orbax.save(self._directory / str(step), args=parts, force=True)  # over one that was never finished
