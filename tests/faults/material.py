@@ -21,6 +21,7 @@ from e5jax.config import Batch, Data, Model, Scratch, Tokens, Training
 from e5jax.data.vocabulary import train_tokenizer
 from e5jax.export.folder import export_untrained
 from e5jax.learner.assemble import abstract_arguments, assemble
+from e5jax.learner.state import State
 from e5jax.loading import load
 from e5jax.mesh import make_mesh
 from e5jax.records import Example
@@ -83,8 +84,8 @@ def make(root: Path) -> None:
     (root / "config.py").write_text(CONFIG.format(root=root, every=EVERY), encoding="utf-8")
 
 
-def state_of(root: Path, workdir: Path) -> tuple[int, list[np.ndarray]]:
-    """The step and every leaf of a run's newest checkpoint: parameters, moments, counters."""
+def state_of(root: Path, workdir: Path) -> tuple[int, State]:
+    """The step of a run's newest checkpoint, and what is in it, as arrays of NumPy."""
     config = load(str(root / "config.py"), [])
     inputs = inputs_of(config, Workdir(workdir))
     mesh = make_mesh(config.mesh)
@@ -92,14 +93,14 @@ def state_of(root: Path, workdir: Path) -> tuple[int, list[np.ndarray]]:
         step = checkpoints.newest()
         assert step is not None, workdir
         wanted, _, _ = abstract_arguments(config, assemble(config, inputs.spec, "cpu"), mesh)
-        return step, [np.asarray(leaf) for leaf in jax.tree.leaves(restore(checkpoints, step, wanted))]
+        return step, jax.tree.map(np.asarray, restore(checkpoints, step, wanted))
 
 
 def digest(root: Path, workdir: Path) -> Found:
     """What a run has come to."""
-    step, leaves = state_of(root, workdir)
+    step, state = state_of(root, workdir)
     sha = hashlib.sha256()
-    for leaf in leaves:
+    for leaf in jax.tree.leaves(state):
         sha.update(np.ascontiguousarray(leaf).tobytes())
     rows = _rows(workdir)
     assert [row["step"] for row in rows] == list(range(1, step + 1)), workdir
@@ -108,11 +109,13 @@ def digest(root: Path, workdir: Path) -> Found:
 
 
 def difference(root: Path, first: Path, second: Path) -> dict:
-    """How far two runs are apart: the largest difference of a trained parameter relative to the largest value of its tensor."""
+    """How far two runs are apart in parameters and moments: the largest difference relative to the largest value of its tensor."""
     (step, one), (other, two) = state_of(root, first), state_of(root, second)
-    apart = [float(np.max(np.abs(a - b)) / np.max(np.abs(a))) for a, b in zip(one, two, strict=True) if a.ndim]
+    apart = jax.tree.map(lambda a, b: float(np.max(np.abs(a - b)) / np.max(np.abs(a))) if a.ndim else 0.0, one, two)
+    trained, rest = (max(jax.tree.leaves(part)) for part in (apart.parameters, apart._replace(parameters={})))
     hashes = [[row.get("batch") for row in _rows(run)] for run in (first, second)]
-    return {"steps": [step, other], "apart": max(apart), "batches": hashes[0] == hashes[1], "hashes": hashes[0][-1] is not None}
+    same, hashed = hashes[0] == hashes[1], hashes[0][-1] is not None
+    return {"steps": [step, other], "apart": trained, "moments": rest, "batches": same, "hashes": hashed}
 
 
 def _rows(workdir: Path) -> list[dict]:

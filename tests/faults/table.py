@@ -74,9 +74,12 @@ def _disks(of: Sequence[dict]) -> tuple[str, str]:
 
 def _shapes(of: Sequence[dict]) -> tuple[str, str]:
     paths = "; ".join(" → ".join(one["path"]) for one in of)
-    apart = ", ".join(f"{one['apart']:.1e}" for one in of)
+    apart, moments = (", ".join(f"{one[name]:.1e}" for one in of) for name in ("apart", "moments"))
     same = sum(one["batches"] and one["hashes"] for one in of)
-    return paths, f"relative difference after 100 steps: {apart}; same batch hashes in {same} of {len(of)}"
+    return (
+        paths,
+        f"relative difference after 100 steps: parameters {apart}, moments {moments}; same batch hashes in {same} of {len(of)}",
+    )
 
 
 def _equal(of: Sequence[dict]) -> str:

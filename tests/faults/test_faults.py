@@ -113,4 +113,4 @@ def test_sigterm_through_the_wrapper_saves_and_the_run_ends_with_the_same_bits(b
     )  # tests/launch/test_local.py resumes by the wrapper, and has minutes
     (line,) = in_another_process("difference", bench.root, bench.whole(PAIR), told)
     found = json.loads(line)
-    assert found == {"steps": [STEPS, STEPS], "apart": 0, "batches": True, "hashes": True}
+    assert found == {"steps": [STEPS, STEPS], "apart": 0, "moments": 0, "batches": True, "hashes": True}
