@@ -12,7 +12,8 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from e5jax.errors import USAGE, ConfigError, RunError, report
+from e5jax.errors import REPORTED, USAGE, ConfigError, report
+from e5jax.streams import exit_code, open_streams
 from launch.launcher import batch, host, look, staging
 from launch.launcher.check import check
 from launch.launcher.command import ACTIONS, KINDS, RUNS, read
@@ -47,7 +48,7 @@ def main(argv: Sequence[str]) -> int:
         if rest and rest[0] in ACTIONS:
             return consult(rest[0], rest[1:])
         return launch(read(script, rest))
-    except (ConfigError, RunError, KeyboardInterrupt) as error:
+    except REPORTED as error:
         return report(error)
 
 
@@ -94,4 +95,5 @@ def on_host(action: str, words: list[str]) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    open_streams()
+    sys.exit(exit_code(lambda: main(sys.argv[1:])))
