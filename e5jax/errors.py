@@ -79,8 +79,6 @@ def report(error: BaseException) -> int:
 
 def name_path(error: OSError, path: os.PathLike[str] | str) -> None:
     """Adds the path to an error of a write, which has none: a full disk is known by the file that did not fit."""
-    if error.errno is None and " requested and " in str(error):  # NumPy counts the items of what did not fit, and says no more
-        error.errno, error.strerror = errno.ENOSPC, f"only a part could be written ({error})"
     if error.filename is None and error.errno in _WRITE_ERRORS:
         error.filename = str(path)
 
