@@ -14,12 +14,13 @@ from typing import get_args
 from e5jax import phase
 from e5jax.config import Config, Precision
 from e5jax.data.main import add_actions
-from e5jax.errors import DONE, ERROR, ConfigError, RunError, StoppedError, report
+from e5jax.errors import DONE, ERROR, REPORTED, ConfigError, name_path, report
 from e5jax.extras import needed
 from e5jax.loading import load
 from e5jax.notice import listening
 from e5jax.place import read_place
 from e5jax.release import commit, optional, versions
+from e5jax.streams import exit_code, open_streams
 from e5jax.workdir import DEFAULT_RUNS, Workdir, read_config
 
 PRECISIONS = get_args(Precision)
@@ -28,25 +29,56 @@ PRECISIONS = get_args(Precision)
 def main(argv: Sequence[str] | None = None) -> int:
     """Parses the command line and runs the stage; a wrong configuration is one line, never a traceback."""
     arguments = list(sys.argv[1:] if argv is None else argv)
-    overrides = [word for word in arguments if word.startswith(("--config.", "--noconfig."))]
-    args = parser().parse_args([word for word in arguments if word not in overrides])
+    args = argparse.Namespace()
     try:
+        _check_encoding(arguments)
+        overrides = [word for word in arguments if word.startswith(("--config.", "--noconfig."))]
+        parser().parse_args([word for word in arguments if word not in overrides], args)
         if overrides and "config" not in args:
             raise ConfigError(f"{overrides[0]}: `e5jax {args.stage}` takes no --config")
+        _check_writable(args)
         with needed(args.stage):
             return args.go(args, overrides) or DONE
-    except (ConfigError, RunError, StoppedError, KeyboardInterrupt) as error:
+    except REPORTED as error:
+        folder = getattr(args, "output", None) or getattr(args, "workdir", None)
+        if isinstance(error, OSError) and folder:
+            name_path(error, folder)
         return report(error)
 
 
 def command() -> None:
     """What the shell runs. Orbax's threads wait for minutes for a save that has failed: an error does not wait for them."""
-    code = main()
+    open_streams()
+    code = exit_code(main)
     if code == ERROR:
         sys.stdout.flush()
         sys.stderr.flush()
         os._exit(code)
     sys.exit(code)
+
+
+def _check_encoding(arguments: Sequence[str]) -> None:
+    """Refuses bytes that are no text: they would fail later, where texts are tokenised or a report is written."""
+    for word in arguments:
+        if not word.isascii() and any("\ud800" <= letter <= "\udfff" for letter in word):
+            fix = "set LC_ALL=C.UTF-8, or rename the file"
+            raise ConfigError(f"{word!a}: is not text in this terminal's encoding ({sys.getfilesystemencoding()}); {fix}")
+
+
+def _check_writable(args: argparse.Namespace) -> None:
+    """Refuses a place for results that cannot be written to: else hours of work would find that out."""
+    for option in ("output", "vectors"):
+        path: Path | None = getattr(args, option, None)
+        if path is None:
+            continue
+        place = path
+        while not place.exists():
+            place = place.parent
+        if place.is_dir():
+            if not os.access(place, os.W_OK | os.X_OK, effective_ids=os.access in os.supports_effective_ids):
+                raise ConfigError(f"--{option}={path}: this user cannot write to {place}; choose another place")
+        elif place != path:
+            raise ConfigError(f"--{option}={path}: {place} is a file; choose another place")
 
 
 def parser() -> argparse.ArgumentParser:

@@ -5,7 +5,9 @@ when it has a manifest (`manifest`), only those whose bytes fit it are read, and
 """
 
 import json
+import logging
 import os
+import sys
 import time
 from collections.abc import Mapping
 from concurrent.futures import Future, ThreadPoolExecutor, wait
@@ -39,6 +41,22 @@ class _Save(NamedTuple):
     deadline: float  # on the clock of time.monotonic
 
 
+def _not_of_orbax(record: logging.LogRecord) -> bool:
+    return not (record.exc_info and "orbax" in record.pathname)
+
+
+def _unraisable_hook(unraisable: "sys.UnraisableHookArgs") -> None:
+    if not (isinstance(unraisable.exc_value, RuntimeError) and str(unraisable.exc_value) == "Event loop is closed"):
+        sys.__unraisablehook__(unraisable)
+
+
+def _drop_tracebacks() -> None:
+    """Keeps Orbax and TensorStore from printing what they also raise, once for each array: `finish` reports it in one line."""
+    logging.getLogger("absl").addFilter(_not_of_orbax)
+    if sys.unraisablehook is sys.__unraisablehook__:
+        sys.unraisablehook = _unraisable_hook  # TensorStore's, when a write fails after another has
+
+
 class Checkpoints:
     """Numbered checkpoints below a directory, written and kept as `retention` says, or only read where it is None.
 
@@ -50,6 +68,7 @@ class Checkpoints:
     def __init__(self, directory: Path, retention: Retention | None = None, seconds: int = 600, *, background: bool = False):
         self._directory, self._retention, self._seconds = folder_of(os.fspath(directory)), retention, seconds
         self._waits = not background
+        _drop_tracebacks()
         # Random numbers do not compress: zstd makes a save 1.3 to 5.6 times as long, for 8 % (benchmarks/results/verify.md).
         parameters, rest = (ocp.PyTreeCheckpointHandler(use_compression=False) for _ in range(2))
         # A bucket has no rename.

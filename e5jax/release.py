@@ -45,7 +45,7 @@ def commit() -> str:
         return UNKNOWN
     try:
         command = ["git", "-C", str(root), "describe", "--always", "--dirty=+", "--abbrev=40", "--exclude=*"]
-        done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=SECONDS)  # noqa: S603  nothing in it is read from anywhere
+        done = subprocess.run(command, capture_output=True, encoding="utf-8", errors="replace", check=False, timeout=SECONDS)  # noqa: S603  nothing in it is read from anywhere
     except (FileNotFoundError, subprocess.TimeoutExpired):
         return UNKNOWN
     return done.stdout.strip() or UNKNOWN

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from e5jax.config import Checkpoint, Config
-from e5jax.errors import ConfigError
+from e5jax.errors import ConfigError, name_path
 from e5jax.snapshot import differences, from_json, to_json
 from e5jax.storage import folder_of
 
@@ -101,6 +101,9 @@ def complete(path: Path) -> Iterator[Path]:
         if path.is_dir():
             os.rename(path, holder / f"{path.name}.replaced")
         os.replace(holder / path.name, path)
+    except OSError as error:
+        name_path(error, path)
+        raise
     finally:
         shutil.rmtree(holder)
 

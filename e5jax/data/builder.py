@@ -14,6 +14,7 @@ import tensorflow_datasets as tfds
 from tensorflow_datasets.core.registered import skip_registration
 
 from e5jax.data.sets import Set
+from e5jax.errors import RunError
 from e5jax.records import SCHEMA, Example
 
 VERSION = f"{SCHEMA}.0.0"
@@ -64,6 +65,13 @@ def write(chosen: Set, examples: Iterable[Example], folder: Path) -> int:
     with contextlib.redirect_stdout(io.StringIO()):  # names of temporary folders
         with skip_registration():  # one class a set, and the same one again in another process
             builder = make_builder(chosen, examples, root)
-        builder.download_and_prepare()
+        try:
+            builder.download_and_prepare()
+        except RuntimeError as error:  # array_record's, for an OSError
+            _, failed, reason = str(error).partition("write() failed: ")
+            if not failed:
+                raise
+            fix = "free some space and run the same command again"
+            raise RunError(f"{root}: could not be written: {reason.partition(';')[0]}; {fix}") from error
     Path(builder.data_dir).rename(folder)
     return builder.info.splits[SPLIT].num_examples

@@ -13,6 +13,7 @@ from typing import Any
 
 from tqdm import tqdm
 
+from e5jax.data.cleaned import DATA, REMOVED, REPORT
 from e5jax.data.contamination import SHARE, Evaluation, task_of, without_contamination
 from e5jax.data.convert import rejects_of
 from e5jax.data.duplicates import Earlier, without_duplicates
@@ -23,12 +24,9 @@ from e5jax.data.readers.compressed import bare_name
 from e5jax.data.readers.outcome import OPTIONS, Rejected
 from e5jax.data.tally import Tally, flat
 from e5jax.data.texts import PARTS, Removed, printable
-from e5jax.errors import ConfigError, RecordError
-from e5jax.jsonl import parse_object
+from e5jax.errors import ConfigError
 from e5jax.records import Example
 from e5jax.workdir import complete
-
-DATA, REMOVED, REPORT = "data", "removed.jsonl", "clean.json"  # apart, so that data/*.jsonl is all data
 
 
 @dataclass(frozen=True)
@@ -124,17 +122,6 @@ def _write(path: Path, examples: Iterable[Example], tally: Tally) -> None:
         for example in examples:
             file.write(example.to_json() + "\n")
             tally.kept(example)
-
-
-def read_report(path: Path) -> dict[str, Any]:
-    """The content of a `clean.json`."""
-    try:
-        made = parse_object(path.read_bytes())
-    except RecordError as error:
-        raise ConfigError(f"{path}: {error}") from error
-    if missing := {"examples", "kept", "rejected", "removed"} - set(made):
-        raise ConfigError(f"{path}: no report of `e5jax data clean`: it lacks {', '.join(sorted(missing))}")
-    return made
 
 
 def summary(made: Mapping[str, Any]) -> str:

@@ -9,7 +9,7 @@ import numpy as np
 from tokenizers import Tokenizer
 
 from e5jax import charts, page
-from e5jax.data.clean import DATA, REPORT, read_report
+from e5jax.data.cleaned import DATA, REPORT, read_report
 from e5jax.data.convert import rejects_of
 from e5jax.data.survey import Measure, Source, Survey, survey
 from e5jax.data.tally import flat

@@ -40,10 +40,17 @@ def embed(
     with tqdm(total=count, unit="text", desc=f"encode {name.lstrip('.')}", disable=None) as bar:
         for file, some in zip(files, _blocks(texts, shard), strict=True):
             if not _there(file, len(some)):
-                with complete(file) as temporary:
-                    np.save(temporary, encode(some))
+                write_array(file, encode(some))
             bar.update(len(some))
     return [np.load(file, mmap_mode="r") for file in files]
+
+
+def write_array(path: Path, array: np.ndarray) -> None:
+    """Writes a .npy file whole or not at all. `np.save` does not notice that a full disk has no room for the end of a file."""
+    with complete(path) as temporary, temporary.open("wb") as file:
+        array = np.ascontiguousarray(array)
+        np.lib.format.write_array_header_1_0(file, np.lib.format.header_data_from_array_1_0(array))
+        file.write(array.data)
 
 
 def _blocks(texts: Iterable[str], size: int) -> Iterator[list[str]]:

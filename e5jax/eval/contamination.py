@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
-from e5jax.data.clean import REPORT, read_report
+from e5jax.data.cleaned import REPORT, read_report
 from e5jax.data.prepared import MANIFEST
 from e5jax.errors import ConfigError
 

@@ -119,7 +119,7 @@ def runs(config: Config, workdir: Workdir) -> list[Run]:
     """The training runs, in their order."""
     places = [("stage 1", workdir.pretrain), ("stage 2", workdir)] if config.pretrain else [("training", workdir)]
     return [
-        Run(name, read_metrics(place.metrics), json.loads(place.trained.read_text())["trained_parameters"])
+        Run(name, read_metrics(place.metrics), json.loads(place.trained.read_text(encoding="utf-8"))["trained_parameters"])
         for name, place in places
     ]
 

@@ -12,7 +12,7 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Float
 
-from e5jax.workdir import complete
+from e5jax.encode.shards import write_array
 
 
 class Vectors(NamedTuple):
@@ -27,8 +27,7 @@ class Vectors(NamedTuple):
         """The vectors of these texts, put with this instruction and cut at `limit` tokens."""
         path = self.folder / f"{self._key(texts, instruction, limit)}.npy"
         if not path.is_file():
-            with complete(path) as temporary:
-                np.save(temporary, make())
+            write_array(path, make())
         return np.load(path, allow_pickle=False)
 
     def _key(self, texts: Sequence[str], instruction: str, limit: int) -> str:

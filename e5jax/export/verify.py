@@ -91,7 +91,7 @@ def ask(asked: Mapping[str, Any]) -> dict[str, Any]:
         to.write_text(json.dumps(asked), encoding="utf-8")
         environment = {**os.environ, "HF_HUB_OFFLINE": "1", "CUDA_VISIBLE_DEVICES": "", "TOKENIZERS_PARALLELISM": "false"}
         command = [sys.executable, "-m", "e5jax.export.peers", str(to), str(back)]
-        done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)  # noqa: S603  our own module, no shell
+        done = subprocess.run(command, env=environment, capture_output=True, encoding="utf-8", errors="replace", check=False)  # noqa: S603  our own module, no shell
         if done.returncode or not back.is_file():
             lines = [line for line in done.stderr.splitlines() if _ERROR.match(line)]
             why = lines[-1] if lines else f"exit code {done.returncode}"

@@ -5,12 +5,12 @@ from pathlib import Path
 
 from huggingface_hub import hf_hub_download
 from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError, OfflineModeIsEnabled
-from tokenizers import Tokenizer
 
 from e5jax.config import Config, Scratch, Tokens
 from e5jax.errors import ConfigError
 from e5jax.model.families import read_spec
 from e5jax.model.spec import Spec
+from e5jax.tokens import read_tokenizer
 
 MISTRAL_7B = Spec("mistral", 32_000, 4_096, 14_336, 32, 32, 8, 128, 10_000.0, 4_096, 1e-5, 1, 2)
 KNOWN = {"mistralai/Mistral-7B-v0.1": MISTRAL_7B, "intfloat/e5-mistral-7b-instruct": MISTRAL_7B}
@@ -40,5 +40,5 @@ def _from_hub(name: str) -> Path:
 
 def _scratch(sizes: Scratch, tokens: Tokens) -> Spec:
     """Sizes as configured; a tokenizer that is still to be trained has at most `tokens.vocabulary` pieces."""
-    vocab = Tokenizer.from_file(tokens.tokenizer).get_vocab_size() if tokens.tokenizer else tokens.vocabulary
+    vocab = read_tokenizer(Path(tokens.tokenizer)).get_vocab_size() if tokens.tokenizer else tokens.vocabulary
     return Spec(vocab=vocab, epsilon=1e-5, bos=1, eos=2, **dataclasses.asdict(sizes))

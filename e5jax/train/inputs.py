@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import NamedTuple
 
 import grain
-from tokenizers import Tokenizer
 
 from e5jax.checkpoint import Identity
 from e5jax.config import Training
@@ -108,7 +107,7 @@ def scratch_spec(run: Training, tokenizer_file: Path) -> Spec:
         raise ConfigError(f"{tokenizer_file}: no such file; run the data stage first, or set config.tokens.tokenizer")
     return Spec(
         family=sizes.family,
-        vocab=Tokenizer.from_str(tokenizer_file.read_text(encoding="utf-8")).get_vocab_size(),  # added tokens included
+        vocab=read_tokenizer(tokenizer_file).get_vocab_size(),  # added tokens included
         hidden=sizes.hidden,
         ff=sizes.ff,
         layers=sizes.layers,

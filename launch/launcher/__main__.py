@@ -4,7 +4,6 @@ Exit codes: those of the run where this waits for its end, else 0 begun, 1 a too
 3 a value, name, key or tool is wrong or missing.
 """
 
-import json
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, fields, replace
@@ -12,12 +11,13 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from e5jax.errors import USAGE, ConfigError, RunError, report
+from e5jax.errors import REPORTED, USAGE, ConfigError, report
+from e5jax.streams import exit_code, open_streams
 from launch.launcher import batch, host, look, staging
 from launch.launcher.check import check
 from launch.launcher.command import ACTIONS, KINDS, RUNS, read
 from launch.launcher.job import parse_job
-from launch.launcher.record import write
+from launch.launcher.record import read_json, write
 from launch.launcher.request import Request
 from launch.launcher.shell import Shell
 from launch.launcher.targets import gke, local, mpi, queued, sky, slurm, ssh, tpu_vm
@@ -47,7 +47,7 @@ def main(argv: Sequence[str]) -> int:
         if rest and rest[0] in ACTIONS:
             return consult(rest[0], rest[1:])
         return launch(read(script, rest))
-    except (ConfigError, RunError, KeyboardInterrupt) as error:
+    except REPORTED as error:
         return report(error)
 
 
@@ -72,7 +72,7 @@ def consult(action: str, words: list[str]) -> int:
     if len(names) != 1 or names[0] not in launched:
         there = f"from here were launched: {', '.join(launched)}" if launched else "nothing was launched from here"
         raise ConfigError(f"{action} {' '.join(names)}: name one run; {there}")
-    values: dict[str, Any] = json.loads((LAUNCHED / f"{names[0]}.json").read_text(encoding="utf-8"))
+    values: dict[str, Any] = read_json(LAUNCHED / f"{names[0]}.json")
     known = {one.name for one in fields(Request)} & values.keys()  # another version may have had others
     chosen: dict[str, Any] = {name: tuple(values[name]) if isinstance(values[name], list) else values[name] for name in known}
     request = Request(**chosen)
@@ -94,4 +94,5 @@ def on_host(action: str, words: list[str]) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    open_streams()
+    sys.exit(exit_code(lambda: main(sys.argv[1:])))

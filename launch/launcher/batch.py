@@ -68,4 +68,4 @@ def job(name: str, workdir: Path, argv: Sequence[str], restarts: int) -> int:
 
 
 def _scontrol(*words: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(["scontrol", *words], capture_output=True, text=True, check=False)
+    return subprocess.run(["scontrol", *words], capture_output=True, encoding="utf-8", errors="replace", check=False)

@@ -5,7 +5,6 @@ import os
 import signal
 import socket
 import subprocess
-import sys
 import time
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -13,7 +12,7 @@ from pathlib import Path
 from typing import NoReturn
 
 from e5jax import phase
-from e5jax.errors import DONE, STOPPED, ConfigError, RunError, report
+from e5jax.errors import DONE, REPORTED, STOPPED, ConfigError, report
 from e5jax.release import versions
 from launch.launcher import record
 from launch.launcher.job import Job
@@ -87,7 +86,7 @@ def run(job: Job, *, echo: bool = False, logs: bool = True) -> tuple[int, int | 
         note_environment(job, files)
         keep(files, state)
         keeper.fetch()
-        follow = Tail(files.log(job.first), sys.stdout.fileno()) if echo and logs else None
+        follow = Tail(files.log(job.first)) if echo and logs else None
 
         def note(attempts: Sequence[Attempt]) -> None:
             nonlocal state
@@ -190,7 +189,7 @@ def _live(path: Path, go: Callable[[], int]) -> NoReturn:
     code = ABORTED
     try:
         code = go()
-    except (ConfigError, RunError) as error:
+    except REPORTED as error:
         code = report(error)
     finally:
         os._exit(code)

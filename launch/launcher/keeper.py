@@ -27,7 +27,7 @@ class Keeper:
         if not self._bucket:
             return
         command = [*self._program, "pull", *self._where]
-        done = subprocess.run(command, env=self._environment, capture_output=True, text=True, check=False)
+        done = subprocess.run(command, env=self._environment, capture_output=True, encoding="utf-8", errors="replace", check=False)
         if done.returncode:
             said = done.stderr.strip().splitlines()
             why = said[-1] if said else "no answer"

@@ -4,6 +4,7 @@ import re
 from pathlib import Path
 
 from e5jax.errors import ConfigError
+from launch.launcher.record import read_text
 
 NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 
@@ -15,7 +16,7 @@ def read_keys(path: Path) -> dict[str, str]:
     if path.stat().st_mode & 0o077:
         raise ConfigError(f"--key-file={path}: others may read it; chmod 600 {path}")
     found = {}
-    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
+    for number, line in enumerate(read_text(path, "--key-file=").splitlines(), 1):
         name, equals, value = line.strip().partition("=")
         if not line.strip() or line.startswith("#"):
             continue

@@ -18,10 +18,10 @@ STOPPING = 1_260.0  # seconds that `stop` waits: a little more than the supervis
 
 
 class Tail:
-    """Copies what is added to a file."""
+    """Copies what is added to a file to standard output."""
 
-    def __init__(self, path: Path, to: int):
-        self._path, self._to = path, to
+    def __init__(self, path: Path):
+        self._path = path
         self._at = path.stat().st_size if path.exists() else 0
 
     def more(self) -> None:
@@ -29,7 +29,8 @@ class Tail:
         if self._path.exists() and self._path.stat().st_size > self._at:
             with self._path.open("rb") as file:
                 file.seek(self._at)
-                self._at += os.write(self._to, file.read(2**20))
+                self._at += sys.stdout.buffer.write(file.read(2**20))
+            sys.stdout.flush()
 
 
 def status(workdir: Path) -> int:
@@ -55,7 +56,7 @@ def logs(workdir: Path, *, follow: bool = False, everyone: bool = False, last: i
     paths = [path for path in paths if path.exists()]
     if not paths:
         raise ConfigError(f"--workdir={workdir}: no logs; what runs in the foreground speaks on its terminal")
-    tails = [Tail(path, sys.stdout.fileno()) for path in paths]
+    tails = [Tail(path) for path in paths]
     for path in paths:
         if len(paths) > 1:
             print(f"==> {path.name} <==")

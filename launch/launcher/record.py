@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from e5jax.errors import ConfigError
+from e5jax.errors import ConfigError, name_path
 
 FOLDER = "launch"
 
@@ -73,9 +73,30 @@ def fresh(files: Files, run: str, here: int) -> State:
 def write(path: Path, values: Mapping[str, Any]) -> None:
     """Writes JSON whole or not at all."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    temporary.touch(0o600)
-    temporary.write_text(json.dumps(values, indent=2) + "\n", encoding="utf-8")
-    temporary.replace(path)
+    try:
+        temporary.touch(0o600)
+        temporary.write_text(json.dumps(values, indent=2) + "\n", encoding="utf-8")
+        temporary.replace(path)
+    except OSError as error:
+        temporary.unlink(missing_ok=True)
+        name_path(error, path)
+        raise
+
+
+def read_text(path: Path, name: str = "") -> str:
+    """The text of a file; `name` is what the user calls it. Raises ConfigError if it is not UTF-8."""
+    try:
+        return path.read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"{name}{path}: not UTF-8 ({error.reason} at byte {error.start}); write it anew as UTF-8") from error
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """What `write` wrote. Raises ConfigError for anything else."""
+    try:
+        return json.loads(read_text(path))
+    except json.JSONDecodeError as error:
+        raise ConfigError(f"{path}: not JSON ({error}); delete it, the launcher writes it anew") from error
 
 
 def keep(files: Files, state: State) -> None:
@@ -89,7 +110,7 @@ def states(workdir: Path) -> list[tuple[Files, State]]:
     for path in sorted((workdir / FOLDER).glob("*-*.json"), key=lambda path: int(path.stem.partition("-")[2])):
         if path.stem.startswith("environment"):
             continue
-        values = json.loads(path.read_text(encoding="utf-8"))
+        values = read_json(path)
         values["attempts"] = tuple(tuple(attempt) for attempt in values["attempts"])
         found.append((Files(workdir, values["first"], values["kind"]), State(**values)))
     return found

@@ -99,7 +99,9 @@ def inside(root: str, found: str, *argv: str) -> str:
 
 
 def _git(*words: str, around: Mapping[str, str] | None = None) -> str:
-    done = subprocess.run(["git", *words], cwd=ROOT, env=around, capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        ["git", *words], cwd=ROOT, env=around, capture_output=True, encoding="utf-8", errors="replace", check=False
+    )
     if done.returncode:
         raise ConfigError(f"git {words[0]}: {done.stderr.strip() or done.stdout.strip()}")
     return done.stdout

@@ -9,6 +9,7 @@ from launch.launcher import staging
 from launch.launcher.jobs import job_of, outside
 from launch.launcher.keys import read_keys
 from launch.launcher.ranks import PORT
+from launch.launcher.record import read_text
 from launch.launcher.request import HOST, Request
 from launch.launcher.shell import Shell, Step, failure
 from launch.launcher.targets import fleet
@@ -59,7 +60,7 @@ def hosts_of(request: Request) -> list[str]:
         path = Path(request.host_file)
         if not path.is_file():
             raise ConfigError(f"--host-file={path}: there is no such file; write one host a line")
-        hosts += [line.split("#")[0].strip() for line in path.read_text(encoding="utf-8").splitlines()]
+        hosts += [line.split("#")[0].strip() for line in read_text(path, "--host-file=").splitlines()]
     hosts = [host for host in hosts if host]
     if not hosts:
         raise ConfigError(f"--target={request.target}: on which machines? add --hosts=a,b or --host-file=FILE")
