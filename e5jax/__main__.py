@@ -17,7 +17,7 @@ from e5jax.data.main import add_actions
 from e5jax.errors import DONE, ERROR, REPORTED, ConfigError, name_path, report
 from e5jax.extras import needed
 from e5jax.loading import load
-from e5jax.notice import listening
+from e5jax.notice import ignore, listening
 from e5jax.place import read_place
 from e5jax.release import commit, optional, versions
 from e5jax.streams import exit_code, open_streams
@@ -50,6 +50,7 @@ def command() -> None:
     """What the shell runs. Orbax's threads wait for minutes for a save that has failed: an error does not wait for them."""
     open_streams()
     code = exit_code(main)
+    ignore()  # a notice that comes now must not change the exit code
     if code == ERROR:
         sys.stdout.flush()
         sys.stderr.flush()

@@ -1,7 +1,9 @@
-"""A notice to stop, SIGTERM, SIGINT or SIGUSR1, at any moment: compiling, the process ends at once; training, it saves first.
+"""A notice to stop, one of `SIGNALS`, at any moment: compiling, the process ends at once; training, it saves first.
 
 Python runs a signal's handler only between two lines of its own, and XLA compiles for minutes. So a thread waits for the number
 that the interpreter writes to a pipe as soon as the signal arrives. To end at once is safe: artifacts are whole or not there.
+
+SIGHUP says that the terminal has been closed. A run that was started with nohup ignores it and goes on.
 """
 
 import contextlib
@@ -14,7 +16,7 @@ from collections.abc import Callable, Iterator
 from e5jax.errors import STOPPED, StoppedError
 
 JOINING = 10.0  # seconds that a process which is told to stop may take to find the others, so as to tell them
-SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)  # the last one is what Slurm and MPI hand on to all of a job's processes
+SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1)  # Slurm and MPI hand SIGUSR1 on to all processes of a job
 _END = b"\0"
 
 # Signals belong to the process, and so does this.
@@ -39,7 +41,8 @@ def listening(others: bool = False) -> Iterator[None]:
         _Others.known.set()
     read, write = os.pipe()
     os.set_blocking(write, False)
-    before = {number: signal.signal(number, _left_to_the_thread) for number in SIGNALS}
+    heeded = [number for number in SIGNALS if number != signal.SIGHUP or not _nohup()]
+    before = {number: signal.signal(number, _left_to_the_thread) for number in heeded}
     other = signal.set_wakeup_fd(write)
     thread = threading.Thread(target=_wait, args=(read,), name="notice", daemon=True)
     thread.start()
@@ -55,6 +58,12 @@ def listening(others: bool = False) -> Iterator[None]:
         os.close(write)
         _received.clear()
         _Others.known.clear()
+
+
+def ignore() -> None:
+    """From here on a notice changes nothing: the work is done, and the process ends by itself."""
+    for number in SIGNALS:
+        signal.signal(number, signal.SIG_IGN)
 
 
 def before_leaving(tell: Callable[[str], int] | None) -> None:
@@ -84,6 +93,10 @@ def received() -> bool:
 def receive() -> None:
     """A notice to another process of this run is one to this."""
     _received.set()
+
+
+def _nohup() -> bool:
+    return signal.getsignal(signal.SIGHUP) == signal.SIG_IGN
 
 
 def _wait(read: int) -> None:

@@ -6,7 +6,7 @@ neither their number nor their order changes where a text lies. There are rows e
 """
 
 import hashlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Hashable, Iterator, Sequence
 from itertools import chain
 from typing import NamedTuple
 
@@ -113,7 +113,7 @@ def pack(examples: Sequence[Ids], to: Layout) -> Batch:
     there = _there(examples, to).reshape(to.shards, each, -1)
     passages, passage_texts = (np.full(there.shape, -1, np.int32) for _ in range(2))
     passages[there] = np.concatenate([own[each:] for own in places])
-    query_texts, passage_texts[there] = _numbers(examples)
+    query_texts, passage_texts[there] = number_texts(examples)
     queries = np.stack([own[:each] for own in places])
     temperatures = np.array([one.temperature for one in examples], np.float32).reshape(queries.shape)
     in_batch = np.array([one.in_batch for one in examples], np.bool_).reshape(queries.shape)
@@ -128,12 +128,35 @@ def _there(examples: Sequence[Ids], to: Layout) -> Bool[np.ndarray, "queries pas
     return np.where(place < to.positives, place < positives, place - to.positives < texts - positives)
 
 
-def _numbers(examples: Sequence[Ids]) -> tuple[Int[np.ndarray, " queries"], Int[np.ndarray, " passages"]]:
-    """A number for each text, the same for texts of the same tokens."""
-    seen: dict[tuple[int, ...], int] = {}
-    queries = [seen.setdefault(tuple(one.query), len(seen)) for one in examples]
-    passages = [seen.setdefault(tuple(ids), len(seen)) for one in examples for ids in one.passages]
-    return np.array(queries, np.int32), np.array(passages, np.int32)
+def number_texts(examples: Sequence[Ids]) -> tuple[Int[np.ndarray, " queries"], Int[np.ndarray, " passages"]]:
+    """A number for each text: the same for a text under any instruction, and for texts that are read as the same tokens.
+
+    Two texts of the same tokens differ where truncation has cut them, or in what the tokenizer does not keep: the model cannot
+    tell them apart. So a number stands for all texts that are linked by equal strings and equal tokens.
+    """
+    ids = [tuple(one.query) for one in examples] + [tuple(text) for one in examples for text in one.passages]
+    known = [one.texts or (tuple(one.query), *map(tuple, one.passages)) for one in examples]
+    strings = [texts[0] for texts in known] + [text for texts in known for text in texts[1:]]
+    numbers = _linked(_numbered(ids), _numbered(strings))
+    return numbers[: len(examples)], numbers[len(examples) :]
+
+
+def _numbered(values: Sequence[Hashable]) -> Int[np.ndarray, " n"]:
+    """Equal values have equal numbers, counted in their order."""
+    numbers: dict[Hashable, int] = {}
+    return np.array([numbers.setdefault(value, len(numbers)) for value in values], np.int32)
+
+
+def _linked(first: Int[np.ndarray, " n"], second: Int[np.ndarray, " n"]) -> Int[np.ndarray, " n"]:
+    """Numbers that are equal where either of two numbers is, or a chain of such places lies between."""
+    places, before = np.arange(len(first)), None
+    while before is None or (places != before).any():
+        before = places
+        for numbers in (first, second):
+            least = np.full(len(places), len(places))
+            np.minimum.at(least, numbers, places)
+            places = least[numbers]
+    return _numbered(places.tolist())
 
 
 def fill(shards: Sequence[Sequence[list[int]]], to: Layout) -> tuple[Rows, list[Int[np.ndarray, " texts"]]]:

@@ -128,6 +128,7 @@ class Ids(NamedTuple):
     temperature: float
     in_batch: bool  # False: its own passages only; True: all passages of the global batch
     positives: int = 1  # of the passages
+    texts: Sequence[str] = ()  # query and passages before templates; empty: texts are known by their ids alone
 
 
 class Batch(NamedTuple):
@@ -137,8 +138,8 @@ class Batch(NamedTuple):
     inside each text; `ends` is the place of each text's last token in its row, -1 where a row has fewer texts.
     The rows of a chunk are those of virtual shard 0, then 1, and so on. `queries` and `passages` say for every shard where
     its texts are: flat indices into its own `[c · rows of the shard · s]`. Passages are example by example: its positives,
-    then its hard negatives, -1 in place of those that it lacks. `query_texts` and `passage_texts` number what they say: texts
-    of the same tokens have the same number, -1 is the place of none. Temperatures and `in_batch` are as in `Ids`.
+    then its hard negatives, -1 in place of those that it lacks. `query_texts` and `passage_texts` are numbers by which
+    the loss knows equal texts (`packing.number_texts`), -1 is the place of none. Temperatures and `in_batch` are as in `Ids`.
     """
 
     tokens: Int[Array | ndarray, "c n t"]

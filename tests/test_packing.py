@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from e5jax import packing
 from e5jax.config import Batch
-from e5jax.packing import SHARED, Layout, calls, deal, digest, first_fit_decreasing, layout, pack
+from e5jax.packing import SHARED, Layout, calls, deal, digest, first_fit_decreasing, layout, number_texts, pack
 from e5jax.records import Ids
 from tests import tiny
 
@@ -102,6 +102,28 @@ def test_texts_of_the_same_tokens_have_the_same_number_on_every_shard():
     batch = pack(examples, Layout(chunks=1, rows=12, width=WIDTH, texts_a_row=1, shards=2, passages=2))
     assert batch.query_texts.tolist() == [[0, 1], [0, 2]]
     assert batch.passage_texts.tolist() == [[1, -1, 1, 2], [1, -1, 1, 2]]
+
+
+def test_a_text_has_the_same_number_under_any_template_and_so_have_texts_read_as_the_same_tokens():
+    examples = [
+        Ids([1, 5, 7, 2], [[1, 8, 2], [1, 9, 2]], 0.05, True, texts=("query", "one", "other")),
+        Ids([1, 6, 7, 2], [[1, 7, 2], [1, 4, 2]], 0.05, True, texts=("query", "query", "cut here")),
+        Ids([1, 3, 4, 2], [[1, 4, 2], [1, 3, 2]], 0.05, True, texts=("and there", "and there", "nothing like them")),
+    ]
+    queries, passages = number_texts(examples)
+    assert queries.tolist() == [0, 0, 1]
+    assert passages.tolist() == [2, 3, 0, 1, 1, 4]
+
+
+@given(st.lists(st.tuples(st.integers(0, 9), st.integers(0, 9)), min_size=1, max_size=30))
+def test_numbers_are_equal_where_a_chain_of_equal_strings_and_tokens_leads_from_one_text_to_the_other(texts):
+    groups: list[set[tuple[int, int]]] = []
+    for text in texts:
+        like = [group for group in groups if any(text[0] == ids or text[1] == string for ids, string in group)]
+        groups = [group for group in groups if group not in like] + [{text}.union(*like)]
+    queries, _ = number_texts([Ids([ids], [], 0.05, True, texts=(str(string),)) for ids, string in texts])
+    expected = [next(place for place, group in enumerate(groups) if text in group) for text in texts]
+    assert len(set(zip(queries.tolist(), expected, strict=True))) == len(set(queries.tolist())) == len(groups)
 
 
 @given(st.data(), st.integers(1, 7), st.integers(0, 2), st.integers(1, 4), st.integers(1, 3), st.integers(1, 4))

@@ -119,6 +119,7 @@ def encode(taken: Sequence[Taken], tokenizer: TextTokenizer) -> list[Ids]:
             one.dataset.temperature or 0.0,
             one.dataset.in_batch,
             len(one.example.positives),
+            (one.example.query, *one.example.positives, *one.example.negatives),
         )
         for one in taken
     ]

@@ -1,45 +1,30 @@
 """Which examples a batch is made of: sizes of sets flow in, for every step the rows of each set flow out.
 
-The draws from a set are numbered over the whole run. Every `size` of them are an epoch of the set: each example once. The order
-of a set is a shuffle of its rows, cut into groups; every epoch shuffles each group anew. So an example cannot come again before
-all but its own group have come, and groups are as large as that allows: no batch holds one twice, nor does an epoch of the
-mixture that takes only a part of the set. Nothing depends on hosts, workers or the step that a run resumes at.
+The draws from a set are numbered over the whole run. Every `size` of them are an epoch of the set (`epochs`): each example once,
+in a new order. No batch holds an example twice, nor do the draws of an epoch of the mixture that takes only a part of the set.
+Nothing depends on hosts, workers or the step that a run resumes at.
 """
 
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from fractions import Fraction
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-from jaxtyping import Int, UInt64
+from jaxtyping import Int
 
 from e5jax.config import Training
-from e5jax.data.permutation import key, keys, permute
-from e5jax.data.schedule import Given, Interleaved, Random, fork, most, probable_most
+from e5jax.data.epochs import Epochs, Span
+from e5jax.data.permutation import key
+from e5jax.data.schedule import Given, Interleaved, Random, fork, most, probable_most, step_of
 from e5jax.data.source import ExampleSource
 from e5jax.errors import ConfigError
 from e5jax.mixture import Dataset, Mixture
 
 ALONE = "train"  # name of the set that is a run's only one
-
-
-class Streams(NamedTuple):
-    """The draws of all sets, each without end."""
-
-    sizes: Int[np.ndarray, " sets"]
-    groups: Int[np.ndarray, " sets"]  # examples that are shuffled with each other
-    keys: UInt64[np.ndarray, " sets"]
-
-    def rows(self, sets: Int[np.ndarray, " n"], draws: Int[np.ndarray, " n"]) -> Int[np.ndarray, " n"]:
-        """The example of each draw."""
-        sizes, groups, own = self.sizes[sets], self.groups[sets], self.keys[sets]
-        epochs, places = np.divmod(draws, sizes)
-        first = places // groups * groups
-        inside = permute(places - first, np.minimum(groups, sizes - first), keys(keys(own, epochs), first))
-        return permute(first + inside, sizes, own)
 
 
 class Drawn(NamedTuple):
@@ -53,15 +38,24 @@ class Draws(NamedTuple):
     """What each step takes from each set."""
 
     names: tuple[str, ...]
-    streams: Streams
+    epochs: tuple[Epochs, ...]
     given: Given
 
     def __call__(self, step: int) -> Drawn:
         """The examples of step `step`, counted from 0."""
         before, after = self.given(step), self.given(step + 1)
         sets = np.repeat(np.arange(len(self.names)), after - before)
-        draws = np.concatenate([np.arange(start, stop) for start, stop in zip(before, after, strict=True)])
-        return Drawn(sets, self.streams.rows(sets, draws))
+        rows = [of.rows(np.arange(start, stop)) for of, start, stop in zip(self.epochs, before, after, strict=True)]
+        return Drawn(sets, np.concatenate(rows))
+
+
+def spans(given: Given, number: int, rate: float, part: int, draw: int) -> list[Span]:
+    """What lies across a border of epochs of a set: a batch, and a part of the set that an epoch of the mixture takes."""
+    step = step_of(given, number, draw, rate)
+    pieces = [(int(given(step)[number]), int(given(step + 1)[number]))]
+    if part:
+        pieces.append((draw // part * part, draw // part * part + part))
+    return [Span(stop - draw, draw - start) for start, stop in pieces if start < draw]
 
 
 def mixture_of(run: Training, files: Sequence[str | Path] = ()) -> Mixture:
@@ -89,31 +83,27 @@ def make_draws(mixture: Mixture, sizes: Mapping[str, int], queries: int, seed: i
     weights = [weights_of(mixture, sizes)[name] for name in names]
     unit = queries if mixture.batches == "homogeneous" else 1
     units, forks, whole = queries // unit, fork(weights), sum(weights)
-
-    def at_most(draws: int) -> list[int]:
-        """The most of each set in that many draws."""
-        count = -(-draws // unit)
-        if mixture.order == "interleaved":
-            found = most(forks, count)
-            return [found[number] * unit for number in range(len(names))]
-        return [probable_most(weight, whole, count) * unit for weight in weights]
-
-    batch_takes, groups = [], []
-    for name, weight, takes, epoch_takes in zip(names, weights, at_most(queries), at_most(whole), strict=True):
+    if mixture.order == "interleaved":
+        bounds = most(forks, units)
+        at_most = [bounds[number] * unit for number in range(len(names))]
+    else:
+        at_most = [probable_most(weight, whole, units) * unit for weight in weights]
+    batch_takes = []
+    for name, weight, takes in zip(names, weights, at_most, strict=True):
         size = sizes[name]
         _check_size(name, size, queries if unit > 1 else -(-queries * weight // whole), queries)
         if mixture.order == "interleaved":
             _check_size(name, size, takes, queries)
         batch_takes.append(min(takes, size // unit * unit))
-        # A set that an epoch of the mixture takes whole begins anew with it; shares that are not ratios have no such epoch.
-        partly = mixture.shares == "ratio" and epoch_takes < size
-        apart = max(batch_takes[-1], epoch_takes) if partly else batch_takes[-1]
-        groups.append(size - apart + 1)
     given: Given = Interleaved(forks, units, unit)
     if mixture.order == "random":
         given = Random(weights, [takes // unit for takes in batch_takes], units, unit, seed)
-    own = np.array([key(seed, name) for name in names], np.uint64)
-    return Draws(names, Streams(np.array([sizes[name] for name in names]), np.array(groups), own), given)
+    epochs = []
+    for number, (name, weight) in enumerate(zip(names, weights, strict=True)):
+        # A set that an epoch of the mixture takes whole begins anew with it; shares that are not ratios have no such epoch.
+        part = weight if mixture.shares == "ratio" and weight < sizes[name] else 0
+        epochs.append(Epochs(sizes[name], key(seed, name), partial(spans, given, number, queries * weight / whole, part)))
+    return Draws(names, tuple(epochs), given)
 
 
 def _check_size(name: str, size: int, takes: int, queries: int) -> None:

@@ -25,6 +25,11 @@ def keys(of: np.uint64 | UInt64[np.ndarray, " n"], numbers: Int[np.ndarray, " n"
     return _mixed(numbers.astype(np.uint64) * _WEYL ^ of)
 
 
+def shuffled(values: Int[np.ndarray, " n"], of: np.uint64) -> Int[np.ndarray, " n"]:
+    """All values in an order that the key decides."""
+    return values[np.argsort(keys(of, np.arange(len(values))), kind="stable")]
+
+
 def permute(places: Int[np.ndarray, " n"], sizes: Int[np.ndarray, " n"], of: UInt64[np.ndarray, " n"]) -> Int[np.ndarray, " n"]:
     """Where each place goes among as many as its size; places of one size and key go to different ones."""
     bits = np.frexp(np.maximum(sizes - 1, 0).astype(np.float64))[1]  # of the largest place

@@ -7,6 +7,7 @@ its share. `random` draws the units of a batch.
 
 import heapq
 import math
+from bisect import bisect_right
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
@@ -55,6 +56,17 @@ def most(at: Fork | int, units: int) -> dict[int, int]:
         return {at: units}
     left, right = (-(-units * part // at.whole) for part in (at.part, at.whole - at.part))
     return most(at.left, left) | most(at.right, right)
+
+
+def step_of(given: Given, number: int, draw: int, rate: float) -> int:
+    """The step that takes a draw of a set which gives `rate` draws a step on average."""
+    low, width = int(draw / rate), 1
+    high = low + 1
+    while given(low)[number] > draw:
+        low, width = max(0, low - width), 2 * width
+    while given(high)[number] <= draw:
+        high, width = high + width, 2 * width
+    return low + bisect_right(range(low, high), draw, key=lambda step: given(step)[number]) - 1
 
 
 class Interleaved(NamedTuple):

@@ -11,6 +11,7 @@ import grain
 from e5jax.checkpoint import Identity
 from e5jax.config import Training
 from e5jax.data.batches import Assembly, assembly, complete, make_batches
+from e5jax.data.epochs import SHUFFLE
 from e5jax.data.mixture import mixture_of, open_sets
 from e5jax.data.source import ExampleSource
 from e5jax.errors import ConfigError
@@ -89,6 +90,7 @@ def data_identity(mixture: Mixture, sources: Mapping[str, ExampleSource], run: T
     if mixture.shares == "size":
         whole["alpha"] = mixture.alpha
     found = {f"data.{name}": str(value) for name, value in whole.items()}
+    found["data.shuffle"] = SHUFFLE
     found |= {"data.queries": str(run.batch.queries), "data.seed": str(run.seed), "data.instructions": str(run.data.instructions)}
     idle = {"ratio", "weight"} - {mixture.shares}
     for name, dataset in mixture.datasets.items():

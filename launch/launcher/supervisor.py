@@ -87,7 +87,7 @@ def _idle(attempts: Sequence[Attempt]) -> int:
 class Told:
     """Whether somebody has told this process to stop: SIGTERM, SIGINT, SIGHUP or SIGUSR1. Use with `with`, in the main thread.
 
-    Whatever is in `children` is told at once, and whoever starts later, too.
+    Started with nohup, it ignores SIGHUP. Whatever is in `children` is told at once, and whoever starts later, too.
     """
 
     SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1)
@@ -99,7 +99,9 @@ class Told:
         self._number = number
 
     def __enter__(self) -> Self:
-        self._before = {number: signal.signal(number, self._receive) for number in self.SIGNALS}
+        nohup = signal.getsignal(signal.SIGHUP) == signal.SIG_IGN
+        heeded = [number for number in self.SIGNALS if number != signal.SIGHUP or not nohup]
+        self._before = {number: signal.signal(number, self._receive) for number in heeded}
         return self
 
     def __exit__(self, *_: object) -> None:

@@ -8,14 +8,16 @@ import numpy as np
 import pytest
 
 from e5jax.config import Batch, Data, Loss, Tokens, Training
-from e5jax.data.batches import alone, batches_of, refuse_alone
+from e5jax.data.batches import alone, assembly, batches_of, refuse_alone
+from e5jax.data.mixture import open_sets
 from e5jax.data.vocabulary import train_tokenizer
 from e5jax.errors import ConfigError
 from e5jax.learner.candidates import Terms
+from e5jax.mixture import Dataset, Mixture
 from e5jax.packing import Layout, pack
 from e5jax.records import Batch as Rows
 from e5jax.records import Example, Ids
-from e5jax.tokens import E5, TextTokenizer
+from e5jax.tokens import E5, Templates, TextTokenizer
 from tests import tiny
 from tests.learner import exact
 
@@ -300,6 +302,42 @@ def test_alone_are_those_to_whom_the_objective_gives_no_negative_in_any_directio
         assert not [1 for lonely, by_direction in zip(none, wanted, strict=True) if lonely and any(by_direction.values())]
         found.update(none)
     assert min(found.values()) > 50
+
+
+def test_one_text_is_no_negative_of_itself_under_another_instruction_or_template(tmp_path, tokenizer):
+    """Two sets with the same queries under two instructions; positives of one are queries of the other."""
+    tasks = {"plain": "Find the number", "symmetric": "answer"}
+    words = {name: [f"query {i}" for i in range(4)] for name in tasks}
+    texts = {
+        "plain": [(f"answer {i}", f"wrong {i % 2} a") for i in range(4)],
+        "symmetric": [(f"query {i + 4}" if i % 2 else f"query {i - 1}", f"answer {i}") for i in range(1, 5)],
+    }
+    sets, raw = {}, {}
+    prefixes = Templates(document="wrong ")
+    for name, task in tasks.items():
+        file = tmp_path / f"{name}.jsonl"
+        pairs = zip(words[name], texts[name], strict=True)
+        file.write_text("".join(Example(q, q, (p,), (n,)).to_json() + "\n" for q, (p, n) in pairs))
+        sets[name] = Dataset((str(file),), instructions=(task,), symmetric=name == "symmetric", negatives=1)
+        raw |= {prefixes.put(text, task): text for text in words[name]}
+        raw |= {prefixes.put(text, task if name == "symmetric" else None): text for pair in texts[name] for text in pair}
+    loss = Loss(mask_duplicates=True, directions=("q2d", "d2q", "q2q", "d2d"))
+    training = Training(batch=Batch(8, 1), tokens=Tokens(limit=64, document="wrong "), data=Data(mixture=Mixture(sets)), loss=loss)
+    reads = TextTokenizer(tokenizer.tokenizer, 1, 2, 64, templates=prefixes)
+    batch = assembly(training.data.mixture, open_sets(training.data.mixture), reads, training)(0)
+
+    text_of = {tuple(ids): text for ids, text in zip(reads(list(raw)), raw.values(), strict=True)}
+    assert len(text_of) == len(raw)
+    examples = tiny.unpack(batch)
+    strings = [text_of[tuple(one.query)] for one in examples], [text_of[tuple(ids)] for one in examples for ids in one.passages]
+    names = sorted({*strings[0], *strings[1]})
+    by_string = Terms(batch.temperatures.ravel(), batch.in_batch.ravel(), *(np.array([names.index(t) for t in s]) for s in strings))
+    by_number = by_string._replace(queries=batch.query_texts.ravel(), passages=batch.passage_texts.ravel())
+    assert sorted(strings[0]) == sorted(2 * words["plain"])
+    for query in range(8):
+        expected = exact.negatives(by_string, loss, query, 1)
+        assert exact.negatives(by_number, loss, query, 1) == expected
+        assert strings[0][query] not in [strings[0][other] for other in expected["q2q"]]
 
 
 def test_a_batch_of_one_pair_is_refused(make):

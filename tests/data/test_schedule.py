@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from scipy.stats import chi2
 
 from e5jax.data.mixture import make_draws
-from e5jax.data.schedule import BLOCK, Random, fork, most, split
+from e5jax.data.schedule import BLOCK, Random, fork, most, split, step_of
 from e5jax.mixture import Dataset, Mixture
 
 weights_lists = st.lists(st.one_of(st.integers(1, 20), st.integers(1, 2**30)), min_size=1, max_size=20)
@@ -87,3 +87,15 @@ def test_random_no_set_gives_more_than_its_most_and_every_batch_is_full():
     assert (found.sum(axis=1) == 10).all()
     assert (found <= [4, 6, 7]).all()
     assert found[:, 0].tolist() == [4] * 299  # nine of ten units would be from it
+
+
+@pytest.mark.parametrize("order", ["interleaved", "random"])
+@pytest.mark.parametrize("batches", ["mixed", "homogeneous"])
+def test_the_step_of_a_draw_is_the_one_that_takes_it(order, batches):
+    draws = make_draws(Mixture(mixture(order).datasets, order=order, batches=batches), SIZES, QUERIES, 0)
+    given = np.stack([draws.given(step) for step in range(3_000)])
+    for number in range(len(SIZES)):
+        rate = given[-1][number] / len(given)
+        for draw in np.linspace(0, given[-1][number] - 1, 30).astype(int).tolist():
+            step = int(np.searchsorted(given[:, number], draw, "right")) - 1
+            assert step_of(draws.given, number, draw, rate) == step_of(draws.given, number, draw, 2 * rate) == step

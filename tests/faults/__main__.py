@@ -13,6 +13,7 @@ from tests.faults.disks import disks, shim
 from tests.faults.kills import kills, pairs
 from tests.faults.notices import notices
 from tests.faults.shapes import shapes
+from tests.faults.signals import signals
 from tests.faults.stuck import stuck
 from tests.faults.table import table
 
@@ -21,6 +22,7 @@ TRIALS = {
     "background": partial(kills, background=True),
     "pairs": pairs,
     "notices": notices,
+    "signals": signals,
     "stuck": stuck,
     "disks": disks,
     "shapes": shapes,

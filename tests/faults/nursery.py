@@ -7,6 +7,7 @@ answered. When it has ended, its exit code is in a file beside its output. The c
 
 import json
 import os
+import signal
 import subprocess
 import sys
 import threading
@@ -140,6 +141,7 @@ def _bury(pid: int, folder: Path) -> None:
 
 def _live(folder: Path, arguments: list[str], environment: dict[str, str], sleeps: list | None) -> None:
     os.setsid()
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)  # though the harness be run with nohup
     output = os.open(folder / "said", os.O_WRONLY | os.O_CREAT | os.O_APPEND)
     for descriptor in (1, 2):
         os.dup2(output, descriptor)

@@ -3,6 +3,8 @@
 from collections import Counter
 from collections.abc import Callable, Sequence
 
+from tests.faults.signals import ENDS
+
 
 def table(found: Sequence[dict]) -> str:
     """Markdown: a row a kind of trial, with what was counted."""
@@ -44,6 +46,19 @@ def _notices(of: Sequence[dict]) -> tuple[str, str]:
         f"SIGTERM or SIGINT to one process: {_counts(phases)}",
         f"every process left with 75 in {all75} of {len(of)}, slowest {max(one['seconds'] for one in of):.1f} s; "
         f"went on from the step that was saved last in {same}; {_equal(of)}",
+    )
+
+
+def _signals(of: Sequence[dict]) -> tuple[str, str]:
+    kinds = Counter(f"{one['signal']} to the {one['who']}" for one in of)
+    phases = Counter(one["phase"] for one in of)
+    codes = Counter(f"{one['signal']} {one['code']}" for one in of)
+    right = sum(one["code"] in (0, ENDS[one["who"]]) for one in of)
+    lines = sum(len(one["lines"]) == (one["code"] != 0) for one in of)
+    return (
+        f"two worker processes; {_counts(kinds)}; phases: {_counts(phases)}",
+        f"ended within 30 s in {len(of)} of {len(of)}, slowest {max(one['seconds'] for one in of):.1f} s; codes: {_counts(codes)}; "
+        f"the documented one in {right}, with one line that says why in {lines}; {_equal(of)}",
     )
 
 
@@ -96,6 +111,7 @@ ROWS: dict[str, Callable[[Sequence[dict]], tuple[str, str]]] = {
     "pairs": _pairs,
     "stuck": _stuck,
     "notices": _notices,
+    "signals": _signals,
     "disks": _disks,
     "shapes": _shapes,
 }

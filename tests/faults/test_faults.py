@@ -18,6 +18,7 @@ from tests.faults.bench import ALONE, LONG, PAIR, Bench, resumed, send
 from tests.faults.kills import kills, pairs
 from tests.faults.material import EVERY, in_another_process
 from tests.faults.notices import notices
+from tests.faults.signals import ENDS, signals
 from tests.faults.stuck import stuck
 from tests.launch.runs import Place, comes_to, forget, said
 from tests.storage import emulators
@@ -54,6 +55,14 @@ def test_a_notice_to_one_of_two_processes_stops_both_at_one_step_and_the_run_end
     assert found["resumed"] == found["saved"] == {"compile": 0, "export": STEPS}.get(phase, found["saved"])
     whole, told = bench.digests([bench.whole(PAIR), Path(found["run"])])
     assert told == whole
+
+
+def test_a_signal_to_a_run_with_workers_or_the_death_of_one_ends_it_and_it_resumes_with_the_same_bits(bench):
+    trial = signals(bench, SEED)
+    assert trial["code"] in (0, ENDS[trial["who"]]), trial  # 0: it was over
+    assert len(trial["lines"]) == (trial["code"] != 0), trial
+    whole, ended = bench.digests([bench.whole(ALONE), Path(trial["run"])])
+    assert ended == whole
 
 
 @pytest.mark.parametrize("run", [0, 1])

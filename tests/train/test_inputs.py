@@ -7,6 +7,7 @@ from safetensors.numpy import save_file
 from tokenizers import Tokenizer
 
 from e5jax.config import Batch, Data, Mesh, Model, Scratch, Tokens, Training
+from e5jax.data.epochs import SHUFFLE
 from e5jax.data.mixture import open_sets
 from e5jax.data.vocabulary import train_tokenizer
 from e5jax.errors import ConfigError
@@ -224,6 +225,7 @@ def test_what_changed_in_a_mixture_is_named_entry_by_entry(shared, tmp_path):
 
     before = identity()
     assert changed(identity()) == []
+    assert before["data.shuffle"] == SHUFFLE
     assert changed(identity(ratio=0.5)) == ["data.nq.ratio"]
     assert (before["data.nq.ratio"], identity(ratio=0.5)["data.nq.ratio"]) == ("1.0", "0.5")
     assert changed(identity(instructions=("find it",))) == ["data.nq.instructions"]
