@@ -13,13 +13,13 @@ from typing import Any
 
 from tqdm import tqdm
 
+from e5jax.data.compressed import bare_name
 from e5jax.data.contamination import SHARE, Evaluation, task_of, without_contamination
 from e5jax.data.convert import rejects_of
 from e5jax.data.duplicates import Earlier, without_duplicates
 from e5jax.data.language import with_language
 from e5jax.data.near import THRESHOLD
 from e5jax.data.readers import native
-from e5jax.data.readers.compressed import bare_name
 from e5jax.data.readers.outcome import OPTIONS, Rejected
 from e5jax.data.tally import Tally, flat
 from e5jax.data.texts import PARTS, Removed, printable

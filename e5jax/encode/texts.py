@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from e5jax.data.readers.compressed import bare_name
+from e5jax.data.compressed import bare_name
 from e5jax.data.readers.lines import lines
 from e5jax.data.readers.outcome import LIMITS, Rejected
 from e5jax.errors import ConfigError, RecordError

@@ -139,7 +139,7 @@ def run(queries: int = 8, shards: int = 8, seed: int = 0) -> Training:
 
 def made(mixture: Mixture, tokenizer: TextTokenizer, of: Training):
     """Everything opened anew, as each host of a run does it."""
-    return make_batches(assembly(mixture, open_sets(mixture), tokenizer, of))
+    return make_batches(assembly(mixture, open_sets(mixture, of), tokenizer, of))
 
 
 @pytest.fixture

@@ -59,7 +59,7 @@ def test_all_bad_lines_are_counted_and_five_shown(tmp_path):
     text = str(caught.value)
     assert "7 bad lines" in text
     assert [f"{path}:{n}: " in text for n in range(1, 9)] == [False, True, True, True, True, True, False, False]
-    assert "0 negatives, but config.batch.negatives=1" in text
+    assert "0 negatives, but 1 are needed" in text
 
 
 def test_out_of_range_is_an_index_error(files):
