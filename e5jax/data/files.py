@@ -4,7 +4,9 @@ The name says what a file is, and its first bytes must agree. A name without a k
 objects and Parquet are recognised without one. Everything else is refused.
 """
 
+import os
 import re
+import tempfile
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Literal, NamedTuple
@@ -110,6 +112,18 @@ def decoded(pieces: Iterable[bytes], file: str, limits: Limits, blank: bool = Fa
                     yield line
     except DamagedError as error:
         yield Rejected(file, number + 1, f"compressed data is damaged: {error}; nothing after this was read")
+
+
+def temporary_copy(pieces: Iterable[bytes], of: Path) -> int:
+    """Descriptor of a temporary file with this content; it has no name, and is gone once nobody has it open."""
+    try:
+        with tempfile.TemporaryFile() as file:
+            file.writelines(pieces)
+            file.flush()
+            return os.dup(file.fileno())
+    except OSError as error:
+        where = f"{of}: cannot be copied to {tempfile.gettempdir()}: {error.strerror}"
+        raise ConfigError(f"{where}; set TMPDIR to a folder with room for all of it, decompressed") from error
 
 
 def _decode(raw: bytes, file: str, number: int, start: int) -> Line | Rejected:

@@ -2,7 +2,6 @@
 
 import hashlib
 import os
-import tempfile
 import weakref
 from array import array
 from collections.abc import Iterator
@@ -11,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from e5jax.data.compressed import LIMITS, DamagedError, chunks, is_compressed
-from e5jax.data.files import Rejected, check_records, decoded
+from e5jax.data.files import Rejected, check_records, decoded, temporary_copy
 from e5jax.errors import ConfigError, RecordError
 from e5jax.jsonl import parse_object
 from e5jax.records import Example, make_example
@@ -115,17 +114,14 @@ def _reopened(place: str, device: int, inode: int) -> int | None:
 
 
 def _decompressed(path: Path) -> tuple[int, str | None]:
-    """A temporary file without a name, with the content of `path` up to where it is damaged, and what the damage is."""
-    damage = None
-    pieces = chunks(path, LIMITS)
-    try:
-        with tempfile.TemporaryFile() as file:
-            try:
-                file.writelines(pieces)
-            except DamagedError as error:
-                damage = str(error)
-            file.flush()
-            return os.dup(file.fileno()), damage
-    except OSError as error:
-        where = f"{path}: cannot be decompressed to {tempfile.gettempdir()}: {error.strerror}"
-        raise ConfigError(f"{where}; set TMPDIR to a folder with room, or decompress the file first") from error
+    """A temporary file with the content of `path` up to where it is damaged, and what the damage is."""
+    damage: list[str] = []
+
+    def pieces() -> Iterator[bytes]:
+        try:
+            yield from chunks(path, LIMITS)
+        except DamagedError as error:
+            damage.append(str(error))
+
+    descriptor = temporary_copy(pieces(), path)
+    return descriptor, damage[0] if damage else None

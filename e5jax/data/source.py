@@ -10,6 +10,7 @@ from typing import NamedTuple, SupportsIndex
 
 import numpy as np
 
+from e5jax.data.files import check_records
 from e5jax.data.lines import Lines
 from e5jax.data.prepared import Prepared, is_prepared
 from e5jax.errors import ConfigError
@@ -94,6 +95,8 @@ def jsonl(files: Sequence[str | Path], at: str = "--input") -> list[Path]:
     found = expand(files, at)
     if prepared := [path for path in found if path.is_dir()]:
         raise ConfigError(f"{at}: {prepared[0]} is prepared already; give the JSONL that it is made of")
+    for path in found:
+        check_records(path)
     return found
 
 

@@ -45,7 +45,7 @@ def test_texts_have_one_fingerprint_in_every_format(tmp_path):
     ("name", "content", "said"),
     [
         ("a.jsonl", '{"text": "x"}\n{"txt": 1}\n', r"a\.jsonl:2: no string `text`; --field names"),
-        ("a.jsonl", '{"text": "x"}\n\n', r"a\.jsonl:2: not JSON"),
+        ("a.jsonl", '{"text": "x"}\n\n[]', r"a\.jsonl:3: not a JSON object"),
         ("a.jsonl", '{"text": 1}\n', r"a\.jsonl:1: no string `text`"),
         ("a.txt", b"x\n\xff\n", r"a\.txt:2: not UTF-8"),
         ("a.parquet", b"PAR1 not really", r"a\.parquet: Parquet data is damaged"),
