@@ -12,13 +12,12 @@ from typing import Any, NamedTuple, Self
 
 import numpy as np
 
-from e5jax.data.files import Rejected, lines
+from e5jax.data.files import objects
 from e5jax.data.near import SHORT, THRESHOLD, NearIndex, sketch
 from e5jax.data.readers.beir import one_of
 from e5jax.data.texts import PARTS, Reason, Removed, excerpt, texts_of
 from e5jax.data.words import Words, ngrams, read
-from e5jax.errors import ConfigError, RecordError
-from e5jax.jsonl import parse_object
+from e5jax.errors import ConfigError
 from e5jax.records import Example
 
 NGRAM = 8  # words
@@ -145,15 +144,9 @@ def listed_texts(path: Path, documents: bool = True) -> Iterator[tuple[str, str]
 
 def _objects(path: Path, identity: str) -> Iterator[dict[str, Any]]:
     """Lines of a file that all have an id and a text."""
-    for line in lines(path):
-        if isinstance(line, Rejected):
-            raise ConfigError(str(line))
-        try:
-            values = parse_object(line.text)
-        except RecordError as error:
-            raise ConfigError(f"{path}:{line.number}: {error}") from error
+    for number, values in objects(path):
         if not all(isinstance(values.get(name), str) for name in (identity, "text")):
-            raise ConfigError(f"{path}:{line.number}: no object with the strings {identity} and text")
+            raise ConfigError(f"{path}:{number}: no object with the strings {identity} and text")
         yield values
 
 

@@ -9,11 +9,11 @@ import re
 import tempfile
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 from e5jax.data.compressed import LIMITS, SUFFIXES, DamagedError, Limits, bare_name, chunks, is_compressed
 from e5jax.errors import ConfigError, RecordError
-from e5jax.jsonl import parse_value
+from e5jax.jsonl import parse_object, parse_value
 
 Kind = Literal["jsonl", "array", "csv", "tsv", "text", "parquet"]
 
@@ -97,6 +97,17 @@ def check_records(path: Path) -> None:
 def lines(path: Path, limits: Limits = LIMITS, blank: bool = False) -> Iterator[Line | Rejected]:
     """The lines of a file, decompressed, blank ones if wanted; damage rejects the line it begins in and all after it."""
     return decoded(chunks(path, limits), str(path), limits, blank)
+
+
+def objects(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
+    """Line and content of each JSON object of a file that has one a line. Raises ConfigError `file:line: reason`."""
+    for line in lines(path):
+        if isinstance(line, Rejected):
+            raise ConfigError(str(line))
+        try:
+            yield line.number, parse_object(line.text)
+        except RecordError as error:
+            raise ConfigError(f"{path}:{line.number}: {error}") from error
 
 
 def decoded(pieces: Iterable[bytes], file: str, limits: Limits, blank: bool = False) -> Iterator[Line | Rejected]:

@@ -11,9 +11,9 @@ import numpy as np
 
 from e5jax.data.compressed import LIMITS, DamagedError, chunks, is_compressed
 from e5jax.data.files import Rejected, check_records, decoded, temporary_copy
-from e5jax.errors import ConfigError, RecordError
+from e5jax.errors import RecordError
 from e5jax.jsonl import parse_object
-from e5jax.records import Example, make_example
+from e5jax.records import Example, make_example, parse_example
 
 
 class Lines:
@@ -37,11 +37,7 @@ class Lines:
     def __getitem__(self, index: int) -> Example:
         start, end = self._starts[index : index + 2].tolist()
         line = os.pread(self._descriptor, end - start, start)  # blank lines behind it included
-        where = self.where(index)
-        try:
-            return make_example(parse_object(line.removeprefix(b"\xef\xbb\xbf" if start == 0 else b"").strip()), where)
-        except RecordError as error:
-            raise ConfigError(f"{where}: {error}; the file has changed since it was opened") from error
+        return parse_example(line.removeprefix(b"\xef\xbb\xbf" if start == 0 else b"").strip(), self.where(index))
 
     def where(self, index: int) -> str:
         """`file:line` of an example."""

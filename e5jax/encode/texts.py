@@ -6,11 +6,10 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from e5jax.data.compressed import LIMITS, chunks
-from e5jax.data.files import Kind, Rejected, kind_of, lines
+from e5jax.data.files import Kind, Rejected, kind_of, lines, objects
 from e5jax.data.readers.elements import elements
 from e5jax.data.readers.table import header, records
 from e5jax.errors import ConfigError, RecordError
-from e5jax.jsonl import parse_object
 
 NAMES = ("id", "_id")  # of a row, by preference
 
@@ -56,6 +55,8 @@ def read_rows(path: Path, field: str = "text") -> Iterator[tuple[int, Row]]:
     one and `field` is `text`, as in BEIR. Raises ConfigError `file:line: reason`; the line of Parquet is its row.
     """
     kind = kind_of(path)
+    if kind == "text" and field != "text":
+        raise ConfigError(f"--field={field}: {path} is lines of text, which have no fields; leave --field out")
     for number, values in _text_lines(path) if kind == "text" else _records(path, kind, field):
         try:
             yield number, _row(values, field)
@@ -79,17 +80,7 @@ def _records(path: Path, kind: Kind, field: str) -> Iterator[tuple[int, dict[str
         return enumerate(rows_of(path, (*NAMES, "title", field), field), start=1)
     if kind == "array":
         return _elements(path)
-    return _objects(path) if kind == "jsonl" else _table(path, field, tabs=kind == "tsv")
-
-
-def _objects(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
-    for line in lines(path):
-        if isinstance(line, Rejected):
-            raise ConfigError(str(line))
-        try:
-            yield line.number, parse_object(line.text)
-        except RecordError as error:
-            raise ConfigError(f"{path}:{line.number}: {error}") from error
+    return objects(path) if kind == "jsonl" else _table(path, field, tabs=kind == "tsv")
 
 
 def _elements(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
@@ -123,6 +114,8 @@ def _row(values: dict[str, Any] | str, field: str) -> Row:
     name = next((values[name] for name in NAMES if values.get(name) is not None), "")
     if isinstance(name, bool) or not isinstance(name, str | int):
         raise RecordError(f"id: must be a string or a whole number: not {name!r}")
+    if str(name).encode("utf-8", "replace").decode() != str(name):
+        raise RecordError(f"id: not Unicode text: {name!r}")
     title = values.get("title") if field == "text" else None
     if not isinstance(title, str | None):
         raise RecordError(f"title: must be a string: not {title!r}")

@@ -7,9 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from e5jax.data.files import Rejected, lines
+from e5jax.data.files import objects
 from e5jax.errors import ConfigError, RecordError
-from e5jax.jsonl import parse_object
 from e5jax.mine.corpus import key
 
 
@@ -19,14 +18,12 @@ class Teacher:
     def __init__(self, path: Path):
         self.path = path
         numbers, ids, texts, scores = array("q"), array("Q"), array("Q"), array("d")
-        for line in lines(path):
-            if isinstance(line, Rejected):
-                raise ConfigError(str(line))
+        for number, values in objects(path):
             try:
-                name, text, score = _parse(parse_object(line.text))
+                name, text, score = _parse(values)
             except RecordError as error:
-                raise ConfigError(f"{path}:{line.number}: {error}") from error
-            numbers.append(line.number)
+                raise ConfigError(f"{path}:{number}: {error}") from error
+            numbers.append(number)
             ids.append(name)
             texts.append(text)
             scores.append(score)
