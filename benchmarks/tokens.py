@@ -80,7 +80,7 @@ def with_negatives(path: Path, folder: Path) -> Path:
 def measure(file: Path, tokenizer: TextTokenizer, run: Training, batches: int, turns: int) -> list[dict]:
     """One row a run; each `batches` batches, the fastest of `turns`."""
     mixture = mixture_of(run, [file])
-    whole = assembly(mixture, open_sets(mixture), tokenizer, run)
+    whole = assembly(mixture, open_sets(mixture, run), tokenizer, run)
     made = make_batches(whole)
     taken = [list(whole.take(step)) for step in range(batches)]
     texts = [[text for e, task, _ in batch for text in (E5.put(e.query, task), *e.positives, *e.negatives)] for batch in taken]

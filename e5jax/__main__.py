@@ -127,10 +127,10 @@ def _add_config(stage: argparse.ArgumentParser, required: bool = True, resumes: 
 
 def _add_encode(stage: argparse.ArgumentParser) -> None:
     stage.add_argument("--model", required=True, metavar="DIR", help="Hugging Face folder or hub id of the model")
-    texts = "JSONL, Parquet, or lines of text; .gz and .zst are undone"
+    texts = "JSON lines, CSV, TSV, Parquet, or lines of text (.txt), perhaps compressed; docs/data.md has the rule"
     stage.add_argument("--input", type=Path, required=True, metavar="FILE", help=texts)
     stage.add_argument("--output", type=Path, required=True, metavar="FILE", help="vectors: .npy, .safetensors or .parquet")
-    stage.add_argument("--field", default="text", help="of JSONL and Parquet, with the text (default: %(default)s)")
+    stage.add_argument("--field", default="text", help="of JSON or column of a table, with the text (default: %(default)s)")
     task = stage.add_mutually_exclusive_group()
     task.add_argument("--instruction", help="the bare task, for queries; documents have none")
     task.add_argument("--prompt", metavar="NAME", help="a prompt of the folder instead, such as query")
@@ -145,9 +145,9 @@ def _add_encode(stage: argparse.ArgumentParser) -> None:
 
 def _add_calibrate(stage: argparse.ArgumentParser) -> None:
     stage.add_argument("--model", type=Path, required=True, metavar="DIR", help="folder of the model, which gets ranges.json")
-    texts = "texts like those that will be stored: JSONL, Parquet, or lines of text; .gz and .zst are undone"
+    texts = "texts like those that will be stored, in any file that `e5jax encode` reads"
     stage.add_argument("--input", type=Path, required=True, metavar="FILE", help=texts)
-    stage.add_argument("--field", default="text", help="of JSONL and Parquet, with the text (default: %(default)s)")
+    stage.add_argument("--field", default="text", help="of JSON or column of a table, with the text (default: %(default)s)")
     stage.add_argument("--dimensions", type=_numbers, default=(), metavar="N,M", help="for which (default: as the folder says)")
     stage.add_argument(
         "--most", type=int, default=10_000, metavar="N", help="texts at most, spread over the file (default: %(default)s)"
@@ -174,7 +174,7 @@ def _add_export(stage: argparse.ArgumentParser) -> None:
 def _add_mine(stage: argparse.ArgumentParser) -> None:
     stage.add_argument("--model", required=True, metavar="DIR", help="Hugging Face folder or hub id of the model")
     stage.add_argument("--input", type=Path, required=True, metavar="FILE", help="records, JSONL; their negatives are replaced")
-    corpus = "JSONL with `text`, or lines of text; from-records: the records' own passages (default: from-records)"
+    corpus = "texts, in any file that `e5jax encode` reads; from-records: the records' own passages (default: from-records)"
     stage.add_argument("--corpus", default="from-records", metavar="FILE", help=corpus)
     stage.add_argument(
         "--output", type=Path, required=True, metavar="DIR", help="mined.jsonl, report.json, and vectors/ to resume from"

@@ -26,7 +26,7 @@ class Dataset:
     symmetric: bool = False  # True puts the instruction before passages too; the paper leaves all documents bare in training
     query_tokens: int | None = None  # at most, BOS and EOS included; None: tokens.limit
     passage_tokens: int | None = None
-    negatives: int | None = None  # hard ones of an example; None: batch.negatives
+    negatives: int | None = None  # hard ones that every example must have; None: those it has, at most batch.negatives
     in_batch: bool = True  # False: a query is compared with its own passages alone
     temperature: float | None = None  # None: loss.temperature
     positives: int | None = None  # of an example, at most; None: batch.positives
@@ -83,6 +83,11 @@ def check_dataset(dataset: Dataset, limit: int, most: Mapping[str, int], at: str
         if value is not None:
             at_least(f"{at}.{name}", value, least)
             _at_most(f"{at}.{name}", value, f"batch.{name}", most[name])
+    if not dataset.in_batch and not (most["negatives"] if dataset.negatives is None else dataset.negatives):
+        raise ConfigError(
+            f"{at}.in_batch=False with no hard negatives compares its queries with nothing; "
+            f"raise {at}.negatives or batch.negatives, or set in_batch=True"
+        )
     if dataset.temperature is not None:
         above_zero(f"{at}.temperature", dataset.temperature)
 

@@ -112,6 +112,8 @@ def _validate_data(run: Training, at: str) -> None:
     at_least(f"{at}.data.workers", data.workers, 0)
     most = {"positives": run.batch.positives, "negatives": run.batch.negatives}
     check_mixture(data.mixture, run.tokens.limit, most, f"{at}.data.mixture")
+    if run.batch.queries == 1 and not run.batch.negatives:
+        raise ConfigError(f"{at}.batch.queries=1 and {at}.batch.negatives=0 compare a query with nothing; raise one of them")
     if data.harvest is None and not data.files and not data.mixture.datasets:
         raise ConfigError(
             f"{at}.data.files and {at}.data.mixture.datasets are empty and {at}.data.harvest is None: nothing to train on; set one"

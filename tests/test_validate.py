@@ -32,6 +32,16 @@ WRONG: dict[str, tuple[str, list[str], list[str]]] = {
     "batch over mesh": (PAPER, ["--config.mesh.fsdp=7"], ["config.batch.shards=16", "7", "shards to 112"]),
     "batch over both axes": (PAPER, ["--config.mesh.fsdp=16", "--config.mesh.data=16"], ["shards=16", "= 256", "shards to 256"]),
     "no queries": (PAPER, ["--config.batch.queries=0"], ["config.batch.queries=0", "at least 1"]),
+    "a query and nothing else": (
+        PAPER,
+        ["--config.batch.queries=1", "--config.batch.shards=1", "--config.batch.negatives=0"],
+        ["config.batch.queries=1", "config.batch.negatives=0", "raise one of them"],
+    ),
+    "a set compared with nothing": (
+        PAPER,
+        ["--config.data.mixture.datasets.nq.in_batch=False", "--config.data.mixture.datasets.nq.negatives=0"],
+        ["config.data.mixture.datasets.nq.in_batch=False", "batch.negatives", "in_batch=True"],
+    ),
     "no chunks": (PAPER, ["--config.batch.chunks=0"], ["config.batch.chunks=0", "at least 1"]),
     "nothing to keep on the host": (
         PAPER,

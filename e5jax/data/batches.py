@@ -77,7 +77,7 @@ def make_batches(assemble: Assembly) -> grain.MapDataset[Batch]:
 def batches_of(files: Sequence[str | Path], tokenizer: TextTokenizer, run: Training) -> grain.MapDataset[Batch]:
     """The batches of a run on these files as its only set."""
     mixture = mixture_of(run, files)
-    return make_batches(assembly(mixture, open_sets(mixture), tokenizer, run))
+    return make_batches(assembly(mixture, open_sets(mixture, run), tokenizer, run))
 
 
 def complete(dataset: Dataset, run: Training) -> Dataset:

@@ -14,14 +14,15 @@ from typing import Any
 from tqdm import tqdm
 
 from e5jax.data.cleaned import DATA, REMOVED, REPORT
+from e5jax.data.compressed import bare_name
 from e5jax.data.contamination import SHARE, Evaluation, task_of, without_contamination
 from e5jax.data.convert import rejects_of
 from e5jax.data.duplicates import Earlier, without_duplicates
+from e5jax.data.files import JSONL, Rejected
 from e5jax.data.language import with_language
 from e5jax.data.near import THRESHOLD
 from e5jax.data.readers import native
-from e5jax.data.readers.compressed import bare_name
-from e5jax.data.readers.outcome import OPTIONS, Rejected
+from e5jax.data.readers.outcome import OPTIONS
 from e5jax.data.tally import Tally, flat
 from e5jax.data.texts import PARTS, Removed, printable
 from e5jax.errors import ConfigError
@@ -81,6 +82,10 @@ def clean(files: Sequence[Path], output: Path, evaluation: Iterable[tuple[str, s
                 if not rules.keep_duplicates:
                     examples = without_duplicates(examples, earlier, report)
                 _write(folder / DATA / name, with_language(examples), tally)
+        if not tally.examples:
+            raise ConfigError(
+                f"--input={files[0]}: not one record, neither in this file nor in another; {tally.rejections:,} bad lines"
+            )
         by_task = {task: {"texts": count, "removed": found[task]} for task, count in tested.tasks.items() if task}
         made = {**tally.report(), "evaluation_texts": len(tested), "evaluation": by_task, "rules": asdict(rules)}
         (folder / REPORT).write_text(json.dumps(made, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
@@ -99,7 +104,8 @@ def _names(files: Sequence[Path]) -> list[str]:
     """Of the cleaned files: those of the files, uncompressed. Raises ConfigError for one twice."""
     names: dict[str, Path] = {}
     for path in files:
-        name = f"{bare_name(path).removesuffix('.jsonl')}.jsonl"
+        bare = Path(bare_name(path))
+        name = f"{bare.stem if bare.suffix.lower() in (*JSONL, '.json') else bare}.jsonl"
         if other := names.get(name):
             raise ConfigError(f"--input={path}: has the name of {other}, and both become {DATA}/{name}; rename one")
         names[name] = path

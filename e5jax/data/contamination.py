@@ -12,11 +12,12 @@ from typing import Any, NamedTuple, Self
 
 import numpy as np
 
+from e5jax.data.files import objects
 from e5jax.data.near import SHORT, THRESHOLD, NearIndex, sketch
+from e5jax.data.readers.beir import one_of
 from e5jax.data.texts import PARTS, Reason, Removed, excerpt, texts_of
 from e5jax.data.words import Words, ngrams, read
-from e5jax.errors import ConfigError, RecordError
-from e5jax.jsonl import parse_object
+from e5jax.errors import ConfigError
 from e5jax.records import Example
 
 NGRAM = 8  # words
@@ -128,10 +129,7 @@ def beir_texts(folder: Path, documents: bool = True) -> Iterator[tuple[str, str]
     A document is its title and text, as models are given it. Raises ConfigError `file:line: reason`.
     """
     for kind in ("queries", "corpus") if documents else ("queries",):
-        path = folder / f"{kind}.jsonl"
-        if not path.is_file():
-            raise ConfigError(f"{folder}: no {kind}.jsonl in it; give a folder in BEIR layout")
-        for values in _objects(path, "_id"):
+        for values in _objects(one_of(folder, f"{kind}.jsonl"), "_id"):
             yield f"{folder.name}/{kind}/{values['_id']}", f"{values.get('title') or ''} {values['text']}".strip()
 
 
@@ -146,15 +144,10 @@ def listed_texts(path: Path, documents: bool = True) -> Iterator[tuple[str, str]
 
 def _objects(path: Path, identity: str) -> Iterator[dict[str, Any]]:
     """Lines of a file that all have an id and a text."""
-    with path.open("rb") as file:
-        for number, line in enumerate(file, start=1):
-            try:
-                values = parse_object(line)
-            except RecordError as error:
-                raise ConfigError(f"{path}:{number}: {error}") from error
-            if not all(isinstance(values.get(name), str) for name in (identity, "text")):
-                raise ConfigError(f"{path}:{number}: no object with the strings {identity} and text")
-            yield values
+    for number, values in objects(path):
+        if not all(isinstance(values.get(name), str) for name in (identity, "text")):
+            raise ConfigError(f"{path}:{number}: no object with the strings {identity} and text")
+        yield values
 
 
 def _grams(words: Words) -> np.ndarray:

@@ -9,7 +9,7 @@ from typing import NamedTuple
 from huggingface_hub import snapshot_download
 from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError, OfflineModeIsEnabled
 
-from e5jax.data.readers.compressed import bare_name
+from e5jax.data.compressed import bare_name
 from e5jax.data.sets import Set
 from e5jax.errors import ConfigError
 

@@ -5,6 +5,7 @@ An action is one function here that adds its parser and one that runs it, which 
 """
 
 import argparse
+import math
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -63,6 +64,8 @@ def _add_convert(actions: "Actions") -> None:
     action.add_argument("--split", default="train", metavar="NAME", help="of beir, msmarco and datasets (default: %(default)s)")
     columns = "columns of tables: query=title,positive=body"
     action.add_argument("--columns", default="", metavar="OURS=THEIRS,…", help=columns)
+    threshold = "least label or score of a positive, for pairs that have one (default: labels must be 0 or 1)"
+    action.add_argument("--threshold", type=float, metavar="X", help=threshold)
     action.add_argument("--ratio", type=float, metavar="X", help="most decompressed bytes per compressed one (default: 200)")
 
 
@@ -73,7 +76,9 @@ def _convert(args: argparse.Namespace) -> None:
     pairs = [pair.partition("=") for pair in args.columns.split(",") if pair]
     limits = Limits() if args.ratio is None else Limits(ratio=args.ratio)
     columns = {ours: theirs for ours, _, theirs in pairs}
-    options = Options(args.instruction, args.language, args.source, args.split, columns, limits)
+    if args.threshold is not None and math.isnan(args.threshold):
+        raise ConfigError(f"--threshold={args.threshold}: must be a number")
+    options = Options(args.instruction, args.language, args.source, args.split, columns, limits, threshold=args.threshold)
     print(convert(args.input, args.output, args.format, options))
     print(f"data: {args.output}; what was left out: {rejects_of(args.output)}", flush=True)
 
@@ -142,13 +147,13 @@ def _add_validate(actions: "Actions") -> None:
 
 def _validate(args: argparse.Namespace, overrides: list[str]) -> int:
     from e5jax.data.problems import Wanted, report_problems, wanted_of
-    from e5jax.data.source import expand
+    from e5jax.data.source import Needs, expand
     from e5jax.loading import load
 
     if args.config is None:
         if overrides:
             raise ConfigError(f"{overrides[0]}: `e5jax data validate --input` takes no --config")
-        wanted = [Wanted(expand(args.input, "--input"), args.negatives or 0)]
+        wanted = [Wanted(expand(args.input, "--input"), Needs(args.negatives or 0))]
     else:
         if args.negatives is not None:
             raise ConfigError(f"--negatives={args.negatives}: the configuration says how many; set --config.batch.negatives")

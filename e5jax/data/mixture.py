@@ -20,7 +20,7 @@ from e5jax.config import Training
 from e5jax.data.epochs import Epochs, Span
 from e5jax.data.permutation import key
 from e5jax.data.schedule import Given, Interleaved, Random, fork, most, probable_most, step_of
-from e5jax.data.source import ExampleSource
+from e5jax.data.source import ExampleSource, Needs
 from e5jax.errors import ConfigError
 from e5jax.mixture import Dataset, Mixture
 
@@ -63,15 +63,23 @@ def mixture_of(run: Training, files: Sequence[str | Path] = ()) -> Mixture:
     own = run.data.mixture
     if own.datasets and not run.data.files:
         return own
-    return replace(own, datasets={ALONE: Dataset(files=tuple(map(str, files)), negatives=run.batch.negatives)})
+    return replace(own, datasets={ALONE: Dataset(files=tuple(map(str, files)))})
 
 
-def open_sets(mixture: Mixture) -> dict[str, ExampleSource]:
-    """Opens the files of all sets; of a set that says how many negatives it gives, every example must have them."""
+def needs_of(dataset: Dataset, run: Training) -> Needs:
+    """What each example of a set needs: `dataset.negatives` hard negatives, if set, and one where the batch brings none."""
+    drawn = run.batch.negatives if dataset.negatives is None else dataset.negatives
+    alone = not dataset.in_batch or run.batch.queries == 1
+    return Needs(dataset.negatives or 0, drawn if alone and drawn else None, run.loss.mask_duplicates)
+
+
+def open_sets(mixture: Mixture, run: Training) -> dict[str, ExampleSource]:
+    """Opens the files of all sets. Raises ConfigError for an example that the run cannot be trained on."""
     sources = {}
     for name, dataset in mixture.datasets.items():
+        needs = needs_of(dataset, run)
         try:
-            sources[name] = ExampleSource(dataset.files, dataset.negatives or 0)
+            sources[name] = ExampleSource(dataset.files, needs.negatives, needs.drawn, masked=needs.masked)
         except ConfigError as error:
             raise ConfigError(f"data.{name}: {error}") from error
     return sources

@@ -10,17 +10,17 @@ from tqdm import tqdm
 
 from e5jax.config import Config
 from e5jax.data.convert import Counts
-from e5jax.data.mixture import mixture_of
-from e5jax.data.source import expand, open_parts, problem_of
+from e5jax.data.mixture import mixture_of, needs_of
+from e5jax.data.source import Needs, expand, open_parts, problem_of
 from e5jax.data.texts import printable
 from e5jax.errors import ConfigError
 
 
 class Wanted(NamedTuple):
-    """Files that are read together, and the hard negatives that each of their examples must have."""
+    """Files that are read together, and what training needs of each of their examples."""
 
     files: Sequence[Path]
-    negatives: int
+    needs: Needs
 
 
 def wanted_of(config: Config) -> Iterator[Wanted]:
@@ -30,7 +30,7 @@ def wanted_of(config: Config) -> Iterator[Wanted]:
             raise ConfigError(f"{at}.data.harvest makes the data of this run; name the train.jsonl that it made with --input")
         for name, dataset in mixture_of(run, run.data.files).datasets.items():
             files = f"{at}.data.files" if run.data.files else f"{at}.data.mixture.datasets.{name}.files"
-            yield Wanted(expand(dataset.files, files), dataset.negatives or 0)
+            yield Wanted(expand(dataset.files, files), needs_of(dataset, run))
 
 
 def report_problems(wanted: Sequence[Wanted], report: Callable[[str], object]) -> Counts:
@@ -56,4 +56,4 @@ def _scan(wanted: Wanted) -> Iterator[tuple[str, str | None]]:
     """The place of each line or record, and what is wrong with it, if anything."""
     for path, part in zip(wanted.files, open_parts(wanted.files), strict=True):
         for where, found in tqdm(part.scan(hashlib.sha256()), desc=path.name, unit=" examples", disable=None):
-            yield where, problem_of(found, wanted.negatives)
+            yield where, problem_of(found, wanted.needs)

@@ -24,7 +24,7 @@ class Share(NamedTuple):
 def shares(run: Training, files: tuple[str | Path, ...] = ()) -> list[Share]:
     """One a set, in the configuration's order. Raises ConfigError for a mixture that cannot be trained on."""
     mixture = mixture_of(run, files)
-    sizes = {name: len(source) for name, source in open_sets(mixture).items()}
+    sizes = {name: len(source) for name, source in open_sets(mixture, run).items()}
     queries, steps = run.batch.queries, run.optim.steps
     make_draws(mixture, sizes, queries, run.seed)  # refuses what cannot be drawn
     weights = weights_of(mixture, sizes)

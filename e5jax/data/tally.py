@@ -32,10 +32,20 @@ class Tally:
     def rejected(self, one: Rejected) -> None:
         self._rejected[one.kind] += 1
 
+    @property
+    def examples(self) -> int:
+        """How many were read."""
+        return self._read.total()
+
+    @property
+    def rejections(self) -> int:
+        """How many lines were no examples."""
+        return self._rejected.total()
+
     def report(self) -> dict[str, Any]:
         """Totals, then the same for each source; what was removed as cause -> reason -> part -> number."""
         return {
-            "examples": self._read.total(),
+            "examples": self.examples,
             "kept": sum(kept.total() for kept in self._kept.values()),
             "rejected": dict(self._rejected.most_common()),
             "removed": _nested(sum(self._removed.values(), Counter())),

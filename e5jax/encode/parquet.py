@@ -14,13 +14,20 @@ from e5jax.errors import ConfigError
 ROWS = 1_024
 
 
-def records(path: Path, names: Sequence[str]) -> Iterator[dict[str, Any]]:
-    """Each row, of the columns that the file has. Raises ConfigError where the file is damaged."""
+def records(path: Path, names: Sequence[str], needed: str) -> Iterator[dict[str, Any]]:
+    """Each row, of the columns that the file has. Raises ConfigError where the file is damaged or lacks the needed column."""
+    count = 0
     try:
         with pq.ParquetFile(path) as opened:
-            wanted = [name for name in dict.fromkeys(names) if name in opened.schema_arrow.names]
-            for batch in opened.iter_batches(ROWS, columns=wanted):
-                yield from batch.to_pylist()
+            have = opened.schema_arrow.names
+            if needed not in have:
+                raise ConfigError(f"{path}: no column `{needed}` among {', '.join(have)}; --field names the one to encode")
+            for batch in opened.iter_batches(ROWS, columns=[name for name in dict.fromkeys(names) if name in have]):
+                for row in range(batch.num_rows):
+                    count += 1
+                    yield {name: column[row].as_py() for name, column in zip(batch.schema.names, batch.columns, strict=True)}
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"{path}:{count}: not UTF-8: {error.reason} at byte {error.start}") from error
     except (pyarrow.ArrowException, OSError) as error:  # Arrow reports damaged pages as OSError
         raise ConfigError(f"{path}: Parquet data is damaged: {str(error).splitlines()[0]}") from error
 

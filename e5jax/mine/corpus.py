@@ -2,15 +2,18 @@
 
 import hashlib
 import json
+import os
+import weakref
 from array import array
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import overload
 
 import numpy as np
 
+from e5jax.data.files import kind_of, temporary_copy
+from e5jax.encode.texts import read_rows
 from e5jax.errors import ConfigError
-from e5jax.mine.lines import Lines
 from e5jax.workdir import complete
 
 
@@ -20,21 +23,30 @@ def key(text: str) -> int:
 
 
 class Corpus(Sequence[str]):
-    """The distinct texts of a JSONL file (`text`, optionally `title` and `id` or `_id`, as in BEIR), or of the lines of any other.
+    """The distinct texts of a file (see `encode.texts`), without white space around them, kept in a temporary file.
 
     A text that comes again is left out: its first place stands for all. Raises ConfigError `file:line: reason`.
     """
 
     def __init__(self, path: Path):
-        self._lines, self._json = Lines(path), path.suffix in (".jsonl", ".json")
-        keys, ids, digest = array("Q"), array("Q"), hashlib.sha256()
-        for index in range(len(self._lines)):
-            name, text = self._read(index)
-            keys.append(key(text))
-            ids.append(key(name))
-            digest.update(keys[-1].to_bytes(8, "little"))
+        if not path.is_file():
+            raise ConfigError(f"{path}: there is no such file")
+        keys, ids, ends, digest = array("Q"), array("Q"), array("q", [0]), hashlib.sha256()
+
+        def contents() -> Iterator[bytes]:
+            for name, text in _texts(path):
+                keys.append(key(text))
+                ids.append(key(name))
+                digest.update(keys[-1].to_bytes(8, "little"))
+                content = _bytes(text)
+                ends.append(ends[-1] + len(content))
+                yield content
+
+        self._descriptor = temporary_copy(contents(), path)
+        weakref.finalize(self, os.close, self._descriptor)
         if not keys:
             raise ConfigError(f"--corpus={path}: no texts in it")
+        self._ends = np.array(ends, np.int64)
         # One text may have several ids, so ids point to texts and not to lines.
         self._ids, lines = np.unique(np.array(ids, np.uint64), return_index=True)
         self._of_id = np.array(keys, np.uint64)[lines]
@@ -57,7 +69,7 @@ class Corpus(Sequence[str]):
     def __getitem__(self, index: int | slice) -> str | list[str]:
         if isinstance(index, slice):
             return [self[place] for place in range(*index.indices(len(self)))]
-        return self._read(int(self._first[index]))[1]
+        return self._read(int(self._first[index]))
 
     def place(self, text: str) -> int | None:
         """Where this text is."""
@@ -74,22 +86,19 @@ class Corpus(Sequence[str]):
         at = int(np.searchsorted(self._keys, wanted))
         return int(self._place[at]) if at < len(self._keys) and self._keys[at] == wanted else None
 
-    def _read(self, index: int) -> tuple[str, str]:
-        """Id (empty for none) and text."""
-        line, where = self._lines[index], self._lines.where(index)
-        try:
-            if not self._json:
-                return "", line.decode("utf-8").strip()
-            values = json.loads(line)
-        except ValueError as error:
-            raise ConfigError(f"{where}: not {'JSON' if self._json else 'UTF-8'} ({error})") from error
-        if not isinstance(values, dict) or not isinstance(values.get("text"), str):
-            raise ConfigError(f"{where}: not a JSON object with a string `text`")
-        title, name = values.get("title") or "", values.get("id", values.get("_id", ""))
-        text = f"{title} {values['text']}".strip()
-        if not text:
-            raise ConfigError(f"{where}: text is empty")
-        return str(name), text
+    def _read(self, row: int) -> str:
+        start, end = self._ends[row : row + 2].tolist()
+        return os.pread(self._descriptor, end - start, start).decode("utf-8", "surrogatepass")
+
+
+def _texts(path: Path) -> Iterator[tuple[str, str]]:
+    """Id (empty for none) and text of each row. Blank lines of text are no rows."""
+    is_text = kind_of(path) == "text"
+    for number, row in read_rows(path):
+        if text := row.text.strip():
+            yield row.id, text
+        elif not is_text:
+            raise ConfigError(f"{path}:{number}: text is empty")
 
 
 def write_corpus(path: Path, texts: Iterable[str]) -> None:

@@ -1,5 +1,6 @@
 """The records that are mined for: what is read of them, and how they are written with their negatives."""
 
+import hashlib
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -7,9 +8,8 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Float
 
+from e5jax.data.lines import Lines
 from e5jax.errors import ConfigError
-from e5jax.mine.lines import Lines
-from e5jax.records import Example, parse_example
 
 
 class Asked(NamedTuple):
@@ -27,6 +27,9 @@ class Examples:
 
     def __init__(self, path: Path):
         self._lines = Lines(path)
+        for where, example in self._lines.scan(hashlib.sha256()):
+            if isinstance(example, str):
+                raise ConfigError(f"{where}: {example}")
         if not len(self._lines):
             raise ConfigError(f"--input={path}: no records in it")
 
@@ -38,7 +41,7 @@ class Examples:
 
     def asked(self, index: int) -> Asked:
         """What mining needs of one record."""
-        example = self._example(index)
+        example = self._lines[index]
         return Asked(example.id, example.query, example.instruction, example.positives, example.negatives)
 
     def mined(
@@ -47,7 +50,4 @@ class Examples:
         """The record as one line, its negatives replaced, with the scores of its positives (all or none) and of these."""
         known = tuple(positives.tolist()) if np.isfinite(positives).all() else ()
         scored = {"positive_scores": known, "negative_scores": tuple(scores.tolist())}
-        return self._example(index)._replace(negatives=tuple(negatives), **scored).to_json()
-
-    def _example(self, index: int) -> Example:
-        return parse_example(self._lines[index], self._lines.where(index))
+        return self._lines[index]._replace(negatives=tuple(negatives), **scored).to_json()

@@ -7,10 +7,9 @@ from typing import Any
 
 import numpy as np
 
+from e5jax.data.files import objects
 from e5jax.errors import ConfigError, RecordError
-from e5jax.jsonl import parse_object
 from e5jax.mine.corpus import key
-from e5jax.mine.lines import Lines
 
 
 class Teacher:
@@ -18,17 +17,18 @@ class Teacher:
 
     def __init__(self, path: Path):
         self.path = path
-        lines, ids, texts, scores = Lines(path), array("Q"), array("Q"), array("d")
-        if not len(lines):
-            raise ConfigError(f"--scores={path}: no scores in it")
-        for index in range(len(lines)):
+        numbers, ids, texts, scores = array("q"), array("Q"), array("Q"), array("d")
+        for number, values in objects(path):
             try:
-                name, text, score = _parse(parse_object(lines[index]))
+                name, text, score = _parse(values)
             except RecordError as error:
-                raise ConfigError(f"{lines.where(index)}: {error}") from error
+                raise ConfigError(f"{path}:{number}: {error}") from error
+            numbers.append(number)
             ids.append(name)
             texts.append(text)
             scores.append(score)
+        if not scores:
+            raise ConfigError(f"--scores={path}: no scores in it")
         self.lowest, self.highest = min(scores), max(scores)
         columns = [np.array(column) for column in (ids, texts, scores)]
         order = np.lexsort(columns[1::-1])
@@ -36,7 +36,8 @@ class Teacher:
         again = (self._ids[1:] == self._ids[:-1]) & (self._texts[1:] == self._texts[:-1])
         if (unlike := np.flatnonzero(again & (self._scores[1:] != self._scores[:-1]))).size:
             first, second = sorted(order[unlike[0] : unlike[0] + 2].tolist())
-            raise ConfigError(f"{lines.where(second)}: another score for the pair of {lines.where(first)}; keep one of them")
+            where, other = (f"{path}:{numbers[place]}" for place in (second, first))
+            raise ConfigError(f"{where}: another score for the pair of {other}; keep one of them")
 
     def of(self, name: str) -> dict[int, float]:
         """Scores of the record with this id, by the key of the text; empty where there are none."""

@@ -5,9 +5,10 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from e5jax.data.files import objects
 from e5jax.data.words import read as words_of
-from e5jax.errors import ConfigError
-from e5jax.records import Example, parse_example
+from e5jax.errors import ConfigError, RecordError
+from e5jax.records import Example, make_example
 from e5jax.synth.answer import Question, answer, each
 from e5jax.synth.collect import Counts
 from e5jax.synth.collection import Collection
@@ -41,13 +42,15 @@ def records(rules: Relabel) -> Iterator[Record]:
     for path in rules.files:
         if not Path(path).is_file():
             raise ConfigError(f"config.relabel.files={path}: there is no such file")
-        with Path(path).open("rb") as file:
-            for line, text in enumerate(file, start=1):
-                if text.strip():
-                    example = parse_example(text, f"{path}:{line}")
-                    texts = tuple(dict.fromkeys((*example.positives, *example.negatives)))[: rules.candidates]
-                    yield Record(number, example, texts)
-                    number += 1
+        for line, values in objects(Path(path)):
+            where = f"{path}:{line}"
+            try:
+                example = make_example(values, where)
+            except RecordError as error:
+                raise ConfigError(f"{where}: {error}") from error
+            texts = tuple(dict.fromkeys((*example.positives, *example.negatives)))[: rules.candidates]
+            yield Record(number, example, texts)
+            number += 1
 
 
 def ask(plan: Plan, record: Record, rules: Relabel, attempt: int = 0, doubled: bool = False) -> Request:

@@ -60,7 +60,7 @@ def read_inputs(run: Training, files: Sequence[str | Path], tokenizer_file: Path
     check_groups(spec, run.model.quantisation, run.mesh)
     tokenizer, spec = _tokenizer(run, file, spec)
     mixture = mixture_of(run, files)
-    sources = open_sets(mixture)
+    sources = open_sets(mixture, run)
     identity = {
         **data_identity(mixture, sources, run),
         "tokenizer": tokenizer.fingerprint,

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from e5jax.config import Batch, Data, Tokens, Training
 from e5jax.data.batches import assembly, make_batches
 from e5jax.data.feed import Feed
-from e5jax.data.mixture import Draws, make_draws, open_sets
+from e5jax.data.mixture import ALONE, Draws, make_draws, mixture_of, open_sets
 from e5jax.data.vocabulary import train_tokenizer
 from e5jax.errors import ConfigError
 from e5jax.mixture import Dataset, Mixture
@@ -139,7 +139,7 @@ def run(queries: int = 8, shards: int = 8, seed: int = 0) -> Training:
 
 def made(mixture: Mixture, tokenizer: TextTokenizer, of: Training):
     """Everything opened anew, as each host of a run does it."""
-    return make_batches(assembly(mixture, open_sets(mixture), tokenizer, of))
+    return make_batches(assembly(mixture, open_sets(mixture, of), tokenizer, of))
 
 
 @pytest.fixture
@@ -236,3 +236,22 @@ def test_a_batch_is_the_same_for_any_hosts_and_workers_fresh_or_resumed(  # noqa
         with Feed(made(mixture, tokenizer, of), start, start + ahead + 1, workers if host == 0 else 0) as feed:
             found.append([parts(batch, hosts)[host] for batch in feed])
     assert [digest(joined(list(batch))) for batch in zip(*found, strict=True)] == expected
+
+
+@pytest.mark.parametrize(
+    ("queries", "in_batch", "refused"), [(8, True, False), (8, False, True), (1, True, True), (1, False, True)]
+)
+def test_what_a_set_needs_follows_from_how_it_is_trained_on(queries, in_batch, refused, folder):
+    """One in four examples of a set has no hard negatives: that is for training to refuse, or to take, before its first step."""
+    of = run(queries, 1)
+    mixture = Mixture({"big": datasets(folder, big={"in_batch": in_batch})["big"]})
+    if not refused:
+        assert open_sets(mixture, of)
+    else:
+        with pytest.raises(ConfigError, match=rf"{folder / 'big.jsonl'}:1: no negatives, and its query is compared with no others"):
+            open_sets(mixture, of)
+
+
+def test_files_of_a_run_may_be_uneven_as_those_of_a_mixture_may(folder):
+    assert mixture_of(run(), [folder / "big.jsonl"]).datasets[ALONE].negatives is None
+    assert len(open_sets(mixture_of(run(), [folder / "big.jsonl"]), run())[ALONE]) == COUNTS["big"]

@@ -139,7 +139,7 @@ def test_the_papers_mixture_says_what_it_takes_of_them_and_makes_batches(built, 
     run = load(PAPER, overrides)
     texts = [text for chosen in SETS for example in wanted(chosen.name) for text in (example.query, *example.positives)]
     mixture = mixture_of(run)
-    batches = make_batches(assembly(mixture, open_sets(mixture), TextTokenizer(train_tokenizer(texts, 500), 1, 2, 512), run))
+    batches = make_batches(assembly(mixture, open_sets(mixture, run), TextTokenizer(train_tokenizer(texts, 500), 1, 2, 512), run))
     taken = [batches[step] for step in range(5)]
     assert sum(int((batch.queries >= 0).sum()) for batch in taken) == 40
     refused = ["data", "shares", f"--config={PAPER}", *overrides, "--config.data.mixture.datasets.nq.files=('data/no',)"]

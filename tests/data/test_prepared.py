@@ -124,7 +124,7 @@ def test_grain_reads_it(folder):
 
 
 def test_too_few_negatives_are_named_with_their_record(folder):
-    with pytest.raises(ConfigError, match=rf"25 bad lines, the first are\n  {folder}: record 0: 1 negatives, but config\.batch"):
+    with pytest.raises(ConfigError, match=rf"25 bad lines, the first are\n  {folder}: record 0: 1 negatives, but 2 are needed"):
         ExampleSource([folder], negatives=2)
 
 

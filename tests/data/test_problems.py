@@ -2,13 +2,13 @@ import pytest
 
 from e5jax.__main__ import main
 from e5jax.data.problems import Wanted, report_problems
-from e5jax.data.source import ExampleSource
+from e5jax.data.source import ExampleSource, Needs
 from e5jax.errors import ConfigError
 from tests.data.examples import example
 from tests.test_loading import config_file
 
 GOOD = example("a", "query", "positive").to_json()
-BAD = ["", "no json", '{"query": "q"}', '{"query": "q", "positives": ["p"], "x": 1}', "\ufeff" + GOOD, GOOD[:-1]]
+BAD = ["no json", '{"query": "q"}', '{"query": "q", "positives": ["p"], "x": 1}', "\ufeff" + GOOD, GOOD[:-1]]
 
 
 def write(path, *lines):
@@ -24,21 +24,21 @@ def problems(*wanted):
 def test_every_problem_is_listed_with_file_and_line(tmp_path):
     one = write(tmp_path / "one.jsonl", *BAD, GOOD)
     two = write(tmp_path / "two.jsonl", GOOD, *BAD)
-    said, counts = problems(Wanted([one, two], 0))
-    places = [f"{one}:{i}: " for i in range(1, 7)] + [f"{two}:{i}: " for i in range(2, 8)]
-    assert [line.startswith(place) for line, place in zip(said, places, strict=True)] == [True] * 12
+    said, counts = problems(Wanted([one, two], Needs()))
+    places = [f"{one}:{i}: " for i in range(1, 6)] + [f"{two}:{i}: " for i in range(2, 7)]
+    assert [line.startswith(place) for line, place in zip(said, places, strict=True)] == [True] * 10
     assert counts.examples == 2
-    assert counts.rejected == {"not JSON": 8, "positives": 2, "unknown fields": 2}
+    assert counts.rejected == {"not JSON": 6, "positives": 2, "unknown fields": 2}
 
 
-@pytest.mark.parametrize("line", [*BAD, GOOD, "\xa0"])
+@pytest.mark.parametrize("line", [*BAD, GOOD, "\xa0", "", " \t"])
 @pytest.mark.parametrize("negatives", [0, 1])
 def test_what_is_a_problem_is_what_training_refuses(tmp_path, line, negatives):
     path = write(tmp_path / "x.jsonl", example("b", "q", "p", ("n",)).to_json(), line)
-    said, counts = problems(Wanted([path], negatives))
-    assert counts.examples + counts.rejected.total() == 2
+    said, counts = problems(Wanted([path], Needs(negatives)))
+    assert counts.examples + counts.rejected.total() == (2 if line.strip(" \t") else 1)
     try:
-        assert len(ExampleSource([path], negatives)) == 2
+        assert len(ExampleSource([path], negatives)) == counts.examples
     except ConfigError:
         assert len(said) == 1
     else:
@@ -46,7 +46,7 @@ def test_what_is_a_problem_is_what_training_refuses(tmp_path, line, negatives):
 
 
 def test_a_problem_is_one_printable_line(tmp_path):
-    said, _ = problems(Wanted([write(tmp_path / "x.jsonl", '{"query": "q", "positives": ["p"], "\\u001b[2J\\u202e": 1}')], 0))
+    said, _ = problems(Wanted([write(tmp_path / "x.jsonl", '{"query": "q", "positives": ["p"], "\\u001b[2J\\u202e": 1}')], Needs()))
     assert len(said) == 1
     assert said[0].isprintable()
     assert "\\x1b[2J\\u202e" in said[0]
@@ -86,7 +86,7 @@ from e5jax.config import Batch, Config, Data, Harvest, Model, Scratch, Training
 def get_config():
     return Config(
         data=Data(files=("{main}",)),
-        batch=Batch(negatives=1),
+        batch=Batch(queries=1, negatives=1),
         stages=("pretrain", "train"),
         pretrain=Training(data=Data({first}), model=Model(scratch=Scratch()), batch=Batch(negatives=0)),
     )
@@ -99,11 +99,12 @@ def test_a_configuration_says_files_and_negatives_of_each_of_its_runs(tmp_path, 
     path = config_file(tmp_path, CONFIG.format(main=tmp_path / "main.jsonl", first=f"files=('{tmp_path / 'first.jsonl'}',)"))
     assert main(["data", "validate", f"--config={path}"]) == 3
     assert capsys.readouterr().out.splitlines()[:3] == [
-        f"{tmp_path}/main.jsonl:2: 0 negatives, but config.batch.negatives=1 needs as many",
+        f"{tmp_path}/main.jsonl:2: no negatives, and its query is compared with no others; give it hard negatives, "
+        "or in-batch negatives",
         f"{tmp_path}/first.jsonl:2: not a JSON object",
         "2 examples, 2 rejected",
     ]
-    assert main(["data", "validate", f"--config={path}", "--config.batch.negatives=0"]) == 3
+    assert main(["data", "validate", f"--config={path}", "--config.batch.queries=2"]) == 3
     assert "main.jsonl" not in capsys.readouterr().out
 
 

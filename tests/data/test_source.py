@@ -1,13 +1,19 @@
+import bz2
+import gzip
+import lzma
 import multiprocessing
 import os
+import pickle
 import re
+import tempfile
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from pathlib import Path
 
 import grain
 import pytest
+import zstandard
 
-from e5jax.data.source import ExampleSource
+from e5jax.data.source import ExampleSource, expand
 from e5jax.errors import ConfigError
 from e5jax.records import Example
 
@@ -59,7 +65,7 @@ def test_all_bad_lines_are_counted_and_five_shown(tmp_path):
     text = str(caught.value)
     assert "7 bad lines" in text
     assert [f"{path}:{n}: " in text for n in range(1, 9)] == [False, True, True, True, True, True, False, False]
-    assert "0 negatives, but config.batch.negatives=1" in text
+    assert "0 negatives, but 1 are needed" in text
 
 
 def test_out_of_range_is_an_index_error(files):
@@ -115,3 +121,109 @@ def test_grain_reads_it(files):
     found = [dataset[i] for i in range(len(dataset))]
     assert found != list(map(example, range(50)))
     assert sorted(map(str, found)) == sorted(str(example(i)) for i in range(50))
+
+
+# --- files as people have them ---------------------------------------------------------------------------------
+
+COMPRESS = {".gz": gzip.compress, ".zst": zstandard.compress, ".bz2": bz2.compress, ".xz": lzma.compress}
+
+
+@pytest.mark.parametrize("suffix", COMPRESS)
+def test_a_compressed_file_is_the_same_source_as_the_file_itself(files, suffix):
+    packed = [file.with_name(file.name + suffix) for file in files]
+    for file, other in zip(files, packed, strict=True):
+        other.write_bytes(COMPRESS[suffix](file.read_bytes()))
+    source = ExampleSource(packed, 1)
+    assert [source[i] for i in range(50)] == [example(i) for i in range(50)]
+    assert source.fingerprint == ExampleSource(files, 1).fingerprint  # a run goes on if its files are compressed
+
+
+def opened(source: ExampleSource) -> int:
+    """Inode of the file that is read."""
+    return os.fstat(source._parts[0]._descriptor).st_ino  # type: ignore[union-attr]
+
+
+@pytest.mark.skipif(not Path("/proc/self/fd").is_dir(), reason="files are shared through /proc, which Linux has")
+def test_a_spawned_worker_reads_what_was_decompressed_once(files):
+    files[0].with_suffix(".gz").write_bytes(gzip.compress(files[0].read_bytes()))
+    source = ExampleSource([files[0].with_suffix(".gz")], 1)
+    with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
+        assert pool.submit(opened, source).result() == opened(source)
+        assert pool.submit(source.__getitem__, 17).result() == example(17)
+
+
+def test_a_copy_whose_origin_is_gone_decompresses_anew(files):
+    files[0].with_suffix(".gz").write_bytes(gzip.compress(files[0].read_bytes()))
+    source = ExampleSource([files[0].with_suffix(".gz")], 1)
+    content = pickle.dumps(source)
+    del source
+    assert pickle.loads(content)[17] == example(17)  # noqa: S301
+
+
+def test_bom_blank_lines_and_windows_line_ends_are_no_part_of_examples(tmp_path):
+    lines = [example(i)._replace(id="").to_json().replace('"id": "", ', "") for i in range(3)]
+    path = tmp_path / "x.jsonl"
+    path.write_bytes("\ufeff\r\n{}\r\n\r\n{}\r\n \t\n{}\n\n".format(*lines).encode())
+    source = ExampleSource([path], 1)
+    assert [source[i] for i in range(len(source))] == [example(i)._replace(id=f"{path}:{n}") for i, n in enumerate([2, 4, 6])]
+    path.write_bytes("\ufeff{}\n{}".format(*lines).encode())
+    assert [ExampleSource([path], 1)[i].query for i in range(2)] == [example(i).query for i in range(2)]
+
+
+def test_a_file_counts_once_by_whatever_names_it_is_given(files, monkeypatch):
+    folder = files[0].parent
+    (folder / "link.jsonl").symlink_to(files[0])
+    monkeypatch.chdir(folder)
+    names = ["b.jsonl", str(files[0]), "./b.jsonl", "b.*", "link.jsonl", "*.jsonl"]
+    assert expand(names) == [Path("b.jsonl"), Path("a.jsonl")]
+    assert len(ExampleSource(names, 1)) == 50
+
+
+def test_a_damaged_archive_is_refused_with_the_line_it_ends_at(tmp_path):
+    path = tmp_path / "x.jsonl.gz"
+    content = "".join(example(i).to_json() + "\n" for i in range(5)).encode()
+    path.write_bytes(gzip.compress(content) + gzip.compress(content)[:-4])
+    with pytest.raises(ConfigError, match=re.escape(f"{path}:11: compressed data is damaged: it ends too early")):
+        ExampleSource([path], 1)
+
+
+def test_no_temporary_file_stays(files, tmp_path, monkeypatch):
+    files[0].with_suffix(".gz").write_bytes(gzip.compress(files[0].read_bytes()))
+    (tmp_path / "tmp").mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "tmp"))
+    source = ExampleSource([files[0].with_suffix(".gz")], 1)
+    assert list((tmp_path / "tmp").iterdir()) == []
+    assert source[3] == example(3)
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "none"))
+    with pytest.raises(ConfigError, match=r"cannot be copied to .*none: No such file or directory; set TMPDIR"):
+        ExampleSource([files[0].with_suffix(".gz")], 1)
+
+
+# --- examples that no batch could use --------------------------------------------------------------------------
+
+
+def record(negatives, query="q", positives=("p", "p2")):
+    return Example("x", query, tuple(positives), tuple(negatives))
+
+
+@pytest.mark.parametrize(
+    ("negatives", "drawn", "masked", "said"),
+    [
+        ((), None, True, None),  # others of the batch are its negatives
+        ((), 1, False, "no negatives, and its query is compared with no others"),
+        (("n",), 1, True, None),
+        (("q", "p2"), 1, False, None),
+        (("q", "p2"), 1, True, "2 negatives, all equal to its query or a positive"),
+        (("q", "n"), 1, True, "1 negatives are equal to its query or a positive, and a batch may take them alone"),
+        (("q", "n"), 2, True, None),  # both are taken
+        (("q", "n", "m"), 2, True, None),  # one of any two is a negative
+        (("q", "p", "n"), 2, True, "2 negatives are equal"),
+    ],
+)
+def test_a_query_that_could_meet_no_negative_is_refused_on_opening(negatives, drawn, masked, said, tmp_path):
+    path = write(tmp_path / "x.jsonl", [record(["n", "m"]), record(negatives)])
+    if said is None:
+        assert len(ExampleSource([path], 0, drawn, masked=masked)) == 2
+    else:
+        with pytest.raises(ConfigError, match=rf"1 bad lines, the first are\n  {path}:2: {said}"):
+            ExampleSource([path], 0, drawn, masked=masked)

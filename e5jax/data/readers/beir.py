@@ -8,7 +8,7 @@ import math
 from collections.abc import Iterator
 from pathlib import Path
 
-from e5jax.data.readers.compressed import SUFFIXES, bare_name
+from e5jax.data.compressed import SUFFIXES, bare_name
 from e5jax.data.readers.judged import Judgment, Layout, read_judged
 from e5jax.data.readers.outcome import Options, Outcome
 from e5jax.data.readers.texts import identity, passage

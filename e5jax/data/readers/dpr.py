@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from e5jax.data.readers.compressed import chunks
+from e5jax.data.compressed import chunks
 from e5jax.data.readers.elements import elements
 from e5jax.data.readers.lines import files, name_of
 from e5jax.data.readers.outcome import Options, Outcome, Rejected

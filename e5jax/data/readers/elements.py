@@ -10,7 +10,7 @@ import re
 from collections.abc import Iterable, Iterator
 from typing import Any, NamedTuple
 
-from e5jax.data.readers.compressed import BROKEN
+from e5jax.data.compressed import DamagedError
 from e5jax.data.readers.outcome import Limits, Rejected
 from e5jax.errors import RecordError
 from e5jax.jsonl import STRICT
@@ -73,7 +73,7 @@ def elements(pieces: Iterable[bytes], file: str, limits: Limits, names: tuple[st
                 text.more()
         if not closed:
             yield Rejected(file, text.number, "the array is not closed: the file ends before its ]")
-    except BROKEN as error:
+    except DamagedError as error:
         yield Rejected(file, text.number, f"compressed data is damaged: {error}; nothing after this was read")
 
 

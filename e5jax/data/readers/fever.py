@@ -12,8 +12,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from e5jax.data.compressed import bare_name
 from e5jax.data.readers.beir import filled, one_of
-from e5jax.data.readers.compressed import bare_name
 from e5jax.data.readers.lines import Line, examples, files
 from e5jax.data.readers.offsets import Offsets, find_in
 from e5jax.data.readers.outcome import Options, Outcome

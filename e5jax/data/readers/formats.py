@@ -4,6 +4,8 @@ from collections.abc import Callable, Iterator
 from itertools import islice
 from pathlib import Path
 
+from e5jax.data.compressed import DamagedError, bare_name, chunks
+from e5jax.data.files import Line, kind_of, lines
 from e5jax.data.readers import (
     beir,
     dpr,
@@ -21,9 +23,9 @@ from e5jax.data.readers import (
     tevatron,
     votes,
 )
-from e5jax.data.readers.compressed import BROKEN, bare_name, chunks
-from e5jax.data.readers.lines import Line, files, lines
+from e5jax.data.readers.lines import files
 from e5jax.data.readers.outcome import LIMITS, OPTIONS, Limits, Options, Outcome
+from e5jax.data.readers.rows import LABELS
 from e5jax.errors import ConfigError, RecordError
 from e5jax.jsonl import parse_value
 
@@ -47,6 +49,7 @@ FORMATS: dict[str, Reader] = {
     "datasets": hub.read,
 }
 AUTO = "auto"
+_ROWS = ("pairs", "parquet", "datasets")  # formats with named columns
 
 # Names that only one format has, all of them in the first line.
 _SIGNS = (
@@ -70,7 +73,13 @@ def read(path: Path, name: str = AUTO, options: Options = OPTIONS) -> Iterator[O
     """Examples and rejections, in the order of the files. Raises ConfigError for what is no bad line: no file, no such
     format, a cap.
     """
-    return find(detect(path, options.limits) if name == AUTO else name)(path, options)
+    if name == AUTO:
+        name = detect(path, options.limits)
+    reader = find(name)
+    for option, value in (("--threshold", options.threshold), ("--columns", options.columns or None)):
+        if value is not None and name not in _ROWS:
+            raise ConfigError(f"{option}: {name} has no columns to name; it is for {', '.join(_ROWS)}")
+    return reader(path, options)
 
 
 def find(name: str) -> Reader:
@@ -106,14 +115,15 @@ def _of_folder(path: Path) -> str | None:
 
 def _of_file(path: Path, limits: Limits) -> str | None:
     first = files(path, ".jsonl", ".json", ".parquet", ".csv", ".tsv")[0]
-    if first.suffix == ".parquet":
+    kind = kind_of(first)
+    if kind == "parquet":
         return "parquet"
-    if bare_name(first).endswith(".json"):
+    if kind == "array":
         return _of_array(first, limits)
     line = next((line for line in islice(lines(first, limits), 1) if isinstance(line, Line)), None)
-    if line is None:
+    if line is None or kind == "text":
         return None
-    if bare_name(first).endswith((".csv", ".tsv")):
+    if kind in ("csv", "tsv"):
         header = set(line.text.replace("\t", ",").replace('"', "").split(","))
         return next((format_ for names, format_ in _TABLES if names <= header), None)
     return _of_json(line.text)
@@ -123,11 +133,10 @@ def _of_array(path: Path, limits: Limits) -> str | None:
     """A file may be one line of gigabytes."""
     try:
         head = next(chunks(path, limits), b"")[:_HEAD]
-    except BROKEN:
+    except DamagedError:
         return None
-    if not head.removeprefix(b"\xef\xbb\xbf").lstrip().startswith(b"["):
-        return None
-    return "hotpotqa" if b'"supporting_facts"' in head else "dpr"
+    signs = {b'"supporting_facts"': "hotpotqa", b'"positive_ctxs"': "dpr", b'"question"': "dpr"}
+    return next((name for sign, name in signs.items() if sign in head), None)
 
 
 def _of_json(text: str) -> str | None:
@@ -138,4 +147,6 @@ def _of_json(text: str) -> str | None:
     if isinstance(value, list):
         return "pairs"
     found = {format_ for names, format_ in _SIGNS if isinstance(value, dict) and names <= set(value)}
+    if found == {"e5-mix"} and set(LABELS) & set(value):
+        return "pairs"  # the only one of the two that heeds labels
     return found.pop() if len(found) == 1 else None

@@ -9,8 +9,8 @@ from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 
+from e5jax.data.compressed import bare_name
 from e5jax.data.readers.beir import filled
-from e5jax.data.readers.compressed import bare_name
 from e5jax.data.readers.judged import Layout, read_judged
 from e5jax.data.readers.lines import files
 from e5jax.data.readers.msmarco import graded, query_line

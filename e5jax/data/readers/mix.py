@@ -11,6 +11,7 @@ from pathlib import Path
 
 from e5jax.data.readers.lines import Line, examples, files, name_of
 from e5jax.data.readers.outcome import Options, Outcome
+from e5jax.data.readers.rows import LABELS
 from e5jax.data.readers.texts import texts
 from e5jax.data.sets import in_mix
 from e5jax.errors import RecordError
@@ -28,6 +29,8 @@ def read(path: Path, options: Options) -> Iterator[Outcome]:
 
 def _example(instructions: tuple[str, ...], options: Options, line: Line, source: str) -> Example:
     values = parse_object(line.text)
+    if label := next((name for name in LABELS if name in values), None):
+        raise RecordError(f"label in a format that has none: {label}; `pairs` reads labels")
     query = texts(values, "query")
     if len(query) > 1:
         raise RecordError(f"query: must be one string: not {len(query)}")

@@ -10,8 +10,8 @@ from typing import IO, Generic, NamedTuple, Self, TypeVar
 
 import numpy as np
 
-from e5jax.data.readers.compressed import chunks, is_compressed
-from e5jax.data.readers.lines import Line, decoded
+from e5jax.data.compressed import chunks, is_compressed
+from e5jax.data.files import Line, decoded
 from e5jax.data.readers.outcome import Limits, Rejected
 from e5jax.errors import RecordError
 

@@ -9,12 +9,12 @@ from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 
-from e5jax.data.readers.compressed import bare_name
+from e5jax.data.files import kind_of
 from e5jax.data.readers.lines import Line, examples, files, name_of
 from e5jax.data.readers.outcome import Options, Outcome, Rejected
 from e5jax.data.readers.rows import columns, row_example
 from e5jax.data.readers.table import header, records
-from e5jax.errors import RecordError
+from e5jax.errors import ConfigError, RecordError
 from e5jax.jsonl import parse_value
 from e5jax.records import Example, check_example
 
@@ -23,10 +23,13 @@ def read(path: Path, options: Options) -> Iterator[Outcome]:
     """A file or a folder of `*.jsonl`, `*.csv` and `*.tsv`."""
     for file in files(path, ".jsonl", ".csv", ".tsv"):
         named = options._replace(source=options.source or name_of(file))
-        if bare_name(file).endswith((".csv", ".tsv")):
-            yield from _table(file, named)
-        else:
+        kind = kind_of(file)
+        if kind in ("csv", "tsv"):
+            yield from _table(file, named, tabs=kind == "tsv")
+        elif kind == "jsonl":
             yield from examples(file, named, partial(_example, named))
+        else:
+            raise ConfigError(f"{file}: pairs are read from JSON lines, CSV and TSV")
 
 
 def _example(options: Options, line: Line, source: str) -> Example:
@@ -39,8 +42,7 @@ def _example(options: Options, line: Line, source: str) -> Example:
     return row_example(values, columns(values, options), options, f"{source}:{line.number}")
 
 
-def _table(file: Path, options: Options) -> Iterator[Outcome]:
-    tabs = bare_name(file).endswith(".tsv")
+def _table(file: Path, options: Options, *, tabs: bool) -> Iterator[Outcome]:
     found = records(file, options.limits, "\t" if tabs else ",", quoted=not tabs)
     before, names = header(found)
     yield from before

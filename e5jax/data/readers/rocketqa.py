@@ -45,6 +45,8 @@ def _example(line: Line, options: Options) -> Example:
     fields = line.text.split("\t")
     if len(fields) != FIELDS:
         raise RecordError(f"number of fields is wrong: {len(fields)}, not {FIELDS}")
+    if fields[5] != "0":
+        raise RecordError(f"label is not 0: {fields[5]!r}; 0 says that the first passage is the positive one")
     query, *texts = fields[:5]
     positive, negative = (
         passage({"title": "" if title in _NO_TITLE else title, "text": text}, "text") for title, text in (texts[:2], texts[2:])

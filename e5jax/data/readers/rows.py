@@ -2,9 +2,11 @@
 
 Names that are looked for: query | anchor | question; positive | positives | pos | answer; negative | negatives | neg and
 negative_1, negative_2, …; Tevatron's positive_passages and negative_passages; SimCSE's sent0, sent1 and hard_neg.
-`options.columns` names others.
+`options.columns` names others. A label (label, score, similarity, …) says whether the pair is a positive one: 1 is, 0 and what is
+below 0 are not; other numbers need `options.threshold`.
 """
 
+import math
 import re
 from collections.abc import Iterable, Mapping
 from typing import Any
@@ -14,6 +16,7 @@ from e5jax.data.readers.texts import identity, passages, texts
 from e5jax.errors import RecordError
 from e5jax.records import Example
 
+LABELS = ("label", "labels", "gold_label", "is_duplicate", "relevance", "score", "similarity_score", "similarity")
 _NAMES = {
     "id": ("id", "query_id", "_id"),
     "query": ("query", "anchor", "question", "sent0"),
@@ -21,6 +24,7 @@ _NAMES = {
     "negative": ("negative", "negatives", "neg", "negative_passages", "hard_neg"),
     "instruction": ("instruction", "prompt"),
     "language": ("language",),
+    "label": LABELS,
 }
 _NUMBERED = re.compile(r"negative_\d+")
 
@@ -35,6 +39,8 @@ def columns(names: Iterable[str], options: Options) -> dict[str, list[str]]:
     found = {part: _find(part, have, options) for part in _NAMES}
     if not found["query"] or not found["positive"]:
         raise RecordError(f"columns: no query and positive among {', '.join(have) or 'none'}; say which they are")
+    if options.threshold is not None and not found["label"]:
+        raise RecordError(f"columns: no label for the threshold among {', '.join(have)}; say which it is")
     return found
 
 
@@ -47,6 +53,8 @@ def _find(part: str, have: list[str], options: Options) -> list[str]:
 
 def row_example(row: Mapping[str, Any], parts: Mapping[str, list[str]], options: Options, where: str) -> Example:
     """The example; `where` is its id if the row brings none. Raises RecordError."""
+    for name in parts["label"]:
+        check_label(row.get(name), name, options.threshold)
     return Example(
         id=identity(row, parts["id"][0], where) if parts["id"] else where,
         query=_one(row, parts["query"]),
@@ -56,6 +64,33 @@ def row_example(row: Mapping[str, Any], parts: Mapping[str, list[str]], options:
         language=_one(row, parts["language"]) or options.language,
         source=options.source,
     )
+
+
+def check_label(value: Any, name: str, threshold: float | None) -> None:
+    """Raises RecordError unless the label or score says that the pair is a positive one."""
+    number = _number(value)
+    if number is None:
+        raise RecordError(f"label is no number: {name} is {value!r}")
+    if threshold is not None:
+        if number < threshold:
+            raise RecordError(f"label is below the threshold: {name} is {number:g}, not {threshold:g}")
+    elif number <= 0:
+        raise RecordError(f"label says no match: {name} is {number:g}")
+    elif number != 1:
+        raise RecordError(f"label needs a threshold: {name} is {number:g}; --threshold=X takes pairs from X on")
+
+
+def _number(value: Any) -> float | None:
+    """The number that a label is, perhaps written as text; None for anything else."""
+    if isinstance(value, str):
+        value = {"true": 1, "false": 0}.get(value.strip().lower(), value)
+    if not isinstance(value, str | int | float):
+        return None
+    try:
+        number = float(value)
+    except (ValueError, OverflowError):
+        return None
+    return number if math.isfinite(number) else None
 
 
 def _one(row: Mapping[str, Any], names: list[str]) -> str:

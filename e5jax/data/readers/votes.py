@@ -27,9 +27,11 @@ def _example(options: Options, line: Line, source: str) -> Example:
     values = parse_object(line.text)
     try:
         query, answers = _kilt(values) if "input" in values else _own(values)
-        best = max((score for _, score in answers), default=0)
+        best = max((score for _, score in answers), default=0.0)
     except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise RecordError("answers: must be those of KILT, or lists of texts and scores of one length") from error
+    if best < 0:
+        raise RecordError(f"votes are against every answer: the best has {best:g}")
     where = f"{source}:{line.number}"
     return Example(
         id=identity(values, "id" if "input" in values else "q_id", where),
