@@ -1,16 +1,16 @@
 """Where a model's files lie: in a folder, in a snapshot of the hub, or, for an adapter, in two folders: its own and its base's."""
 
-import json
 from pathlib import Path
-from typing import Any
 
 from huggingface_hub import snapshot_download
 from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError, OfflineModeIsEnabled, RepositoryNotFoundError
 
 from e5jax.errors import ConfigError
+from e5jax.fields import read_object
 from e5jax.validate import is_hub_id
 
 ADAPTER = "adapter_config.json"  # of PEFT
+MODULES = "modules.json"  # of sentence-transformers
 WEIGHTS = ("model.safetensors", "model.safetensors.index.json")
 WANTED = ["*.json", "*.safetensors", "1_Pooling/*", "2_Normalize/*"]
 
@@ -51,14 +51,3 @@ def file_of(folder: Path, name: str) -> Path:
     """A file of the folder; where an adapter does not have it, its base's."""
     base = None if (folder / name).is_file() else base_of(folder)
     return (base or folder) / name
-
-
-def read_object(path: Path) -> dict[str, Any]:
-    """The JSON object of a file. Raises ConfigError."""
-    try:
-        values = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise ConfigError(f"{path}: not JSON ({error})") from error
-    if not isinstance(values, dict):
-        raise ConfigError(f"{path}: not a JSON object")
-    return values
