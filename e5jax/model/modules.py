@@ -60,7 +60,7 @@ FLAGS = {
 }
 
 Kind = Literal["Dense", "LayerNorm", "Normalize"]
-Weights = Mapping[str, Float[Array, "..."] | np.ndarray]
+Weights = Mapping[str, Float[Array, "..."]]
 
 
 class Module(NamedTuple):
@@ -224,7 +224,7 @@ def _load(file: Path, module: Module) -> Weights:
     values = {name: read_slice(tensor, tuple(slice(None) for _ in tensor.shape)) for name, tensor in tensors.items()}
     if broken := [name for name, value in values.items() if not np.isfinite(value.astype(np.float32)).all()]:
         raise ConfigError(f"{file}: NaN or infinity in {', '.join(broken)}; the file is damaged")
-    return {name: value.astype(np.float32) for name, value in values.items()}
+    return {name: jnp.asarray(value, jnp.float32) for name, value in values.items()}
 
 
 def _listed(shapes: Mapping[str, tuple[int, ...]]) -> str:
