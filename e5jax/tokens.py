@@ -187,6 +187,12 @@ class TextTokenizer:
         ids.extend(end)
         return ids
 
+    @property
+    def pieces(self) -> tuple[str, str]:
+        """BOS and EOS as the vocabulary writes them."""
+        bos, eos = ("" if one is None else self.tokenizer.id_to_token(one) or "" for one in (self.bos, self.eos))
+        return bos, eos
+
     def count(self, texts: Sequence[str]) -> list[int]:
         """Length of each text in ids, its frame included, before truncation."""
         more = len(self.frame.begin) + len(self.frame.end)

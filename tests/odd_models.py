@@ -30,6 +30,7 @@ PROMPTS = {"query": "Instruct: find it\nQuery: ", "document": "passage: ", "othe
 WORDS = [*TEXTS, *PROMPTS.values()] * 3
 POOLINGS = ("cls", "max", "mean", "mean_sqrt_len_tokens", "weightedmean", "lasttoken")
 ACTIVATIONS = ("Identity", "Tanh", "ReLU", "GELU", "SiLU", "Sigmoid", "LeakyReLU", "ELU", "Mish", "Softplus", "SELU", "Hardtanh")
+SPECIAL = {"bos_token": "<s>", "eos_token": "</s>", "pad_token": "</s>"}
 TOLERANCE = 1e-5  # of the largest number of a vector, or of 1
 
 
@@ -181,7 +182,7 @@ def tokenizer(frame: str) -> transformers.PreTrainedTokenizerFast:
     parts = {"both": "<s> $A </s>", "bos": "<s> $A", "eos": "$A </s>", "none": "$A"}
     made.add_special_tokens([AddedToken(piece, special=True) for piece in ("<s>", "</s>")])
     made.post_processor = processors.TemplateProcessing(single=parts[frame], special_tokens=[("<s>", 1), ("</s>", 2)])
-    return transformers.PreTrainedTokenizerFast(tokenizer_object=made, bos_token="<s>", eos_token="</s>", pad_token="</s>")
+    return transformers.PreTrainedTokenizerFast(tokenizer_object=made, **SPECIAL)
 
 
 def write(case: Case, folder: Path, seed: int) -> None:
@@ -289,7 +290,7 @@ def verdict(case: Case, folder: Path) -> str:
         return f"FAULT, refused: {line}" if readable and _loads(folder) else f"refused: {line}"
     try:
         wanted = theirs(folder)
-    except Exception as error:  # noqa: BLE001  whatever it raises, it does not read the folder
+    except Exception as error:
         return f"read here only: {str(error).splitlines()[0]}"
     short = case.dimensions is not None and case.behind and case.behind[-1] == "Normalize"
     for name, expected in wanted.items():
@@ -308,14 +309,14 @@ def verdict(case: Case, folder: Path) -> str:
 def _loads(folder: Path) -> bool:
     try:
         theirs(folder)
-    except Exception:  # noqa: BLE001  whatever it raises, it does not read the folder
+    except Exception:
         return False
     return True
 
 
 def tried(count: int, seed: int, root: Path) -> list[tuple[Case, str]]:
     """So many cases and their verdicts."""
-    rng, found = random.Random(seed), []  # noqa: S311
+    rng, found = random.Random(seed), []
     for number in range(count):
         case = draw(rng)
         folder = root / f"{number:03}"
@@ -331,7 +332,7 @@ def tried(count: int, seed: int, root: Path) -> list[tuple[Case, str]]:
 def _verdict(case: Case, folder: Path) -> str:
     try:
         return verdict(case, folder)
-    except Exception as error:  # noqa: BLE001  a traceback is a fault
+    except Exception as error:
         return f"FAULT, {type(error).__name__}: {error}"
 
 
