@@ -148,7 +148,7 @@ class Embedder:
         vocab, frame, tokenizer = self._blueprint.spec.vocab, self.tokenizer.frame, self.tokenizer.tokenizer
         if not frame.begin + frame.end and [] in ids:
             raise ConfigError(f"texts[{ids.index([])}] has no tokens, and the tokenizer of this folder adds none; leave it out")
-        if max(tokenizer.get_vocab_size() - 1, *frame.begin, *frame.end) < vocab:
+        if max((tokenizer.get_vocab_size() - 1, *frame.begin, *frame.end)) < vocab:
             return
         for number, one in enumerate(ids):
             if (largest := max(one)) >= vocab:

@@ -323,10 +323,9 @@ def tried(count: int, seed: int, root: Path) -> list[tuple[Case, str]]:
         try:
             write(case, folder, seed * 1_000 + number)
         except (FileNotFoundError, KeyError, IndexError, ValueError) as error:  # two oddities that do not go together
-            found.append((case, f"not made: {error}"))
+            yield case, f"not made: {error}"
             continue
-        found.append((case, _verdict(case, folder)))
-    return found
+        yield case, _verdict(case, folder)
 
 
 def _verdict(case: Case, folder: Path) -> str:
@@ -338,16 +337,18 @@ def _verdict(case: Case, folder: Path) -> str:
 
 def main() -> int:
     parser = argparse.ArgumentParser()
+    parser.add_argument("--first", type=int, default=0)
     parser.add_argument("--count", type=int, default=200)
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
     transformers.utils.logging.set_verbosity_error()
+    tally: Counter[str] = Counter()
     with tempfile.TemporaryDirectory() as root:
-        found = tried(options.count, options.seed, Path(root))
-    for number, (case, said) in enumerate(found):
-        detail: Any = case if said.startswith("FAULT") else case.oddities
-        print(number, said[:200].replace(root, ""), detail)
-    tally = Counter(said.partition(":")[0].partition(",")[0] for _, said in found)
+        numbers = range(options.first, options.first + options.count)
+        for number, (case, said) in zip(numbers, tried(numbers, options.seed, Path(root)), strict=True):
+            detail: Any = case if said.startswith("FAULT") else case.oddities
+            print(number, said[:200].replace(root, ""), detail, flush=True)
+            tally[said.partition(":")[0].partition(",")[0]] += 1
     print(dict(tally))
     return int(tally["FAULT"] > 0)
 

@@ -53,7 +53,7 @@ def adapter_config(run: Training, base: str) -> dict:
 
 
 def _tokenizer(tokenizer: TextTokenizer) -> dict[str, dict | list]:
-    bos, eos = (tokenizer.tokenizer.id_to_token(token) for token in (tokenizer.bos, tokenizer.eos))
+    bos, eos = tokenizer.pieces
     return {
         "tokenizer_config.json": {
             "tokenizer_class": "PreTrainedTokenizerFast",
@@ -103,7 +103,7 @@ def _modules(run: Training, spec: Spec, limit: int, templates: Templates) -> dic
 def with_bos_and_eos(tokenizer: TextTokenizer) -> Tokenizer:
     """The tokenizer with a post-processor that gives BOS, text, EOS, which transformers 5 obeys whatever its settings say."""
     copy = Tokenizer.from_str(tokenizer.tokenizer.to_str())
-    bos, eos = (copy.id_to_token(token) for token in (tokenizer.bos, tokenizer.eos))
+    bos, eos = tokenizer.pieces
     copy.post_processor = TemplateProcessing(
         single=f"{bos} $A {eos}",
         pair=f"{bos} $A {eos} {bos}:1 $B:1 {eos}:1",

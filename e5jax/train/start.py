@@ -69,12 +69,7 @@ def differences(settings: Settings, run: Training) -> list[str]:
         ("unit length", settings.normalises, True, ""),
         ("prompts are pooled", settings.include_prompt, True, ""),
         ("dimensions", settings.dimensions, run.export.dimensions or None, "config.export.dimensions"),
-        (
-            "prompt of queries",
-            settings.prompts.get("query", ""),
-            own.prefix(run.export.task),
-            "config.export.task, config.tokens.query",
-        ),
+        ("prompt of queries", prompts.get("query", ""), query, "config.export.task, config.tokens.query"),
         ("prompt of documents", prompts.get("document", ""), own.prefix(None), "config.tokens.document"),
     ]
     return [
