@@ -6,9 +6,10 @@ python -m tests.odd_models --count=200 --seed=0 tries so many and prints a table
 import argparse
 import json
 import random
+import shutil
 import tempfile
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -251,6 +252,12 @@ def _as_before(folder: Path, case: Case) -> None:
     (folder / BERT).write_text(json.dumps({"max_seq_length": 64, "do_lower_case": False}), encoding="utf-8")
 
 
+def copied(folder: Path, to: Path) -> Path:
+    """A copy to make odd."""
+    shutil.copytree(folder, to)
+    return to
+
+
 # --- comparison --------------------------------------------------------------------------------------------------
 
 
@@ -314,11 +321,10 @@ def _loads(folder: Path) -> bool:
     return True
 
 
-def tried(count: int, seed: int, root: Path) -> list[tuple[Case, str]]:
-    """So many cases and their verdicts."""
-    rng, found = random.Random(seed), []
-    for number in range(count):
-        case = draw(rng)
+def tried(numbers: range, seed: int, root: Path) -> Iterator[tuple[Case, str]]:
+    """The cases with these numbers, and their verdicts."""
+    for number in numbers:
+        case = draw(random.Random(f"{seed} {number}"))
         folder = root / f"{number:03}"
         try:
             write(case, folder, seed * 1_000 + number)
