@@ -1,10 +1,10 @@
-"""What users import: a Hugging Face folder in, unit vectors out."""
+"""What users import: a Hugging Face folder in, vectors out."""
 
 from collections import deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Self
+from typing import Self, overload
 
 import jax
 import numpy as np
@@ -17,14 +17,15 @@ from e5jax.config import Mesh as MeshConfig
 from e5jax.config import Precision
 from e5jax.errors import ConfigError
 from e5jax.mesh import BATCH, make_mesh
-from e5jax.model import hf
+from e5jax.model import hf, modules
 from e5jax.model.blueprint import Blueprint, Parameters, blueprint
-from e5jax.model.families import read_spec
+from e5jax.model.families import read_positions, read_spec
 from e5jax.model.folder import file_of, locate
 from e5jax.model.kernels import choose
+from e5jax.model.modules import NORMALIZE, Weights
 from e5jax.model.pooling import pooled
 from e5jax.packing import Call, calls
-from e5jax.settings import Settings, read_settings
+from e5jax.settings import Settings, read_settings, similarity
 from e5jax.tokens import TextTokenizer
 
 TOKENS_A_CALL = {"cpu": 2_048, "accelerator": 16_384}  # per device; a CPU's share stays in its cache (benchmarks/encode.py)
@@ -32,20 +33,40 @@ BLOCK = 16_384  # texts that are tokenised and packed together
 
 
 class Embedder:
-    """A decoder with its tokenizer and pooling. Make one with `from_pretrained`."""
+    """A decoder with its tokenizer, pooling and the modules behind it. Make one with `from_pretrained`."""
 
     def __init__(
-        self, made: Blueprint, parameters: Parameters, tokenizer: TextTokenizer, settings: Settings, mesh: jax.sharding.Mesh
+        self,
+        made: Blueprint,
+        parameters: Parameters,
+        tokenizer: TextTokenizer,
+        settings: Settings,
+        mesh: jax.sharding.Mesh,
+        weights: Sequence[Weights] = (),
     ):
         self.tokenizer = tokenizer
         self.settings = settings
         self._blueprint, self._parameters, self._mesh = made, parameters, mesh
+        everywhere = NamedSharding(mesh, PartitionSpec())
+        self._weights = [{name: jax.device_put(value, everywhere) for name, value in own.items()} for own in weights]
 
-        def run(parameters: Parameters, tokens: Array, segments: Array, positions: Array, ends: Array, *, shared: int) -> Array:
+        def run(
+            parameters: Parameters,
+            weights: Sequence[Weights],
+            skip: Int[Array, ""],
+            tokens: Array,
+            segments: Array,
+            positions: Array,
+            ends: Array,
+            *,
+            shared: int,
+        ) -> Array:
             # Compiled for each width of rows, with the kernel that fits it.
             kernel = choose("auto", mesh.devices.flat[0].platform, parameters["embedding"].dtype.name, tokens.shape[1])
             decoder = made.with_kernel(kernel).decoder(parameters)
-            return pooled(decoder(tokens, segments, positions, shared=shared), segments, ends, settings.pooling, shared)
+            hidden = decoder(tokens, segments, positions, shared=shared)
+            vectors = pooled(hidden, segments, ends, settings.pooling, shared, 0 if settings.include_prompt else skip)
+            return modules.apply(settings.inner, weights, vectors)
 
         self._run = jax.jit(run, static_argnames="shared")
 
@@ -53,6 +74,7 @@ class Embedder:
     def from_pretrained(cls, folder: str | Path, dtype: str | None = None, limit: int | None = None) -> Self:
         """Reads a Hugging Face folder of a supported decoder, or downloads it when `folder` is a hub id.
 
+        A folder of sentence-transformers gives the vectors that sentence-transformers gives, or is refused by name.
         An adapter of PEFT is folded into its base in float32, block by block as the weights are read.
         `dtype` is that of weights and compute, float32 or bfloat16; by default the folder's own.
         `limit` is the most tokens of a text; by default the folder's own, or DEFAULT_LIMIT.
@@ -65,57 +87,119 @@ class Embedder:
             raise ConfigError(f"dtype={dtype!r}: must be float32 or bfloat16")
         if limit is not None and limit < 3:
             raise ConfigError(f"limit={limit}: must be at least 3, for BOS, EOS and a token between them")
+        if limit is not None and limit > (positions := read_positions(path)):
+            raise ConfigError(f"limit={limit}: the model has {positions} positions (max_position_embeddings in its config.json)")
         tokenizer = TextTokenizer.from_file(
-            file_of(path, "tokenizer.json"), spec.bos, spec.eos, limit or settings.limit, settings.templates
+            file_of(path, "tokenizer.json"),
+            spec.bos,
+            spec.eos,
+            limit or settings.limit,
+            settings.templates,
+            lower=settings.lower,
+            frame=settings.frame,
         )
+        weights = modules.load(path, settings.inner)
         made = blueprint(spec, None, dtype=dtype, remat="nothing", kernel="xla")
         devices = jax.local_devices()
         shards = len(devices) if spec.hidden % len(devices) == 0 else 1
         mesh = make_mesh(MeshConfig(data=-1, fsdp=shards, tensor=1), devices)
         parameters = hf.load(path, spec, made.abstract(made.leaves, mesh, dtype))
-        return cls(made, parameters, tokenizer, settings, mesh)
+        return cls(made, parameters, tokenizer, settings, mesh, weights)
 
     @property
     def width(self) -> int:
         """Numbers that the model gives, before any are left out."""
-        return self._blueprint.spec.hidden
+        sizes = [module.outputs for module in self.settings.modules if module.outputs]
+        return sizes[-1] if sizes else self._blueprint.spec.hidden * len(self.settings.pooling.split("+"))
 
     @property
     def dimension(self) -> int:
         """Numbers of a vector, unless another number of them is asked for."""
-        return self.settings.dimensions or self.width
+        return min(self.settings.dimensions or self.width, self.width)
 
-    def tokenize(self, texts: Sequence[str], instruction: str | None = None, prompt: str | None = None) -> list[list[int]]:
-        """The very ids that are embedded."""
-        begin = self.tokenizer.templates.prefix(instruction) if prompt is None else prompt
-        return self.tokenizer([begin + text for text in texts])
+    @overload
+    def tokenize(self, texts: list[str], instruction: str | None = None, prompt: str | None = None) -> list[list[int]]: ...
+
+    @overload
+    def tokenize(self, texts: str, instruction: str | None = None, prompt: str | None = None) -> list[int]: ...
+
+    def tokenize(
+        self, texts: str | Sequence[str], instruction: str | None = None, prompt: str | None = None
+    ) -> list[int] | list[list[int]]:
+        """The very ids that are embedded: a list for each text, or for one text its own."""
+        if isinstance(texts, str):
+            return self.tokenize([texts], instruction, prompt)[0]
+        prefix = self._prefix(instruction, prompt)
+        for number, text in enumerate(texts):
+            if not isinstance(text, str):
+                raise TypeError(f"texts[{number}] is {type(text).__name__}; every text must be a str")
+        ids = self.tokenizer([prefix + text for text in texts])
+        self._check_ids(ids)
+        return ids
+
+    def _prefix(self, instruction: str | None, prompt: str | None) -> str:
+        """What texts begin with."""
+        if prompt is not None:
+            return prompt
+        return self.settings.default_prompt if instruction is None else self.tokenizer.templates.prefix(instruction)
+
+    def _check_ids(self, ids: list[list[int]]) -> None:
+        """Every text has ids, and the model embeds each of them."""
+        vocab, frame, tokenizer = self._blueprint.spec.vocab, self.tokenizer.frame, self.tokenizer.tokenizer
+        if not frame.begin + frame.end and [] in ids:
+            raise ConfigError(f"texts[{ids.index([])}] has no tokens, and the tokenizer of this folder adds none; leave it out")
+        if max((tokenizer.get_vocab_size() - 1, *frame.begin, *frame.end)) < vocab:
+            return
+        for number, one in enumerate(ids):
+            if (largest := max(one)) >= vocab:
+                raise ConfigError(
+                    f"texts[{number}] has the token {tokenizer.id_to_token(largest)!r} (id {largest}), "
+                    f"and the model embeds only ids below {vocab}; use the model's own tokenizer"
+                )
+
+    def _prompt_length(self, prompt: str) -> int:
+        """Tokens at the start of each text that are not pooled. Raises ConfigError when nothing would be left."""
+        if self.settings.include_prompt or not prompt:
+            return 0
+        length = self.tokenizer.frame.prompt_length(self.tokenizer([prompt])[0])
+        if length >= self.tokenizer.limit:
+            raise ConfigError(
+                f"prompt={prompt!r}: has {length} tokens, as many as a text may have, and this folder leaves prompts out of pooling"
+            )
+        return length
 
     def encode(
         self,
-        texts: Sequence[str],
+        texts: str | Sequence[str],
         instruction: str | None = None,
         show_progress: bool = False,
         *,
-        normalise: bool = True,
+        normalise: bool | None = None,
         dimensions: int | None = None,
         precision: Precision = "float32",
         prompt: str | None = None,
     ) -> np.ndarray:
-        """Unit vectors, float32 `[b, d]`; of any length without `normalise`.
+        """Vectors, float32 `[b, d]`, or `[d]` of one text.
 
-        `instruction` is the bare task of queries, empty for queries without one; with None texts are documents. The folder's
-        templates say what both begin with, or `prompt` does instead.
+        `instruction` is the bare task of queries, empty for queries without one, put into the folder's template; or `prompt` is
+        put before every text. With neither, texts have the folder's default prompt, if it names one.
 
-        `dimensions` keeps as many leading numbers of each vector, before that; by default as many as the folder says.
-        With another `precision` integers or bits, as `compact.quantise` makes them of unit vectors. Raises ConfigError for more
-        dimensions than there are, and for int8 and uint8 without ranges (`calibrate`).
+        `normalise=None` leaves the length of vectors to the folder: it is 1 for E5 and for every export. True makes it 1, False
+        leaves out the last normalisation. `dimensions` keeps as many leading numbers of each vector, by default as many as the
+        folder says; where vectors have length 1, so have these.
+        With another `precision` integers or bits, as `compact.quantise` makes them. Raises ConfigError for more dimensions than
+        there are, and for int8 and uint8 without ranges (`calibrate`).
         """
-        dimensions = self.settings.dimensions if dimensions is None else dimensions
+        if isinstance(texts, str):
+            options = {"normalise": normalise, "dimensions": dimensions, "precision": precision, "prompt": prompt}
+            return self.encode([texts], instruction, show_progress, **options)[0]
         self.check_compact(dimensions, precision)
-        if precision != "float32" and not normalise:
+        if precision != "float32" and normalise is False:
             raise ConfigError(f"precision={precision!r}: only unit vectors are quantised; leave normalise on")
+        texts = list(texts)
         vectors = np.zeros((len(texts), self.width), np.float32)
         blocks = [slice(start, start + BLOCK) for start in range(0, len(texts), BLOCK)]
+        skip = self._prompt_length(self._prefix(instruction, prompt))
         with (
             tqdm(total=len(texts), unit="text", desc="encode", disable=not show_progress) as bar,
             ThreadPoolExecutor(1) as tokenising,
@@ -124,17 +208,15 @@ class Embedder:
             for number, block in enumerate(blocks):
                 after = blocks[number + 1 : number + 2]
                 ids.extend(tokenising.submit(self.tokenize, texts[next_], instruction, prompt) for next_ in after)
-                for places, found in self._encode_ids(ids.popleft().result()):
+                for places, found in self._encode_ids(ids.popleft().result(), skip):
                     vectors[block][places] = found
                     bar.update(len(places))
-        if not normalise:
-            return vectors[:, :dimensions]
-        vectors = shortened(vectors, dimensions)
+        vectors = self.shortened(vectors, dimensions, normalise)
         return quantise(vectors, precision, self.settings.ranges.get(vectors.shape[1]))
 
     def encode_query(
         self,
-        texts: Sequence[str],
+        texts: str | Sequence[str],
         show_progress: bool = False,
         *,
         dimensions: int | None = None,
@@ -146,7 +228,7 @@ class Embedder:
 
     def encode_document(
         self,
-        texts: Sequence[str],
+        texts: str | Sequence[str],
         show_progress: bool = False,
         *,
         dimensions: int | None = None,
@@ -160,23 +242,46 @@ class Embedder:
         self, texts: Sequence[str], instruction: str | None = None, show_progress: bool = False, *, dimensions: int | None = None
     ) -> Ranges:
         """The ranges of int8 and uint8 that these texts give, used from now on; `compact.save_ranges` keeps them in a folder."""
-        ranges = ranges_of(self.encode(texts, instruction, show_progress, dimensions=dimensions))
+        ranges = ranges_of(self.encode(list(texts), instruction, show_progress, dimensions=dimensions))
         self.settings.ranges[ranges.shape[1]] = ranges
         return ranges
 
+    def shortened(
+        self, vectors: Float[np.ndarray, "n w"], dimensions: int | None = None, normalise: bool | None = None
+    ) -> Float[np.ndarray, "n d"]:
+        """The leading numbers of vectors, by default as many as the folder says, at length 1 where the folder's vectors have it."""
+        dimensions = self.dimension if dimensions is None else dimensions
+        unit = shortened(vectors, dimensions)  # looks at the number
+        return unit if (self.settings.normalises if normalise is None else normalise) else vectors[:, :dimensions]
+
     def check_compact(self, dimensions: int | None, precision: Precision) -> None:
         """Raises ConfigError for what `encode` cannot give, before it works for hours."""
-        nothing = shortened(np.zeros((0, self.width), np.float32), dimensions)
+        nothing = self.shortened(np.zeros((0, self.width), np.float32), dimensions)
         quantise(nothing, precision, self.settings.ranges.get(nothing.shape[1]))
 
-    @staticmethod
-    def similarity(a: Float[np.ndarray, "q d"], b: Float[np.ndarray, "p d"]) -> Float[np.ndarray, "q p"]:
-        """Cosine of unit vectors. Integers and bits are for `rescore.search`: their products would not fit a byte."""
+    def similarity(self, a: Float[np.ndarray, "*q d"], b: Float[np.ndarray, "*p d"]) -> Float[np.ndarray, "q p"]:
+        """The folder's similarity of each with each, usually the cosine; distances are negative, as in sentence-transformers.
+
+        Integers and bits are for `rescore.search`: their products would not fit a byte.
+        """
         if a.dtype.kind != "f" or b.dtype.kind != "f":
             raise ConfigError(f"similarity of {a.dtype} and {b.dtype}: vectors must be floats; use e5jax.rescore for the others")
-        return a @ b.T
+        return similarity(self.settings.similarity, np.atleast_2d(a), np.atleast_2d(b))
 
-    def _encode_ids(self, ids: list[list[int]]) -> Iterator[tuple[Int[np.ndarray, " n"], Float[np.ndarray, "n d"]]]:
+    def for_dot_products(self) -> Self:
+        """The model with vectors whose dot product is the folder's similarity, which is what a search compares.
+
+        Raises ConfigError where none is.
+        """
+        kind = self.settings.similarity
+        if kind not in ("cosine", "dot"):
+            raise ConfigError(f"similarity_fn_name={kind!r}: a search compares dot products; only cosine and dot are supported")
+        if kind == "cosine" and not self.settings.normalises:
+            changed = self.settings._replace(modules=(*self.settings.modules, NORMALIZE))
+            return type(self)(self._blueprint, self._parameters, self.tokenizer, changed, self._mesh, self._weights)
+        return self
+
+    def _encode_ids(self, ids: list[list[int]], skip: int) -> Iterator[tuple[Int[np.ndarray, " n"], Float[np.ndarray, "n d"]]]:
         """Places in the list, and their vectors. One call is prepared while the one before it runs."""
         platform = self._mesh.devices.flat[0].platform
         running: deque[tuple[Call, jax.Array]] = deque()
@@ -186,12 +291,13 @@ class Embedder:
             return call.texts, np.asarray(vectors).reshape(-1, self.width)[call.slots]
 
         with jax.set_mesh(self._mesh):
+            leaves_out = jax.device_put(np.int32(skip), NamedSharding(self._mesh, PartitionSpec()))
             placed = NamedSharding(self._mesh, PartitionSpec(BATCH))
             tokens = TOKENS_A_CALL.get(platform, TOKENS_A_CALL["accelerator"])
             spec = self._blueprint.spec
             for call in calls(ids, self.tokenizer.limit, tokens, self._mesh.size, spec.window, spec.causal):
                 inputs = [jax.device_put(part, placed) for part in call.rows]
-                running.append((call, self._run(self._parameters, *inputs, shared=call.shared)))
+                running.append((call, self._run(self._parameters, self._weights, leaves_out, *inputs, shared=call.shared)))
                 if len(running) > 1:
                     yield collected()
             while running:

@@ -164,6 +164,9 @@ def export_to(config: Config, workdir: Workdir, output: Path, choice: Choice = C
 
 def train_to_end(run: Training, inputs: Inputs, workdir: Workdir, name: str, allow: bool = False) -> None:
     """Trains, and leaves a note of what was trained."""
+    if cluster.first():
+        for line in inputs.differences:
+            print(f"{name}: {run.model.base or 'base'}: {line}", flush=True)
     train(run, inputs, workdir, name, allow)
     if not cluster.first():
         return

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from e5jax.compact import ranges_of, save_ranges, shortened
+from e5jax.compact import ranges_of, save_ranges
 from e5jax.embedder import Embedder
 from e5jax.encode.texts import Texts
 from e5jax.errors import ConfigError
@@ -22,6 +22,6 @@ def main(model: Path, source: Path, dimensions: tuple[int, ...], field: str = "t
     every = -(-texts.count // most)
     chosen = [row.text for number, row in enumerate(texts) if number % every == 0]
     vectors = embedder.encode(chosen, show_progress=True, dimensions=embedder.width)
-    path = save_ranges(model, {each: ranges_of(shortened(vectors, each)) for each in wanted}, len(chosen))
+    path = save_ranges(model, {each: ranges_of(embedder.shortened(vectors, each)) for each in wanted}, len(chosen))
     print(f"calibrate: ranges of {', '.join(map(str, wanted))} dimensions, from {len(chosen):,} texts, in {path}")
     return 0

@@ -79,8 +79,14 @@ def model_identity(folder: Path) -> str:
     """SHA-256 over every file that the vectors of a model depend on."""
     digest = hashlib.sha256()
     for part in dict.fromkeys((folder, base_of(folder) or folder)):  # an adapter's vectors depend on its base, too
-        for file in sorted({*part.glob("*.json"), *part.glob("*/config.json"), *part.glob("*.safetensors")} - {part / RANGES}):
+        for file in sorted({*part.glob("*.json"), *part.glob("*.safetensors"), *_of_modules(part)} - {part / RANGES}):
             digest.update(file.relative_to(part).as_posix().encode())
             with file.open("rb") as opened:
                 digest.update(hashlib.file_digest(opened, "sha256").digest())
     return digest.hexdigest()
+
+
+def _of_modules(folder: Path) -> Iterator[Path]:
+    """Configs and weights in the subfolders of a sentence-transformers folder."""
+    for name in ("config.json", "*.safetensors"):
+        yield from folder.glob(f"*/{name}")

@@ -53,7 +53,9 @@ class Task(NamedTuple):
 def main(model: str, folder: Path, output: Path, options: Options) -> int:
     """Measures, prints a table, and writes both files."""
     open_cpu([])
-    embedder, found = Embedder.from_pretrained(locate(model)), read_retrieval(folder)
+    embedder, found = Embedder.from_pretrained(locate(model)).for_dot_products(), read_retrieval(folder)
+    if not embedder.settings.normalises:
+        raise ConfigError(f"--model={model}: its similarity is the dot product of vectors of any length; only cosines are measured")
     dimensions = options.dimensions or halves(embedder.width)
     for each in dimensions:
         embedder.check_compact(each, "float32")
@@ -93,9 +95,10 @@ def embedded(embedder: Embedder, found: Retrieval, instruction: str) -> Task:
     if not asked:
         raise ConfigError("--task: no query has a relevant document; nothing could be scored")
     documents = [f"{one.title} {one.text}".strip() for one in found.corpus.values()]
+    queries, templates = [found.queries[query] for query in asked], embedder.tokenizer.templates
     return Task(
-        embedder.encode([found.queries[query] for query in asked], instruction or None, dimensions=embedder.width),
-        embedder.encode(documents, show_progress=True, dimensions=embedder.width),
+        embedder.encode(queries, prompt=templates.prefix(instruction), dimensions=embedder.width),
+        embedder.encode(documents, prompt=templates.document, show_progress=True, dimensions=embedder.width),
         [relevant[query] for query in asked],
     )
 

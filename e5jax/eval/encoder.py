@@ -1,6 +1,5 @@
 """Embedders as mteb encoders: the same folder on JAX or on PyTorch, put to a task by a preset."""
 
-import json
 from abc import abstractmethod
 from collections.abc import Sequence
 from pathlib import Path
@@ -22,7 +21,7 @@ from e5jax.embedder import Embedder
 from e5jax.errors import ConfigError
 from e5jax.eval.preset import Preset
 from e5jax.eval.vectors import Vectors
-from e5jax.settings import read_settings
+from e5jax.settings import Settings, read_settings
 from e5jax.tokens import E5, Templates, TextTokenizer
 
 
@@ -129,9 +128,11 @@ class TorchEncoder(InstructEncoder):
         devices: Sequence[str] = (),
         templates: Templates = E5,
     ) -> None:
-        normalises, limit = any(isinstance(module, Normalize) for module in model), model.max_seq_length or _LONGEST
+        modules, limit = list(model), model.max_seq_length or _LONGEST
+        normalises = isinstance(modules[-1], Normalize)
         super().__init__(name, preset, limit, normalises=normalises, instruction=instruction, templates=templates)
-        modules = [module for module in model if not isinstance(module, Normalize)]
+        while isinstance(modules[-1], Normalize):
+            modules.pop()
         self._model = SentenceTransformer(modules=modules, device=str(model.device), truncate_dim=model.truncate_dim)
         self._devices, self._pool, self._pool_limit = list(devices), None, 0
 
@@ -157,29 +158,30 @@ def torch_encoder(folder: Path, preset: Preset, instruction: str | None = None, 
     """The folder through sentence-transformers, on every GPU that PyTorch sees, or on the CPU."""
     if not (folder / "modules.json").is_file():
         raise ConfigError(f"{folder}: not a sentence-transformers folder (no modules.json); `e5jax export` makes one")
+    settings = read_settings(folder)
     devices = [f"cuda:{number}" for number in range(torch.cuda.device_count())]
     device = devices[0] if len(devices) == 1 else "cpu"
     kwargs = {"dtype": getattr(torch, dtype), "use_safetensors": True}  # what is pickled is never read
     model = SentenceTransformer(str(folder), model_kwargs=kwargs, device=device, local_files_only=True)
-    _check_ends(model, folder)
-    return TorchEncoder(model, preset, instruction, folder.resolve().name, devices, read_settings(folder).templates)
+    _check_ends(model, settings, folder)
+    return TorchEncoder(model, preset, instruction, folder.resolve().name, devices, settings.templates)
 
 
-def _check_ends(model: SentenceTransformer, folder: Path) -> None:
+def _check_ends(model: SentenceTransformer, settings: Settings, folder: Path) -> None:
     """Last-token pooling reads the EOS, which transformers 5 leaves out of some folders that 4 read rightly."""
-    settings = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    assert settings.frame is not None, "a folder with modules.json has one"
+    begin, end = list(settings.frame.begin), list(settings.frame.end)
     ids = model.tokenizer("a")["input_ids"]
-    if ids[0] != settings["bos_token_id"] or ids[-1] != settings["eos_token_id"]:
+    if ids[: len(begin)] != begin or ids[len(ids) - len(end) :] != end or len(ids) <= len(begin + end):
         raise ConfigError(
-            f"{folder}: transformers makes {ids} of 'a', not <s> … </s> ({settings['bos_token_id']} … {settings['eos_token_id']}); "
-            "use --backend=jax, which adds both itself, or a folder that `e5jax export` wrote"
+            f"{folder}: transformers makes {ids} of 'a', and its files mean {begin} before a text and {end} behind it; "
+            "use --backend=jax, which adds them itself, or a folder that `e5jax export` wrote"
         )
 
 
 def jax_encoder(folder: Path, preset: Preset, instruction: str | None = None, dtype: str = "float32") -> JaxEncoder:
     """The folder through `e5jax.Embedder`, on all devices that JAX sees."""
-    modules = folder / "modules.json"
-    kinds = [module["type"] for module in json.loads(modules.read_text(encoding="utf-8"))] if modules.is_file() else ["Normalize"]
-    normalises = any(kind.rpartition(".")[2] == "Normalize" for kind in kinds)
     embedder = Embedder.from_pretrained(folder, dtype=dtype)
-    return JaxEncoder(embedder, preset, instruction, folder.resolve().name, normalises=normalises)
+    # A task says which texts are documents: these have their own prompt, and never the default one.
+    embedder.settings = embedder.settings._replace(default_prompt=embedder.settings.templates.document)
+    return JaxEncoder(embedder, preset, instruction, folder.resolve().name, normalises=embedder.settings.normalises)

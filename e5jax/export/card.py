@@ -152,9 +152,10 @@ def _scores(path: Path) -> str:
 
 
 def _limits(subject: Subject, choice: Choice) -> str:
+    bos, eos = subject.tokenizer.pieces
     lines = [
         "It knows what its training pairs show and no more; languages, domains and lengths outside them are untested.",
-        f"Texts are cut at {subject.tokenizer.limit} tokens, `<s>` and `</s>` included.",
+        f"Texts are cut at {subject.tokenizer.limit} tokens, `{bos}` and `{eos}` included.",
         "Licences of base and data hold for what is made of them; what this card says of them is what their publishers say.",
     ]
     if not choice.verify:

@@ -6,12 +6,13 @@ from tokenizers.processors import TemplateProcessing
 from e5jax.config import TARGETS, Training
 from e5jax.export.subject import Choice, Subject
 from e5jax.export.usage import base_name
-from e5jax.model.families import FAMILIES
+from e5jax.model.families import FAMILIES, read_positions
 from e5jax.model.folder import ADAPTER
 from e5jax.model.spec import Spec
 from e5jax.settings import TEMPLATES
 from e5jax.tokens import E5, Templates, TextTokenizer
 
+POSITIONS = 32_768  # of a model from scratch, as many as Mistral's: its rotary embedding sets no end
 MODULES = {"0": ("", "Transformer"), "1": ("1_Pooling", "Pooling"), "2": ("2_Normalize", "Normalize")}
 
 
@@ -19,10 +20,15 @@ def settings(subject: Subject, choice: Choice) -> dict[str, dict | list]:
     """Every JSON file of the folder, by its path, besides tokenizer.json."""
     run, spec, limit = subject.run, subject.made.spec, subject.tokenizer.limit
     if choice.format == "merged":
-        own = {"config.json": FAMILIES[spec.family].config_from_spec(spec, limit, run.export.dtype)}
+        own = {"config.json": FAMILIES[spec.family].config_from_spec(spec, _positions(subject), run.export.dtype)}
     else:
         own = {ADAPTER: adapter_config(run, base_name(subject, choice))}
     return {**own, **_tokenizer(subject.tokenizer), **_modules(run, spec, limit, subject.tokenizer.templates)}
+
+
+def _positions(subject: Subject) -> int:
+    """Those of the base; a run that extends them, or starts from scratch, has at least its own limit."""
+    return max(read_positions(subject.base) if subject.base else POSITIONS, subject.tokenizer.limit)
 
 
 def adapter_config(run: Training, base: str) -> dict:
@@ -47,7 +53,7 @@ def adapter_config(run: Training, base: str) -> dict:
 
 
 def _tokenizer(tokenizer: TextTokenizer) -> dict[str, dict | list]:
-    bos, eos = (tokenizer.tokenizer.id_to_token(token) for token in (tokenizer.bos, tokenizer.eos))
+    bos, eos = tokenizer.pieces
     return {
         "tokenizer_config.json": {
             "tokenizer_class": "PreTrainedTokenizerFast",
@@ -95,9 +101,9 @@ def _modules(run: Training, spec: Spec, limit: int, templates: Templates) -> dic
 
 
 def with_bos_and_eos(tokenizer: TextTokenizer) -> Tokenizer:
-    """The tokenizer with a post-processor that gives `<s> … </s>`, which transformers 5 obeys whatever its settings say."""
+    """The tokenizer with a post-processor that gives BOS, text, EOS, which transformers 5 obeys whatever its settings say."""
     copy = Tokenizer.from_str(tokenizer.tokenizer.to_str())
-    bos, eos = (copy.id_to_token(token) for token in (tokenizer.bos, tokenizer.eos))
+    bos, eos = tokenizer.pieces
     copy.post_processor = TemplateProcessing(
         single=f"{bos} $A {eos}",
         pair=f"{bos} $A {eos} {bos}:1 $B:1 {eos}:1",

@@ -6,14 +6,14 @@ from e5jax.config import Pooling
 from e5jax.export.subject import Choice, Subject
 
 POOLING: dict[Pooling, str] = {
-    "last": """last = (mask * torch.arange(mask.shape[1])).argmax(1)  # of </s>, on whichever side the padding is
+    "last": """last = (mask * torch.arange(mask.shape[1])).argmax(1)  # of the last token, on whichever side the padding is
 vectors = hidden[torch.arange(len(texts)), last]""",
     "mean": "vectors = (hidden * mask[..., None]).sum(1) / mask.sum(1, keepdim=True)",
     "weighted_mean": """weights = mask * mask.cumsum(1)  # 1, 2, … over the tokens of a text
 vectors = (hidden * weights[..., None]).sum(1) / weights.sum(1, keepdim=True)""",
 }
 VECTOR: dict[Pooling, str] = {
-    "last": "the hidden state at the last token, `</s>`,",
+    "last": "the hidden state at the last token,",
     "mean": "the mean of the hidden states of all its tokens,",
     "weighted_mean": "the mean of the hidden states of all its tokens, weighted 1, 2, … from the first to the last,",
 }
@@ -22,7 +22,7 @@ VECTOR: dict[Pooling, str] = {
 def usage(subject: Subject, choice: Choice) -> str:
     """Instructions, and code for sentence-transformers, transformers and `Embedder`, to be run beside the folder."""
     task, pooling, adapter = subject.run.export.task, subject.run.model.pooling, choice.format == "adapter"
-    templates = subject.tokenizer.templates
+    templates, (bos, eos) = subject.tokenizer.templates, subject.tokenizer.pieces
     prefix, document = templates.prefix(task), templates.prefix(None)
     base = f"This folder holds an adapter; its base is `{base_name(subject, choice)}`.\n" if adapter else ""
     own = "; put your own task in place of this one" if task and "{task}" in templates.query else ""
@@ -34,7 +34,7 @@ Documents {f"begin with `{code(document)}`" if document else "have nothing befor
     return f"""## Use
 
 {base}{said}
-Every text is `<s> … </s>`, of which the tokenizer adds both; its vector is {VECTOR[pooling]} divided by its length.
+Every text is `{bos} … {eos}`, of which the tokenizer adds both; its vector is {VECTOR[pooling]} divided by its length.
 
 With sentence-transformers, where the instruction is the prompt `query`:
 

@@ -14,10 +14,11 @@ from pathlib import Path
 from typing import NamedTuple
 
 from e5jax.export.subject import Subject
+from e5jax.fields import read_object
 from e5jax.model import hf
 from e5jax.model.adapter import FILE
 from e5jax.model.families import FAMILIES
-from e5jax.model.folder import ADAPTER, file_of, read_object
+from e5jax.model.folder import ADAPTER, file_of
 from e5jax.model.slices import Tensor, file_headers
 from e5jax.model.spec import Spec
 

@@ -35,7 +35,7 @@ def main(model: str, source: Path, corpus: Path | None, output: Path, rules: Min
             raise ConfigError(f"--{option}={file}: there is no such file")
     open_cpu([])
     folder = locate(model)
-    report = mine(Embedder.from_pretrained(folder), model_identity(folder), source, corpus, output, rules)
+    report = mine(Embedder.from_pretrained(folder).for_dot_products(), model_identity(folder), source, corpus, output, rules)
     print(table(report))
     short = f"{report['short']['examples']:,} with too few negatives: {report['short']['action']}"
     print(f"mine: {report['written']:,} of {report['examples']:,} records in {output / RECORDS}; {short}")
@@ -71,17 +71,17 @@ class Given(NamedTuple):
 def _embed(embedder: TextEmbedder, identity: str, examples: Examples, texts: Corpus, folder: Path, rules: Mining) -> Given:
     missing = (text for asked in examples for text in asked.positives if texts.place(text) is None)
     extra = {text: place for place, text in enumerate(dict.fromkeys(missing))}
-    put = embedder.tokenizer.templates.put
+    put, document = embedder.tokenizer.templates.put, embedder.tokenizer.templates.document
     asked = [put(asked.query, asked.instruction if rules.instruction is None else rules.instruction) for asked in examples]
 
-    def vectors(name: str, of: Corpus | list[str], fingerprint: str, prompt: str | None = None) -> Shards:
+    def vectors(name: str, of: Corpus | list[str], fingerprint: str, prompt: str) -> Shards:
         encode = partial(embedder.encode, prompt=prompt)
         return embed(encode, of, len(of), f"{identity} {fingerprint}", folder / name, rules.shard)
 
     return Given(
-        vectors("corpus", texts, texts.fingerprint),
+        vectors("corpus", texts, texts.fingerprint, prompt=document),
         vectors("queries", asked, digest_of(asked), prompt=""),
-        vectors("positives", list(extra), digest_of(list(extra))),
+        vectors("positives", list(extra), digest_of(list(extra)), prompt=document),
         extra,
     )
 

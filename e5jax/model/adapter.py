@@ -13,12 +13,13 @@ import jax
 
 from e5jax.config import TARGETS, Lora, Target
 from e5jax.errors import ConfigError
+from e5jax.fields import read_object
 from e5jax.model.families import FAMILIES
-from e5jax.model.folder import ADAPTER, base_of, read_object
+from e5jax.model.folder import ADAPTER, ADAPTER_WEIGHTS, base_of
 from e5jax.model.slices import Delta, Source, Tensor, file_headers, placed, plain
 from e5jax.model.spec import Spec, among_all
 
-FILE = "adapter_model.safetensors"
+FILE = ADAPTER_WEIGHTS
 PREFIX = "base_model.model."
 FACTORS = {"lora_a": "lora_A", "lora_b": "lora_B"}
 _NAME = re.compile(r"(?:base_model\.model\.)?(?:model\.)?(?P<map>.+)\.lora_(?P<factor>[AB])\.weight")

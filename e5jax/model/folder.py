@@ -1,18 +1,25 @@
 """Where a model's files lie: in a folder, in a snapshot of the hub, or, for an adapter, in two folders: its own and its base's."""
 
-import json
+import glob
 from pathlib import Path
-from typing import Any
 
 from huggingface_hub import snapshot_download
 from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError, OfflineModeIsEnabled, RepositoryNotFoundError
 
 from e5jax.errors import ConfigError
+from e5jax.fields import read_json, read_object
 from e5jax.validate import is_hub_id
 
 ADAPTER = "adapter_config.json"  # of PEFT
-WEIGHTS = ("model.safetensors", "model.safetensors.index.json")
-WANTED = ["*.json", "*.safetensors", "1_Pooling/*", "2_Normalize/*"]
+MODULES = "modules.json"  # of sentence-transformers
+INDEX, SINGLE = "model.safetensors.index.json", "model.safetensors"
+WEIGHTS = (SINGLE, INDEX)
+ADAPTER_WEIGHTS = "adapter_model.safetensors"
+# What says what a model is, at the top of a repository. The hub takes patterns; names without wildcards are only themselves.
+SETTINGS = [
+    *("config.json", ADAPTER, INDEX, MODULES, "config_sentence_transformers.json", "sentence_bert_config.json", "ranges.json"),
+    *("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json"),
+]
 
 
 def locate(name: str, revision: str | None = None) -> Path:
@@ -22,10 +29,32 @@ def locate(name: str, revision: str | None = None) -> Path:
     if not is_hub_id(name):
         raise ConfigError(f"{name!r}: there is no such folder; give a Hugging Face folder or a hub id like org/name")
     try:
-        return Path(snapshot_download(name, revision=revision, allow_patterns=WANTED))
+        folder = Path(snapshot_download(name, revision=revision, allow_patterns=SETTINGS))
+        # Of the same commit, whose name the folder has: the repository may change meanwhile.
+        return Path(snapshot_download(name, revision=folder.name, allow_patterns=[*SETTINGS, *needed(folder)]))
     except (HfHubHTTPError, LocalEntryNotFoundError, OfflineModeIsEnabled, RepositoryNotFoundError, OSError) as error:
         reason = str(error).splitlines()[0]
         raise ConfigError(f"{name!r}: no such folder here, and not to be had from the hub ({reason})") from error
+
+
+def needed(folder: Path) -> list[str]:
+    """What to download besides SETTINGS, by what these say: weights that the index names, or one file; an adapter's; modules'."""
+    files = shards(folder / INDEX) if (folder / INDEX).is_file() else [SINGLE]
+    if (folder / ADAPTER).is_file():
+        files.append(ADAPTER_WEIGHTS)
+    entries = read_json(folder / MODULES) if (folder / MODULES).is_file() else []
+    for entry in entries if isinstance(entries, list) else []:
+        if isinstance(entry, dict) and isinstance(path := entry.get("path"), str) and path not in ("", "."):
+            files += [f"{path}/config.json", f"{path}/{SINGLE}"]
+    return [glob.escape(file) for file in files]
+
+
+def shards(index: Path) -> list[str]:
+    """The files that an index of safetensors names. Raises ConfigError."""
+    names = read_object(index).get("weight_map")
+    if not isinstance(names, dict) or not names:
+        raise ConfigError(f"{index}: not an index of safetensors files (weight_map is {names!r})")
+    return sorted({str(name) for name in names.values()})
 
 
 def base_of(folder: Path) -> Path | None:
@@ -51,14 +80,3 @@ def file_of(folder: Path, name: str) -> Path:
     """A file of the folder; where an adapter does not have it, its base's."""
     base = None if (folder / name).is_file() else base_of(folder)
     return (base or folder) / name
-
-
-def read_object(path: Path) -> dict[str, Any]:
-    """The JSON object of a file. Raises ConfigError."""
-    try:
-        values = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise ConfigError(f"{path}: not JSON ({error})") from error
-    if not isinstance(values, dict):
-        raise ConfigError(f"{path}: not a JSON object")
-    return values

@@ -13,7 +13,7 @@ import numpy as np
 from e5jax.errors import ConfigError
 from e5jax.model.adapter import FILE, read_adapter
 from e5jax.model.families import FAMILIES, read_spec
-from e5jax.model.folder import base_of
+from e5jax.model.folder import INDEX, SINGLE, base_of, shards
 from e5jax.model.slices import BLOCK, Source, Tensor, file_headers, placed, plain, quantising, read_slice
 from e5jax.model.spec import Spec, among_all
 
@@ -58,12 +58,9 @@ def files(folder: Path) -> list[Path]:
 
 def model_files(folder: Path) -> list[Path]:
     """The files of a whole model."""
-    index, single = folder / "model.safetensors.index.json", folder / "model.safetensors"
+    index, single = folder / INDEX, folder / SINGLE
     if index.is_file():
-        try:
-            names = sorted({str(name) for name in json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()})
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
-            raise ConfigError(f"{index}: not an index of safetensors files ({error!r})") from error
+        names = shards(index)
         there = {path.name for path in folder.iterdir() if path.is_file()}
         if missing := [name for name in names if name not in there]:
             raise ConfigError(f"{index} names files that are not there: {', '.join(missing)}")

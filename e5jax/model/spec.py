@@ -20,8 +20,8 @@ class Spec(NamedTuple):
     theta: float  # base of the rotary embedding
     window: int | None  # a token sees itself and the window - 1 tokens before it
     epsilon: float  # of RMSNorm
-    bos: int
-    eos: int
+    bos: int | None  # None: the folder names no such token
+    eos: int | None
     bias: bool = False  # of every linear map
     added: int = 0  # new tokens, behind those of `vocab`
     top: int = 0  # of the layers, the last ones whose variables are called `top/…`

@@ -24,6 +24,7 @@ from e5jax.model.quantise import check_groups
 from e5jax.model.spec import Spec, check_bias, check_dimensions, check_divisible, check_top
 from e5jax.records import Batch
 from e5jax.tokens import Templates, TextTokenizer, read_tokenizer
+from e5jax.train.start import check_positions, differences, start_settings, with_ends
 
 BOS, EOS = 1, 2  # of a tokenizer made here, as in Mistral's
 
@@ -37,6 +38,7 @@ class Inputs(NamedTuple):
     tokenizer: TextTokenizer
     assembly: Assembly
     identity: Identity
+    differences: tuple[str, ...] = ()  # from what the base's sentence-transformers files say
 
     @property
     def batches(self) -> grain.MapDataset[Batch]:
@@ -52,13 +54,19 @@ def read_inputs(run: Training, files: Sequence[str | Path], tokenizer_file: Path
         start.check_same(run.lora)
     file = tokenizer_file or (file_of(folder, "tokenizer.json") if folder else Path("tokenizer.json"))
     spec = read_spec(folder).changed(run.model) if folder else scratch_spec(run, file)
+    settings = start_settings(folder) if folder else None
+    if folder:
+        check_positions(folder, run)
+    if folder and settings and tokenizer_file is None:
+        spec = with_ends(spec, settings, folder)
     check_top(spec, run.select.top)
     spec = spec._replace(top=run.select.top)
     check_divisible(spec, run.mesh)
     check_bias(spec, run.tokens.limit)
     check_dimensions(spec, run.export.dimensions)
     check_groups(spec, run.model.quantisation, run.mesh)
-    tokenizer, spec = _tokenizer(run, file, spec)
+    lower = settings is not None and settings.lower and tokenizer_file is None
+    tokenizer, spec = _tokenizer(run, file, spec, lower=lower)
     mixture = mixture_of(run, files)
     sources = open_sets(mixture, run)
     identity = {
@@ -66,13 +74,15 @@ def read_inputs(run: Training, files: Sequence[str | Path], tokenizer_file: Path
         "tokenizer": tokenizer.fingerprint,
         "base": fingerprint(folder) if folder else f"scratch {said(spec)} seed {run.seed}",
     }
-    return Inputs(start.base if start else folder, start, spec, tokenizer, assembly(mixture, sources, tokenizer, run), identity)
+    said_of_base = tuple(differences(settings, run)) if settings else ()
+    texts = assembly(mixture, sources, tokenizer, run)
+    return Inputs(start.base if start else folder, start, spec, tokenizer, texts, identity, said_of_base)
 
 
-def _tokenizer(run: Training, file: Path, spec: Spec) -> tuple[TextTokenizer, Spec]:
+def _tokenizer(run: Training, file: Path, spec: Spec, *, lower: bool) -> tuple[TextTokenizer, Spec]:
     """With the tokens that the run adds, and the shape with as many rows for them."""
     own, templates = read_tokenizer(file).get_vocab_size(), Templates(run.tokens.query, run.tokens.document)
-    tokenizer = TextTokenizer.from_file(file, spec.bos, spec.eos, run.tokens.limit, templates, run.tokens.added)
+    tokenizer = TextTokenizer.from_file(file, spec.bos, spec.eos, run.tokens.limit, templates, run.tokens.added, lower=lower)
     added = tokenizer.tokenizer.get_vocab_size() - own
     if own > spec.vocab:
         raise ConfigError(f"{file}: {own} pieces, but the model embeds only {spec.vocab}; use its own tokenizer")

@@ -1,17 +1,19 @@
 """The Llama family: Mistral's decoder without a window, and with biases where its config has them."""
 
 from e5jax.errors import ConfigError
+from e5jax.fields import flag
 from e5jax.model.families import mistral
 from e5jax.model.spec import Spec
 
 MODEL_TYPE = "llama"
 NAMES = mistral.NAMES
 IGNORED = mistral.IGNORED
+POSITIONS = 2_048  # where a config does not say
 
 
 def spec_from_config(config: dict, where: str) -> Spec:
     """Reads a Hugging Face config.json; raises ConfigError for what the decoder does not implement."""
-    biases = {name: bool(config.get(name, False)) for name in ("attention_bias", "mlp_bias")}
+    biases = {name: flag(config, name, False, where) for name in ("attention_bias", "mlp_bias")}
     if len(set(biases.values())) > 1:
         raise ConfigError(f"{where}: {biases}; biases on all linear maps are supported, or on none")
     # The defaults are those of transformers' LlamaConfig.
@@ -20,6 +22,6 @@ def spec_from_config(config: dict, where: str) -> Spec:
     return spec._replace(family=MODEL_TYPE, bias=biases["mlp_bias"])
 
 
-def config_from_spec(spec: Spec, limit: int, dtype: str) -> dict:
-    """The config.json of an exported folder; `limit` is the trained number of tokens a text."""
-    return mistral.config_from_spec(spec._replace(family=MODEL_TYPE, window=None), limit, dtype)
+def config_from_spec(spec: Spec, positions: int, dtype: str) -> dict:
+    """The config.json of an exported folder; `positions` are those that the model has been made for."""
+    return mistral.config_from_spec(spec._replace(family=MODEL_TYPE, window=None), positions, dtype)

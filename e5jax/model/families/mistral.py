@@ -4,10 +4,13 @@ Its format has no biases. A decoder that has been given some is written as one o
 """
 
 from e5jax.errors import ConfigError
+from e5jax.fields import flag, number, positive
 from e5jax.model.spec import Spec
 
 MODEL_TYPE = "mistral"
 ARCHITECTURE = "MistralModel"
+POSITIONS = 131_072  # where a config does not say
+SIZES = ("vocab_size", "hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads")
 
 # Our variable -> Hugging Face tensor. `{}` is the layer. Kernels are [in, out] here and [out, in] there.
 NAMES: dict[str, str] = {
@@ -26,37 +29,68 @@ IGNORED = ("lm_head.weight", "rotary_emb.inv_freq")
 
 
 def spec_from_config(config: dict, where: str) -> Spec:
-    """Reads a Hugging Face config.json; raises ConfigError for what the decoder does not implement."""
-    needed = ("vocab_size", "hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads")
-    if missing := [name for name in needed if name not in config]:
+    """Reads a Hugging Face config.json; raises ConfigError for what the decoder does not implement.
+
+    An EOS that is a list of ids, or a BOS or EOS that is null, is None here: the tokenizer decides (`read_spec`).
+    """
+    sizes = {name: positive(config, name, where) for name in SIZES}
+    if missing := [name for name, size in sizes.items() if size is None]:
         raise ConfigError(f"{where}: {', '.join(missing)} missing")
+    vocab, hidden, ff, layers, heads = (size or 0 for size in sizes.values())
     if (act := config.get("hidden_act", "silu")) != "silu":
         raise ConfigError(f"{where}: hidden_act={act!r}; only silu is supported")
-    rope = config.get("rope_parameters") or config.get("rope_scaling") or {}
-    if (kind := rope.get("rope_type", rope.get("type", "default"))) != "default":
-        raise ConfigError(f"{where}: rope_type={kind!r}; only the default rotary embedding is supported")
-    heads = config["num_attention_heads"]
+    # The defaults are those of transformers' MistralConfig.
+    kv_heads = positive({"num_key_value_heads": 8} | config, "num_key_value_heads", where) or heads
+    head_size = positive(config, "head_dim", where) or hidden // heads
+    if heads % kv_heads or not head_size or head_size % 2:
+        raise ConfigError(
+            f"{where}: num_attention_heads={heads}, num_key_value_heads={kv_heads}, head_dim={head_size}; "
+            "the first must be a multiple of the second, and the third even"
+        )
+    window = positive({"sliding_window": 4_096} | config, "sliding_window", where)
+    epsilon = number({"rms_norm_eps": 1e-6} | config, "rms_norm_eps", where)
     return Spec(
         family=MODEL_TYPE,
-        vocab=config["vocab_size"],
-        hidden=config["hidden_size"],
-        ff=config["intermediate_size"],
-        layers=config["num_hidden_layers"],
+        vocab=vocab,
+        hidden=hidden,
+        ff=ff,
+        layers=layers,
         heads=heads,
-        # The defaults are those of transformers' MistralConfig.
-        kv_heads=config.get("num_key_value_heads", 8) or heads,
-        head_size=config.get("head_dim") or config["hidden_size"] // heads,
-        theta=float(rope.get("rope_theta", config.get("rope_theta", 10_000.0))),
-        window=config.get("sliding_window", 4_096),
-        epsilon=config.get("rms_norm_eps", 1e-6),
-        bos=config.get("bos_token_id", 1),
-        eos=config.get("eos_token_id", 2),
-        causal=config.get("is_causal") is not False,
+        kv_heads=kv_heads,
+        head_size=head_size,
+        theta=_theta(config, where),
+        window=window,
+        epsilon=1e-6 if epsilon is None else epsilon,
+        bos=_special(config, "bos_token_id", 1, where),
+        eos=_special(config, "eos_token_id", 2, where),
+        causal=flag(config, "is_causal", True, where),
     )
 
 
-def config_from_spec(spec: Spec, limit: int, dtype: str) -> dict:
-    """The config.json of an exported folder; `limit` is the trained number of tokens a text."""
+def _theta(config: dict, where: str) -> float:
+    """The base of the rotary embedding, which transformers 5 keeps among `rope_parameters`."""
+    rope = config.get("rope_parameters") or config.get("rope_scaling") or {}
+    if not isinstance(rope, dict) or any(isinstance(value, dict) for value in rope.values()):
+        raise ConfigError(f"{where}: rope_parameters={rope!r}; only one rotary embedding for all layers is supported")
+    kind = rope.get("rope_type", rope.get("type", "default"))
+    if kind != "default" or rope.get("partial_rotary_factor", config.get("partial_rotary_factor", 1)) not in (None, 1):
+        raise ConfigError(f"{where}: rope_type={kind!r}; only the default rotary embedding is supported")
+    theta = number(rope, "rope_theta", where) or number({"rope_theta": 10_000.0} | config, "rope_theta", where)
+    if theta is None or theta <= 0:
+        raise ConfigError(f"{where}: rope_theta={theta}; must be above 0")
+    return theta
+
+
+def _special(config: dict, name: str, default: int, where: str) -> int | None:
+    value = config.get(name, default)
+    ids = value if isinstance(value, list) else [value]
+    if not all(one is None or (isinstance(one, int) and not isinstance(one, bool) and one >= 0) for one in ids):
+        raise ConfigError(f"{where}: {name}={value!r}; must be the id of a token, or null")
+    return None if isinstance(value, list) else value
+
+
+def config_from_spec(spec: Spec, positions: int, dtype: str) -> dict:
+    """The config.json of an exported folder; `positions` are those that the model has been made for."""
     own = {"architectures": [ARCHITECTURE], "model_type": MODEL_TYPE, "sliding_window": spec.window}
     if spec.bias or spec.family == "llama":
         own = {"architectures": ["LlamaModel"], "model_type": "llama", "attention_bias": spec.bias, "mlp_bias": spec.bias}
@@ -70,7 +104,7 @@ def config_from_spec(spec: Spec, limit: int, dtype: str) -> dict:
         "num_key_value_heads": spec.kv_heads,
         "head_dim": spec.head_size,
         "hidden_act": "silu",
-        "max_position_embeddings": max(limit, 32_768),
+        "max_position_embeddings": positions,
         "rms_norm_eps": spec.epsilon,
         "rope_theta": spec.theta,  # transformers 4
         "rope_parameters": {"rope_type": "default", "rope_theta": spec.theta},  # transformers 5
