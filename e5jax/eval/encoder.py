@@ -22,6 +22,7 @@ from e5jax.embedder import Embedder
 from e5jax.errors import ConfigError
 from e5jax.eval.preset import Preset
 from e5jax.eval.vectors import Vectors
+from e5jax.model.folder import file_of, read_object
 from e5jax.settings import read_settings
 from e5jax.tokens import E5, Templates, TextTokenizer
 
@@ -167,7 +168,7 @@ def torch_encoder(folder: Path, preset: Preset, instruction: str | None = None, 
 
 def _check_ends(model: SentenceTransformer, folder: Path) -> None:
     """Last-token pooling reads the EOS, which transformers 5 leaves out of some folders that 4 read rightly."""
-    settings = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    settings = read_object(file_of(folder, "config.json"))
     ids = model.tokenizer("a")["input_ids"]
     if ids[0] != settings["bos_token_id"] or ids[-1] != settings["eos_token_id"]:
         raise ConfigError(
