@@ -203,20 +203,29 @@ def eval_stage(config: Config, workdir: Workdir, _: bool) -> Stage:
     card = workdir.export / "README.md"
 
     def go() -> None:
-        from e5jax.eval.summary import Start, summarise  # noqa: PLC0415  PyTorch and mteb are loaded for this stage only
+        from e5jax.eval.summary import summarise  # noqa: PLC0415  PyTorch and mteb are loaded for this stage only
 
         with tempfile.TemporaryDirectory() as space:
-            start, base = Start(), Path(space, "base")
-            if config.model.base:
-                try:
-                    write_start(config, locate(config.model.base), base)
-                    start = Start(folder=base)
-                except ConfigError as error:  # what was trained is there, and its scores need no base
-                    start = Start(missing=str(error))
-            summarise(config, workdir, untrained(workdir), start)
+            base = Path(space, "base")
+            missing = write_base(config, base)
+            summarise(config, workdir, untrained(workdir), base if base.is_dir() else None, missing)
         write_text(card, with_scores(card.read_text(encoding="utf-8"), workdir.results))
 
     return Stage("eval", workdir.results, go, workdir.results.is_file() and workdir.report.is_file())
+
+
+def write_base(config: Config, folder: Path) -> str:
+    """Writes the base of a run as it starts from it, a hub id's from the cache or the hub. Returns why that cannot be done.
+
+    It is no error: what was trained is there, and its scores need no base. A run that makes its own base has none.
+    """
+    if not config.model.base:
+        return ""
+    try:
+        write_start(config, locate(config.model.base), folder)
+    except ConfigError as error:
+        return f"the base is not among the systems: {error}"
+    return ""
 
 
 STAGES: dict[str, Callable[[Config, Workdir, bool], Stage]] = {

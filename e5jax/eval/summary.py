@@ -32,21 +32,14 @@ class System(NamedTuple):
     instruction: str | None
 
 
-class Start(NamedTuple):
-    """The base as the run starts from it, as a folder, or why it cannot be evaluated; neither where a run makes its own base."""
-
-    folder: Path | None = None
-    missing: str = ""
-
-
-def summarise(config: Config, workdir: Workdir, untrained: Path, start: Start) -> None:
-    """Evaluates, prints the table, and writes `results.json` and `report.html`."""
+def summarise(config: Config, workdir: Workdir, untrained: Path, base: Path | None, missing: str) -> None:
+    """Evaluates, prints the table, and writes `results.json` and `report.html`; `missing` says why there is no base."""
     tasks = [find_task(str(workdir.data / HELDOUT) if name == HELDOUT else name) for name in config.eval.tasks]
     scope = {task.metadata.name: scope_of(task) for task in tasks}
     notes = [f"{task}: {note}" for task, of in scope.items() for note in of.notes]
-    notes += [f"the base is not among the systems: {start.missing}"] if start.missing else []
+    notes += [missing] if missing else []
     print("".join(f"note: {note}\n" for note in notes), end="", flush=True)
-    compared = systems(config, workdir, untrained, start.folder)
+    compared = systems(config, workdir, untrained, base)
     scores = {system.name: run_system(system, tasks, config.eval, workdir) for system in compared}
     write_text(workdir.results, json.dumps(results(scores, scope), indent=2) + "\n")
     write_report(workdir.report, make_report(config, workdir, scores, scope, notes))
