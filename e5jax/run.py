@@ -1,6 +1,7 @@
 """`e5jax run`: a config's stages one after the other, each skipped when its artifact is complete."""
 
 import json
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
@@ -10,15 +11,18 @@ import jax
 from e5jax import cluster, phase
 from e5jax.config import Config, Training
 from e5jax.data.harvest import harvest
+from e5jax.data.lengths import sample_lengths
 from e5jax.data.source import ExampleSource
 from e5jax.data.vocabulary import train_tokenizer
 from e5jax.errors import ConfigError
 from e5jax.export.card import with_scores
 from e5jax.export.folder import CHOICE, export, export_untrained
+from e5jax.export.start import write_start
 from e5jax.export.subject import Choice
 from e5jax.learner.assemble import assemble
 from e5jax.learner.flops import parameters
 from e5jax.mesh import open_cpu
+from e5jax.model.folder import locate
 from e5jax.place import Place
 from e5jax.release import commit, versions
 from e5jax.snapshot import fields
@@ -171,6 +175,8 @@ def train_to_end(run: Training, inputs: Inputs, workdir: Workdir, name: str, all
     if not cluster.first():
         return
     made = assemble(run, inputs.spec, jax.default_backend()).blueprint
+    lengths = sample_lengths(inputs.assembly, run.optim.steps, run.batch.queries)
+    write_text(workdir.lengths, json.dumps(lengths._asdict()) + "\n")
     note = {"steps": run.optim.steps, "trained_parameters": parameters(made, made.trained), "identity": dict(inputs.identity)}
     write_text(workdir.trained, json.dumps(note, indent=2) + "\n")
 
@@ -202,10 +208,27 @@ def eval_stage(config: Config, workdir: Workdir, _: bool) -> Stage:
     def go() -> None:
         from e5jax.eval.summary import summarise  # noqa: PLC0415  PyTorch and mteb are loaded for this stage only
 
-        summarise(config, workdir, untrained(workdir))
+        with tempfile.TemporaryDirectory() as space:
+            base = Path(space, "base")
+            missing = write_base(config, base)
+            summarise(config, workdir, untrained(workdir), base if base.is_dir() else None, missing)
         write_text(card, with_scores(card.read_text(encoding="utf-8"), workdir.results))
 
     return Stage("eval", workdir.results, go, workdir.results.is_file() and workdir.report.is_file())
+
+
+def write_base(config: Config, folder: Path) -> str:
+    """Writes the base of a run as it starts from it, a hub id's from the cache or the hub. Returns why that cannot be done.
+
+    It is no error: what was trained is there, and its scores need no base. A run that makes its own base has none.
+    """
+    if not config.model.base:
+        return ""
+    try:
+        write_start(config, locate(config.model.base), folder)
+    except ConfigError as error:
+        return f"the base is not among the systems: {error}"
+    return ""
 
 
 STAGES: dict[str, Callable[[Config, Workdir, bool], Stage]] = {

@@ -73,6 +73,11 @@ class Workdir(NamedTuple):
         return self.root / "train.json"
 
     @property
+    def lengths(self) -> Path:
+        """Written when training is complete: tokens of a sample of its texts."""
+        return self.root / "lengths.json"
+
+    @property
     def export(self) -> Path:
         return self.root / "export"
 

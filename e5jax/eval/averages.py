@@ -34,6 +34,6 @@ def categories(scope: Mapping[str, str]) -> dict[str, list[str]]:
     return {name: [task for task, of in scope.items() if of == name] for name in dict.fromkeys(names)}
 
 
-def shared(systems: Sequence[Results], scope: Mapping[str, str]) -> list[str]:
+def shared(systems: Sequence[Results], tasks: Sequence[str]) -> list[str]:
     """The tasks that every system has."""
-    return [task for task in scope if all(task in system.tasks for system in systems)]
+    return [task for task in tasks if all(task in system.tasks for system in systems)]

@@ -9,6 +9,7 @@ from typing import NamedTuple
 from e5jax.eval.averages import Mean, categories, mean, shared
 from e5jax.eval.contamination import Manifest, flag
 from e5jax.eval.results import Results, Score
+from e5jax.eval.scope import TaskScope
 from e5jax.eval.significance import Difference, difference
 
 ALL = "all tasks"
@@ -18,7 +19,7 @@ class Board(NamedTuple):
     """Everything on the page. The first system is the one that was evaluated; the others stand beside it."""
 
     systems: tuple[Results, ...]
-    scope: Mapping[str, str]  # category by task: what was meant to be evaluated
+    scope: Mapping[str, TaskScope]  # by task: what was meant to be evaluated
     means: Mapping[str, Mapping[str, Mean]]  # by category and `ALL`, then by system
     together: Mapping[str, Mean]  # over the tasks that all systems have, by system
     flags: Mapping[str, str]  # by task
@@ -31,6 +32,13 @@ class Board(NamedTuple):
         """Of evaluation, over the tasks whose time is known."""
         own = self.systems[0].tasks
         return sum(own[task].seconds or 0.0 for task in self.scope if task in own) / 3_600
+
+    @property
+    def notes(self) -> list[str]:
+        """What the data of tasks lack, and which scores of others are not of the same splits and subsets."""
+        data = [f"{task}: {note}" for task, scope in self.scope.items() for note in scope.notes]
+        left_out = [(task, system.name, why) for system in self.systems for task, why in system.left_out.items()]
+        return data + [f"{task}: {name} left out: {why}" for task, name, why in left_out]
 
     def score(self, system: Results, task: str) -> Score | None:
         """None for a task that it lacks."""
@@ -47,12 +55,13 @@ class Board(NamedTuple):
             "hours": self.hours,
             "cost": None if self.price is None else self.hours * self.price,
             "system": first.name,
+            "left_out": {system.name: dict(system.left_out) for system in self.systems if system.left_out},
         }
 
     def _task(self, task: str) -> dict:
         own = self.systems[0].tasks.get(task)
         return {
-            "category": self.scope[task],
+            **self.scope[task].as_json(),
             "scores": {system.name: system.tasks[task].main for system in self.systems if task in system.tasks},
             "seconds": own.seconds if own else None,
             "revision": own.revision if own else None,
@@ -63,19 +72,19 @@ class Board(NamedTuple):
 
 def make_board(
     systems: Sequence[Results],
-    scope: Mapping[str, str],
+    scope: Mapping[str, TaskScope],
     manifests: Sequence[Manifest],
     settings: Mapping[str, str | None],
     price: float | None,
 ) -> Board:
     """Works everything out."""
-    groups = {**categories(scope), ALL: list(scope)}
+    groups = {**categories({task: of.category for task, of in scope.items()}), ALL: list(scope)}
     first, *beside = systems
     differences = {
-        task: {other.name: found for other in beside if (found := difference(first.queries(task), other.queries(task)))}
-        for task in scope
+        task: {other.name: found for other in beside if (found := difference(first.queries(task, of), other.queries(task, of)))}
+        for task, of in scope.items()
     }
-    common = shared(systems, scope)
+    common = shared(systems, list(scope))
     return Board(
         systems=tuple(systems),
         scope=dict(scope),

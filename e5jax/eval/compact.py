@@ -47,7 +47,13 @@ class Task(NamedTuple):
 
     queries: Float[np.ndarray, "q d"]
     documents: Float[np.ndarray, "p d"]
-    relevant: list[dict[int, int]]  # grades by place, of each query
+    relevant: list[dict[int, int]]  # grades by place, of each query; a document that is missing has a place behind all others
+    own: list[int]  # place of the document that a query does not retrieve, since it is the query itself; -1: none
+
+    @property
+    def depth(self) -> int:
+        """Documents to retrieve, so that `DEPTH` are left."""
+        return DEPTH + (max(self.own) >= 0)
 
 
 def main(model: str, folder: Path, output: Path, options: Options) -> int:
@@ -65,6 +71,7 @@ def main(model: str, folder: Path, output: Path, options: Options) -> int:
         "task": str(folder),
         "queries": len(task.queries),
         "documents": len(task.documents),
+        "notes": found.notes,
         "timed_rows": options.rows,
         "oversample": options.oversample,
         "device": f"{jax.local_device_count()} × {jax.local_devices()[0].device_kind}",
@@ -88,11 +95,12 @@ def halves(width: int) -> tuple[int, ...]:
 
 
 def embedded(embedder: Embedder, found: Retrieval, instruction: str) -> Task:
-    """Every document, and every query of which some document is relevant."""
-    place = {name: number for number, name in enumerate(found.corpus)}
+    """Every document, and every query that has a judgement."""
+    judged = (name for by in found.relevant.values() for name in by)
+    place = {name: number for number, name in enumerate(dict.fromkeys([*found.corpus, *judged]))}
     relevant = {query: {place[name]: grade for name, grade in by.items() if grade} for query, by in found.relevant.items()}
-    asked = [query for query, by in relevant.items() if by]
-    if not asked:
+    asked = list(relevant)
+    if not any(relevant.values()):
         raise ConfigError("--task: no query has a relevant document; nothing could be scored")
     documents = [f"{one.title} {one.text}".strip() for one in found.corpus.values()]
     queries, templates = [found.queries[query] for query in asked], embedder.tokenizer.templates
@@ -100,31 +108,34 @@ def embedded(embedder: Embedder, found: Retrieval, instruction: str) -> Task:
         embedder.encode(queries, prompt=templates.prefix(instruction), dimensions=embedder.width),
         embedder.encode(documents, prompt=templates.document, show_progress=True, dimensions=embedder.width),
         [relevant[query] for query in asked],
+        [place.get(query, -1) if found.skips_own else -1 for query in asked],
     )
 
 
 def cells(task: Task, dimensions: Sequence[int], options: Options) -> Iterator[dict[str, float | int | str]]:
     """One for each number of dimensions and precision."""
-    whole = score(task, rescore.first_stage(task.queries, Store.of(task.documents, "float32"), DEPTH)[1])
+    whole = score(task, rescore.first_stage(task.queries, Store.of(task.documents, "float32"), task.depth)[1])
     for each in dimensions:
         queries, documents = shortened(task.queries, each), shortened(task.documents, each)
         for precision in options.precisions:
             store = Store.of(documents, precision, ranges_of(documents))
-            found = score(task, _search(queries, store, options))
+            found = score(task, _search(queries, store, options, task.depth))
             yield {
                 "dimensions": each,
                 "precision": precision,
                 "bytes_per_vector": stored_bytes(each, precision),
                 "ndcg_at_10": found,
                 "share_of_whole": found / whole if whole else 0.0,
-                "first_stage_ndcg_at_10": score(task, rescore.first_stage(queries, store, DEPTH)[1]),
+                "first_stage_ndcg_at_10": score(task, rescore.first_stage(queries, store, task.depth)[1]),
                 "queries_per_second": throughput(queries, store, options),
             }
 
 
 def score(task: Task, places: Int[np.ndarray, "q k"]) -> float:
     """nDCG@10 of what was found."""
-    gained = [[by.get(place, 0) for place in row] for row, by in zip(places.tolist(), task.relevant, strict=True)]
+    others = [[place for place in row if place != own][:DEPTH] for row, own in zip(places.tolist(), task.own, strict=True)]
+    width = min(map(len, others))
+    gained = [[by.get(place, 0) for place in row[:width]] for row, by in zip(others, task.relevant, strict=True)]
     most = max(map(len, task.relevant))
     possible = [[*by.values(), *[0] * (most - len(by))] for by in task.relevant]
     return ndcg(np.array(gained, np.float64), np.array(possible, np.float64))
@@ -143,7 +154,7 @@ def throughput(queries: np.ndarray, store: Store, options: Options) -> float:
     return len(queries) / statistics.median(seconds[1:])
 
 
-def _search(queries: np.ndarray, store: Store, options: Options) -> Int[np.ndarray, "q k"]:
+def _search(queries: np.ndarray, store: Store, options: Options, depth: int = DEPTH) -> Int[np.ndarray, "q k"]:
     if store.precision == "float32":
-        return rescore.first_stage(queries, store, DEPTH)[1]
-    return rescore.search(queries, store, DEPTH, oversample=options.oversample)[1]
+        return rescore.first_stage(queries, store, depth)[1]
+    return rescore.search(queries, store, depth, oversample=options.oversample)[1]

@@ -28,7 +28,8 @@ def report(results: Mapping[str, Any]) -> Report:
         ("nDCG@10 against bytes of a vector", charts.points(_series(cells, "ndcg_at_10"), "bytes a vector")),
         ("Queries a second against bytes of a vector", charts.points(_series(cells, "queries_per_second"), "bytes a vector")),
     ]
-    sections = [page.section("Quality and size", page.figures(drawn)), page.section("Numbers", page.table(HEADER, rows))]
+    notes = [page.section("Notes", *map(page.paragraph, results.get("notes", ())))] if results.get("notes") else []
+    sections = [page.section("Quality and size", page.figures(drawn)), page.section("Numbers", page.table(HEADER, rows)), *notes]
     widths = [max(map(len, column)) for column in zip(HEADER, *rows, strict=True)]
     lines = ["  ".join(cell.rjust(width) for cell, width in zip(row, widths, strict=True)) for row in (HEADER, *rows)]
     return Report(page.document(f"Compact vectors of {results['model']}", lead, sections), "\n".join(lines))

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import cast
 
 import mteb
+import numpy as np
 from datasets import disable_progress_bars
 from mteb.abstasks.abstask import AbsTask
 from mteb.abstasks.aggregated_task import AbsTaskAggregate
@@ -17,8 +18,9 @@ from mteb.results import TaskResult
 
 from e5jax.errors import ConfigError
 from e5jax.eval.encoder import InstructEncoder
-from e5jax.eval.queries import listening, write_queries
+from e5jax.eval.queries import record_queries, write_queries, write_rankings
 from e5jax.eval.retrieval import LocalRetrieval
+from e5jax.eval.scope import TaskScope, scope_of
 from e5jax.workdir import complete, write_text
 
 # What a reader compares; everything else mteb computes is in its own JSON.
@@ -41,13 +43,14 @@ def evaluate(
     if not sys.stderr.isatty():
         disable_progress_bars()  # those of `datasets`, which do not look where they write
     results = [_result(system, task, output, resume=settings is not None) for task in tasks]
-    return {result.task_name: scores(result) for result in results}
+    return {task.metadata.name: scores(result, scope_of(task)) for task, result in zip(tasks, results, strict=True)}
 
 
-def scores(result: TaskResult) -> dict[str, float]:
-    """Means over splits and subsets of the scores that this type of task has."""
-    first = next(iter(result.scores.values()))[0]
-    return {name: float(result.get_score(getter=lambda scores, name=name: scores[name])) for name in SCORES if name in first}
+def scores(result: TaskResult, scope: TaskScope) -> dict[str, float]:
+    """Means over the task's splits and subsets of the scores that this type of task has."""
+    entries = scope.entries(result.scores)
+    assert entries, "a result that lacks something is not taken for finished"
+    return {name: float(np.mean([entry[name] for entry in entries])) for name in SCORES if name in entries[0]}
 
 
 def _claim(path: Path, settings: Mapping[str, str | None]) -> None:
@@ -67,10 +70,10 @@ def _claim(path: Path, settings: Mapping[str, str | None]) -> None:
 
 def _result(system: System, task: AbsTask, output: Path, *, resume: bool) -> TaskResult:
     path = output / f"{task.metadata.name}.json"
-    if resume and (found := _finished(path, task)):
-        return found
-    if isinstance(task, AbsTaskAggregate):
+    if isinstance(task, AbsTaskAggregate):  # always from its parts: its own file does not say what they are means over
         result = task.combine_task_results([_result(system, part, output, resume=resume) for part in task.tasks])
+    elif resume and (finished := _finished(path, task)):
+        return finished
     else:
         result = _run(system, task, output)
     with complete(path) as temporary:
@@ -79,12 +82,18 @@ def _result(system: System, task: AbsTask, output: Path, *, resume: bool) -> Tas
 
 
 def _finished(path: Path, task: AbsTask) -> TaskResult | None:
-    """The result that is there, if it is of the same data and lacks nothing."""
+    """The result that is there, if it is of the same data and lacks nothing; of its scores those of the task's splits and subsets.
+
+    The file may hold more, of an evaluation on other subsets.
+    """
     if not path.is_file():
         return None
     result = TaskResult.from_disk(path)
-    same = isinstance(task, AbsTaskAggregate) or result.dataset_revision == task.metadata.revision
-    return result if same and not result.get_missing_evaluations(task) else None
+    scope = scope_of(task)
+    if result.dataset_revision != task.metadata.revision or scope.entries(result.scores) is None:
+        return None
+    chosen = {split: [entry for entry in result.scores[split] if entry["hf_subset"] in scope.subsets] for split in scope.splits}
+    return result.model_copy(update={"scores": chosen})
 
 
 def _run(system: System, task: AbsTask, output: Path) -> TaskResult:
@@ -92,9 +101,7 @@ def _run(system: System, task: AbsTask, output: Path) -> TaskResult:
     if isinstance(system, InstructEncoder):
         own = task.limit if isinstance(task, LocalRetrieval) else None
         system.limit = own or system.usual_limit
-    by_query: dict[str, dict[str, float]] = {}
-    if isinstance(task, AbsTaskRetrieval):
-        listening(task, by_query)
+    record = record_queries(task) if isinstance(task, AbsTaskRetrieval) else None
     # EncoderProtocol also prescribes a constructor, which only mteb's own command line calls.
     model = cast(EncoderProtocol | SearchProtocol, system)
     found = mteb.evaluate(
@@ -105,6 +112,9 @@ def _run(system: System, task: AbsTask, output: Path) -> TaskResult:
         show_progress_bar=show_progress,
         encode_kwargs={"batch_size": 32, "show_progress_bar": show_progress},
     )
-    if by_query:
-        write_queries(output, task.metadata.name, by_query)
+    if record is not None and record.scores:
+        write_queries(output, task.metadata.name, record.scores)
+    if record is not None and isinstance(task, LocalRetrieval):
+        (rankings,) = record.rankings.values()
+        write_rankings(output, task.metadata.name, rankings)
     return found.task_results[0]

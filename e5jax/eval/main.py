@@ -9,10 +9,11 @@ from e5jax.errors import ConfigError
 from e5jax.eval.board import make_board
 from e5jax.eval.contamination import read_manifests
 from e5jax.eval.evaluate import SETTINGS, evaluate
-from e5jax.eval.results import PAPER, find_results, paper_table, read_results
+from e5jax.eval.results import PAPER, find_results, read_results
+from e5jax.eval.scope import TaskScope, scope_of
 from e5jax.eval.scoreboard import PAGE, RESULTS, write_board
 from e5jax.eval.settings import make_encoder, settings_of
-from e5jax.eval.tasks import find_tasks
+from e5jax.eval.tasks import find_tasks, paper_scopes
 from e5jax.eval.texts import TEXTS, write_texts
 from e5jax.eval.vectors import Vectors
 from e5jax.model.folder import locate
@@ -38,24 +39,42 @@ def main(args: argparse.Namespace) -> int:
     encoder = make_encoder(folder, settings)
     if args.vectors:
         encoder.vectors = Vectors(args.vectors, "\n".join(f"{name} {settings[name]}" for name in ("model", "backend", "dtype")))
-    print(table(evaluate(encoder, tasks, args.output / MTEB, settings)))
-    write_report(args, {task.metadata.name: task.metadata.type for task in tasks})
+    scope = {task.metadata.name: scope_of(task) for task in tasks}
+    print("".join(f"note: {task}: {note}\n" for task, of in scope.items() for note in of.notes), end="", flush=True)
+    print(table(evaluate(encoder, tasks, args.output / MTEB, settings), {task: of.label for task, of in scope.items()}))
+    write_report(args, scope)
     return 0
 
 
-def write_report(args: argparse.Namespace, scope: Mapping[str, str]) -> None:
-    """Compares all that `--output` holds with what stands beside it. `scope`: categories of tasks that were evaluated now."""
+def write_report(args: argparse.Namespace, scope: Mapping[str, TaskScope]) -> None:
+    """Compares all that `--output` holds with what stands beside it. `scope`: the tasks that were evaluated now."""
     settings = _read(args.output / MTEB / SETTINGS)
-    held = _read(args.output / RESULTS)["tasks"] if (args.output / RESULTS).is_file() else {}
-    scope = {task: of["category"] for task, of in held.items()} | dict(scope)
-    usual = [PAPER] if settings["preset"] == PAPER and scope.keys() & paper_table()[1].keys() else []
-    own = read_results(settings["name"], args.output / MTEB)
-    systems = [own, *map(find_results, args.beside or usual)]
+    scope = _earlier(args.output / RESULTS) | dict(scope)
+    comparable = any(task in scope and of.same_data(scope[task]) for task, of in paper_scopes().items())
+    usual = [PAPER] if settings["preset"] == PAPER and comparable else []
+    own = read_results(settings["name"], args.output / MTEB, scope)
+    systems = [own, *(find_results(name, scope) for name in args.beside or usual)]
     names = [system.name for system in systems]
     if twice := {name for name in names if names.count(name) > 1}:
         raise ConfigError(f"--beside: {', '.join(sorted(twice))} stands there more than once; give NAME=DIR")
     write_board(args.output, make_board(systems, scope, read_manifests(args.data), settings, args.price))
     print(f"report: {args.output / PAGE}", flush=True)
+
+
+def _earlier(path: Path) -> dict[str, TaskScope]:
+    """The tasks of earlier evaluations into the same output."""
+    if not path.is_file():
+        return {}
+    tasks = _read(path)["tasks"]
+    if unknown := [task for task, of in tasks.items() if not {"category", "splits", "subsets"} <= of.keys()]:
+        raise ConfigError(
+            f"{path}: does not say of which splits and subsets the scores of {', '.join(unknown)} are; remove the file and "
+            "evaluate the tasks again (those that are finished are not run again)"
+        )
+    return {
+        task: TaskScope(of["category"], tuple(of["splits"]), tuple(of["subsets"]), tuple(of.get("notes", ())))
+        for task, of in tasks.items()
+    }
 
 
 def _read(path: Path) -> dict:
@@ -64,12 +83,12 @@ def _read(path: Path) -> dict:
     return json.loads(path.read_text(encoding="utf-8"))
 
 
-def table(results: Mapping[str, Mapping[str, float]]) -> str:
-    """One line a task: its main score, and the retrieval scores where it has them."""
+def table(results: Mapping[str, Mapping[str, float]], labels: Mapping[str, str]) -> str:
+    """One line per task: its splits and subsets, its main score, and the retrieval scores where it has them."""
     columns = list(dict.fromkeys(name for scores in results.values() for name in scores))
-    width = max(len("task"), *map(len, results))
-    lines = ["  ".join(["task".ljust(width), *columns])]
+    width, label_width = max(len("task"), *map(len, results)), max(len("of"), *map(len, labels.values()))
+    lines = ["  ".join(["task".ljust(width), "of".ljust(label_width), *columns])]
     for task, scores in results.items():
-        cells = [f"{scores[name]:.4f}" if name in scores else "-" for name in columns]
-        lines.append("  ".join([task.ljust(width), *(cell.rjust(len(name)) for cell, name in zip(cells, columns, strict=True))]))
+        cells = [(f"{scores[name]:.4f}" if name in scores else "-").rjust(len(name)) for name in columns]
+        lines.append("  ".join([task.ljust(width), labels[task].ljust(label_width), *cells]))
     return "\n".join(lines)

@@ -42,7 +42,7 @@ class Search(NamedTuple):
 
     query: str
     neighbours: Sequence[Neighbour]
-    rank: int
+    rank: int | None  # None: not among the best thousand
 
 
 class Report(NamedTuple):
@@ -56,6 +56,7 @@ class Report(NamedTuple):
     passage_lengths: Sequence[int]  # tokens
     searches: Sequence[Search]
     next_command: str
+    notes: Sequence[str] = ()  # on the results
 
 
 def write_report(path: Path, report: Report) -> None:
@@ -87,7 +88,8 @@ def _results(report: Report) -> page.Html:
         if scores.get(name, -math.inf) == max(other.get(name, -math.inf) for other in report.results.values())
     )
     table = page.table(["system", *(_SCORES[name] for name in names)], rows, best)
-    return page.section("Results", table, page.paragraph("Next:"), page.code(report.next_command))
+    notes = map(page.paragraph, report.notes)
+    return page.section("Results", table, *notes, page.paragraph("Next:"), page.code(report.next_command))
 
 
 def _training(runs: Sequence[Run]) -> page.Html:
@@ -150,7 +152,12 @@ def _series(runs: Sequence[Run], key: str) -> dict[str, tuple[list[float], list[
 
 
 def _data(report: Report) -> page.Html:
-    count = f"{len(report.query_lengths):,} training pairs, by their length before they are cut at the token limit."
+    if not report.query_lengths:
+        return page.section("Training texts", page.paragraph("Their lengths were not recorded when the run was trained."))
+    count = (
+        f"{len(report.query_lengths):,} training pairs, by their length before they are cut at the token limit, instructions "
+        "and other prompts included."
+    )
     return page.section(
         "Training texts",
         page.paragraph(count),
@@ -173,4 +180,5 @@ def _search(search: Search) -> page.Html:
         page.answer(number, found.name, f"{found.score:.3f}", found.text, "✓ right" if found.right else "")
         for number, found in enumerate(search.neighbours, start=1)
     )
-    return page.quote(search.query, f"The right function is at rank {search.rank:,}.", *answers)
+    rank = "not among the first thousand" if search.rank is None else f"at rank {search.rank:,}"
+    return page.quote(search.query, f"The right function is {rank}.", *answers)

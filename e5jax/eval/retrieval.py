@@ -12,10 +12,13 @@ from e5jax.data.beir import FILES, Retrieval, read_retrieval
 
 
 class LocalRetrieval(AbsTaskRetrieval):
-    """A retrieval task whose data is already in memory; made by `load_task`. `limit`: tokens to read of a text, if it says so."""
+    """A retrieval task whose data is already in memory; made by `load_task`.
 
-    def __init__(self, metadata: TaskMetadata, data: RetrievalSplitData, limit: int | None) -> None:
-        self.metadata, self.limit = metadata, limit
+    `limit`: tokens to read of a text, if it says so. `notes`: what the data lack.
+    """
+
+    def __init__(self, metadata: TaskMetadata, data: RetrievalSplitData, limit: int | None, notes: tuple[str, ...]) -> None:
+        self.metadata, self.limit, self.notes = metadata, limit, notes
         super().__init__()
         self.dataset = {"default": {"test": data}}
         self.data_loaded = True  # so mteb neither downloads nor unloads
@@ -30,7 +33,9 @@ def load_task(folder: Path) -> LocalRetrieval:
         relevant_docs=found.relevant,
         top_ranked=None,
     )
-    return LocalRetrieval(_metadata(folder, found), data, found.limit)
+    task = LocalRetrieval(_metadata(folder, found), data, found.limit, found.notes)
+    task.ignore_identical_ids = found.skips_own
+    return task
 
 
 def _metadata(folder: Path, found: Retrieval) -> TaskMetadata:

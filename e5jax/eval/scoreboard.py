@@ -30,6 +30,7 @@ def markdown(board: Board) -> str:
             parts += [f"## {name}", _pipes(*tasks(board, name))]
     if board.differences:
         parts += ["## Differences", _DIFFERENCES, _pipes(*differences(board))]
+    parts += ["## Notes", "\n".join(f"- {note}" for note in board.notes)] if board.notes else []
     return "\n\n".join([*parts, "## How", _pipes(*how(board))]) + "\n"
 
 
@@ -45,6 +46,8 @@ def html(board: Board) -> page.Html:
     sections += [page.section(name, page.table(*tasks(board, name))) for name in names]
     if board.differences:
         sections.append(page.section("Differences", page.paragraph(_DIFFERENCES), page.table(*differences(board))))
+    if board.notes:
+        sections.append(page.section("Notes", *map(page.paragraph, board.notes)))
     sections.append(page.section("How", page.table(*how(board))))
     return page.document(_title(board), _lead(board), sections)
 
@@ -72,12 +75,12 @@ def tasks(board: Board, category: str) -> tuple[list[str], Rows]:
     """A line for each task of a category."""
     names = [system.name for system in board.systems]
     rows = []
-    for task in (task for task, of in board.scope.items() if of == category):
+    for task, scope in ((task, of) for task, of in board.scope.items() if of.category == category):
         found = [board.score(system, task) for system in board.systems]
         seconds = found[0].seconds if found[0] else None
         scores = [f"{100 * score.main:.2f}" if score else ABSENT for score in found]
-        rows.append([task, *scores, ABSENT if seconds is None else duration(seconds), board.flags[task]])
-    return ["task", *names, "time", "training data"], rows
+        rows.append([task, scope.label, *scores, ABSENT if seconds is None else duration(seconds), board.flags[task]])
+    return ["task", "of", *names, "time", "training data"], rows
 
 
 def differences(board: Board) -> tuple[list[str], Rows]:

@@ -4,13 +4,18 @@ import difflib
 import os
 import warnings
 from collections.abc import Iterable
+from functools import cache
 from pathlib import Path
+from types import MappingProxyType
 
 import mteb
 from mteb.abstasks.abstask import AbsTask
 
 from e5jax.errors import ConfigError
 from e5jax.eval.retrieval import load_task
+from e5jax.eval.scope import TaskScope, scope_of
+
+PAPER_BENCHMARK = "MTEB(eng, v1)"  # the 56 tasks of the paper's table, with the splits and subsets of its scores
 
 
 def find_tasks(names: str, benchmark: str | None = None) -> list[AbsTask]:
@@ -25,9 +30,14 @@ def find_tasks(names: str, benchmark: str | None = None) -> list[AbsTask]:
 
 
 def find_task(name: str) -> AbsTask:
-    """One task, by its MTEB name or as a folder in BEIR layout."""
+    """One task, by its MTEB name or as a folder in BEIR layout.
+
+    A task of the paper's table has the table's split and subset; every other task all that mteb gives it.
+    """
     if os.sep in name or Path(name).is_dir():
         return load_task(Path(name))
+    if name in paper_scopes():
+        return next(task for task in find_benchmark(PAPER_BENCHMARK) if task.metadata.name == name)
     try:
         return mteb.get_task(name)
     except KeyError as error:
@@ -40,6 +50,12 @@ def find_benchmark(name: str) -> list[AbsTask]:
     if name not in known:
         raise ConfigError(f"--benchmark: MTEB has no {name!r}{_close(name, known)}")
     return list(mteb.get_benchmark(name).tasks)
+
+
+@cache
+def paper_scopes() -> MappingProxyType[str, TaskScope]:
+    """Splits and subsets of the scores in the paper's table, by task."""
+    return MappingProxyType({task.metadata.name: scope_of(task) for task in find_benchmark(PAPER_BENCHMARK)})
 
 
 def _all_tasks() -> list[str]:

@@ -141,14 +141,15 @@ def _decontamination(found: Sequence[Cleaning]) -> str:
 
 
 def _scores(path: Path) -> str:
-    """Of a run's `results.json`: systems by task."""
+    """Of a run's `results.json`: systems by task, with the splits and subsets that the scores are of."""
     results = json.loads(path.read_text(encoding="utf-8"))
-    rows = [
-        (task, system, ", ".join(f"{name} {value:.4f}" for name, value in scores.items()))
-        for system, tasks in results["tasks"].items()
-        for task, scores in tasks.items()
-    ]
-    return SCORES + _table(("task", "system", "scores"), sorted(rows))
+    scope = results.get("scope", {})
+    rows = []
+    for system, tasks in results["tasks"].items():
+        for task, scores in tasks.items():
+            values = ", ".join(f"{name} {value:.4f}" for name, value in scores.items())
+            rows.append((task, scope[task]["label"] if task in scope else "", system, values))
+    return SCORES + _table(("task", "of", "system", "scores"), sorted(rows))
 
 
 def _limits(subject: Subject, choice: Choice) -> str:

@@ -10,8 +10,9 @@ from typing import NamedTuple
 import jax
 import numpy as np
 from jax.sharding import NamedSharding, PartitionSpec, reshard
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Bool, Float, Int
 
+from e5jax import cluster
 from e5jax.config import Training
 from e5jax.data.beir import Retrieval, ndcg, read_retrieval
 from e5jax.errors import ConfigError
@@ -28,7 +29,8 @@ class Set(NamedTuple):
 
     rows: Rows
     places: Int[np.ndarray, " texts"]
-    grades: Float[np.ndarray, "q p"]
+    grades: Float[np.ndarray, "q p"]  # documents that the corpus lacks come last
+    own: Bool[np.ndarray, "q d"]  # documents that a query does not retrieve, since they are the query itself
 
 
 class Probe:
@@ -60,7 +62,8 @@ class Probe:
         parts = [self._vectors(Rows(*(part[chunk] for part in one.rows)), trained, frozen) for chunk in range(len(one.rows.tokens))]
         vectors = np.concatenate(parts)[one.places]
         queries = len(one.grades)
-        order = np.argsort(-(vectors[:queries] @ vectors[queries:].T), axis=1, kind="stable")
+        scores = np.where(one.own, -np.inf, vectors[:queries] @ vectors[queries:].T)
+        order = np.argsort(-scores, axis=1, kind="stable")
         return ndcg(np.take_along_axis(one.grades, order, axis=1), one.grades)
 
     def _vectors(self, rows: Rows, trained: Parameters, frozen: Parameters) -> Float[np.ndarray, "texts d"]:
@@ -74,6 +77,8 @@ class Probe:
 
 def _read(folder: Path, run: Training, tokenizer: TextTokenizer) -> Set:
     found = read_retrieval(folder)
+    if cluster.first():
+        print("".join(f"probe: {folder}: {note}\n" for note in found.notes), end="", flush=True)
     asked = list(found.relevant)[: run.probe.queries]
     documents = _documents(found, asked, run.probe.documents)
     task = found.instruction if run.data.instructions else ""
@@ -82,17 +87,18 @@ def _read(folder: Path, run: Training, tokenizer: TextTokenizer) -> Set:
     texts += [put(f"{one.title} {one.text}".strip(), None) for one in map(found.corpus.__getitem__, documents)]
     ids = tokenizer(texts)
     rows, places = _pack(ids, layout(run.batch, run.tokens.limit))
-    grades = np.array([[found.relevant[query].get(one, 0) for one in documents] for query in asked], np.float64)
-    kept = grades.any(axis=1)  # a query of whose documents none is relevant has no score
-    if not kept.any():
+    missing = list(dict.fromkeys(one for query in asked for one in found.relevant[query] if one not in found.corpus))
+    grades = np.array([[found.relevant[query].get(one, 0) for one in documents + missing] for query in asked], np.float64)
+    if not grades.any():
         raise ConfigError(f"{folder}: no query has a relevant document; nothing could be scored")
-    queries = np.concatenate([kept, np.ones(len(documents), bool)])
-    return Set(rows, places[queries], grades[kept])
+    own = np.array([[found.skips_own and query == one for one in documents] for query in asked])
+    return Set(rows, places, grades, own)
 
 
 def _documents(found: Retrieval, asked: list[str], most: int) -> list[str]:
     """What is right for these queries, then others, up to `most`."""
-    right = dict.fromkeys(document for query in asked for document, grade in found.relevant[query].items() if grade)
+    judged = ((document, grade) for query in asked for document, grade in found.relevant[query].items())
+    right = dict.fromkeys(document for document, grade in judged if grade and document in found.corpus)
     others = (document for document in found.corpus if document not in right)
     return [*right, *(document for document, _ in zip(others, range(most - len(right)), strict=False))]
 

@@ -14,8 +14,10 @@ from e5jax.eval.board import ALL, make_board
 from e5jax.eval.contamination import read_manifests
 from e5jax.eval.main import main
 from e5jax.eval.results import find_results, paper_table, read_results
+from e5jax.eval.scope import TaskScope
 from e5jax.eval.scoreboard import html as as_html
 from e5jax.eval.scoreboard import markdown
+from e5jax.eval.tasks import paper_scopes
 
 SETTINGS = {"name": "ours", "preset": "paper", "instruction": None}
 # Table 1 and, where it has them, table 5 of the paper.
@@ -24,7 +26,7 @@ PUBLISHED = {
     "synthetic only": (78.2, 50.5, 86.0, 59.0, 46.9, 81.2, 31.9, 63.1),
     "synthetic and MS MARCO": (78.3, 49.9, 87.1, 59.5, 52.2, 81.2, 32.7, 64.5),
 }
-SCOPE = {task: kind for task, (kind, _) in paper_table()[1].items()}
+SCOPE = dict(paper_scopes())
 
 
 def write(root: Path, name: str, category_scores: dict[str, float], queries: dict[str, dict] | None = None) -> Path:
@@ -52,7 +54,7 @@ def rows(text: str) -> list[list[str]]:
 
 @pytest.mark.parametrize("column", PUBLISHED)
 def test_means_of_the_papers_56_scores_are_those_of_its_table(column):
-    paper = find_results(f"paper:{column}")
+    paper = find_results(f"paper:{column}", SCOPE)
     board = make_board([paper], SCOPE, [], SETTINGS, None)
     found = [by[paper.name] for by in board.means.values()]
     assert list(board.means)[-1] == ALL
@@ -65,7 +67,7 @@ def test_means_of_the_papers_56_scores_are_those_of_its_table(column):
 
 
 def test_a_mean_never_leaves_out_a_task(tmp_path):
-    ours = read_results("ours", write(tmp_path, "ours", {"ArguAna": 0.5, "NFCorpus": 0.25}))
+    ours = read_results("ours", write(tmp_path, "ours", {"ArguAna": 0.5, "NFCorpus": 0.25}), SCOPE)
     whole = mean(ours, ["ArguAna", "NFCorpus"])
     assert whole == (0.375, 2, 2)
     assert mean(ours, ["ArguAna", "NFCorpus", "SciFact"]) == (None, 2, 3)
@@ -79,10 +81,10 @@ def test_categories_come_in_the_papers_order_and_others_after():
 
 def test_results_are_read_from_any_depth_and_a_task_twice_is_refused(tmp_path):
     write(tmp_path / "model" / "revision", "a", {"ArguAna": 0.5})
-    assert read_results("x", tmp_path).tasks["ArguAna"].main == 0.5
+    assert read_results("x", tmp_path, SCOPE).tasks["ArguAna"].main == 0.5
     write(tmp_path / "model" / "revision", "b", {"ArguAna": 0.25})
     with pytest.raises(ConfigError, match="ArguAna is also in"):
-        read_results("x", tmp_path)
+        read_results("x", tmp_path, SCOPE)
 
 
 @pytest.mark.parametrize(
@@ -91,7 +93,7 @@ def test_results_are_read_from_any_depth_and_a_task_twice_is_refused(tmp_path):
 def test_what_cannot_stand_beside_is_refused(tmp_path, monkeypatch, said, message):
     monkeypatch.chdir(tmp_path)
     with pytest.raises(ConfigError, match=message):
-        find_results(said)
+        find_results(said, SCOPE)
 
 
 @pytest.fixture
@@ -103,8 +105,9 @@ def folders(tmp_path: Path) -> tuple[Path, Path]:
     output = tmp_path / "out"
     write(output, "mteb", ours, {"ArguAna": queries})
     (output / "mteb" / "settings.json").write_text(json.dumps(SETTINGS))
-    kinds = {task: SCOPE.get(task, "Retrieval") for task in [*ours, "SciFact"]}  # of which ours lacks one
-    (output / "results.json").write_text(json.dumps({"tasks": {task: {"category": kind} for task, kind in kinds.items()}}))
+    own = TaskScope("Retrieval", ("test",), ("default",))
+    scope = {task: SCOPE.get(task, own) for task in [*ours, "SciFact"]}  # of which ours lacks one
+    (output / "results.json").write_text(json.dumps({"tasks": {task: of.as_json() for task, of in scope.items()}}))
     return output, write(tmp_path, "theirs", {"ArguAna": 0.5, "SciFact": 0.7, "STS12": 0.1}, {"ArguAna": worse})
 
 
@@ -132,8 +135,8 @@ def test_every_number_on_the_page_is_from_a_results_file(reported):
     paper = {task: f"{scores[0]:.2f}" for task, (_, scores) in paper_table()[1].items()}
     tasks = ["ArguAna", "NFCorpus", "STS12", "BIOSSES", "SummEval", "my-own", "SciFact"]
     for task in tasks:
-        assert table[task][1:4] == [percent("out/mteb", task), percent("theirs", task), paper.get(task, "–")], task
-        assert table[task][4] == ("1 min 30 s" if task in files["out/mteb"] else "–")
+        assert table[task][2:5] == [percent("out/mteb", task), percent("theirs", task), paper.get(task, "–")], task
+        assert table[task][5] == ("1 min 30 s" if task in files["out/mteb"] else "–")
     numbers = set(re.findall(r">([+\-−]?\d+\.\d+)<", text))
     shown = {cell for row in rows(text) for cell in row} | set(re.findall(r'font-size="10"[^>]*>([^<]*)<', text))
     assert numbers <= shown
@@ -190,7 +193,7 @@ def test_the_paper_stands_beside_its_own_preset_unasked(folders):
 
 def test_names_from_outside_are_escaped(tmp_path):
     hostile = '"><script>'
-    ours = read_results(hostile, write(tmp_path, "ours", {"ArguAna": 0.5, "STS12": 0.5, "SummEval": 0.5}))
+    ours = read_results(hostile, write(tmp_path, "ours", {"ArguAna": 0.5, "STS12": 0.5, "SummEval": 0.5}), SCOPE)
     board = make_board([ours], {task: SCOPE[task] for task in ours.tasks}, [], {hostile: hostile}, None)
     assert "<script" not in as_html(board)
     assert not re.findall(r"https?:|<link|<script|@import|url\((?!#)|src=", as_html(board))
@@ -204,8 +207,9 @@ def test_flags_say_what_manifests_know(tmp_path, folders):
         (tmp_path / name).mkdir()
         (tmp_path / name / file).write_text(json.dumps(values))
     manifests = read_manifests([tmp_path / "cleaned", tmp_path / "hotpotqa"])
-    tasks = dict.fromkeys(["ArguAna", "HotpotQA", "NanoHotpotQARetrieval", "NQ"], "Retrieval")
-    board = make_board([find_results("paper")], tasks, manifests, SETTINGS, None)
+    names = ["ArguAna", "HotpotQA", "NanoHotpotQARetrieval", "NQ"]
+    tasks = dict.fromkeys(names, TaskScope("Retrieval", ("test",), ("default",)))
+    board = make_board([find_results("paper", tasks)], tasks, manifests, SETTINGS, None)
     assert board.flags == {
         "ArguAna": "cleaned, 1,234 records left out",
         "HotpotQA": "trained on hotpotqa",
@@ -216,3 +220,60 @@ def test_flags_say_what_manifests_know(tmp_path, folders):
     assert "1,234 records left out" in (output / "report.html").read_text()
     with pytest.raises(ConfigError, match=r"no clean\.json and no manifest\.json"):
         read_manifests([output])
+
+
+def with_subsets(folder: Path, task: str, scores: dict[tuple[str, str], float]) -> None:
+    """A result of mteb on several splits and subsets."""
+    by_split = {split: [] for split, _ in scores}
+    for (split, subset), score in scores.items():
+        by_split[split].append({"main_score": score, "hf_subset": subset, "languages": ["eng-Latn"]})
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / f"{task}.json").write_text(json.dumps({"task_name": task, "dataset_revision": "abc", "scores": by_split}))
+
+
+def test_scores_side_by_side_are_of_the_same_splits_and_subsets(tmp_path):
+    reviews, places = "AmazonReviewsClassification", [("validation", "en"), ("test", "en"), ("test", "de")]
+    with_subsets(tmp_path / "ours", reviews, dict(zip(places, (0.9, 0.5, 0.1), strict=True)))
+    with_subsets(tmp_path / "theirs", reviews, dict(zip(places, (0.1, 0.4, 0.9), strict=True)))
+    with_subsets(tmp_path / "german", reviews, {("test", "de"): 0.8})
+    scope = {reviews: SCOPE[reviews]}
+    systems = [read_results(name, tmp_path / name, scope) for name in ("ours", "theirs", "german")]
+    board = make_board([*systems, find_results("paper", scope)], scope, [], SETTINGS, None)
+    row = rows(as_html(board))[
+        rows(as_html(board)).index(["task", "of", *[s.name for s in board.systems], "time", "training data"]) + 1
+    ]
+    published = f"{paper_table()[1][reviews][1][0]:.2f}"
+    assert row[:6] == [reviews, "test/en", "50.00", "40.00", "–", published]
+    assert board.means[ALL]["german"] == (None, 0, 1)
+    (note,) = board.notes
+    assert note.startswith(f"{reviews}: german left out: ")
+    assert note.endswith("has scores of test/de, and the task here is test/en")
+    assert note in markdown(board)
+    assert html.escape(note) in as_html(board)
+    assert board.as_json()["tasks"][reviews]["subsets"] == ("en",)
+    # A benchmark on more of the task: the paper's score is none of it.
+    wide = {reviews: TaskScope("Classification", ("test",), ("en", "de"))}
+    assert read_results("ours", tmp_path / "ours", wide).tasks[reviews].main == pytest.approx(0.3)
+    assert find_results("paper", wide).tasks == {}
+
+
+def test_queries_are_compared_within_the_same_splits_and_subsets(tmp_path):
+    scope = {"ArguAna": SCOPE["ArguAna"]}
+    systems = []
+    for name, more in (
+        ("ours", {"test/default": {"q1": 1.0, "q2": 0.5}, "dev/default": {"q1": 0.0}}),
+        ("theirs", {"test/default": {"q1": 0.5, "q2": 0.0}}),
+    ):
+        folder = write(tmp_path, name, {"ArguAna": 0.75})
+        (folder / "queries/ArguAna.json").write_text(json.dumps(more))
+        systems.append(read_results(name, folder, scope))
+    board = make_board(systems, scope, [], SETTINGS, None)
+    assert board.differences["ArguAna"]["theirs"].queries == 2
+    assert board.differences["ArguAna"]["theirs"].mean == 0.5
+
+
+def test_results_that_do_not_say_what_their_scores_are_of_are_refused(folders):
+    output, _ = folders
+    (output / "results.json").write_text(json.dumps({"tasks": {"ArguAna": {"category": "Retrieval"}}}))
+    with pytest.raises(ConfigError, match=r"does not say of which splits and subsets the scores of ArguAna are; remove the file"):
+        main(arguments(f"--output={output}"))

@@ -111,13 +111,13 @@ def test_every_number_on_the_page_is_in_the_results(output, tmp_path):
     assert "<script>" not in again
 
 
-def test_a_query_without_a_relevant_document_is_not_asked_and_grades_count(task, model):
+def test_a_query_without_a_relevant_document_scores_nothing_and_grades_count(task, model):
     found = read_retrieval(task)
     made = embedded(Embedder.from_pretrained(model), found._replace(relevant={**found.relevant, "q1": {"d50": 0}}), "")
-    assert len(made.queries) == 19
-    best = [sorted(by, key=by.get, reverse=True) + [59] * 9 for by in made.relevant]
-    assert score(made, np.array([row[:10] for row in best])) == 1.0
-    assert score(made, np.full((19, 10), 59)) == 0.0
+    assert len(made.queries) == 20
+    best = [sorted(by, key=by.get, reverse=True) + [59] * 10 for by in made.relevant]
+    assert score(made, np.array([row[:10] for row in best])) == 19 / 20
+    assert score(made, np.full((20, 10), 59)) == 0.0
 
 
 def test_searches_are_timed_on_as_many_rows_as_asked(task, model, monkeypatch):

@@ -2,23 +2,29 @@ import argparse
 import json
 import math
 import shutil
+import zlib
 from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from mteb.mocks.mock_tasks import MockAggregatedTask, MockSTSTask
+from mteb.mocks.mock_tasks import MockAggregatedTask, MockMultilingualSTSTask, MockSTSTask
 
+from e5jax import rescore
 from e5jax.__main__ import parser
+from e5jax.compact import Store
+from e5jax.data.beir import read_retrieval
 from e5jax.errors import ConfigError
 from e5jax.eval.bm25 import BM25
+from e5jax.eval.compact import Task, embedded, score
 from e5jax.eval.encoder import JaxEncoder
 from e5jax.eval.evaluate import evaluate
 from e5jax.eval.main import main, table
 from e5jax.eval.preset import PRESETS
-from e5jax.eval.queries import read_queries
+from e5jax.eval.queries import read_queries, read_rankings
 from e5jax.eval.results import paper_table
 from e5jax.eval.retrieval import load_task
+from e5jax.eval.scope import scope_of
 from e5jax.eval.tasks import find_tasks
 from e5jax.eval.texts import Recorder
 from e5jax.eval.vectors import Vectors
@@ -65,6 +71,52 @@ def test_ndcg_equals_the_one_computed_by_hand(folder, tmp_path):
     assert scores["main_score"] == scores["ndcg_at_10"]
     assert scores["recall_at_10"] == 1
     assert scores["mrr_at_10"] == pytest.approx((1 / 2 + 1 / 5) / 2, abs=1e-5)
+
+
+def test_what_a_folder_lacks_counts_as_mteb_counts_it(folder, tmp_path):
+    """q1 ranks d0 d1 d2 d3 d4: d1 is right, as is a document that is not there; d0 is judged -1. q2 has nothing that is right."""
+    judged = ["q1\td1\t1", "q1\tnowhere\t1", "q1\td0\t-1", "q2\td4\t0", "gone\td4\t1"]
+    (folder / "qrels" / "test.tsv").write_text("\n".join(["query-id\tcorpus-id\tscore", *judged]) + "\n")
+    right = (1 / math.log2(3)) / (1 + 1 / math.log2(3)) / 2
+    task = load_task(folder)
+    scores = evaluate(JaxEncoder(Angles(), PAPER), [task], tmp_path / "out")["five"]
+    assert scores["ndcg_at_10"] == pytest.approx(right, abs=1e-5)
+    assert scores["recall_at_10"] == pytest.approx(0.25)
+    assert task.notes == (
+        "1 of 4 judgements are of documents that corpus.jsonl lacks: never retrieved",
+        "1 judgements are of queries that queries.jsonl lacks: left out",
+    )
+    (ranking, other) = read_rankings(tmp_path / "out", "five").values()
+    assert (ranking.rank, [name for name, _ in ranking.best]) == (2, ["d0", "d1", "d2"])
+    assert other.rank is None
+
+    class Compact(Angles):
+        width = 2
+
+        def encode(self, texts, instruction=None, show_progress=False, *, dimensions=None):
+            del dimensions
+            return super().encode(texts, instruction, show_progress)
+
+    compact = embedded(Compact(), read_retrieval(folder), "")
+    places = rescore.first_stage(compact.queries, Store.of(compact.documents, "float32"), compact.depth)[1]
+    assert score(compact, places) == pytest.approx(right, abs=1e-5)
+
+
+def test_a_query_that_is_a_document_does_not_retrieve_itself(folder, tmp_path):
+    """As in ArguAna, whose counter-arguments are of the same corpus as the arguments: mteb leaves out a document with its id."""
+    (folder / "queries.jsonl").write_text('{"_id": "d0", "text": "d0"}\n')
+    (folder / "qrels" / "test.tsv").write_text("query-id\tcorpus-id\tscore\nd0\td2\t1\n")
+    task = load_task(folder)
+    assert evaluate(JaxEncoder(Angles(), PAPER), [task], tmp_path / "a")["five"]["mrr_at_10"] == 0.5  # d1 d2
+    assert task.notes == ("1 queries are documents with the same id: a query does not retrieve the document with its own id",)
+    data = read_retrieval(folder)
+    assert data.skips_own
+    # Where the document with the query's id is the answer, it is retrieved.
+    (folder / "qrels" / "test.tsv").write_text("query-id\tcorpus-id\tscore\nd0\td0\t1\n")
+    assert evaluate(JaxEncoder(Angles(), PAPER), [load_task(folder)], tmp_path / "b")["five"]["ndcg_at_10"] == 1
+    compact = Task(np.zeros((1, 2), np.float32), np.zeros((5, 2), np.float32), [{2: 1}], [0])
+    assert compact.depth == 11
+    assert score(compact, np.array([[0, 1, 2, 3, 4]])) == pytest.approx(1 / math.log2(3))
 
 
 def test_mteb_s_own_result_is_written_below_the_output(folder, tmp_path):
@@ -129,11 +181,12 @@ def test_no_task_is_refused():
 
 
 def test_the_table_shows_every_score_and_marks_what_is_absent():
-    lines = table({"five": {"main_score": 0.25, "ndcg_at_10": 0.25}, "STS12": {"main_score": 0.5}}).splitlines()
+    scores = {"five": {"main_score": 0.25, "ndcg_at_10": 0.25}, "STS22": {"main_score": 0.5}}
+    lines = table(scores, {"five": "test", "STS22": "test/en"}).splitlines()
     assert [line.split() for line in lines] == [
-        ["task", "main_score", "ndcg_at_10"],
-        ["five", "0.2500", "0.2500"],
-        ["STS12", "0.5000", "-"],
+        ["task", "of", "main_score", "ndcg_at_10"],
+        ["five", "test", "0.2500", "0.2500"],
+        ["STS22", "test/en", "0.5000", "-"],
     ]
 
 
@@ -234,6 +287,51 @@ def test_a_task_made_of_others_goes_on_with_the_part_that_is_missing(tmp_path):
     assert evaluate(system, [MockAggregatedTask()], tmp_path, SETTINGS).keys() == first.keys()
     again = {name: (tmp_path / f"{name}.json").stat().st_mtime_ns for name in parts}
     assert [name for name in parts if again[name] != times[name]] == parts[:1]
+
+
+class Fixed(Angles):
+    """Vectors that tell nothing but differ by text, and how many texts there were."""
+
+    def __init__(self):
+        self.texts = 0
+
+    def encode(self, texts, instruction=None, show_progress=False, *, normalise=True):
+        del instruction, show_progress, normalise
+        self.texts += len(texts)
+        return np.stack([np.random.default_rng(zlib.crc32(text.encode())).standard_normal(8, np.float32) for text in texts])
+
+
+def test_a_score_is_of_the_task_s_own_subsets_and_a_result_that_has_more_is_finished_for_fewer(tmp_path):
+    whole, part = MockMultilingualSTSTask(), MockMultilingualSTSTask().filter_languages(None, hf_subsets=["eng"])
+    embedder = Fixed()
+
+    def run(task, name):
+        return evaluate(JaxEncoder(embedder, PAPER), [task], tmp_path / name, SETTINGS)["MockMultilingualSTSTask"]["main_score"]
+
+    run(whole, "both")
+    path = tmp_path / "both/MockMultilingualSTSTask.json"
+    result = json.loads(path.read_text())
+    by_subset = {entry["hf_subset"]: entry for entry in result["scores"]["test"]}
+    assert set(by_subset) == {"eng", "fra"}
+    by_subset["eng"]["main_score"], by_subset["fra"]["main_score"] = 0.75, 0.25  # the mock's are equal
+    path.write_text(json.dumps(result))
+    before = embedder.texts
+    assert (run(part, "both"), run(whole, "both")) == (0.75, 0.5)
+    assert embedder.texts == before, "the result has what the tasks need"
+    assert scope_of(part).label == "test/eng"
+    run(part, "one")
+    before = embedder.texts
+    run(whole, "one")
+    assert embedder.texts > before, "the result lacked a subset"
+
+
+@pytest.mark.parametrize("name", paper_table()[1])
+def test_a_task_of_the_papers_table_is_scored_on_its_split_and_subset(name):
+    (task,) = find_tasks(name)
+    of = next(task for task in find_tasks("", "MTEB(eng, v1)") if task.metadata.name == name)
+    assert scope_of(task) == scope_of(of)
+    assert scope_of(task).splits == (("dev",) if name == "MSMARCO" else ("test",))
+    assert scope_of(task).subsets in (("default",), ("en",), ("en-en",)), "English"
 
 
 def test_a_benchmark_is_found_by_name_with_its_own_subsets():

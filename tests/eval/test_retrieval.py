@@ -65,10 +65,10 @@ def test_a_missing_file_is_named(folder, name):
 @pytest.mark.parametrize(
     ("name", "lines", "message"),
     [
-        ("qrels/test.tsv", [*RELEVANT, "q1\td9\t1"], r"test\.tsv:4: there is no _id 'd9' in corpus\.jsonl"),
-        ("qrels/test.tsv", [*RELEVANT, "", "q9\td1\t1"], r"test\.tsv:5: there is no _id 'q9' in queries\.jsonl"),
+        ("qrels/test.tsv", [RELEVANT[0], "q1\td9\t1", "q9\td1\t1"], r"test\.tsv:2: query 'q1', document 'd9': no judgement names"),
         ("qrels/test.tsv", [*RELEVANT, "q1\td1"], r"test\.tsv:4: must be a query id"),
         ("qrels/test.tsv", [*RELEVANT, "q1\td1\t0.5"], r"test\.tsv:4: must be .* whole number"),
+        ("qrels/test.tsv", [*RELEVANT, "q1\td1\t--1"], r"test\.tsv:4: must be .* whole number"),
         ("qrels/test.tsv", RELEVANT[1:], r"test\.tsv:1: the first line must be"),
         ("qrels/test.tsv", RELEVANT[:1], r"test\.tsv: no line after the header"),
         ("corpus.jsonl", [json.dumps(CORPUS[0]), json.dumps(CORPUS[0])], r"corpus\.jsonl:2: _id 'd1' was given"),
@@ -86,6 +86,31 @@ def test_a_missing_file_is_named(folder, name):
 def test_a_bad_line_is_named_with_its_file_and_number(folder, name, lines, message):
     write(folder, name, lines)
     with pytest.raises(ConfigError, match=message):
+        load_task(folder)
+
+
+def test_official_folders_are_read_and_what_they_lack_is_counted(folder):
+    """Judged documents that are not there (ArguAna), titles without a text and scores below 0 (TREC-COVID), empty documents."""
+    more = [{"_id": "d3", "title": "only a title", "text": ""}, {"_id": "d4", "title": None, "text": ""}]
+    write(folder, "corpus.jsonl", [json.dumps(row) for row in [*CORPUS, *more]])
+    write(folder, "qrels/test.tsv", [*RELEVANT, "q1\td3\t2", "q1\td9\t1", "q2\td1\t-1", "q9\td1\t1"])
+    data = load_task(folder).dataset["default"]["test"]
+    assert data["corpus"].to_list()[2:] == [{"id": row["_id"], "title": row["title"] or "", "text": ""} for row in more]
+    assert data["relevant_docs"] == {"q1": {"d1": 1, "d3": 2, "d9": 1}, "q2": {"d2": 1, "d1": 0}}
+    assert load_task(folder).notes == (
+        "1 of 5 judgements are of documents that corpus.jsonl lacks: never retrieved",
+        "1 judgements are of queries that queries.jsonl lacks: left out",
+        "1 of 4 documents have neither title nor text: embedded as empty texts",
+    )
+    assert load_task(folder).metadata.name == "heldout"
+
+
+def test_bytes_that_are_not_text_are_named_and_a_byte_order_mark_is_not_text(folder):
+    rows = [json.dumps(row) for row in CORPUS]
+    write(folder, "corpus.jsonl", ["\ufeff" + rows[0], rows[1]])
+    assert len(load_task(folder).dataset["default"]["test"]["corpus"]) == 2
+    (folder / "corpus.jsonl").write_bytes(json.dumps(CORPUS[0]).encode() + b'\n{"_id": "d2", "text": "\xff"}\n')
+    with pytest.raises(ConfigError, match=r"corpus\.jsonl:2: not UTF-8"):
         load_task(folder)
 
 

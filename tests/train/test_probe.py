@@ -23,7 +23,7 @@ __all__ = ["place"]  # a fixture
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory) -> Path:
-    """40 documents of very different lengths, with titles; a query has several right ones, of two grades."""
+    """40 documents of very different lengths, with titles; a query has several right ones, of two grades, one of them missing."""
     root = tmp_path_factory.mktemp("probe") / "small"
     (root / "qrels").mkdir(parents=True)
     random = np.random.default_rng(3)
@@ -31,11 +31,12 @@ def folder(tmp_path_factory) -> Path:
     def words(count: int) -> str:
         return " ".join(random.choice(WORDS, count))
 
-    corpus = [{"_id": f"d{i}", "title": words(1) if i % 3 else "", "text": words(1 + i % 9)} for i in range(40)]
+    corpus = [{"_id": f"d{i}", "title": words(1) if i % 3 else "", "text": words(i % 9)} for i in range(40)]
     queries = [{"_id": f"q{i}", "text": words(1 + i % 4)} for i in range(11)]
     for name, lines in [("corpus", corpus), ("queries", queries)]:
         (root / f"{name}.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
     pairs = [f"q{i}\td{(5 * i + j) % 40}\t{1 + j % 2}" for i in range(11) for j in range(1 + i % 3)]
+    pairs += ["q5\tmissing\t2", "q6\td0\t-1"]
     (root / "qrels" / "test.tsv").write_text("\n".join(["query-id\tcorpus-id\tscore", *pairs]) + "\n")
     (root / "task.json").write_text(json.dumps({"instruction": "find it"}))
     return root
@@ -102,7 +103,7 @@ def test_all_sets_share_one_compiled_shape_and_a_part_of_a_set_is_a_set(place, f
         run.probe.documents, run.probe.queries = 2_000, 200
         probe = Probe(run, inputs.tokenizer, learner.objective, mesh)
         (whole,) = probe._sets.values()
-        assert whole.grades.shape == (11, 40)
+        assert whole.grades.shape == (11, 41)  # one is missing
         assert len(whole.rows.tokens) > 1, "more than one part"
         probe._sets = {"few": one, "whole": whole}
         assert set(probe.scores(trained, {})) == {"probe/few/ndcg_at_10", "probe/whole/ndcg_at_10"}
