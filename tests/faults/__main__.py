@@ -12,6 +12,7 @@ from tests.faults.bench import Bench
 from tests.faults.disks import disks, shim
 from tests.faults.kills import kills, pairs
 from tests.faults.notices import notices
+from tests.faults.rivals import rivals
 from tests.faults.shapes import shapes
 from tests.faults.stuck import stuck
 from tests.faults.table import table
@@ -21,6 +22,7 @@ TRIALS = {
     "background": partial(kills, background=True),
     "pairs": pairs,
     "notices": notices,
+    "rivals": rivals,
     "stuck": stuck,
     "disks": disks,
     "shapes": shapes,
