@@ -29,7 +29,7 @@ class Entry(NamedTuple):
 
 def check(path: Path, command: str, *, folder: bool, option: str = "--output") -> None:
     """Raises ConfigError if `command` may not write a file, or with `folder` a folder, as `path`. Names what is there."""
-    where, fix = f"{option}={path}", f"delete it, or choose another {option}"
+    where, fix = f"{option}={path}", f"move it away, or choose another {option}"
     for parent in path.absolute().parents:
         if parent.exists():
             if not parent.is_dir():
