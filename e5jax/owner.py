@@ -43,6 +43,8 @@ def owned(folder: Path, workdir: Workdir, run: Training) -> Iterator[None]:
 
     Inside, no other process does so: two copies of a run's directory are one run. A bucket has no such lock.
     """
+    if in_bucket(folder):
+        claim(folder)  # first, as it says best what is wrong with a bucket
     owner = check(folder, workdir, run)
     if owner is None:
         _check_unowned(folder, workdir)
@@ -51,7 +53,8 @@ def owned(folder: Path, workdir: Workdir, run: Training) -> Iterator[None]:
         raise ConfigError(
             f"config.checkpoint.folder={folder}: {foreign[0]} in it is no checkpoint of e5jax, but named like one; move it away"
         )
-    claim(folder)
+    if not in_bucket(folder):
+        claim(folder)
     with contextlib.nullcontext() if in_bucket(folder) else lock.hold(folder / ".lock", f"{folder}", "choose another folder"):
         own = _owner(workdir, run, owner.run if owner else _name(workdir) or secrets.token_hex(8))
         if _name(workdir) != own.run:
