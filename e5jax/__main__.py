@@ -160,7 +160,7 @@ def _numbers(text: str) -> tuple[int, ...]:
 
 def _add_export(stage: argparse.ArgumentParser) -> None:
     stage.add_argument("--workdir", type=Path, required=True, metavar="DIR", help="directory of the run")
-    stage.add_argument("--output", type=Path, required=True, metavar="DIR", help="folder to write; replaced if it is there")
+    stage.add_argument("--output", type=Path, required=True, metavar="DIR", help="folder to write; replaces only its own")
     kinds = "merged: adapters folded into the base; adapter: PEFT's files, on the base (default: %(default)s)"
     stage.add_argument("--format", choices=("merged", "adapter"), default="merged", help=kinds)
     stage.add_argument("--dtype", choices=("float32", "bfloat16"), help="of the weights (default: the run's config.export.dtype)")

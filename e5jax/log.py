@@ -4,6 +4,7 @@ import importlib
 import json
 import math
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -12,7 +13,9 @@ from tensorboardX import SummaryWriter
 from tqdm import tqdm
 
 from e5jax.config import Log
-from e5jax.errors import ConfigError
+from e5jax.errors import ConfigError, RecordError
+from e5jax.jsonl import parse_object
+from e5jax.workdir import write_text
 
 LINES = 20  # plain progress lines in a run whose output is not a terminal
 
@@ -27,8 +30,8 @@ class MetricLog:
         self._file = self._board = None
         if writes:
             path.parent.mkdir(parents=True, exist_ok=True)
-            kept = [line for line in _lines(path) if json.loads(line)["step"] <= start]
-            path.write_text("".join(kept), encoding="utf-8")
+            if path.exists():
+                write_text(path, "".join(_lines_until(path, start)))
             self._file = path.open("a", encoding="utf-8", buffering=1)
             self._board = SummaryWriter(str(path.parent / "tensorboard"), purge_step=start + 1) if config.tensorboard else None
 
@@ -63,11 +66,15 @@ class MetricLog:
             print(f"{self._name}: step {step}/{self._steps}  {shown}", file=sys.stderr, flush=True)
 
 
-def _lines(path: Path) -> list[str]:
-    """Complete lines only: a killed run may have left half of one."""
-    if not path.exists():
-        return []
-    return [line for line in path.read_text(encoding="utf-8").splitlines(keepends=True) if line.endswith("\n")]
+def _lines_until(path: Path, step: int) -> Iterator[str]:
+    """The lines of steps up to this one. A damaged line is left out, and said; the last one may be half, of a killed run."""
+    lines = path.read_bytes().split(b"\n")
+    for number, line in enumerate(lines, start=1):
+        try:
+            if line and number < len(lines) and parse_object(line)["step"] <= step:
+                yield f"{line.decode('utf-8')}\n"
+        except (RecordError, LookupError, TypeError) as error:
+            print(f"{path}:{number}: damaged, left out ({error})", flush=True)
 
 
 def _wandb(config: Log, name: str) -> Any:

@@ -13,9 +13,9 @@ from typing import Any, NamedTuple
 
 from e5jax.errors import RecordError
 from e5jax.jsonl import parse_object
-from e5jax.storage import FAST, SAFE, SUMS, Entry, entries, files, publish
+from e5jax.storage import FAST, MANIFEST, SAFE, SUMS, Entry, entries, files, publish
 
-NAME = "MANIFEST"
+NAME = MANIFEST
 FORMAT = 3
 OLD = 2  # has SHA-256 alone
 

@@ -10,10 +10,10 @@ from typing import NamedTuple
 
 from e5jax.errors import ConfigError
 from e5jax.manifest import NAME, DamagedError, Manifest, check, read
-from e5jax.storage import DELETED, delete, move
+from e5jax.storage import DELETED, PARTS, delete, finished, move, steps
 
 QUARANTINE = "quarantine"
-LEFT = (DELETED, ".orbax-checkpoint-tmp")  # of folders that a killed process had begun to delete, or to write
+WRITTEN = ".orbax-checkpoint-tmp"  # end of the name of a folder that Orbax is writing
 
 
 class Retention(NamedTuple):
@@ -28,13 +28,6 @@ class Sound(NamedTuple):
 
     step: int
     manifest: Manifest
-
-
-def steps(directory: Path) -> list[int]:
-    """Numbers of all checkpoints, sound or not, the oldest first."""
-    if not directory.is_dir():
-        return []
-    return sorted(int(path.name) for path in directory.iterdir() if path.name.isdecimal() and path.is_dir())
 
 
 def newest_sound(directory: Path) -> tuple[Sound | None, dict[int, str]]:
@@ -62,18 +55,26 @@ def quarantine(directory: Path, step: int, reason: str) -> Path:
 
 def expire(directory: Path, retention: Retention) -> list[int]:
     """Deletes what need not stay; of checkpoints without a manifest it deletes none and counts none. Returns their steps."""
-    finished = [step for step in steps(directory) if (directory / str(step) / NAME).is_file()]
-    old = [step for step in finished[: -retention.keep] if not (retention.forever and step % retention.forever == 0)]
+    old = [step for step in finished(directory)[: -retention.keep] if not (retention.forever and step % retention.forever == 0)]
     for step in old:
         delete(directory / str(step), NAME)
     return old
 
 
 def clear(directory: Path) -> None:
-    """Deletes what killed processes left half written or half deleted."""
+    """Deletes what killed processes left half written or half deleted, and nothing that is only named alike."""
     for path in directory.iterdir() if directory.is_dir() else ():
-        if path.name.endswith(LEFT):
+        step, _, end = path.name.partition(".")
+        if not step.isdecimal() or not path.is_dir():
+            continue
+        if f".{end}" == WRITTEN or (f".{end}" == DELETED and _is_checkpoint(path)):
             delete(path, NAME)
+
+
+def _is_checkpoint(folder: Path) -> bool:
+    """Whether it is one, or what is left of one."""
+    names = {path.name for path in folder.iterdir()}
+    return not names or bool(names & PARTS)
 
 
 # --- for people ------------------------------------------------------------------------------------------------

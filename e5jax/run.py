@@ -1,14 +1,17 @@
 """`e5jax run`: a config's stages one after the other, each skipped when its artifact is complete."""
 
+import contextlib
 import json
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
 import jax
 
-from e5jax import cluster, phase
+from e5jax import cluster, lock, phase, written
+from e5jax.claim import claim, compare, trained_steps
 from e5jax.config import Config, Training
 from e5jax.data.harvest import harvest
 from e5jax.data.lengths import sample_lengths
@@ -16,24 +19,26 @@ from e5jax.data.source import ExampleSource
 from e5jax.data.vocabulary import train_tokenizer
 from e5jax.errors import ConfigError
 from e5jax.export.card import with_scores
-from e5jax.export.folder import CHOICE, export, export_untrained
+from e5jax.export.folder import CHOICE, EXPORT, export, export_untrained
 from e5jax.export.start import write_start
 from e5jax.export.subject import Choice
 from e5jax.learner.assemble import assemble
 from e5jax.learner.flops import parameters
 from e5jax.mesh import open_cpu
-from e5jax.model.folder import locate
+from e5jax.model.folder import base_of, locate
 from e5jax.place import Place
 from e5jax.release import commit, versions
 from e5jax.snapshot import fields
+from e5jax.storage import in_bucket
 from e5jax.train.inputs import Inputs, read_inputs
 from e5jax.train.loop import train
 from e5jax.watchdog import Limits, Watchdog
-from e5jax.workdir import Workdir, claim, complete, write_text
+from e5jax.workdir import Workdir, complete, write_text, writing
 
 TOGETHER = ("pretrain", "train")  # stages that all processes work on
 WORKING = 30 * 86_400.0  # seconds that process 0 may work alone
 ALONE = Place()
+LOCK = ".lock"  # in the directory of a run
 
 
 class Stage(NamedTuple):
@@ -43,6 +48,13 @@ class Stage(NamedTuple):
     artifact: Path
     run: Callable[[], None]
     done: bool
+
+
+class Start(NamedTuple):
+    """How a run starts: whether changes are accepted, and what writes them down once it is known that it can go on."""
+
+    allow: bool
+    begin: Callable[[], None]
 
 
 def run(config: Config, workdir: Workdir, only: str | None = None, place: Place = ALONE, allow: bool = False) -> None:
@@ -58,15 +70,36 @@ def run(config: Config, workdir: Workdir, only: str | None = None, place: Place 
         if place.processes > 1:
             jax.devices()  # all open theirs together: one that does so alone, in a stage of its own, waits for the others for ever
         cluster.check_same({**versions(), **fields(config)})
-        if cluster.first():
-            claim(workdir, config, allow)
-            write_text(workdir.versions, json.dumps({"commit": commit(), **versions()}, indent=2) + "\n")
-        names = (only,) if only else config.stages
-        for number, name in enumerate(names, 1):
-            _do(STAGES[name](config, workdir, allow), f"[{number}/{len(names)}] {name}:")
+        with _locked(workdir):
+            if cluster.first():
+                compare(workdir, config, allow)
+                if not workdir.config.exists():
+                    _begin(config, workdir, allow)
+            start = Start(allow, partial(_begin, config, workdir, allow))
+            names = (only,) if only else config.stages
+            for number, name in enumerate(names, 1):
+                _do(STAGES[name](config, workdir, start), f"[{number}/{len(names)}] {name}:", start)
 
 
-def _do(stage: Stage, head: str) -> None:
+@contextlib.contextmanager
+def _locked(workdir: Workdir) -> Iterator[None]:
+    """Inside, no other process works on this run: process 0 holds its lock for all."""
+    if not cluster.first():
+        yield
+        return
+    workdir.root.mkdir(parents=True, exist_ok=True)
+    with lock.hold(workdir.root / LOCK, f"--workdir={workdir.root}", "choose another --workdir"):
+        yield
+
+
+def _begin(config: Config, workdir: Workdir, allow: bool) -> None:
+    """Writes down what the run is. A run that goes on does so once that has begun: a start that fails changes nothing."""
+    if cluster.first():
+        claim(workdir, config, allow)
+        write_text(workdir.versions, json.dumps({"commit": commit(), **versions()}, indent=2) + "\n")
+
+
+def _do(stage: Stage, head: str, start: Start) -> None:
     """A stage, by all processes or by the first one alone, while the others wait."""
     done = cluster.agree("done", lambda: stage.done)
     if cluster.first():
@@ -76,6 +109,7 @@ def _do(stage: Stage, head: str) -> None:
     if stage.name in TOGETHER:
         stage.run()
     else:
+        start.begin()
         alone(stage.name, stage.run)
 
 
@@ -90,7 +124,7 @@ def alone(name: str, work: Callable[[], object]) -> None:
 # --- data ------------------------------------------------------------------------------------------------------
 
 
-def data_stage(config: Config, workdir: Workdir, _: bool) -> Stage:
+def data_stage(config: Config, workdir: Workdir, _: Start) -> Stage:
     """Harvests pairs, and trains a tokenizer on them when the model starts from scratch."""
     return Stage("data", workdir.data, lambda: build_data(config, workdir), workdir.data.is_dir())
 
@@ -125,7 +159,7 @@ def first_training(config: Config) -> Training:
 # --- training and export ---------------------------------------------------------------------------------------
 
 
-def pretrain_stage(config: Config, workdir: Workdir, allow: bool) -> Stage:
+def pretrain_stage(config: Config, workdir: Workdir, start: Start) -> Stage:
     """A training run of its own with its export: the base of the main one."""
     made = config.pretrain
     assert made is not None, "validate: the pretrain stage has a configuration"
@@ -135,22 +169,23 @@ def pretrain_stage(config: Config, workdir: Workdir, allow: bool) -> Stage:
         inputs = _inputs(made, workdir, made.model.base)
         if inputs.base is None and not cluster.agree("untrained", untrained(workdir).is_dir):
             alone("export", lambda: export_untrained(made, inputs.spec, inputs.tokenizer, untrained(workdir)))
-        train_to_end(made, inputs, place, "pretrain", allow)
+        train_to_end(made, inputs, place, "pretrain", start)
         alone("export", lambda: export(made, inputs.base, inputs.spec, inputs.tokenizer, place, place.export))
 
     return Stage("pretrain", place.export, go, place.export.is_dir())
 
 
-def train_stage(config: Config, workdir: Workdir, allow: bool) -> Stage:
+def train_stage(config: Config, workdir: Workdir, start: Start) -> Stage:
     """The main training run."""
 
     def go() -> None:
-        train_to_end(config, inputs_of(config, workdir), workdir, "train", allow)
+        train_to_end(config, inputs_of(config, workdir), workdir, "train", start)
 
-    return Stage("train", workdir.trained, go, workdir.trained.is_file())
+    done = workdir.trained.is_file() and trained_steps(workdir) >= config.optim.steps
+    return Stage("train", workdir.trained, go, done)
 
 
-def export_stage(config: Config, workdir: Workdir, _: bool) -> Stage:
+def export_stage(config: Config, workdir: Workdir, _: Start) -> Stage:
     """The merged Hugging Face folder of the main run."""
 
     def go() -> None:
@@ -161,17 +196,31 @@ def export_stage(config: Config, workdir: Workdir, _: bool) -> Stage:
 
 def export_to(config: Config, workdir: Workdir, output: Path, choice: Choice = CHOICE) -> None:
     """The newest checkpoint of the main run as a folder."""
-    inputs = inputs_of(config, workdir)
-    step = export(config, inputs.base, inputs.spec, inputs.tokenizer, workdir, output, choice)
+    checkpoints, base = workdir.checkpoints_of(config.checkpoint), Path(_base(config, workdir))
+    if output.resolve().is_relative_to(checkpoints):
+        raise ConfigError(f"--output={output}: is where the run has its checkpoints; choose another --output")
+    inputs = [workdir.root, base, base_of(base) if base.is_dir() else None, None if in_bucket(checkpoints) else checkpoints]
+    with writing(EXPORT, output, folder=True, inputs=filter(None, inputs)):
+        inputs = inputs_of(config, workdir)
+        step = export(config, inputs.base, inputs.spec, inputs.tokenizer, workdir, output, choice)
     print(f"export: step {step} -> {output}", flush=True)
 
 
-def train_to_end(run: Training, inputs: Inputs, workdir: Workdir, name: str, allow: bool = False) -> None:
+def train_to_end(run: Training, inputs: Inputs, workdir: Workdir, name: str, start: Start) -> None:
     """Trains, and leaves a note of what was trained."""
+
+    def begin(step: int) -> None:
+        if step < (steps := trained_steps(workdir)):
+            raise ConfigError(
+                f"--workdir={workdir.root}: was trained for {steps} steps, and its newest sound checkpoint is of step {step}; "
+                "bring checkpoints back to go on from, or choose another --workdir"
+            )
+        start.begin()
+
     if cluster.first():
         for line in inputs.differences:
             print(f"{name}: {run.model.base or 'base'}: {line}", flush=True)
-    train(run, inputs, workdir, name, allow)
+    train(run, inputs, workdir, name, start.allow, begin)
     if not cluster.first():
         return
     made = assemble(run, inputs.spec, jax.default_backend()).blueprint
@@ -183,7 +232,11 @@ def train_to_end(run: Training, inputs: Inputs, workdir: Workdir, name: str, all
 
 def inputs_of(config: Config, workdir: Workdir) -> Inputs:
     """What the main training run reads: its base is the pretrain stage's export, if there is that stage."""
-    return _inputs(config, workdir, str(workdir.pretrain.export) if config.pretrain else config.model.base)
+    return _inputs(config, workdir, _base(config, workdir))
+
+
+def _base(config: Config, workdir: Workdir) -> str:
+    return str(workdir.pretrain.export) if config.pretrain else config.model.base
 
 
 def _inputs(run: Training, workdir: Workdir, base: str) -> Inputs:
@@ -201,7 +254,7 @@ def untrained(workdir: Workdir) -> Path:
 # --- evaluation ------------------------------------------------------------------------------------------------
 
 
-def eval_stage(config: Config, workdir: Workdir, _: bool) -> Stage:
+def eval_stage(config: Config, workdir: Workdir, _: Start) -> Stage:
     """Scores of the export and of what it is compared with, the report page, and the model card that says them."""
     card = workdir.export / "README.md"
 
@@ -213,6 +266,7 @@ def eval_stage(config: Config, workdir: Workdir, _: bool) -> Stage:
             missing = write_base(config, base)
             summarise(config, workdir, untrained(workdir), base if base.is_dir() else None, missing)
         write_text(card, with_scores(card.read_text(encoding="utf-8"), workdir.results))
+        written.list_again(card, EXPORT)
 
     return Stage("eval", workdir.results, go, workdir.results.is_file() and workdir.report.is_file())
 
@@ -231,7 +285,7 @@ def write_base(config: Config, folder: Path) -> str:
     return ""
 
 
-STAGES: dict[str, Callable[[Config, Workdir, bool], Stage]] = {
+STAGES: dict[str, Callable[[Config, Workdir, Start], Stage]] = {
     "data": data_stage,
     "pretrain": pretrain_stage,
     "train": train_stage,

@@ -38,6 +38,8 @@ BUCKETS = {
     "s3://": Bucket("s3fs", "s3", "s3", ("botocore.exceptions:BotoCoreError", "botocore.exceptions:ClientError")),
 }
 PROBE = ".e5jax"  # is written into a bucket, and deleted again
+MANIFEST = "MANIFEST"  # what makes a numbered folder a checkpoint
+PARTS = {MANIFEST, f".{MANIFEST}", "parameters", "rest", "_CHECKPOINT_METADATA", "commit_success.txt"}  # of a checkpoint
 DELETED = ".deleted"  # end of the name of a folder that is being deleted
 
 SAFE, FAST = "sha256", "xxh3_128"
@@ -92,6 +94,18 @@ def claim(folder: Path) -> None:
         raise ConfigError(
             f"{folder}: cannot be written to ({type(error).__name__}: {error}); is there such a bucket, and may you write there?"
         ) from error
+
+
+def steps(folder: Path) -> list[int]:
+    """Numbers of all checkpoints in a folder, sound or not, the oldest first."""
+    if not folder.is_dir():
+        return []
+    return sorted(int(path.name) for path in folder.iterdir() if path.name.isdecimal() and path.is_dir())
+
+
+def finished(folder: Path) -> list[int]:
+    """Those that were written to the end."""
+    return [step for step in steps(folder) if (folder / str(step) / MANIFEST).is_file()]
 
 
 def files(folder: Path) -> Iterator[str]:

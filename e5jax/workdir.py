@@ -4,18 +4,18 @@ Every writer fills a temporary neighbour and renames it into place, so existence
 """
 
 import contextlib
-import json
+import glob
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator, Sequence
-from datetime import UTC, datetime
+from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
+from e5jax import lock, written
 from e5jax.config import Checkpoint, Config
 from e5jax.errors import ConfigError, name_path
-from e5jax.snapshot import differences, from_json, to_json
+from e5jax.snapshot import from_json
 from e5jax.storage import folder_of
 
 DEFAULT_RUNS = Path("runs")
@@ -33,7 +33,7 @@ class Workdir(NamedTuple):
 
     @property
     def changes(self) -> Path:
-        """What was another when the run went on, because somebody allowed it."""
+        """Changes that were accepted with --allow-change."""
         return self.root / "changes.jsonl"
 
     @property
@@ -78,6 +78,16 @@ class Workdir(NamedTuple):
         return self.root / "lengths.json"
 
     @property
+    def identity(self) -> Path:
+        """The name by which the run's checkpoints know it, wherever this directory is moved to."""
+        return self.root / "run.json"
+
+    @property
+    def earlier(self) -> Path:
+        """What the run came to before it was extended, by its steps then."""
+        return self.root / "earlier"
+
+    @property
     def export(self) -> Path:
         return self.root / "export"
 
@@ -96,16 +106,19 @@ class Workdir(NamedTuple):
 
 
 @contextlib.contextmanager
-def complete(path: Path) -> Iterator[Path]:
-    """Yields a temporary path beside `path` (not created); on success renames it to `path`, replacing what was there."""
+def complete(path: Path, command: str | None = None) -> Iterator[Path]:
+    """Yields a temporary path beside `path` (not created); on success renames it to `path`.
+
+    With `command` it replaces only what the same command wrote (`written`); without, `path` is in a folder that the writer knows to
+    be its own. What a killed writer of `path` left is deleted first.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
+    _clear_leftovers(path)
     holder = Path(tempfile.mkdtemp(prefix=f".{path.name}.", dir=path.parent))
     try:
-        yield holder / path.name
-        assert (holder / path.name).exists(), "the writer made something"  # else the old one would be lost
-        if path.is_dir():
-            os.rename(path, holder / f"{path.name}.replaced")
-        os.replace(holder / path.name, path)
+        with lock.in_use(_mark(holder, path)):
+            yield holder / path.name
+            _put(holder, path, command)
     except OSError as error:
         name_path(error, path)
         raise
@@ -113,48 +126,81 @@ def complete(path: Path) -> Iterator[Path]:
         shutil.rmtree(holder)
 
 
-def write_text(path: Path, text: str) -> None:
-    """Writes a file whole or not at all."""
-    with complete(path) as temporary:
+def _put(holder: Path, path: Path, command: str | None) -> None:
+    new = holder / path.name
+    assert new.exists(), "the writer made something"  # else the old one would be lost
+    if command is not None:
+        written.check(path, command, folder=new.is_dir())
+        if new.is_dir():
+            written.note_folder(new, command)
+        else:
+            written.note_file(new, path, command)
+    if path.is_dir():
+        os.rename(path, _replaced(holder, path))
+    os.replace(new, path)
+
+
+def _clear_leftovers(path: Path) -> None:
+    """Deletes temporary folders of writers of `path` that are dead; an old folder that one had just moved away comes back."""
+    for holder in path.parent.glob(f".{glob.escape(path.name)}.*/"):
+        if lock.is_abandoned(_mark(holder, path)):
+            if _replaced(holder, path).exists() and not path.exists():
+                os.rename(_replaced(holder, path), path)
+            shutil.rmtree(holder)
+
+
+def _mark(holder: Path, path: Path) -> Path:
+    return holder / f"{path.name}.writer"
+
+
+def _replaced(holder: Path, path: Path) -> Path:
+    return holder / f"{path.name}.replaced"
+
+
+def write_text(path: Path, text: str, command: str | None = None) -> None:
+    """Writes a file whole or not at all, over another one as `complete` does."""
+    with complete(path, command) as temporary:
         temporary.write_text(text, encoding="utf-8")
 
 
-def claim(workdir: Workdir, config: Config, allow: bool = False) -> None:
-    """Writes config.json, or refuses a directory that holds a run of another configuration, naming the differences.
+@contextlib.contextmanager
+def writing(
+    command: str, *paths: Path, folder: bool = False, inputs: Iterable[Path] = (), option: str = "--output"
+) -> Iterator[None]:
+    """Inside, this process alone writes these files, or with `folder` folders, and may do so.
 
-    Where `allow` lets it go on all the same, the differences are recorded and config.json is the new one.
+    Raises ConfigError, before the work begins: for what the command did not write, for an input, and for a process at work there.
     """
-    if not workdir.config.exists():
-        write_text(workdir.config, to_json(config))
-        return
-    # None of these changes what is trained on what, a mesh the last bits alone; all are mostly wanted once a run is under way.
-    free = (".profile.", ".probe.", ".data.workers", ".watchdog.", ".mesh.", ".checkpoint.seconds")
-    found = differences(read_config(workdir), config)
-    changed = [line for line in found if not any(part in line.split(": ")[0] for part in free)]
-    if changed and not allow:
-        raise ConfigError(
-            f"--workdir={workdir.root} holds a run with another configuration ({'; '.join(changed)}); "
-            f"choose another --workdir, or repeat the first configuration to resume{ALLOW}"
-        )
-    if changed:
-        record(workdir, changed)
-        if pretrain := [line for line in changed if line.startswith("config.pretrain.")]:
-            record(workdir.pretrain, pretrain)
-        write_text(workdir.config, to_json(config))
+    for path in paths:
+        _check_inputs(path, inputs, option)
+        written.check(path, command, folder=folder, option=option)
+    first = paths[0]
+    with _made(first.parent), lock.hold(first.with_name(f".{first.name}.lock"), f"{option}={first}", f"choose another {option}"):
+        for path in paths:  # another process may have ended just now
+            written.check(path, command, folder=folder, option=option)
+        yield
 
 
-def record(workdir: Workdir, changed: Sequence[str], **where: int) -> None:
-    """Notes what is another from now on, and says so."""
-    line = {"when": f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%SZ}", **where, "changed": list(changed)}
-    before = workdir.changes.read_text(encoding="utf-8") if workdir.changes.exists() else ""
-    write_text(workdir.changes, f"{before}{json.dumps(line)}\n")
-    print(f"allowed, and recorded in {workdir.changes}: {'; '.join(changed)}", flush=True)
+@contextlib.contextmanager
+def _made(folder: Path) -> Iterator[None]:
+    """Makes a folder and its parents; those that stay empty go again."""
+    new = [part for part in (folder, *folder.parents) if not part.exists()]
+    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        yield
+    finally:
+        for part in new:
+            if any(part.iterdir()):
+                break
+            part.rmdir()
 
 
-def changes(workdir: Workdir) -> list[dict[str, Any]]:
-    """All that was recorded, the first one first."""
-    lines = workdir.changes.read_text(encoding="utf-8").splitlines() if workdir.changes.exists() else ()
-    return [json.loads(line) for line in lines]
+def _check_inputs(path: Path, inputs: Iterable[Path], option: str) -> None:
+    output = path.resolve()
+    for place in inputs:
+        if place.resolve().is_relative_to(output):
+            inside = "this command reads it" if place.resolve() == output else f"this command reads {place}, which is in it"
+            raise ConfigError(f"{option}={path}: {inside}; choose another {option}")
 
 
 def read_config(workdir: Workdir) -> Config:

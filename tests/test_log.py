@@ -67,6 +67,31 @@ def test_resuming_drops_a_torn_last_line(cut, tmp_path):
     assert lines(path) == [{"step": 1, **scalars(1)}, {"step": 2, **scalars(2)}, *({"step": s, **scalars(s, 1)} for s in (3, 4))]
 
 
+@pytest.mark.parametrize("damage", [b'{"step": 2, "tra', b"\xff\xfe", b"{}", b"[1]", b'{"step": "two"}'])
+def test_resuming_leaves_a_damaged_line_out_and_says_which(damage, tmp_path, capsys):
+    path = tmp_path / "metrics.jsonl"
+    record(path, stop=3)
+    before = path.read_bytes().split(b"\n")
+    path.write_bytes(b"\n".join([before[0], damage, *before[2:]]))
+    record(path, start=3, run=1)
+    assert [line["step"] for line in lines(path)] == [1, 3, 4]
+    assert f"{path}:2: damaged, left out" in capsys.readouterr().out
+
+
+def test_a_killed_resume_leaves_all_metrics(tmp_path, monkeypatch):
+    path = tmp_path / "metrics.jsonl"
+    record(path, stop=3)
+    before = path.read_bytes()
+
+    def killed(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("os.replace", killed)
+    with pytest.raises(KeyboardInterrupt):
+        record(path, start=2, run=1)
+    assert path.read_bytes() == before
+
+
 def test_starting_anew_drops_the_metrics_of_a_run_without_checkpoint(tmp_path):
     path = tmp_path / "metrics.jsonl"
     record(path, stop=3)

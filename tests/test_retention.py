@@ -118,3 +118,15 @@ def test_a_checkpoint_says_what_it_is_of(tmp_path):
     assert json.loads(retention.said_of(tmp_path, 10))["step"] == 10
     with pytest.raises(ConfigError, match=r"no checkpoint 15; there are \[10, 20\]"):
         retention.said_of(tmp_path, 15)
+
+
+def test_nothing_is_deleted_that_is_only_named_like_what_a_killed_process_left(tmp_path):
+    names = ["thesis.deleted", "5.deleted", "x.orbax-checkpoint-tmp", "notes", "6.deleted.bak"]
+    for name in names:
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "thesis.txt").touch()
+    (tmp_path / "7.deleted").write_text("a file")
+    (tmp_path / "8.deleted" / "parameters").mkdir(parents=True)
+    (tmp_path / "9.deleted").mkdir()
+    retention.clear(tmp_path)
+    assert sorted(os.listdir(tmp_path)) == sorted([*names, "7.deleted"])

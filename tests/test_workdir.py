@@ -1,11 +1,15 @@
 import os
+import signal
+import subprocess
+import sys
 
 import pytest
 
-from e5jax.config import Config, Lora, Training
+from e5jax.claim import claim
+from e5jax.config import Config
 from e5jax.errors import ConfigError
-from e5jax.snapshot import to_json
-from e5jax.workdir import Workdir, changes, claim, complete, read_config, record, write_text
+from e5jax.workdir import Workdir, complete, read_config, write_text
+from e5jax.written import NAME
 
 
 def content(folder):
@@ -29,20 +33,20 @@ def test_artifact_appears_only_when_it_is_complete(tmp_path):
 
 
 def test_new_folder_replaces_the_old_one_whole(tmp_path):
-    fill(tmp_path / "export", old="1", both="1")
-    with complete(tmp_path / "export") as folder:
-        fill(folder, both="2")
-        assert content(tmp_path / "export") == {"old": "1", "both": "1"}
-    assert content(tmp_path) == {"export/both": "2"}
+    for files in ({"old": "1", "both": "1"}, {"both": "2"}):
+        with complete(tmp_path / "export", "export") as folder:
+            fill(folder, **files)
+    assert content(tmp_path).keys() == {"export/both", f"export/{NAME}"}
+    assert (tmp_path / "export/both").read_text() == "2"
     assert os.listdir(tmp_path) == ["export"]
 
 
-@pytest.mark.parametrize("name", ["replaced", "old", "export.replaced"])
+@pytest.mark.parametrize("name", ["replaced", "old", "export.replaced", "export.writer"])
 def test_a_folder_of_any_name_can_be_replaced(name, tmp_path):
-    fill(tmp_path / name, a="1")
-    with complete(tmp_path / name) as folder:
-        fill(folder, a="2")
-    assert content(tmp_path) == {f"{name}/a": "2"}
+    for text in ("1", "2"):
+        with complete(tmp_path / name, "export") as folder:
+            fill(folder, a=text)
+    assert content(tmp_path)[f"{name}/a"] == "2"
 
 
 def write_half_and_fail(path, error):
@@ -73,71 +77,59 @@ def test_a_writer_that_writes_nothing_does_not_cost_the_old_folder(tmp_path):
     assert content(tmp_path) == {"export/a": "1"}
 
 
+KILLED = """
+import os, pathlib, signal, sys
+from e5jax import workdir
+path = pathlib.Path(sys.argv[1])
+if sys.argv[2] == "replacing":
+    os.replace = lambda *_: os.kill(os.getpid(), signal.SIGKILL)
+with workdir.complete(path, "export") as folder:
+    folder.mkdir()
+    (folder / "a").write_text("2")
+    if sys.argv[2] == "writing":
+        os.kill(os.getpid(), signal.SIGKILL)
+    if sys.argv[2] == "waiting":
+        print("ready", flush=True)
+        sys.stdin.read()
+"""
+
+
+def write_elsewhere(path, how):
+    return subprocess.Popen([sys.executable, "-c", KILLED, str(path), how], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+
+
+@pytest.mark.parametrize("how", ["writing", "replacing"])
+def test_what_a_killed_writer_left_is_gone_after_the_next_and_the_old_folder_is_not(how, tmp_path):
+    with complete(tmp_path / "export", "export") as folder:
+        fill(folder, a="1")
+    with write_elsewhere(tmp_path / "export", how) as killed:
+        assert killed.wait(60) == -signal.SIGKILL
+    (tmp_path / ".export.mine").mkdir()
+    (tmp_path / ".export.mine/thesis").write_text("years of work")
+    assert len(list(tmp_path.glob(".export.*"))) == 2
+    with pytest.raises(ValueError, match="half"):
+        write_half_and_fail(tmp_path / "export", ValueError("half"))
+    assert (tmp_path / "export/a").read_text() == "1"
+    assert sorted(os.listdir(tmp_path)) == [".export.mine", "export"]
+    assert (tmp_path / ".export.mine/thesis").read_text() == "years of work"
+
+
+def test_a_writer_that_lives_is_left_alone(tmp_path):
+    with write_elsewhere(tmp_path / "export", "waiting") as other:
+        other.stdout.readline()
+        with complete(tmp_path / "export", "export") as folder:
+            fill(folder, a="1")
+        assert len(list(tmp_path.glob(".export.*"))) == 1
+        other.stdin.close()
+        assert other.wait(60) == 0
+    assert (tmp_path / "export/a").read_text() == "2"
+
+
 def test_text_is_written_as_utf8_and_replaces_a_file(tmp_path):
     write_text(tmp_path / "a.json", "first")
     write_text(tmp_path / "a.json", "Größe 😀\n")
     assert (tmp_path / "a.json").read_bytes() == "Größe 😀\n".encode()
     assert os.listdir(tmp_path) == ["a.json"]
-
-
-def test_claim_writes_the_configuration_and_the_same_one_resumes(tmp_path):
-    workdir, config = Workdir(tmp_path / "runs/a"), Config(seed=3, lora=Lora())
-    claim(workdir, config)
-    claim(workdir, config)
-    assert read_config(workdir) == config
-    assert workdir.config.read_text() == to_json(config)
-
-
-def test_claim_refuses_another_configuration_and_names_field_old_and_new(tmp_path):
-    workdir = Workdir(tmp_path)
-    claim(workdir, Config(seed=3))
-    other = Config(seed=4)
-    other.optim.steps = 10
-    with pytest.raises(ConfigError) as caught:
-        claim(workdir, other)
-    for words in (
-        f"--workdir={tmp_path}",
-        "config.seed: 3 -> 4",
-        "config.optim.steps: 879 -> 10",
-        "another --workdir",
-        "--allow-change",
-    ):
-        assert words in str(caught.value)
-    assert read_config(workdir) == Config(seed=3)
-
-
-def test_another_configuration_that_is_allowed_is_recorded(tmp_path):
-    workdir = Workdir(tmp_path)
-    claim(workdir, Config(pretrain=Training()))
-    assert changes(workdir) == []
-    for seed in (4, 5):
-        other = Config(seed=seed, pretrain=Training())
-        other.pretrain.optim.steps = seed
-        claim(workdir, other, allow=True)
-        assert read_config(workdir) == other
-        claim(workdir, other)
-    noted = [line["changed"] for line in changes(workdir)]
-    assert noted[0] == ["config.pretrain.optim.steps: 879 -> 4", "config.seed: 0 -> 4"]
-    assert noted[1] == ["config.pretrain.optim.steps: 4 -> 5", "config.seed: 4 -> 5"]
-    assert [line["changed"] for line in changes(workdir.pretrain)] == [lines[:1] for lines in noted]
-
-
-def test_whatever_changed_is_one_line(tmp_path):
-    for _ in range(2):
-        record(Workdir(tmp_path), ["data.x: a\u2028b\nc \x85 -> é"])
-    assert [line["changed"] for line in changes(Workdir(tmp_path))] == [["data.x: a\u2028b\nc \x85 -> é"]] * 2
-
-
-def test_a_profile_can_be_asked_for_when_a_run_is_resumed(tmp_path):
-    workdir = Workdir(tmp_path)
-    first, second = (Config(pretrain=Training()) for _ in range(2))
-    claim(workdir, first)
-    assert second.pretrain is not None
-    second.profile.steps = second.pretrain.profile.first = 3
-    claim(workdir, second)
-    second.seed = 1
-    with pytest.raises(ConfigError, match="seed: 0 -> 1"):
-        claim(workdir, second)
 
 
 def test_a_directory_that_is_no_run_is_refused(tmp_path):

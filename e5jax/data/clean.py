@@ -27,7 +27,7 @@ from e5jax.data.tally import Tally, flat
 from e5jax.data.texts import PARTS, Removed, printable
 from e5jax.errors import ConfigError
 from e5jax.records import Example
-from e5jax.workdir import complete
+from e5jax.workdir import complete, writing
 
 
 @dataclass(frozen=True)
@@ -58,13 +58,12 @@ def clean(files: Sequence[Path], output: Path, evaluation: Iterable[tuple[str, s
     source and id are filled in where they are empty.
     """
     names = _names(files)
-    if not _replaceable(output):
-        raise ConfigError(f"--output={output}: holds what `e5jax data clean` has not written; name a new folder")
     tally, found = Tally(), Counter[str]()
     with (
+        writing("data clean", output, folder=True, inputs=files),
         Evaluation(evaluation, rules.threshold, rules.share) as tested,
         Earlier(rules.threshold) as earlier,
-        complete(output) as folder,
+        complete(output, "data clean") as folder,
     ):
         (folder / DATA).mkdir(parents=True)
         with (folder / REMOVED).open("w", encoding="utf-8", newline="\n") as removed:
@@ -90,14 +89,6 @@ def clean(files: Sequence[Path], output: Path, evaluation: Iterable[tuple[str, s
         made = {**tally.report(), "evaluation_texts": len(tested), "evaluation": by_task, "rules": asdict(rules)}
         (folder / REPORT).write_text(json.dumps(made, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
     return made
-
-
-def _replaceable(output: Path) -> bool:
-    """True for what is not there, an empty folder, and one with nothing but what `clean` writes."""
-    if not output.is_dir():
-        return not output.exists()
-    names = {path.name for path in output.iterdir()}
-    return not names or (REPORT in names and names <= {DATA, REMOVED, REPORT})
 
 
 def _names(files: Sequence[Path]) -> list[str]:

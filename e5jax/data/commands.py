@@ -20,7 +20,7 @@ def add_prepare(actions: Any) -> None:
     preparer.add_argument("--list", action="store_true", help="prints all sets: source, licence, formats, instructions, ratio")
     sources = f"files and folders as its publisher wrote them, or `{HUB}` to download them"
     preparer.add_argument("--from", dest="sources", nargs="+", default=[], metavar="FILE", help=sources)
-    preparer.add_argument("--output", type=Path, metavar="DIR", help="writes DIR/NAME/VERSION; replaced if it is there")
+    preparer.add_argument("--output", type=Path, metavar="DIR", help="writes DIR/NAME/VERSION; replaces only its own")
     preparer.add_argument("--format", default="auto", metavar="FORMAT", help="of the files, as in convert (default: %(default)s)")
     preparer.add_argument("--language", default="", metavar="CODE", help="where neither set nor names of files tell it")
     sums = "what the checksums of files must be; those of all files are written to manifest.json"
@@ -55,7 +55,7 @@ def add_passkey(actions: Any) -> None:
     maker.set_defaults(go=_passkey)
     lengths = "tokens of the documents, such as 256,4096,32768"
     maker.add_argument("--lengths", required=True, metavar="N,M", help=lengths)
-    maker.add_argument("--output", type=Path, required=True, metavar="DIR", help="writes DIR/passkey-N; replaced if it is there")
+    maker.add_argument("--output", type=Path, required=True, metavar="DIR", help="writes DIR/passkey-N; replaces only its own")
     tokenizer = "tokenizer.json that counts them, or a folder with one (default: one is made, for a model from scratch)"
     maker.add_argument("--tokenizer", type=Path, metavar="FILE", help=tokenizer)
     for name, count, said in [

@@ -12,7 +12,7 @@ from e5jax.data.readers.outcome import OPTIONS, Options, Outcome, Rejected
 from e5jax.data.texts import printable
 from e5jax.errors import ConfigError
 from e5jax.records import Example
-from e5jax.workdir import complete
+from e5jax.workdir import complete, writing
 
 
 class Counts(NamedTuple):
@@ -33,7 +33,12 @@ def convert(source: Path, output: Path, name: str = AUTO, options: Options = OPT
     """
     examples = 0
     rejected: Counter[str] = Counter()
-    with complete(rejects_of(output)) as rejects, complete(output) as made:
+    command = "data convert"
+    with (
+        writing(command, output, rejects_of(output), inputs=(source,)),
+        complete(rejects_of(output), command) as rejects,
+        complete(output, command) as made,
+    ):
         with made.open("w", encoding="utf-8", newline="\n") as good, rejects.open("w", encoding="utf-8", newline="\n") as bad:
             for example in accepted(read(source, name, options), bad, rejected, "convert"):
                 good.write(example.to_json() + "\n")

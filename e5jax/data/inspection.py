@@ -17,7 +17,7 @@ from e5jax.data.texts import Part, excerpt, printable, texts_of
 from e5jax.data.words import read
 from e5jax.records import Example
 from e5jax.tokens import read_tokenizer
-from e5jax.workdir import write_text
+from e5jax.workdir import write_text, writing
 
 EXAMPLES = 10
 _ROWS = 20  # of a table; what is rarer is one line
@@ -29,14 +29,15 @@ _HEADINGS: dict[Part, str] = {"query": "Queries", "positive": "Positives", "nega
 
 def inspect(files: Sequence[Path], output: Path, tokenizer: Path | None = None, size: int = 10_000, seed: int = 0) -> None:
     """Writes the page: no script, no network, the same bytes for the same files and seed."""
-    if tokenizer is None:
-        unit, measure = "words", in_words
-    else:
-        place = tokenizer / "tokenizer.json" if tokenizer.is_dir() else tokenizer
-        unit, measure = "tokens", in_tokens(read_tokenizer(place))
-    found = survey(files, measure, size, seed)
-    chosen = np.random.default_rng(seed).choice(len(found.sample), min(EXAMPLES, len(found.sample)), replace=False)
-    write_text(output, document(found, unit, [found.sample[i] for i in sorted(chosen.tolist())]))
+    with writing("data inspect", output, inputs=files):
+        if tokenizer is None:
+            unit, measure = "words", in_words
+        else:
+            place = tokenizer / "tokenizer.json" if tokenizer.is_dir() else tokenizer
+            unit, measure = "tokens", in_tokens(read_tokenizer(place))
+        found = survey(files, measure, size, seed)
+        chosen = np.random.default_rng(seed).choice(len(found.sample), min(EXAMPLES, len(found.sample)), replace=False)
+        write_text(output, document(found, unit, [found.sample[i] for i in sorted(chosen.tolist())]), "data inspect")
 
 
 def in_words(texts: Sequence[str]) -> list[int]:

@@ -57,7 +57,7 @@ def _add_convert(actions: "Actions") -> None:
     action = _action(actions, "convert", _convert, text)
     action.add_argument("--from", dest="format", default="auto", metavar="FORMAT", help="its name (default: %(default)s)")
     action.add_argument("--input", type=Path, required=True, metavar="PATH", help="file or folder; of datasets also owner/name")
-    action.add_argument("--output", type=Path, required=True, metavar="FILE", help="JSONL file to write; replaced if it is there")
+    action.add_argument("--output", type=Path, required=True, metavar="FILE", help="JSONL file to write; replaces only its own")
     action.add_argument("--instruction", default="", metavar="TEXT", help="bare task, for formats that have none")
     action.add_argument("--language", default="", metavar="CODE", help="ISO code, for formats that have none")
     action.add_argument("--source", default="", metavar="NAME", help="name of the set (default: that of the file)")
@@ -117,7 +117,7 @@ def _add_inspect(actions: "Actions") -> None:
     text = "writes a page that shows what training files hold: counts, lengths, languages, instructions, examples"
     action = _action(actions, "inspect", _inspect, text)
     action.add_argument("--input", nargs="+", action="extend", required=True, metavar="FILE", help=INPUT)
-    action.add_argument("--output", type=Path, required=True, metavar="FILE", help="HTML file to write; replaced if it is there")
+    action.add_argument("--output", type=Path, required=True, metavar="FILE", help="HTML file to write; replaces only its own")
     action.add_argument(
         "--tokenizer", type=Path, metavar="FILE", help="tokenizer.json, or a folder with one (default: counts words)"
     )

@@ -16,7 +16,7 @@ from e5jax.data.vocabulary import train_tokenizer
 from e5jax.errors import ConfigError
 from e5jax.records import Example
 from e5jax.tokens import TextTokenizer, read_tokenizer
-from e5jax.workdir import complete
+from e5jax.workdir import complete, writing
 
 TASK = "Given a question about a person, retrieve the text that answers it"
 FILLER = (
@@ -48,11 +48,16 @@ def write_passkey(plan: Plan, tokenizer: Path | None, output: Path) -> None:
     Raises ConfigError naming option, value and fix.
     """
     _check(plan)
+    with writing("data passkey", output, folder=True, inputs=[tokenizer] if tokenizer else []):
+        _write_folder(plan, tokenizer, output)
+
+
+def _write_folder(plan: Plan, tokenizer: Path | None, output: Path) -> None:
     every = names(plan.seed)
     tested, trained = every[: plan.documents], every[plan.documents :]
     read = read_tokenizer(tokenizer) if tokenizer else train_tokenizer(_words(every), VOCABULARY)
     counter = TextTokenizer(read, _BOS, _EOS, max(plan.lengths), str(tokenizer or output))
-    with complete(output) as folder:
+    with complete(output, "data passkey") as folder:
         for length in plan.lengths:
             writer = _Writer(counter, length, np.random.default_rng([plan.seed, length]))
             writer.write(folder / f"passkey-{length}", tested, trained, plan)

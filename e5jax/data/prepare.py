@@ -26,7 +26,7 @@ from e5jax.data.readers.outcome import LIMITS, Limits, Options, Outcome, Rejecte
 from e5jax.data.sets import Set, in_mix
 from e5jax.errors import ConfigError
 from e5jax.records import SCHEMA, Example
-from e5jax.workdir import complete
+from e5jax.workdir import complete, writing
 
 REJECTS = "rejects.txt"
 _LANGUAGES = {  # as Mr. TyDi spells them
@@ -66,11 +66,17 @@ def prepare(order: Order, output: Path) -> tuple[Path, Counts]:
     """Writes the set and says where, and how much of it. Raises ConfigError if there is not one example."""
     folder = output / order.chosen.name / VERSION
     _check(order)
+    with writing("data prepare", folder, folder=True, inputs=order.sources):
+        counts = _write(order, folder)
+    return folder, counts
+
+
+def _write(order: Order, folder: Path) -> Counts:
     sums = checksums(order)
     outcomes = chain.from_iterable(_outcomes(order, source) for source in order.sources)
     rejected: Counter[str] = Counter()
     languages: Counter[str] = Counter()
-    with complete(folder) as made:
+    with complete(folder, "data prepare") as made:
         rejects = made.with_name(REJECTS)
         with rejects.open("w", encoding="utf-8", newline="\n") as bad:
             examples = _instructed(order.chosen, accepted(outcomes, bad, rejected, "prepare"))
@@ -81,7 +87,7 @@ def prepare(order: Order, output: Path) -> tuple[Path, Counts]:
         rejects.rename(made / REJECTS)
         text = json.dumps(_manifest(order, sums, Counts(count, rejected), languages), indent=2, ensure_ascii=False)
         (made / MANIFEST).write_text(text + "\n", encoding="utf-8")
-    return folder, Counts(count, rejected)
+    return Counts(count, rejected)
 
 
 def checksums(order: Order) -> dict[str, str]:

@@ -2,7 +2,8 @@
 
 from pathlib import Path
 
-from e5jax.compact import ranges_of, save_ranges
+from e5jax import lock
+from e5jax.compact import FILE, ranges_of, save_ranges
 from e5jax.embedder import Embedder
 from e5jax.encode.texts import Texts
 from e5jax.errors import ConfigError
@@ -13,6 +14,11 @@ def main(model: Path, source: Path, dimensions: tuple[int, ...], field: str = "t
     """Encodes at most so many texts, spread over the file, and adds ranges for these numbers of dimensions; none: the folder's."""
     if not model.is_dir():
         raise ConfigError(f"--model={model}: ranges are kept in the folder of the model, and there is no such folder")
+    with lock.hold(model / f".{FILE}.lock", f"--model={model}", "calibrate another model"):
+        return _calibrate(model, source, dimensions, field, most)
+
+
+def _calibrate(model: Path, source: Path, dimensions: tuple[int, ...], field: str, most: int) -> int:
     texts = Texts(source, field)
     open_cpu([])
     embedder = Embedder.from_pretrained(model)

@@ -17,7 +17,7 @@ from e5jax.encode.texts import Texts
 from e5jax.errors import ConfigError
 from e5jax.mesh import open_cpu
 from e5jax.model.folder import locate
-from e5jax.workdir import complete
+from e5jax.workdir import complete, writing
 
 
 class Options(NamedTuple):
@@ -37,11 +37,12 @@ class Options(NamedTuple):
 def main(model: str, source: Path, output: Path, options: Options) -> int:
     """Encodes with a folder's or hub id's model and says what came of it."""
     check_output(output, options.dtype, options.precision)
-    texts = Texts(source, options.field)
-    open_cpu([])
-    folder = locate(model)
-    embedder = Embedder.from_pretrained(folder, options.compute, options.limit)
-    encode_file(embedder, model_identity(folder), texts, output, options)
+    with writing("encode", output, inputs=(source, Path(model))):
+        texts = Texts(source, options.field)
+        open_cpu([])
+        folder = locate(model)
+        embedder = Embedder.from_pretrained(folder, options.compute, options.limit)
+        encode_file(embedder, model_identity(folder), texts, output, options)
     kind = options.dtype if options.precision == "float32" else options.precision
     print(f"encode: {texts.count:,} texts, {options.dimensions or embedder.dimension} dimensions, {kind}, in {output}")
     return 0
@@ -61,7 +62,7 @@ def encode_file(embedder: Embedder, identity: str, texts: Texts, output: Path, o
     width, precision = shards[0].shape[1], options.precision
     stored = (quantise(shard, precision, embedder.settings.ranges.get(width)) for shard in shards)
     dtype = options.dtype if precision == "float32" else np.dtype(DTYPES[precision]).name
-    with complete(output) as temporary:
+    with complete(output, "encode") as temporary:
         write(temporary, stored, (texts.count, stored_width(width, precision)), dtype, ids)
     del shards
     for left in output.parent.glob(f"{glob.escape(place.name)}-*"):

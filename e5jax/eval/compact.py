@@ -24,7 +24,7 @@ from e5jax.errors import ConfigError
 from e5jax.eval.compact_report import report
 from e5jax.mesh import open_cpu
 from e5jax.model.folder import locate
-from e5jax.workdir import write_text
+from e5jax.workdir import write_text, writing
 
 DEPTH = 10  # ranks that count
 RUNS = 3  # of a search that is timed, after one that compiles
@@ -58,6 +58,12 @@ class Task(NamedTuple):
 
 def main(model: str, folder: Path, output: Path, options: Options) -> int:
     """Measures, prints a table, and writes both files."""
+    with writing("compact", output / RESULTS, output / PAGE, inputs=(Path(model), folder)):
+        _measure(model, folder, output, options)
+    return 0
+
+
+def _measure(model: str, folder: Path, output: Path, options: Options) -> None:
     open_cpu([])
     embedder, found = Embedder.from_pretrained(locate(model)).for_dot_products(), read_retrieval(folder)
     if not embedder.settings.normalises:
@@ -77,15 +83,14 @@ def main(model: str, folder: Path, output: Path, options: Options) -> int:
         "device": f"{jax.local_device_count()} × {jax.local_devices()[0].device_kind}",
         "cells": list(cells(task, dimensions, options)),
     }
-    write_text(output / RESULTS, json.dumps(results, indent=2) + "\n")
+    write_text(output / RESULTS, json.dumps(results, indent=2) + "\n", "compact")
     write_report(output)
-    return 0
 
 
 def write_report(output: Path) -> None:
     """The page and the table of `results.json`, from that file alone."""
     made = report(json.loads((output / RESULTS).read_text(encoding="utf-8")))
-    write_text(output / PAGE, made.page)
+    write_text(output / PAGE, made.page, "compact")
     print(f"{made.table}\nreport: {output / PAGE}", flush=True)
 
 

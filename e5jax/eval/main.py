@@ -11,28 +11,36 @@ from e5jax.eval.contamination import read_manifests
 from e5jax.eval.evaluate import SETTINGS, evaluate
 from e5jax.eval.results import PAPER, find_results, read_results
 from e5jax.eval.scope import TaskScope, scope_of
-from e5jax.eval.scoreboard import PAGE, RESULTS, write_board
+from e5jax.eval.scoreboard import PAGE, RESULTS, TEXT, write_board
 from e5jax.eval.settings import make_encoder, settings_of
 from e5jax.eval.tasks import find_tasks, paper_scopes
 from e5jax.eval.texts import TEXTS, write_texts
 from e5jax.eval.vectors import Vectors
 from e5jax.model.folder import locate
+from e5jax.workdir import writing
 
 MTEB = "mteb"  # below --output, mteb's own results
 
 
 def main(args: argparse.Namespace) -> int:
     """Evaluates, prints a table and writes the report; or writes texts. Raises ConfigError for a wrong model or task."""
+    names = (TEXTS,) if args.texts else (RESULTS, TEXT, PAGE)
+    with writing("eval", *(args.output / name for name in names), inputs=[Path(args.model)] if args.model else []):
+        _run(args)
+    return 0
+
+
+def _run(args: argparse.Namespace) -> None:
     if args.report:
         write_report(args, {})
-        return 0
+        return
     folder = locate(args.model) if args.model else None
     tasks = find_tasks(args.tasks, args.benchmark)
     if folder is None:
         counts = write_texts(tasks, args.output / TEXTS)
         print("\n".join(f"{count:>12,}  {task}" for task, count in counts.items()))
         print(f"texts: {args.output / TEXTS}", flush=True)
-        return 0
+        return
     settings = settings_of(folder, args.backend, args.preset, args.instruction, args.dtype)
     if folder != Path(args.model):  # of the hub: the folder's name is that of a revision
         settings["name"] = args.model.rpartition("/")[2]
@@ -43,7 +51,6 @@ def main(args: argparse.Namespace) -> int:
     print("".join(f"note: {task}: {note}\n" for task, of in scope.items() for note in of.notes), end="", flush=True)
     print(table(evaluate(encoder, tasks, args.output / MTEB, settings), {task: of.label for task, of in scope.items()}))
     write_report(args, scope)
-    return 0
 
 
 def write_report(args: argparse.Namespace, scope: Mapping[str, TaskScope]) -> None:

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import jax
 
+from e5jax import owner
 from e5jax.checkpoint import Checkpoints
 from e5jax.config import Mesh, Training
 from e5jax.errors import ConfigError
@@ -24,6 +25,7 @@ from e5jax.tokens import TextTokenizer
 from e5jax.workdir import Workdir, complete
 
 CHOICE = Choice()
+EXPORT = "export"  # the command, as its folders name it
 
 
 def export(
@@ -38,6 +40,7 @@ def export(
     """Writes the newest checkpoint of `workdir` as `output`. Returns the step exported."""
     check(run, base, spec, choice)
     place = workdir.checkpoints_of(run.checkpoint)
+    owner.check(place, workdir, run)
     with Checkpoints(place) as checkpoints:
         step = checkpoints.newest()
         if step is None:
@@ -56,7 +59,7 @@ def export_untrained(run: Training, spec: Spec, tokenizer: TextTokenizer, output
     made = _blueprint(run, spec)
     mesh = make_mesh(Mesh(1, 1, 1), jax.local_devices()[:1])
     parameters = made.initialise(made.trained, mesh, run.seed)
-    write(Subject(run, None, made, parameters, tokenizer, 0), output, Choice(verify=False))
+    write(Subject(run, None, made, parameters, tokenizer, 0), output, Choice(verify=False), command="run")
 
 
 def check(run: Training, base: Path | None, spec: Spec, choice: Choice) -> None:
@@ -83,9 +86,9 @@ def _blueprint(run: Training, spec: Spec) -> Blueprint:
     return blueprint(spec, run.lora, dtype=run.model.dtype, remat=run.model.remat, kernel="xla", select=run.select.names)
 
 
-def write(subject: Subject, output: Path, choice: Choice = CHOICE, workdir: Workdir | None = None) -> None:
+def write(subject: Subject, output: Path, choice: Choice = CHOICE, workdir: Workdir | None = None, command: str = EXPORT) -> None:
     """Writes the folder whole and verified, or not at all. `workdir` is where the card finds data and scores."""
-    with complete(output) as folder:
+    with complete(output, command) as folder:
         fill(subject, folder, choice, workdir)
         if choice.verify:
             for line in verify(folder, subject, choice):

@@ -7,6 +7,7 @@ from huggingface_hub.errors import HfHubHTTPError, LocalTokenNotFoundError, Offl
 
 from e5jax.errors import ConfigError, RunError
 from e5jax.validate import is_hub_id
+from e5jax.written import NAME as LIST
 
 
 def check_name(name: str) -> None:
@@ -20,7 +21,7 @@ def push(folder: Path, name: str, *, private: bool) -> str:
     api = HfApi()
     try:
         made = api.create_repo(name, private=private, exist_ok=True)
-        api.upload_folder(folder_path=folder, repo_id=name, commit_message="Export of e5jax")
+        api.upload_folder(folder_path=folder, repo_id=name, commit_message="Export of e5jax", ignore_patterns=[LIST])
     except (HfHubHTTPError, LocalTokenNotFoundError, OfflineModeIsEnabled, OSError) as error:
         raise RunError(
             f"{folder} is written, and could not be put on the hub as {name}: {str(error).splitlines()[0]}; "

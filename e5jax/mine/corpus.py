@@ -103,7 +103,7 @@ def _texts(path: Path) -> Iterator[tuple[str, str]]:
 
 def write_corpus(path: Path, texts: Iterable[str]) -> None:
     """A corpus of these texts."""
-    with complete(path) as temporary, temporary.open("w", encoding="utf-8", newline="\n") as file:
+    with complete(path, "mine") as temporary, temporary.open("w", encoding="utf-8", newline="\n") as file:
         file.writelines(json.dumps({"text": text}) + "\n" for text in texts)
 
 

@@ -23,9 +23,9 @@ from e5jax.mine.settings import Mining
 from e5jax.mine.teacher import Teacher
 from e5jax.model.folder import locate
 from e5jax.search import PASS, top_k
-from e5jax.workdir import complete, write_text
+from e5jax.workdir import complete, write_text, writing
 
-RECORDS, REPORT = "mined.jsonl", "report.json"
+RECORDS, REPORT, CORPUS = "mined.jsonl", "report.json", "corpus.jsonl"
 
 
 def main(model: str, source: Path, corpus: Path | None, output: Path, rules: Mining) -> int:
@@ -33,9 +33,12 @@ def main(model: str, source: Path, corpus: Path | None, output: Path, rules: Min
     for option, file in (("input", source), ("corpus", corpus), ("scores", rules.scores)):
         if file is not None and not Path(file).is_file():  # said before a model is read
             raise ConfigError(f"--{option}={file}: there is no such file")
-    open_cpu([])
-    folder = locate(model)
-    report = mine(Embedder.from_pretrained(folder).for_dot_products(), model_identity(folder), source, corpus, output, rules)
+    names = (RECORDS, REPORT) if corpus else (RECORDS, REPORT, CORPUS)
+    inputs = (source, Path(model), *([corpus] if corpus else []), *([Path(rules.scores)] if rules.scores else []))
+    with writing("mine", *(output / name for name in names), inputs=inputs):
+        open_cpu([])
+        folder = locate(model)
+        report = mine(Embedder.from_pretrained(folder).for_dot_products(), model_identity(folder), source, corpus, output, rules)
     print(table(report))
     short = f"{report['short']['examples']:,} with too few negatives: {report['short']['action']}"
     print(f"mine: {report['written']:,} of {report['examples']:,} records in {output / RECORDS}; {short}")
@@ -47,15 +50,15 @@ def mine(embedder: TextEmbedder, identity: str, source: Path, corpus: Path | Non
     examples = Examples(source)
     teacher = _teacher(rules, examples)
     if corpus is None:
-        corpus = output / "corpus.jsonl"
+        corpus = output / CORPUS
         write_corpus(corpus, (text for asked in examples for text in (*asked.positives, *asked.negatives)))
     texts = Corpus(corpus)
     given = _embed(embedder, identity, examples, texts, output / "vectors", rules)
     tally = Tally(teacher)
-    with complete(output / RECORDS) as temporary, temporary.open("w", encoding="utf-8", newline="\n") as file:
+    with complete(output / RECORDS, "mine") as temporary, temporary.open("w", encoding="utf-8", newline="\n") as file:
         _search(given, examples, texts, teacher, rules, tally, file)
     report = tally.report(rules, {"corpus": len(texts), "corpus_duplicates": texts.duplicates})
-    write_text(output / REPORT, json.dumps(report, indent=2) + "\n")
+    write_text(output / REPORT, json.dumps(report, indent=2) + "\n", "mine")
     return report
 
 

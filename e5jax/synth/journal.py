@@ -5,7 +5,7 @@ together (group commit). A line that a crash cut off is cut away when the journa
 """
 
 import asyncio
-import fcntl
+import contextlib
 import json
 import os
 import re
@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any, BinaryIO, Self
 from zlib import crc32
 
+from e5jax import lock
 from e5jax.errors import ConfigError, RecordError, RunError
 from e5jax.jsonl import parse_object
 from e5jax.synth.ledger import Ledger
@@ -60,20 +61,18 @@ class Journal:
         self._end = 0
 
     async def __aenter__(self) -> Self:
-        self._file = _open(self.path)
-        try:
+        with contextlib.ExitStack() as opened:
+            self._file = _open(self.path, opened)
             self._replay()
             await self._start()
-        except (ConfigError, Stop):
-            self._file.close()
-            raise
+            self._opened = opened.pop_all()
         return self
 
     async def __aexit__(self, *_: object) -> None:
         if self._writer is not None:
             await asyncio.wait([self._writer])
-        self._file.close()
         self.mark.close()
+        self._opened.close()
 
     def __contains__(self, key: tuple[str, int]) -> bool:
         return key in self._places
@@ -163,19 +162,16 @@ class Journal:
                     yield line
 
 
-def _open(path: Path) -> BinaryIO:
+def _open(path: Path, opened: contextlib.ExitStack) -> BinaryIO:
     """For reading and appending, by this process alone; readable by its owner alone, as prompts may be private."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
+        opened.enter_context(lock.hold(path.with_name(f".{path.name}.lock"), f"--output={path.parent}", "choose another --output"))
         created = not path.exists()
         file = os.fdopen(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600), "r+b", buffering=0)
+        opened.callback(file.close)
     except OSError as error:
         raise ConfigError(f"{path}: {error.strerror}; choose another --output") from error
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError as error:
-        file.close()
-        raise ConfigError(f"{path}: another run is writing there; wait for it, or choose another --output") from error
     if created:
         folder = os.open(path.parent, os.O_RDONLY)  # else the file's name might not outlive a power cut
         os.fsync(folder)

@@ -74,8 +74,13 @@ def _shown(prompt: str, title: str) -> str:
 
 
 def _check_same(output: Output, config: Synth) -> None:
-    """Refuses a directory whose replies were asked for differently."""
+    """Refuses a directory whose replies were asked for differently, and one in which others have what a run would replace."""
     if not output.config.exists():
+        places = (output.examples, output.details, output.tasks, output.rejects, output.stats, output.report)
+        if taken := [place.name for place in places if place.exists()]:
+            raise ConfigError(
+                f"--output={output.root}: has {', '.join(taken)}, but no config.json of a run; choose another --output"
+            )
         return
     before = tree_from_json(Synth, output.config.read_text(encoding="utf-8"))
     if changed := [line for line in differences(before, config) if not line.startswith(FREE)]:

@@ -1,8 +1,10 @@
 """The training loop: open what is needed, say what is trained, then one short loop."""
 
 import hashlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
 from functools import partial
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import jax
@@ -11,6 +13,7 @@ import jax.numpy as jnp
 from e5jax import cluster, notice, phase
 from e5jax.checkpoint import Checkpoints
 from e5jax.chips import Peak, peak_flops
+from e5jax.claim import changes, record
 from e5jax.config import Mesh, Training
 from e5jax.data.feed import Feed
 from e5jax.errors import ConfigError
@@ -24,6 +27,7 @@ from e5jax.mesh import make_mesh
 from e5jax.model import hf
 from e5jax.model.blueprint import Parameters
 from e5jax.model.quantise import check_groups
+from e5jax.owner import owned
 from e5jax.packing import digest
 from e5jax.records import Batch, Metrics
 from e5jax.release import versions
@@ -35,7 +39,7 @@ from e5jax.train.probe import Probe
 from e5jax.train.skipped import Skipped
 from e5jax.train.trace import Trace
 from e5jax.validate import check_dimensions, check_shards
-from e5jax.workdir import Workdir, changes, record
+from e5jax.workdir import Workdir
 
 
 class Taken(NamedTuple):
@@ -55,14 +59,23 @@ class Ready(NamedTuple):
     frozen: Parameters
     state: State
     start: int
-    facts: Mapping[str, Any]  # what its checkpoints say of the run
     probe: Probe
+    changed: Sequence[str] = ()  # of data, base and tokenizer since the checkpoint it goes on from, where that was allowed
+    facts: Mapping[str, Any] = MappingProxyType({})  # what its checkpoints say of the run
 
 
-def train(run: Training, inputs: Inputs, workdir: Workdir, name: str, allow: bool = False) -> int:
+def train(
+    run: Training,
+    inputs: Inputs,
+    workdir: Workdir,
+    name: str,
+    allow: bool = False,
+    begin: Callable[[int], None] = lambda _: None,
+) -> int:
     """Trains to `run.optim.steps`, from the newest checkpoint if there is one. Returns the number of steps taken now.
 
-    A checkpoint of other data, base or tokenizer is refused, or gone on from and the difference recorded: `allow`.
+    A checkpoint of other data, base or tokenizer is refused, or gone on from and the difference recorded: `allow`. `begin` gets the
+    step from which training goes on, once nothing can refuse it any more.
     """
     cluster.check_same(inputs.identity)
     mesh = make_mesh(run.mesh)
@@ -78,14 +91,21 @@ def train(run: Training, inputs: Inputs, workdir: Workdir, name: str, allow: boo
     peak = peak_flops(device)
     kept, folder = run.checkpoint, workdir.checkpoints_of(run.checkpoint)
     retention = Retention(kept.keep, kept.forever)
-    with jax.set_mesh(mesh), Checkpoints(folder, retention, kept.seconds, background=kept.background) as checkpoints:
+    own = owned(folder, workdir, run) if cluster.first() else nullcontext()
+    with own, jax.set_mesh(mesh), Checkpoints(folder, retention, kept.seconds, background=kept.background) as checkpoints:
         phase.enter(phase.LOAD)
-        ready = _prepare(run, inputs, mesh, checkpoints, workdir, allow)
+        ready = _prepare(run, inputs, mesh, checkpoints, allow)
         if ready.start >= run.optim.steps:
+            _check_end(ready.start, run)
+            begin(ready.start)
             return 0
         with Feed(inputs.batches, ready.start, run.optim.steps, run.data.workers) as feed:  # works while XLA compiles
             phase.enter(phase.COMPILE)
             step = ready.learner.step.lower(*abstract_arguments(run, ready.learner, mesh)).compile()
+            begin(ready.start)
+            if ready.changed and cluster.first():
+                record(workdir, ready.changed, step=ready.start)
+            ready = ready._replace(facts=facts(run, inputs, mesh, workdir))
             _say(name, run, ready, peak)
             measures = Measures(ready.learner.blueprint, run.batch.queries, peak.flops)
             writes = cluster.first()
@@ -159,9 +179,7 @@ def _log(pending: Taken | None, look: Look, probe: Callable[[], Mapping[str, flo
     look.skipped.look(pending.number, pending.batch, hashed, found)
 
 
-def _prepare(
-    run: Training, inputs: Inputs, mesh: jax.sharding.Mesh, checkpoints: Checkpoints, workdir: Workdir, allow: bool
-) -> Ready:
+def _prepare(run: Training, inputs: Inputs, mesh: jax.sharding.Mesh, checkpoints: Checkpoints, allow: bool) -> Ready:
     """Reads the base, and the newest checkpoint or fresh numbers for what is trained."""
     checkpoints.look()
     learner = assemble(run, inputs.spec, mesh.devices.flat[0].platform)
@@ -173,14 +191,19 @@ def _prepare(
         fresh = [name for name in made.trained if name not in trained]
         trained |= made.initialise(fresh, mesh, run.seed) if fresh else {}
         trained |= temperature.fresh(run.loss, mesh)
-        state = states.fresh(trained, learner.optimiser, mesh)
-        return Ready(mesh, learner, frozen, state, 0, facts(run, inputs, mesh, workdir), probe)
+        return Ready(mesh, learner, frozen, states.fresh(trained, learner.optimiser, mesh), 0, probe)
     changed = checkpoints.check_identity(start, inputs.identity, allow)
-    if changed and jax.process_index() == 0:
-        record(workdir, changed, step=start)
     wanted, _, _ = abstract_arguments(run, learner, mesh)
-    said = facts(run, inputs, mesh, workdir)
-    return Ready(mesh, learner, frozen, restore(checkpoints, start, wanted), start, said, probe)
+    return Ready(mesh, learner, frozen, restore(checkpoints, start, wanted), start, probe, changed)
+
+
+def _check_end(start: int, run: Training) -> None:
+    """Refuses to call a longer training the result of fewer steps."""
+    if start > run.optim.steps:
+        raise ConfigError(
+            f"config.optim.steps={run.optim.steps}: the newest checkpoint is of step {start}; "
+            f"choose at least {start}, or another --workdir"
+        )
 
 
 def _base(run: Training, inputs: Inputs, learner: Learner, mesh: jax.sharding.Mesh) -> tuple[Parameters, Parameters]:

@@ -12,6 +12,7 @@ from tests.faults.bench import Bench
 from tests.faults.disks import disks, shim
 from tests.faults.kills import kills, pairs
 from tests.faults.notices import notices
+from tests.faults.rivals import rivals
 from tests.faults.shapes import shapes
 from tests.faults.signals import signals
 from tests.faults.stuck import stuck
@@ -23,6 +24,7 @@ TRIALS = {
     "pairs": pairs,
     "notices": notices,
     "signals": signals,
+    "rivals": rivals,
     "stuck": stuck,
     "disks": disks,
     "shapes": shapes,

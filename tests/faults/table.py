@@ -97,6 +97,15 @@ def _shapes(of: Sequence[dict]) -> tuple[str, str]:
     )
 
 
+def _rivals(of: Sequence[dict]) -> tuple[str, str]:
+    codes = Counter(str(one["codes"]) for one in of)
+    return (
+        f"two processes of one run started at the same instant: codes {_counts(codes)}",
+        f"exactly one trained, each step once, in {sum(one['once'] for one in of)} of {len(of)}; "
+        f"the other named it in {sum(one['named'] for one in of)}; {_equal(of)}",
+    )
+
+
 def _equal(of: Sequence[dict]) -> str:
     return f"bit-identical at the end: {sum(one['equal'] for one in of)} of {len(of)}"
 
@@ -112,6 +121,7 @@ ROWS: dict[str, Callable[[Sequence[dict]], tuple[str, str]]] = {
     "stuck": _stuck,
     "notices": _notices,
     "signals": _signals,
+    "rivals": _rivals,
     "disks": _disks,
     "shapes": _shapes,
 }

@@ -18,6 +18,7 @@ from tests.faults.bench import ALONE, LONG, PAIR, Bench, resumed, send
 from tests.faults.kills import kills, pairs
 from tests.faults.material import EVERY, in_another_process
 from tests.faults.notices import notices
+from tests.faults.rivals import rivals
 from tests.faults.signals import ENDS, signals
 from tests.faults.stuck import stuck
 from tests.launch.runs import Place, comes_to, forget, said
@@ -71,6 +72,15 @@ def test_when_one_of_two_processes_is_killed_the_other_leaves_and_the_run_ends_w
     assert found["code"] != 0
     whole, killed = bench.digests([bench.whole(PAIR), Path(found["run"])])
     assert killed == whole
+
+
+def test_of_two_processes_that_begin_at_one_instant_one_trains_and_the_other_names_it(bench):
+    found = rivals(bench, SEED)
+    assert found["codes"] == [0, 3], found["said"]
+    assert found["once"]
+    assert found["named"], found["said"]
+    whole, run = bench.digests([bench.whole(ALONE), Path(found["run"])])
+    assert run == whole
 
 
 @pytest.mark.parametrize("kind", ["gs", "s3"])

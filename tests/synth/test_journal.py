@@ -157,7 +157,7 @@ def test_one_process_at_a_time(tmp_path):
         async with journal(tmp_path / "journal.jsonl"), journal(tmp_path / "journal.jsonl"):
             pass
 
-    with pytest.raises(ConfigError, match="another run is writing there"):
+    with pytest.raises(ConfigError, match="another process is at work there"):
         asyncio.run(run())
 
 

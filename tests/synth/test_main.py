@@ -1,6 +1,5 @@
 """The command against the demo endpoint, each in its own process as users run them."""
 
-import fcntl
 import json
 import math
 import os
@@ -14,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from e5jax import lock
 from e5jax.__main__ import main
 from e5jax.loading import load_tree
 from e5jax.records import parse_example
@@ -153,7 +153,11 @@ def test_what_keeps_a_run_from_starting_is_said_before_anything_is_written(fault
     monkeypatch.delenv("OPENAI_API_KEY", raising=False)
     monkeypatch.delenv("OPENAI_BASE_URL", raising=False)
     output = tmp_path / "run"
-    said = {"key": "OPENAI_API_KEY holds no key", "lock": "another run is writing there", "folder": "choose another --output"}
+    said = {
+        "key": "OPENAI_API_KEY holds no key",
+        "lock": "another process is at work",
+        "folder": "choose another --output",
+    }
     command = ["synth", f"--config={ROOT / 'configs/synth_e5.py'}", f"--output={output}"]
     if fault == "folder":
         (tmp_path / "file").touch()
@@ -163,10 +167,8 @@ def test_what_keeps_a_run_from_starting_is_said_before_anything_is_written(fault
     before = sorted(tmp_path.rglob("*"))
     if fault != "key":
         monkeypatch.setenv("OPENAI_API_KEY", CANARY)
-    with (tmp_path / ("run/journal.jsonl" if fault == "lock" else "other")).open("w") as journal:
-        fcntl.flock(journal, fcntl.LOCK_EX)
+    with lock.hold(tmp_path / ("run/.journal.jsonl.lock" if fault == "lock" else "other"), "", ""):
         assert main(command) == 3
-        Path(journal.name).unlink()
     assert said[fault] in capsys.readouterr().err
     assert sorted(tmp_path.rglob("*")) == before
 

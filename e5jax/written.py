@@ -1,0 +1,118 @@
+"""What this program wrote, so that a command replaces its own output and nothing else.
+
+`e5jax.files` lists it, beside the files that a command writes, and inside each folder that it writes as a whole: a line of JSON for
+each file, with command, name and size, and outside of such folders the time of change. A name may be written where nothing is, or
+where the list says that the same command wrote what is there and nobody has changed it since.
+"""
+
+import json
+import os
+import stat
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+from e5jax.errors import ConfigError
+
+NAME = "e5jax.files"
+WHOLE = "."  # the folder itself, in its own list
+
+
+class Entry(NamedTuple):
+    """A file that a command wrote."""
+
+    command: str
+    name: str
+    bytes: int
+    modified: int = 0  # nanoseconds; 0 in a folder that was written as a whole, which may be copied
+
+
+def check(path: Path, command: str, *, folder: bool, option: str = "--output") -> None:
+    """Raises ConfigError if `command` may not write a file, or with `folder` a folder, as `path`. Names what is there."""
+    where, fix = f"{option}={path}", f"move it away, or choose another {option}"
+    for parent in path.absolute().parents:
+        if parent.exists():
+            if not parent.is_dir():
+                raise ConfigError(f"{where}: {parent} is a file, not a folder; choose another {option}")
+            break
+    if not os.path.lexists(path):
+        return
+    if folder and path.is_dir():
+        if problem := _wrong_in(path, command):
+            raise ConfigError(f"{where}: holds {problem}; {fix}")
+        return
+    kind = "a folder" if path.is_dir() else "a file" if path.is_file() else "neither a file nor a folder"
+    if folder or kind != "a file":
+        raise ConfigError(f"{where}: is {kind}, which `e5jax {command}` has not written; choose another {option}")
+    found = path.lstat()
+    if not stat.S_ISREG(found.st_mode) or _file_entry(path, path.name, command) not in _entries(path.parent):
+        raise ConfigError(f"{where}: is a file that `e5jax {command}` has not written, or that has changed since; {fix}")
+
+
+def _wrong_in(folder: Path, command: str) -> str:
+    """What keeps a folder from being replaced; empty if nothing does."""
+    names = sorted(path.name for path in folder.iterdir())
+    entries = _entries(folder)
+    commands = [entry.command for entry in entries if entry.name == WHOLE]
+    if names and command not in commands:
+        few = ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
+        other = f" but `e5jax {commands[0]}`" if commands else ""
+        return f"{few}, which `e5jax {command}` has not written{other}"
+    listed = {entry.name: entry.bytes for entry in entries if entry.command == command}
+    for name in _files(folder):
+        if (folder / name).is_symlink() or listed.get(name) != (folder / name).stat().st_size:
+            return f"{name}, which `e5jax {command}` has not written, or which has changed since"
+    return ""
+
+
+def note_file(file: Path, target: Path, command: str) -> None:
+    """Lists `file`, which is about to be moved to `target`."""
+    _append(target.parent, [_file_entry(file, target.name, command)])
+
+
+def _file_entry(file: Path, name: str, command: str) -> Entry:
+    found = file.stat()
+    return Entry(command, name, found.st_size, found.st_mtime_ns)
+
+
+def note_folder(folder: Path, command: str) -> None:
+    """Lists all files of a folder in it."""
+    entries = [Entry(command, name, (folder / name).stat().st_size) for name in _files(folder)]
+    _append(folder, [Entry(command, WHOLE, 0), *entries])
+
+
+def list_again(file: Path, command: str) -> None:
+    """Lists a file again that this program changed in a folder of its own; a folder of an earlier version has no list."""
+    if (file.parent / NAME).exists():
+        _append(file.parent, [Entry(command, file.name, file.stat().st_size)])
+
+
+def _files(folder: Path) -> Iterator[str]:
+    for path in sorted(folder.rglob("*")):
+        if (path.is_symlink() or not path.is_dir()) and path.name != NAME:
+            yield path.relative_to(folder).as_posix()
+
+
+def _append(folder: Path, entries: list[Entry]) -> None:
+    """In one write, so that commands which write beside each other do not mix their lines."""
+    text = "".join(json.dumps(entry._asdict()) + "\n" for entry in entries)
+    descriptor = os.open(folder / NAME, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o644)
+    try:
+        os.write(descriptor, text.encode())
+    finally:
+        os.close(descriptor)
+
+
+def _entries(folder: Path) -> list[Entry]:
+    """A line that a full disk cut off lists nothing."""
+    entries = []
+    try:
+        lines = (folder / NAME).read_bytes().splitlines()
+    except FileNotFoundError:
+        return []
+    for line in lines:
+        try:
+            entries.append(Entry(**json.loads(line)))
+        except (ValueError, TypeError):
+            continue
+    return entries
