@@ -117,9 +117,10 @@ class _Terminal(io.FileIO):
 
 
 def _lasting(stream: TextIO) -> TextIO:
-    """The stream, or what replaces it if it is a terminal, which may be closed before SIGHUP arrives."""
+    """The stream, or one that outlives its terminal: after the end of a connection writing may fail before SIGHUP arrives."""
     if not isinstance(stream, io.TextIOWrapper) or not stream.isatty():
         return stream
+    stream.flush()
     raw = io.BufferedWriter(_Terminal(stream.fileno(), "w", closefd=False))
     return io.TextIOWrapper(raw, encoding=stream.encoding, errors=stream.errors, line_buffering=True)
 
