@@ -102,6 +102,15 @@ def test_a_notice_does_not_outlive_its_listener():
     assert not received()
 
 
+def test_a_notice_to_a_process_that_has_done_its_work_does_not_change_its_exit_code():
+    ending = "atexit.register(lambda: print('ready', flush=True) or time.sleep(0.5))"
+    process = start(f"import atexit, time\n{ending}\nfrom e5jax import __main__ as it\nit.main = lambda: 0\nit.command()")
+    for number in SIGNALS:
+        process.send_signal(number)
+    assert process.communicate(timeout=20) == ("", "")
+    assert process.returncode == 0
+
+
 @pytest.mark.parametrize("ignored", [False, True])
 def test_a_closed_terminal_is_a_notice_unless_the_run_was_started_with_nohup(ignored, tmp_path):
     mark, handler = tmp_path / "mark", "SIG_IGN" if ignored else "SIG_DFL"

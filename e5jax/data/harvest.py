@@ -10,17 +10,21 @@ import json
 import multiprocessing
 import os
 import platform
+import signal
 import sysconfig
+import threading
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 
 from tqdm import tqdm
 
 from e5jax.config import Harvest
 from e5jax.data.functions import Function, Reading, deal, read_package, sha, without_copies
-from e5jax.errors import ConfigError
+from e5jax.errors import ConfigError, RunError
+from e5jax.notice import SIGNALS
 from e5jax.records import Example
 
 SMALL = 5  # a package with more than this many times `heldout_pairs_per_package` is kept for training
@@ -96,13 +100,32 @@ def _python_files(root: Path) -> Iterator[Path]:
 def _read(packages: dict[str, list[tuple[Path, str]]], limit: int) -> list[Reading]:
     """Reads all packages, the longest first so that no process is left with it at the end; ordered by hash of the name."""
     names = sorted(packages, key=lambda name: (-len(packages[name]), name))
-    # Syntax trees hold no cycles, and collecting garbage among their millions of nodes doubles the time. Spawned processes
-    # inherit neither threads nor locks of JAX.
+    # Spawned processes inherit neither threads nor locks of JAX.
     processes = min(PROCESSES, os.cpu_count() or 1)
-    with ProcessPoolExecutor(processes, multiprocessing.get_context("spawn"), initializer=gc.disable) as pool:
+    with ProcessPoolExecutor(processes, multiprocessing.get_context("spawn"), initializer=_begin) as pool:
         futures = [pool.submit(read_package, name, packages[name], limit) for name in names]
         done = tqdm(as_completed(futures), desc="harvest", unit=" packages", total=len(names), disable=None)
-        return sorted((future.result() for future in done), key=lambda reading: sha(reading.package))
+        try:
+            return sorted((future.result() for future in done), key=lambda reading: sha(reading.package))
+        except BrokenProcessPool as error:
+            raise RunError(
+                "a process that reads packages has died, as when the machine runs out of memory; the same command begins again"
+            ) from error
+
+
+def _begin() -> None:
+    """In a worker, before its first package."""
+    gc.disable()  # syntax trees hold no cycles, and looking for garbage among their millions of nodes doubles the time
+    for number in SIGNALS:
+        signal.signal(number, signal.SIG_IGN)  # the process that started this one ends it
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+
+
+def _end_with_parent() -> None:
+    parent = multiprocessing.parent_process()
+    assert parent is not None, "a worker was started by somebody"
+    parent.join()
+    os._exit(1)
 
 
 def _split(spec: Harvest, readings: Sequence[Reading]) -> tuple[Half, Half]:

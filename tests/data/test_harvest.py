@@ -3,6 +3,7 @@ import hashlib
 import json
 import os
 import re
+import signal
 from pathlib import Path
 
 import pytest
@@ -11,7 +12,7 @@ from e5jax.config import Harvest
 from e5jax.data.functions import first_paragraph, read_source, reject_query
 from e5jax.data.harvest import find_packages, harvest_roots, installed_roots
 from e5jax.data.source import ExampleSource
-from e5jax.errors import ConfigError
+from e5jax.errors import ConfigError, RunError
 
 VERBS = ["Open", "Close", "Count", "Merge", "Sort", "Draw", "Parse", "Store", "Fetch", "Trim"]
 SPEC = Harvest(train_pairs=60, heldout_pairs=12, heldout_pairs_per_package=4, train_pairs_per_package=20, task="the task")
@@ -157,6 +158,17 @@ def test_same_packages_give_the_same_bytes_in_any_order_of_the_folder(root, outp
     assert digests[0] == digests[1]
     assert summary == json.loads((output / "summary.json").read_text())
     assert summary["rejected"]["file too long"] == summary["rejected"]["file does not parse"] == 1
+
+
+def killed(*_: object) -> None:
+    """Instead of reading a package."""
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def test_a_process_that_is_killed_while_it_reads_is_one_error(root, tmp_path, monkeypatch):
+    monkeypatch.setattr("e5jax.data.harvest.read_package", killed)
+    with pytest.raises(RunError, match="a process that reads packages has died"):
+        harvest_roots(SPEC, tmp_path / "data", [root])
 
 
 def test_too_few_pairs_name_both_numbers(root, tmp_path):

@@ -8,7 +8,7 @@ import time
 
 import pytest
 
-from launch.launcher.supervisor import Attempt, Policy, judge, looped, spawn, supervise, together
+from launch.launcher.supervisor import Attempt, Policy, Told, judge, looped, spawn, supervise, together
 
 # The launcher knows no JAX; beside other tests it is in this process, and warns of every fork.
 pytestmark = pytest.mark.filterwarnings("ignore:os.fork:RuntimeWarning")
@@ -148,6 +148,18 @@ def tell(number: int, *logs) -> None:
 def test_told_to_stop_it_hands_that_on_waits_and_does_not_start_again(tmp_path, number):
     found = scripted(tmp_path, "wait", count=2, before=lambda _: tell(number, tmp_path / "log-0", tmp_path / "log-1"))
     assert found[:3] == (75, number, [1, 1])
+
+
+@pytest.mark.parametrize("nohup", [False, True])
+def test_a_closed_terminal_tells_it_to_stop_unless_it_was_started_with_nohup(nohup):
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN if nohup else signal.SIG_DFL)
+    try:
+        with Told() as told:
+            os.kill(os.getpid(), signal.SIGHUP)
+            told.sleep(0.01)
+            assert told.signal == (None if nohup else signal.SIGHUP)
+    finally:
+        signal.signal(signal.SIGHUP, before)
 
 
 def test_told_while_it_waits_for_the_next_attempt_it_begins_none(tmp_path):
