@@ -65,20 +65,20 @@ class Rejected(NamedTuple):
 def kind_of(path: Path) -> Kind:
     """What the file holds. Raises ConfigError where the name does not say it, or says something else than the content."""
     suffix, head = Path(bare_name(path)).suffix.lower(), _head(path)
-    named = KINDS.get(suffix)
+    kind = KINDS.get(suffix)
     content = _content(head)
     if head.startswith(_UTF16_AND_32):
         raise ConfigError(f"{path}:1: not UTF-8: UTF-16 or UTF-32; `iconv -f UTF-16 -t UTF-8` makes it UTF-8")
     if content == "parquet" and is_compressed(path):
         raise ConfigError(f"{path}: a compressed Parquet file; decompress it first")
-    if named is None:
+    if kind is None:
         if content in ("jsonl", "parquet"):
             return content
         raise ConfigError(f"{path}: the suffix {suffix!r} does not say what is in it; these are read: {READ}")
-    if (named == "parquet") != (content == "parquet") or (content in ("jsonl", "array") and named in ("csv", "tsv", "text")):
+    if (kind == "parquet") != (content == "parquet") or (content in ("jsonl", "array") and kind in ("csv", "tsv", "text")):
         actual = {"parquet": "a Parquet file", "jsonl": "JSON lines", "array": "a JSON array"}.get(content or "", "no Parquet file")
         raise ConfigError(f"{path}: its name ends in {suffix}, but it is {actual}; rename it; these are read: {READ}")
-    return "array" if suffix == ".json" and _text(head).startswith(b"[") else named
+    return "array" if suffix == ".json" and _text(head).startswith(b"[") else kind
 
 
 def check_records(path: Path) -> None:
