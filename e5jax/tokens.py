@@ -69,23 +69,24 @@ def read_frame(path: Path, config: Mapping[str, Any]) -> Frame:
 def _around(
     tokenizer: Tokenizer, texts: Mapping[str, str | None], config: Mapping[str, Any], at: Path
 ) -> tuple[tuple[int, ...], tuple[int, ...]]:
-    """The ids before and behind a text: the post-processor's, unless tokenizer_config.json says which of BOS and EOS to add."""
+    """The ids before and behind a text: those that the post-processor of tokenizer.json adds.
+
+    Only Llama's class has settings for BOS and EOS that go before it, as transformers 4 reads them; published Mistral embedders
+    rely on these for their EOS. transformers 5 does not look at them.
+    """
     llama = str(config.get("tokenizer_class")).removesuffix("Fast") == "LlamaTokenizer"
-    if tokenizer.post_processor is not None and not {"add_bos_token", "add_eos_token"} & config.keys():
+    if not llama or (tokenizer.post_processor is not None and not {"add_bos_token", "add_eos_token"} & config.keys()):
         probe = tokenizer.encode("a", add_special_tokens=False).ids
         framed = tokenizer.encode("a").ids
         start = next((i for i in range(len(framed)) if framed[i : i + len(probe)] == probe), None)
         if start is None:
-            raise ConfigError(
-                f"{at.with_name('tokenizer.json')}: its post-processor changes the ids of a text; it is not supported"
-            )
+            raise ConfigError(f"{at.with_name('tokenizer.json')}: a post-processor that changes the ids of a text is not supported")
         return tuple(framed[:start]), tuple(framed[start + len(probe) :])
-    adds = {"bos": flag(config, "add_bos_token", llama, str(at)), "eos": flag(config, "add_eos_token", False, str(at))}
-    usual = {"bos": "<s>", "eos": "</s>"} if llama else {}
+    adds = {"bos": flag(config, "add_bos_token", True, str(at)), "eos": flag(config, "add_eos_token", False, str(at))}
+    usual = {"bos": "<s>", "eos": "</s>"}
     ids: dict[str, tuple[int, ...]] = {"bos": (), "eos": ()}
-    for name, token in ((name, texts.get(f"{name}_token") or usual.get(name)) for name, add in adds.items() if add):
-        if token is None:
-            continue  # transformers adds none either
+    for name in (name for name, add in adds.items() if add):
+        token = texts.get(f"{name}_token") or usual[name]
         if (number := tokenizer.token_to_id(token)) is None:
             raise ConfigError(f"{at}: {name}_token={token!r} is not in the vocabulary of tokenizer.json")
         ids[name] = (number,)

@@ -19,7 +19,7 @@ import transformers
 from sentence_transformers import SentenceTransformer
 from sentence_transformers.base.modules import Dense
 from sentence_transformers.sentence_transformer.modules import Dropout, LayerNorm, Normalize, Pooling, Transformer
-from tokenizers import AddedToken, Tokenizer, processors
+from tokenizers import AddedToken, Tokenizer, normalizers, processors
 
 from e5jax.data.vocabulary import train_tokenizer
 from e5jax.embedder import Embedder
@@ -180,6 +180,7 @@ READABLE = {
 def tokenizer(frame: str) -> transformers.PreTrainedTokenizerFast:
     """With a post-processor that puts BOS and EOS, one of them or none around a text."""
     made: Tokenizer = train_tokenizer(WORDS, 400)
+    made.normalizer = normalizers.Sequence([normalizers.NFC()])  # lower-casing is for a folder to ask for
     parts = {"both": "<s> $A </s>", "bos": "<s> $A", "eos": "$A </s>", "none": "$A"}
     made.add_special_tokens([AddedToken(piece, special=True) for piece in ("<s>", "</s>")])
     made.post_processor = processors.TemplateProcessing(single=parts[frame], special_tokens=[("<s>", 1), ("</s>", 2)])

@@ -7,12 +7,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from tokenizers import Tokenizer
 
 from e5jax.config import Data, Harvest, Loss
 from e5jax.export.card import model_card, with_scores
 from e5jax.export.folder import write
 from e5jax.export.subject import Choice, Subject
 from e5jax.mixture import Dataset, Mixture
+from e5jax.tokens import TextTokenizer
 from e5jax.workdir import Workdir
 from tests import tiny
 from tests.export import small
@@ -154,6 +156,17 @@ def test_the_head_names_base_and_kind_for_the_hub():
     assert "peft" in adapter
     assert "peft" not in merged
     assert "This folder holds an adapter; its base is `mistralai/Mistral-7B-v0.1`." in card(choice=Choice("adapter"))
+
+
+def test_the_card_names_bos_and_eos_as_the_tokenizer_does():
+    pieces = small.tokenizer().tokenizer
+    pieces = Tokenizer.from_str(pieces.to_str().replace("<s>", "<|begin|>").replace("</s>", "<|end|>"))
+    subject = Subject(small.run(), Path("base"), tiny.made(small.spec()), {}, TextTokenizer(pieces, 1, 2, small.LIMIT), 9)
+    text = model_card(subject, Choice())
+    assert "Every text is `<|begin|> … <|end|>`" in text
+    assert "`<|begin|>` and `<|end|>` included" in text
+    assert "<s>" not in text
+    assert "</s>" not in text
 
 
 def test_a_folder_that_was_not_verified_says_so():
