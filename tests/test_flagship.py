@@ -61,7 +61,7 @@ def check(root: Path, workdir: Path, output: str) -> None:
     for system, score in scores.items():
         assert re.search(rf"words +test +{system} .*{score:.4f}", output)
         assert f"{score:.4f}" in page
-        assert re.search(rf"words \| test \| {system} \| .*ndcg_at_10 {score:.4f}", card)
+        assert re.search(rf"words \(test\) \| {system} \| .*ndcg_at_10 {score:.4f}", card)
     assert "48 training pairs, by their length" in page  # 3 steps of 16
 
 

@@ -66,6 +66,7 @@ def test_the_results_name_all_four_systems(finished):
     for value in results["ndcg_at_10"].values():
         assert f"{value:.4f}" in done.stdout
         assert f"{value:.4f}" in (workdir / "report.html").read_text()
+    assert (workdir / "report.html").read_text().count("The right function is") == 6
     card = (workdir / "export" / "README.md").read_text()
     for scores in (scores for tasks in results["tasks"].values() for scores in tasks.values()):
         assert f"ndcg_at_10 {scores['ndcg_at_10']:.4f}" in card

@@ -85,7 +85,12 @@ def clean(files: Sequence[Path], output: Path, evaluation: Iterable[tuple[str, s
             raise ConfigError(
                 f"--input={files[0]}: not one record, neither in this file nor in another; {tally.rejections:,} bad lines"
             )
-        by_task = {task: {"texts": count, "removed": found[task]} for task, count in tested.tasks.items() if task}
+        places = tested.places
+        by_task = {
+            task: {"texts": count, "removed": found[task], **({"places": places[task]} if task in places else {})}
+            for task, count in tested.tasks.items()
+            if task
+        }
         made = {**tally.report(), "evaluation_texts": len(tested), "evaluation": by_task, "rules": asdict(rules)}
         (folder / REPORT).write_text(json.dumps(made, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
     return made

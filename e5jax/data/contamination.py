@@ -73,6 +73,15 @@ class Evaluation:
         """How many texts of each task."""
         return Counter(map(task_of, self._ids))
 
+    @property
+    def places(self) -> dict[str, list[str]]:
+        """The subsets and splits, as `default/test`, that the texts of a task are from, where ids name them."""
+        found: dict[str, set[str]] = {}
+        for parts in (name.split("/") for name in self._ids):
+            if len(parts) == 5 and parts[3] in ("query", "document", "text"):
+                found.setdefault(parts[0], set()).add(f"{parts[1]}/{parts[2]}")
+        return {task: sorted(places) for task, places in found.items()}
+
     def find(self, text: str) -> Hit | None:
         """The evaluation text that this one matches, if any: equal before near before containment."""
         words = read(text)

@@ -90,7 +90,7 @@ def make_board(
         scope=dict(scope),
         means={name: {system.name: mean(system, tasks) for system in systems} for name, tasks in groups.items()},
         together={system.name: mean(system, common) for system in systems},
-        flags={task: flag(task, manifests) for task in scope},
+        flags={task: flag(task, of, manifests) for task, of in scope.items()},
         differences={task: found for task, found in differences.items() if found},
         settings=settings,
         price=price,

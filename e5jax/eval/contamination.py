@@ -7,11 +7,12 @@ prepare`, which says of which public set the records are.
 import json
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from e5jax.data.cleaned import REPORT, read_report
 from e5jax.data.prepared import MANIFEST
 from e5jax.errors import ConfigError
+from e5jax.eval.scope import TaskScope
 
 # Beginnings of the names of tasks whose data set the public set of training data belongs to, by its training split.
 _TASKS = {
@@ -35,7 +36,7 @@ class Manifest(NamedTuple):
 
     path: Path
     set: str | None  # the public set that it is
-    checked: Mapping[str, Mapping[str, int]]  # by task: its texts that were looked for, and the records that held one
+    checked: Mapping[str, Mapping[str, Any]]  # by task: its texts that were looked for, from where, and the records that held one
 
 
 def read_manifests(folders: Iterable[Path]) -> list[Manifest]:
@@ -54,13 +55,16 @@ def _below(folder: Path) -> Iterator[Manifest]:
             yield Manifest(path, json.loads(path.read_text(encoding="utf-8"))["set"], {})
 
 
-def flag(task: str, manifests: Iterable[Manifest]) -> str:
-    """What is known of this task."""
+def flag(task: str, scope: TaskScope, manifests: Iterable[Manifest]) -> str:
+    """What is known of this task, on the splits and subsets that its score is of."""
     manifests = list(manifests)
     bare = task.removeprefix("Nano")
     sets = sorted({one.set for one in manifests if one.set and bare.startswith(_TASKS.get(one.set, ()))})
     checked = [one.checked[task] for one in manifests if task in one.checked]
     said = [f"trained on {', '.join(sets)}"] if sets else []
+    scored = {f"{subset}/{split}" for split in scope.splits for subset in scope.subsets}
+    lost = sorted({place for one in checked if "places" in one for place in scored.difference(one["places"])})
     if checked:
         said.append(f"cleaned, {sum(one['removed'] for one in checked):,} records left out")
+        said += [f"not checked for {', '.join(lost)}"] if lost else []
     return "; ".join(said) or (UNKNOWN if not manifests else "not checked")

@@ -148,8 +148,8 @@ def _scores(path: Path) -> str:
     for system, tasks in results["tasks"].items():
         for task, scores in tasks.items():
             values = ", ".join(f"{name} {value:.4f}" for name, value in scores.items())
-            rows.append((task, scope[task]["label"] if task in scope else "", system, values))
-    return SCORES + _table(("task", "of", "system", "scores"), sorted(rows))
+            rows.append((f"{task} ({scope[task]['label']})" if task in scope else task, system, values))
+    return SCORES + _table(("task", "system", "scores"), sorted(rows))
 
 
 def _limits(subject: Subject, choice: Choice) -> str:

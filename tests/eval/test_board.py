@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from e5jax.__main__ import parser
+from e5jax.data.clean import clean
 from e5jax.errors import ConfigError
 from e5jax.eval.averages import categories, mean
 from e5jax.eval.board import ALL, make_board
@@ -277,3 +278,13 @@ def test_results_that_do_not_say_what_their_scores_are_of_are_refused(folders):
     (output / "results.json").write_text(json.dumps({"tasks": {"ArguAna": {"category": "Retrieval"}}}))
     with pytest.raises(ConfigError, match=r"does not say of which splits and subsets the scores of ArguAna are; remove the file"):
         main(arguments(f"--output={output}"))
+
+
+def test_a_cleaning_counts_for_the_splits_and_subsets_that_it_looked_for(tmp_path):
+    reviews = "AmazonReviewsClassification"
+    scope = {reviews: TaskScope("Classification", ("test",), ("en", "de"))}
+    texts = [(f"{reviews}/{subset}/test/text/1", f"a review of {subset}") for subset in ("en", "fr")]
+    (tmp_path / "train.jsonl").write_text('{"schema": 1, "id": "1", "query": "a", "positives": ["b"]}\n')
+    clean([tmp_path / "train.jsonl"], tmp_path / "cleaned", texts)
+    board = make_board([find_results("paper", scope)], scope, read_manifests([tmp_path / "cleaned"]), SETTINGS, None)
+    assert board.flags[reviews] == "cleaned, 0 records left out; not checked for de/test"
