@@ -205,7 +205,7 @@ def is_abandoned(path: Path) -> bool:
     """Whether the process that made the mark `path` is dead."""
     try:
         descriptor = os.open(path, os.O_RDWR | os.O_CLOEXEC)
-    except FileNotFoundError:
+    except (FileNotFoundError, PermissionError):  # of another user
         return False
     try:
         kernel_lock, holder = _flock(descriptor), _read(path)

@@ -164,20 +164,19 @@ def write_text(path: Path, text: str, command: str | None = None) -> None:
 
 
 @contextlib.contextmanager
-def writing(
-    command: str, *paths: Path, folder: bool = False, inputs: Iterable[Path] = (), option: str = "--output"
-) -> Iterator[None]:
-    """Inside, this process alone writes these files, or with `folder` folders, and may do so.
+def writing(command: str, *paths: Path, folder: bool = False, inputs: Iterable[Path] = (), own: bool = False) -> Iterator[None]:
+    """Inside, this process alone writes these files, or with `folder` folders, and may do so: with `own` whatever is there.
 
     Raises ConfigError, before the work begins: for what the command did not write, for an input, and for a process at work there.
     """
-    for path in paths:
-        _check_inputs(path, inputs, option)
-        written.check(path, command, folder=folder, option=option)
+    checked = () if own else paths
+    for path in checked:
+        _check_inputs(path, inputs)
+        written.check(path, command, folder=folder)
     first = paths[0]
-    with _made(first.parent), lock.hold(first.with_name(f".{first.name}.lock"), f"{option}={first}", f"choose another {option}"):
-        for path in paths:  # another process may have ended just now
-            written.check(path, command, folder=folder, option=option)
+    with _made(first.parent), lock.hold(first.with_name(f".{first.name}.lock"), f"--output={first}", "choose another --output"):
+        for path in checked:  # another process may have ended just now
+            written.check(path, command, folder=folder)
         yield
 
 
@@ -195,12 +194,12 @@ def _made(folder: Path) -> Iterator[None]:
             part.rmdir()
 
 
-def _check_inputs(path: Path, inputs: Iterable[Path], option: str) -> None:
+def _check_inputs(path: Path, inputs: Iterable[Path]) -> None:
     output = path.resolve()
     for place in inputs:
         if place.resolve().is_relative_to(output):
             inside = "this command reads it" if place.resolve() == output else f"this command reads {place}, which is in it"
-            raise ConfigError(f"{option}={path}: {inside}; choose another {option}")
+            raise ConfigError(f"--output={path}: {inside}; choose another --output")
 
 
 def read_config(workdir: Workdir) -> Config:

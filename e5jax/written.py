@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 from e5jax.errors import ConfigError
 
-NAME = "e5jax.files"
+LIST = "e5jax.files"
 WHOLE = "."  # the folder itself, in its own list
 
 
@@ -27,13 +27,13 @@ class Entry(NamedTuple):
     modified: int = 0  # nanoseconds; 0 in a folder that was written as a whole, which may be copied
 
 
-def check(path: Path, command: str, *, folder: bool, option: str = "--output") -> None:
+def check(path: Path, command: str, *, folder: bool) -> None:
     """Raises ConfigError if `command` may not write a file, or with `folder` a folder, as `path`. Names what is there."""
-    where, fix = f"{option}={path}", f"move it away, or choose another {option}"
+    where, fix = f"--output={path}", "move it away, or choose another --output"
     for parent in path.absolute().parents:
         if parent.exists():
             if not parent.is_dir():
-                raise ConfigError(f"{where}: {parent} is a file, not a folder; choose another {option}")
+                raise ConfigError(f"{where}: {parent} is a file, not a folder; choose another --output")
             break
     if not os.path.lexists(path):
         return
@@ -43,7 +43,7 @@ def check(path: Path, command: str, *, folder: bool, option: str = "--output") -
         return
     kind = "a folder" if path.is_dir() else "a file" if path.is_file() else "neither a file nor a folder"
     if folder or kind != "a file":
-        raise ConfigError(f"{where}: is {kind}, which `e5jax {command}` has not written; choose another {option}")
+        raise ConfigError(f"{where}: is {kind}, which `e5jax {command}` has not written; choose another --output")
     found = path.lstat()
     if not stat.S_ISREG(found.st_mode) or _file_entry(path, path.name, command) not in _entries(path.parent):
         raise ConfigError(f"{where}: is a file that `e5jax {command}` has not written, or that has changed since; {fix}")
@@ -83,20 +83,20 @@ def note_folder(folder: Path, command: str) -> None:
 
 def list_again(file: Path, command: str) -> None:
     """Lists a file again that this program changed in a folder of its own; a folder of an earlier version has no list."""
-    if (file.parent / NAME).exists():
+    if (file.parent / LIST).exists():
         _append(file.parent, [Entry(command, file.name, file.stat().st_size)])
 
 
 def _files(folder: Path) -> Iterator[str]:
     for path in sorted(folder.rglob("*")):
-        if (path.is_symlink() or not path.is_dir()) and path.name != NAME:
+        if (path.is_symlink() or not path.is_dir()) and path.name != LIST:
             yield path.relative_to(folder).as_posix()
 
 
 def _append(folder: Path, entries: list[Entry]) -> None:
     """In one write, so that commands which write beside each other do not mix their lines."""
     text = "".join(json.dumps(entry._asdict()) + "\n" for entry in entries)
-    descriptor = os.open(folder / NAME, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o644)
+    descriptor = os.open(folder / LIST, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o644)
     try:
         os.write(descriptor, text.encode())
     finally:
@@ -107,7 +107,7 @@ def _entries(folder: Path) -> list[Entry]:
     """A line that a full disk cut off lists nothing."""
     entries = []
     try:
-        lines = (folder / NAME).read_bytes().splitlines()
+        lines = (folder / LIST).read_bytes().splitlines()
     except FileNotFoundError:
         return []
     for line in lines:

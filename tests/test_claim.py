@@ -1,13 +1,16 @@
 """What a run is, and what it may become: nothing that is complete may be recorded as something else."""
 
 import json
+import subprocess
+import sys
 
 import pytest
 
 from e5jax import manifest
 from e5jax.claim import changes, claim, compare, record, trained_steps
 from e5jax.config import Config, Harvest, Lora, Training
-from e5jax.errors import ConfigError
+from e5jax.errors import CONFIG, ConfigError
+from e5jax.loading import load
 from e5jax.snapshot import to_json
 from e5jax.workdir import Workdir, read_config
 
@@ -232,3 +235,19 @@ def test_a_damaged_line_of_the_changes_is_named(tmp_path):
         file.write('{"when": ')
     with pytest.raises(ConfigError, match=r"changes\.jsonl: is damaged"):
         changes(Workdir(tmp_path))
+
+
+def test_a_start_that_fails_changes_no_file(tmp_path):
+    workdir = Workdir(tmp_path / "run")
+    (tmp_path / "base").mkdir()
+    (tmp_path / "c.py").write_text(
+        f"from e5jax.config import *\nbase, files = {str(tmp_path / 'base')!r}, ('x.jsonl',)\n"
+        "def get_config():\n    return Config(stages=('train',), data=Data(files=files), model=Model(base=base))\n"
+    )
+    claim(workdir, load(str(tmp_path / "c.py"), []))
+    before = content(workdir)
+    command = [sys.executable, "-m", "e5jax", "run", f"--config={tmp_path / 'c.py'}", f"--workdir={workdir.root}"]
+    done = subprocess.run([*command, "--allow-change", "--config.seed=3"], capture_output=True, text=True, check=False, timeout=200)
+    assert done.returncode == CONFIG, done.stderr
+    assert "base/config.json: no such file" in done.stderr
+    assert content(workdir) == before

@@ -9,7 +9,7 @@ from e5jax.claim import claim
 from e5jax.config import Config
 from e5jax.errors import ConfigError
 from e5jax.workdir import Workdir, complete, read_config, write_text
-from e5jax.written import NAME
+from e5jax.written import LIST
 
 
 def content(folder):
@@ -36,7 +36,7 @@ def test_new_folder_replaces_the_old_one_whole(tmp_path):
     for files in ({"old": "1", "both": "1"}, {"both": "2"}):
         with complete(tmp_path / "export", "export") as folder:
             fill(folder, **files)
-    assert content(tmp_path).keys() == {"export/both", f"export/{NAME}"}
+    assert content(tmp_path).keys() == {"export/both", f"export/{LIST}"}
     assert (tmp_path / "export/both").read_text() == "2"
     assert os.listdir(tmp_path) == ["export"]
 

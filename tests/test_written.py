@@ -7,7 +7,7 @@ import pytest
 from e5jax import lock
 from e5jax.errors import ConfigError
 from e5jax.workdir import complete, write_text, writing
-from e5jax.written import NAME
+from e5jax.written import LIST
 
 
 def folder(path, command="export", **files):
@@ -37,7 +37,7 @@ FOREIGN = {
     "a link to a file": lambda path: path.symlink_to("/etc/hostname"),
     "a link that leads nowhere": lambda path: path.symlink_to("nowhere"),
     "a pipe": os.mkfifo,
-    "the list alone, damaged": lambda path: (path.mkdir(), (path / NAME).write_text('{"command": "exp'), (path / "a").touch()),
+    "the list alone, damaged": lambda path: (path.mkdir(), (path / LIST).write_text('{"command": "exp'), (path / "a").touch()),
 }
 
 

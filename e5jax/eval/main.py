@@ -25,7 +25,8 @@ MTEB = "mteb"  # below --output, mteb's own results
 def main(args: argparse.Namespace) -> int:
     """Evaluates, prints a table and writes the report; or writes texts. Raises ConfigError for a wrong model or task."""
     names = (TEXTS,) if args.texts else (RESULTS, TEXT, PAGE)
-    with writing("eval", *(args.output / name for name in names), inputs=[Path(args.model)] if args.model else []):
+    own = not args.texts and (args.output / MTEB / SETTINGS).is_file()  # the directory of an evaluation
+    with writing("eval", *(args.output / name for name in names), own=own):
         _run(args)
     return 0
 

@@ -17,9 +17,9 @@ Rows = list[list[str]]
 
 def write_board(output: Path, board: Board) -> None:
     """Writes the three files."""
-    write_text(output / RESULTS, json.dumps(board.as_json(), indent=2, ensure_ascii=False) + "\n", "eval")
-    write_text(output / TEXT, markdown(board), "eval")
-    write_text(output / PAGE, html(board), "eval")
+    write_text(output / RESULTS, json.dumps(board.as_json(), indent=2, ensure_ascii=False) + "\n")
+    write_text(output / TEXT, markdown(board))
+    write_text(output / PAGE, html(board))
 
 
 def markdown(board: Board) -> str:

@@ -7,7 +7,7 @@ from huggingface_hub.errors import HfHubHTTPError, LocalTokenNotFoundError, Offl
 
 from e5jax.errors import ConfigError, RunError
 from e5jax.validate import is_hub_id
-from e5jax.written import NAME as LIST
+from e5jax.written import LIST
 
 
 def check_name(name: str) -> None:

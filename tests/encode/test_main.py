@@ -16,7 +16,7 @@ from safetensors.numpy import load_file
 from e5jax.__main__ import main
 from e5jax.embedder import Embedder
 from e5jax.errors import CONFIG
-from e5jax.written import NAME
+from e5jax.written import LIST
 from tests.test_embedder import TASK, folder, texts
 from tests.test_loading import ROOT
 
@@ -48,7 +48,7 @@ def test_every_format_holds_the_embedders_vectors_in_the_order_of_the_texts(fold
     np.testing.assert_array_equal(load_file(tmp_path / "v.safetensors")["vectors"], found)
     np.testing.assert_array_equal(np.stack(table["vector"].to_numpy()), found)
     np.testing.assert_allclose(found, wanted, atol=2e-6)
-    assert sorted(path.name for path in tmp_path.iterdir()) == [NAME, "v.npy", "v.parquet", "v.safetensors"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == [LIST, "v.npy", "v.parquet", "v.safetensors"]
 
 
 @pytest.mark.parametrize(

@@ -6,6 +6,7 @@ import pytest
 from e5jax.__main__ import main
 from e5jax.data.contamination import evaluation_texts
 from e5jax.eval.texts import write_texts
+from e5jax.written import LIST
 
 FLAT = [  # the columns of their data that hold texts
     (mteb.mocks.MockSTSTask, ("sentence1", "sentence2")),
@@ -56,7 +57,7 @@ def test_the_command_writes_texts_that_cleaning_reads(tmp_path, capsys):
     (folder / "qrels/test.tsv").write_text("query-id\tcorpus-id\tscore\nq1\td1\t1\n")
     assert main(["eval", "--texts", f"--tasks={folder}", f"--output={tmp_path / 'out'}"]) == 0
     assert "           3  five\n" in capsys.readouterr().out
-    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["texts.jsonl"]
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == [LIST, "texts.jsonl"]
     assert {text for _, text in evaluation_texts([tmp_path / "out/texts.jsonl"])} == {"A b", "c é", "who"}
     assert [text for _, text in evaluation_texts([tmp_path / "out/texts.jsonl"], documents=False)] == ["who"]
 

@@ -14,7 +14,7 @@ from e5jax.__main__ import main
 from e5jax.errors import ConfigError
 from e5jax.mine.main import mine
 from e5jax.mine.settings import Mining
-from e5jax.written import NAME
+from e5jax.written import LIST
 from tests.mine import small
 from tests.test_loading import ROOT
 
@@ -134,7 +134,7 @@ def test_a_killed_run_loses_at_most_one_shard_and_ends_as_if_it_had_not_been_kil
     left = {name: content for name, content in tree(tmp_path / "out").items() if "/." not in name}
     straight_files = tree(tmp_path / "straight")
     for files in (left, straight_files):  # when they were written
-        del files[NAME]
+        del files[LIST]
     assert left == straight_files
 
 
