@@ -198,6 +198,7 @@ def in_use(path: Path) -> Iterator[None]:
         os.write(descriptor, json.dumps(_myself()._asdict()).encode())
         yield
     finally:
+        path.unlink(missing_ok=True)
         os.close(descriptor)
 
 

@@ -117,13 +117,24 @@ def complete(path: Path, command: str | None = None) -> Iterator[Path]:
     holder = Path(tempfile.mkdtemp(prefix=f".{path.name}.", dir=path.parent))
     try:
         with lock.in_use(_mark(holder, path)):
-            yield holder / path.name
-            _put(holder, path, command)
+            try:
+                yield holder / path.name
+                _put(holder, path, command)
+            finally:  # while the mark says whose they are
+                for place in (holder / path.name, _replaced(holder, path)):
+                    _delete(place)
     except OSError as error:
         name_path(error, path)
         raise
     finally:
         shutil.rmtree(holder)
+
+
+def _delete(path: Path) -> None:
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
 
 
 def _put(holder: Path, path: Path, command: str | None) -> None:
