@@ -71,8 +71,8 @@ def run_system(system: System, tasks: Sequence[AbsTask], config: Eval, workdir: 
 
 
 def output_of(workdir: Workdir, system: str) -> Path:
-    """Where mteb's own results of a system are."""
-    return workdir.root / "mteb" / system
+    """Where mteb's own results of a system are. Earlier versions put scores of the base as it was published into `base`."""
+    return workdir.root / "mteb" / ("start" if system == "base" else system)
 
 
 def results(scores: Scores, scope: Mapping[str, TaskScope]) -> dict:
