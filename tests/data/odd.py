@@ -10,6 +10,7 @@ import io
 import json
 import lzma
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Literal, NamedTuple
 
@@ -39,7 +40,7 @@ PIECES = [
     "3.14",
 ]
 COMPRESS: dict[str, Callable[[bytes], bytes]] = {
-    ".gz": gzip.compress,
+    ".gz": partial(gzip.compress, mtime=0),
     ".zst": zstandard.ZstdCompressor().compress,
     ".bz2": bz2.compress,
     ".xz": lzma.compress,
@@ -288,7 +289,7 @@ def _truncated(draft: _Draft, random: np.random.Generator) -> Odd:
 def _flipped(draft: _Draft, _: np.random.Generator) -> Odd | None:
     if not draft.lines:
         return None
-    content = bytearray(gzip.compress(_join(draft.lines)))
+    content = bytearray(gzip.compress(_join(draft.lines), mtime=0))
     content[-6] ^= 255  # of the checksum
     return _made(draft, "gzip with a wrong checksum", bytes(content), "damaged", suffix=draft.suffix + ".gz")
 
