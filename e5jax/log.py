@@ -31,7 +31,7 @@ class MetricLog:
         if writes:
             path.parent.mkdir(parents=True, exist_ok=True)
             if path.exists():
-                write_text(path, "".join(_lines_until(path, start)))
+                write_text(path, "".join(f"{json.dumps(row)}\n" for row in read_rows(path) if row["step"] <= start))
             self._file = path.open("a", encoding="utf-8", buffering=1)
             self._board = SummaryWriter(str(path.parent / "tensorboard"), purge_step=start + 1) if config.tensorboard else None
 
@@ -66,15 +66,18 @@ class MetricLog:
             print(f"{self._name}: step {step}/{self._steps}  {shown}", file=sys.stderr, flush=True)
 
 
-def _lines_until(path: Path, step: int) -> Iterator[str]:
-    """The lines of steps up to this one. A damaged line is left out, and said; the last one may be half, of a killed run."""
+def read_rows(path: Path) -> Iterator[dict[str, Any]]:
+    """The rows of a `metrics.jsonl`. A damaged line is left out, and said; the last one may be half, of a killed run."""
     lines = path.read_bytes().split(b"\n")
-    for number, line in enumerate(lines, start=1):
+    for number, line in enumerate(lines[:-1], start=1):
         try:
-            if line and number < len(lines) and parse_object(line)["step"] <= step:
-                yield f"{line.decode('utf-8')}\n"
-        except (RecordError, LookupError, TypeError) as error:
+            row = parse_object(line)
+            if not isinstance(row.get("step"), int):
+                raise RecordError("has no step")
+        except RecordError as error:
             print(f"{path}:{number}: damaged, left out ({error})", flush=True)
+        else:
+            yield row
 
 
 def _wandb(config: Log, name: str) -> Any:

@@ -110,7 +110,9 @@ class _Writer:
         one, many = self._counter.count([" ".join(FILLER)])[0] - 2, len(FILLER)  # pieces of neighbours may join: check below
         sentences = max(0, room * many // one)
         place = float(self._draw.random())
-        while self._counter.count([text := _around(found, sentences, place)])[0] > self._length:
+        while (tokens := self._counter.count([text := _around(found, sentences, place)])[0]) > self._length:
+            if not sentences:
+                raise ConfigError(f"--lengths: {self._length} is too short: a pass key alone is {tokens} tokens of this tokenizer")
             sentences -= 1
         return text
 

@@ -2,12 +2,12 @@
 
 import argparse
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from e5jax.errors import ConfigError
 from e5jax.eval.board import make_board
-from e5jax.eval.contamination import read_manifests
+from e5jax.eval.contamination import Manifest, read_manifests
 from e5jax.eval.evaluate import SETTINGS, evaluate
 from e5jax.eval.results import PAPER, find_results, read_results
 from e5jax.eval.scope import TaskScope, scope_of
@@ -32,8 +32,9 @@ def main(args: argparse.Namespace) -> int:
 
 
 def _run(args: argparse.Namespace) -> None:
+    manifests = read_manifests(args.data)  # what is wrong with --data and --beside is said before a model is read
     if args.report:
-        write_report(args, {})
+        write_report(args, {}, manifests)
         return
     folder = locate(args.model) if args.model else None
     tasks = find_tasks(args.tasks, args.benchmark)
@@ -42,19 +43,21 @@ def _run(args: argparse.Namespace) -> None:
         print("\n".join(f"{count:>12,}  {task}" for task, count in counts.items()))
         print(f"texts: {args.output / TEXTS}", flush=True)
         return
+    scope = {task.metadata.name: scope_of(task) for task in tasks}
+    for name in args.beside:
+        find_results(name, scope)
     settings = settings_of(folder, args.backend, args.preset, args.instruction, args.dtype)
     if folder != Path(args.model):  # of the hub: the folder's name is that of a revision
         settings["name"] = args.model.rpartition("/")[2]
     encoder = make_encoder(folder, settings)
     if args.vectors:
         encoder.vectors = Vectors(args.vectors, "\n".join(f"{name} {settings[name]}" for name in ("model", "backend", "dtype")))
-    scope = {task.metadata.name: scope_of(task) for task in tasks}
     print("".join(f"note: {task}: {note}\n" for task, of in scope.items() for note in of.notes), end="", flush=True)
     print(table(evaluate(encoder, tasks, args.output / MTEB, settings), {task: of.label for task, of in scope.items()}))
-    write_report(args, scope)
+    write_report(args, scope, manifests)
 
 
-def write_report(args: argparse.Namespace, scope: Mapping[str, TaskScope]) -> None:
+def write_report(args: argparse.Namespace, scope: Mapping[str, TaskScope], manifests: Sequence[Manifest]) -> None:
     """Compares all that `--output` holds with what stands beside it. `scope`: the tasks that were evaluated now."""
     settings = _read(args.output / MTEB / SETTINGS)
     scope = _earlier(args.output / RESULTS) | dict(scope)
@@ -65,7 +68,7 @@ def write_report(args: argparse.Namespace, scope: Mapping[str, TaskScope]) -> No
     names = [system.name for system in systems]
     if twice := {name for name in names if names.count(name) > 1}:
         raise ConfigError(f"--beside: {', '.join(sorted(twice))} stands there more than once; give NAME=DIR")
-    write_board(args.output, make_board(systems, scope, read_manifests(args.data), settings, args.price))
+    write_board(args.output, make_board(systems, scope, manifests, settings, args.price))
     print(f"report: {args.output / PAGE}", flush=True)
 
 

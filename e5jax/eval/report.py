@@ -1,6 +1,5 @@
 """`report.html` of a run: what was measured, how training went, what the model finds. Plain values in, one file out."""
 
-import json
 import math
 import statistics
 from collections.abc import Mapping, Sequence
@@ -8,6 +7,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from e5jax import charts, page
+from e5jax.log import read_rows
 from e5jax.workdir import write_text
 
 _SCORES = {
@@ -67,11 +67,8 @@ def write_report(path: Path, report: Report) -> None:
 
 
 def read_metrics(path: Path) -> list[dict[str, float]]:
-    """A `metrics.jsonl` in the order of its steps; of a step that a resumed run repeated, the last."""
-    by_step = {}
-    for line in path.read_text(encoding="utf-8").splitlines():
-        row = json.loads(line)
-        by_step[row["step"]] = row
+    """The rows of a `metrics.jsonl` in the order of their steps; of a step that a resumed run repeated, the last."""
+    by_step = {row["step"]: row for row in read_rows(path)}
     return [by_step[step] for step in sorted(by_step)]
 
 

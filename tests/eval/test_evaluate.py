@@ -341,3 +341,11 @@ def test_a_benchmark_is_found_by_name_with_its_own_subsets():
     assert next(task for task in tasks if task.metadata.name == "MSMARCO").eval_splits == ["dev"]
     with pytest.raises(ConfigError, match=r"MTEB has no 'NanoBIER'; did you mean NanoBEIR"):
         find_tasks("", "NanoBIER")
+
+
+@pytest.mark.parametrize(("option", "message"), [("--beside=theirs=gone", "no such folder"), ("--data=gone", "no clean.json")])
+def test_what_stands_beside_is_looked_at_before_a_model_is_read(option, message, folder, tmp_path):
+    (tmp_path / "model").mkdir()  # nothing in it: to read it would be another error
+    words = ["eval", f"--model={tmp_path / 'model'}", f"--tasks={folder}", f"--output={tmp_path / 'out'}", option]
+    with pytest.raises(ConfigError, match=message):
+        main(parser().parse_args(words))

@@ -146,3 +146,10 @@ def test_metrics_are_read_by_step_and_a_repeated_step_counts_once(tmp_path):
     ]
     (tmp_path / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
     assert [row["train/loss"] for row in read_metrics(tmp_path / "metrics.jsonl")] == [3.0, 2.0, 1.0]
+
+
+def test_a_damaged_line_of_metrics_is_left_out_and_named(tmp_path, capsys):
+    path = tmp_path / "metrics.jsonl"
+    path.write_text('{"step": 1, "train/loss": 2.0}\n{"step": 2, "tra\n{"step": 3, "train/loss": 1.0}\n')
+    assert [row["step"] for row in read_metrics(path)] == [1, 3]
+    assert f"{path}:2: damaged, left out" in capsys.readouterr().out
