@@ -12,7 +12,6 @@ import subprocess
 import sys
 import threading
 import time
-import traceback
 from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, wait
@@ -23,7 +22,7 @@ from typing import Self, cast
 
 import grain
 
-from e5jax.errors import RunError
+from e5jax.errors import ConfigError, RunError
 from e5jax.notice import SIGNALS
 from e5jax.records import Batch
 
@@ -199,8 +198,8 @@ def _receive(socket: Connection, numbers: SimpleQueue[int]) -> None:
 
 
 def _make(batches: grain.MapDataset[Batch], number: int) -> tuple[Batch | None, Exception | None]:
+    """The batch, or what is wrong with its data; any other error ends the worker, with its traceback."""
     try:
         return cast(Batch, batches[number]), None
-    except Exception as error:  # whatever it is, it is raised where the batch is needed
-        error.add_note(f"In a worker process:\n{traceback.format_exc()}")
+    except (ConfigError, OSError) as error:
         return None, error

@@ -120,6 +120,6 @@ def test_the_command_counts_with_the_tokenizer_that_it_is_given(folder, tmp_path
 def test_a_length_that_no_pass_key_fits_into_is_refused(tmp_path):
     letters = tmp_path / "tokenizer.json"
     train_tokenizer(["a"], 300).save(str(letters))  # a token per byte
-    with pytest.raises(ConfigError, match="--lengths: 64 is too short: a pass key alone is [0-9]+ tokens"):
+    with pytest.raises(ConfigError, match=r"--lengths: 64 is too short: a pass key alone is [0-9]+ tokens"):
         write_passkey(PLAN, letters, tmp_path / "out")
     assert not (tmp_path / "out").exists()
