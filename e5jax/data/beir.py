@@ -4,9 +4,10 @@ corpus.jsonl     {"_id", "title", "text"} a line; the title may be missing, and 
 queries.jsonl    {"_id", "text"} a line
 qrels/test.tsv   header `query-id corpus-id score`, tab-separated; a score below 1 is not relevant
 task.json        {"instruction": "..."}, and perhaps "limit": tokens to read of a text, "score": what counts; may be missing
+
+All but task.json may be compressed, with the suffix of the compression behind their names.
 """
 
-import json
 import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -15,7 +16,10 @@ from typing import Any, NamedTuple
 import numpy as np
 from jaxtyping import Float
 
-from e5jax.errors import ConfigError
+from e5jax.data.compressed import SUFFIXES
+from e5jax.data.files import Rejected, lines
+from e5jax.errors import ConfigError, RecordError
+from e5jax.jsonl import parse_object
 
 FILES = ("corpus.jsonl", "queries.jsonl", "qrels/test.tsv")
 HEADER = "query-id\tcorpus-id\tscore"
@@ -58,7 +62,7 @@ class Retrieval(NamedTuple):
 
 def read_retrieval(folder: Path) -> Retrieval:
     """Reads and checks the folder; raises ConfigError `file:line: reason` for the first thing wrong with it."""
-    corpus, queries, relevance = (folder / name for name in FILES)
+    corpus, queries, relevance = (find_file(folder, name) for name in FILES)
     documents = {id_: Document(row.get("title") or "", row["text"]) for id_, row in _read_texts(corpus, empty=True).items()}
     asked = {id_: row["text"] for id_, row in _read_texts(queries, empty=False).items()}
     judgements = _read_judgements(relevance, asked, documents)
@@ -118,14 +122,14 @@ def _read_texts(path: Path, *, empty: bool) -> dict[str, dict[str, str]]:
 
 
 def _read_judgements(path: Path, queries: Mapping[str, object], corpus: Mapping[str, object]) -> Judgements:
-    lines = _lines(path)
-    where, header = next(lines, (f"{path}:1", ""))
+    rows = _lines(path)
+    where, header = next(rows, (f"{path}:1", ""))
     if header != HEADER:
         raise ConfigError(f"{where}: the first line must be {HEADER!r}, not {header!r}")
     grades: dict[str, dict[str, int]] = {}
     first = ""
     missing_queries = 0
-    for where, line in lines:
+    for where, line in rows:
         query, document, score = _parse_relevance(line, where)
         first = first or f"{where}: query {query!r}, document {document!r}"
         if query not in queries:
@@ -167,24 +171,21 @@ def _read_settings(path: Path) -> dict[str, Any]:
 
 def _parse(text: str, where: str) -> dict:
     try:
-        row = json.loads(text)
-    except ValueError as error:
-        raise ConfigError(f"{where}: not JSON ({error})") from error
-    if not isinstance(row, dict):
-        raise ConfigError(f"{where}: not a JSON object")
-    return row
+        return parse_object(text)
+    except RecordError as error:
+        raise ConfigError(f"{where}: {error}") from error
+
+
+def find_file(folder: Path, name: str) -> Path:
+    """A file of the folder, or the same compressed."""
+    return next((path for suffix in ("", *SUFFIXES) if (path := folder / f"{name}{suffix}").is_file()), folder / name)
 
 
 def _lines(path: Path) -> Iterator[tuple[str, str]]:
     """Yields `file:line` and the line, skipping empty ones."""
     if not path.is_file():
         raise ConfigError(f"{path}:1: there is no such file; a task folder has corpus.jsonl, queries.jsonl and qrels/test.tsv")
-    with path.open("rb") as file:
-        for number, line in enumerate(file, start=1):
-            where = f"{path}:{number}"
-            try:
-                text = line.decode("utf-8-sig" if number == 1 else "utf-8").rstrip("\r\n")
-            except UnicodeDecodeError as error:
-                raise ConfigError(f"{where}: not UTF-8 ({error})") from error
-            if text:
-                yield where, text
+    for line in lines(path):
+        if isinstance(line, Rejected):
+            raise ConfigError(str(line))
+        yield f"{path}:{line.number}", line.text

@@ -8,7 +8,7 @@ from mteb.abstasks.retrieval import AbsTaskRetrieval
 from mteb.abstasks.retrieval_dataset_loaders import RetrievalSplitData
 from mteb.abstasks.task_metadata import TaskMetadata
 
-from e5jax.data.beir import FILES, Retrieval, read_retrieval
+from e5jax.data.beir import FILES, Retrieval, find_file, read_retrieval
 
 
 class LocalRetrieval(AbsTaskRetrieval):
@@ -56,5 +56,5 @@ def _revision(folder: Path) -> str:
     """A hash of the data, so that two results of the same revision can be compared."""
     digest = hashlib.sha256()
     for name in FILES:
-        digest.update((folder / name).read_bytes())
+        digest.update(find_file(folder, name).read_bytes())
     return digest.hexdigest()[:16]

@@ -1,9 +1,12 @@
+import gzip
 import json
+import lzma
 from pathlib import Path
 
 import pytest
 from mteb.abstasks.retrieval import AbsTaskRetrieval
 
+from e5jax.data.beir import FILES
 from e5jax.errors import ConfigError
 from e5jax.eval.retrieval import load_task
 
@@ -103,6 +106,20 @@ def test_official_folders_are_read_and_what_they_lack_is_counted(folder):
         "1 of 4 documents have neither title nor text: embedded as empty texts",
     )
     assert load_task(folder).metadata.name == "heldout"
+
+
+@pytest.mark.parametrize(("suffix", "compress"), [(".gz", gzip.compress), (".xz", lzma.compress)])
+def test_files_may_be_compressed(suffix, compress, folder):
+    plain = load_task(folder).dataset["default"]["test"]
+    for name in FILES:
+        (folder / f"{name}{suffix}").write_bytes(compress((folder / name).read_bytes()))
+        (folder / name).unlink()
+    data = load_task(folder).dataset["default"]["test"]
+    assert (data["corpus"].to_list(), data["queries"].to_list()) == (plain["corpus"].to_list(), plain["queries"].to_list())
+    assert data["relevant_docs"] == plain["relevant_docs"]
+    (folder / f"{FILES[0]}{suffix}").write_bytes(compress(json.dumps(CORPUS[0]).encode() * 9)[:-12])
+    with pytest.raises(ConfigError, match=r"corpus\.jsonl\.[gx]z:1: compressed data is damaged"):
+        load_task(folder)
 
 
 def test_bytes_that_are_not_text_are_named_and_a_byte_order_mark_is_not_text(folder):
