@@ -22,6 +22,7 @@ from e5jax.place import read_place
 from e5jax.release import commit, optional, versions
 from e5jax.streams import exit_code, open_streams
 from e5jax.workdir import DEFAULT_RUNS, Workdir, read_config
+from e5jax.written import check_writable
 
 PRECISIONS = get_args(Precision)
 
@@ -69,17 +70,8 @@ def _check_encoding(arguments: Sequence[str]) -> None:
 def _check_writable(args: argparse.Namespace) -> None:
     """Refuses a place for results that cannot be written to: else hours of work would find that out."""
     for option in ("output", "vectors"):
-        path: Path | None = getattr(args, option, None)
-        if path is None:
-            continue
-        place = path
-        while not place.exists():
-            place = place.parent
-        if place.is_dir():
-            if not os.access(place, os.W_OK | os.X_OK, effective_ids=os.access in os.supports_effective_ids):
-                raise ConfigError(f"--{option}={path}: this user cannot write to {place}; choose another place")
-        elif place != path:
-            raise ConfigError(f"--{option}={path}: {place} is a file; choose another place")
+        if (path := getattr(args, option, None)) is not None:
+            check_writable(path, f"--{option}")
 
 
 def parser() -> argparse.ArgumentParser:

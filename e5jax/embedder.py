@@ -145,7 +145,8 @@ class Embedder:
 
     def _check_ids(self, ids: list[list[int]]) -> None:
         """Every text has ids, and the model embeds each of them."""
-        vocab, frame, tokenizer = self._blueprint.spec.vocab, self.tokenizer.frame, self.tokenizer.tokenizer
+        spec, frame, tokenizer = self._blueprint.spec, self.tokenizer.frame, self.tokenizer.tokenizer
+        vocab = spec.vocab + spec.added
         if not frame.begin + frame.end and [] in ids:
             raise ConfigError(f"texts[{ids.index([])}] has no tokens, and the tokenizer of this folder adds none; leave it out")
         if max((tokenizer.get_vocab_size() - 1, *frame.begin, *frame.end)) < vocab:

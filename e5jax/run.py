@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import os
 import tempfile
 from collections.abc import Callable, Iterator
 from functools import partial
@@ -197,7 +198,7 @@ def export_stage(config: Config, workdir: Workdir, _: Start) -> Stage:
 def export_to(config: Config, workdir: Workdir, output: Path, choice: Choice = CHOICE) -> None:
     """The newest checkpoint of the main run as a folder."""
     checkpoints, base = workdir.checkpoints_of(config.checkpoint), Path(_base(config, workdir))
-    if output.resolve().is_relative_to(checkpoints):
+    if Path(os.path.realpath(output)).is_relative_to(checkpoints):
         raise ConfigError(f"--output={output}: is where the run has its checkpoints; choose another --output")
     inputs = [workdir.root, base, base_of(base) if base.is_dir() else None, None if in_bucket(checkpoints) else checkpoints]
     with writing(EXPORT, output, folder=True, inputs=filter(None, inputs)):

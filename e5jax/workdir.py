@@ -206,10 +206,11 @@ def _made(folder: Path) -> Iterator[None]:
 
 
 def _check_inputs(path: Path, inputs: Iterable[Path]) -> None:
-    output = path.resolve()
+    output = Path(os.path.realpath(path))
     for place in inputs:
-        if place.resolve().is_relative_to(output):
-            inside = "this command reads it" if place.resolve() == output else f"this command reads {place}, which is in it"
+        real = Path(os.path.realpath(place))
+        if real.is_relative_to(output):
+            inside = "this command reads it" if real == output else f"this command reads {place}, which is in it"
             raise ConfigError(f"--output={path}: {inside}; choose another --output")
 
 

@@ -30,11 +30,7 @@ class Entry(NamedTuple):
 def check(path: Path, command: str, *, folder: bool) -> None:
     """Raises ConfigError if `command` may not write a file, or with `folder` a folder, as `path`. Names what is there."""
     where, fix = f"--output={path}", "move it away, or choose another --output"
-    for parent in path.absolute().parents:
-        if parent.exists():
-            if not parent.is_dir():
-                raise ConfigError(f"{where}: {parent} is a file, not a folder; choose another --output")
-            break
+    check_writable(path)
     if not os.path.lexists(path):
         return
     if folder and path.is_dir():
@@ -47,6 +43,18 @@ def check(path: Path, command: str, *, folder: bool) -> None:
     found = path.lstat()
     if not stat.S_ISREG(found.st_mode) or _file_entry(path, path.name, command) not in _entries(path.parent):
         raise ConfigError(f"{where}: is a file that `e5jax {command}` has not written, or that has changed since; {fix}")
+
+
+def check_writable(path: Path, option: str = "--output") -> None:
+    """Raises ConfigError if this user can make nothing at `path`, for what the nearest thing above it is."""
+    place = path
+    while not place.exists() and place != place.parent:
+        place = place.parent
+    if place.is_dir():
+        if not os.access(place, os.W_OK | os.X_OK, effective_ids=os.access in os.supports_effective_ids):
+            raise ConfigError(f"{option}={path}: this user cannot write to {place}; choose another {option}")
+    elif place != path:
+        raise ConfigError(f"{option}={path}: {place} is a file, not a folder; choose another {option}")
 
 
 def _wrong_in(folder: Path, command: str) -> str:

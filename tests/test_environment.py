@@ -19,7 +19,7 @@ from e5jax.data.vocabulary import train_tokenizer
 ROOT = Path(__file__).parents[1]
 ABSENT = (
     *("torch", "functorch", "torchgen", "tensorflow", "keras", "transformers", "sentence_transformers", "mteb"),
-    *("tensorflow_datasets", "datasets", "pyarrow", "zstandard"),
+    *("tensorflow_datasets", "datasets", "pyarrow"),
 )
 
 CONFIG = """

@@ -174,6 +174,10 @@ def test_programs_in_a_base_folder_are_as_good_as_not_there(base, place, bomb, c
     plant(base, bomb, canary)
     monkeypatch.chdir(base)
     monkeypatch.syspath_prepend(base)  # whoever imports by a name from a file would find it
+    for read in (Embedder.from_pretrained, lambda folder: inputs_of(folder, place)):
+        with pytest.raises(ConfigError, match=r"module 'modeling_evil\.Evil' is not supported"):
+            read(base)
+    (base / "modules.json").unlink()  # which names a program; what is left does not mean one
     assert np.array_equal(Embedder.from_pretrained(base).encode(["read the file"]), before)
     assert inputs_of(base, place).spec == inputs_of(place / "base", place).spec
 

@@ -324,7 +324,7 @@ def test_one_text_is_no_negative_of_itself_under_another_instruction_or_template
     loss = Loss(mask_duplicates=True, directions=("q2d", "d2q", "q2q", "d2d"))
     training = Training(batch=Batch(8, 1), tokens=Tokens(limit=64, document="wrong "), data=Data(mixture=Mixture(sets)), loss=loss)
     reads = TextTokenizer(tokenizer.tokenizer, 1, 2, 64, templates=prefixes)
-    batch = assembly(training.data.mixture, open_sets(training.data.mixture), reads, training)(0)
+    batch = assembly(training.data.mixture, open_sets(training.data.mixture, training), reads, training)(0)
 
     text_of = {tuple(ids): text for ids, text in zip(reads(list(raw)), raw.values(), strict=True)}
     assert len(text_of) == len(raw)

@@ -93,8 +93,8 @@ def test_what_a_folder_lacks_counts_as_mteb_counts_it(folder, tmp_path):
     class Compact(Angles):
         width = 2
 
-        def encode(self, texts, instruction=None, show_progress=False, *, dimensions=None):
-            del dimensions
+        def encode(self, texts, instruction=None, show_progress=False, *, dimensions=None, prompt=None):
+            del dimensions, prompt
             return super().encode(texts, instruction, show_progress)
 
     compact = embedded(Compact(), read_retrieval(folder), "")

@@ -144,6 +144,15 @@ def tell(number: int, *logs) -> None:
     os.kill(os.getpid(), number)
 
 
+@pytest.fixture
+def no_nohup():
+    """As if the tests had not been started with nohup."""
+    before = signal.signal(signal.SIGHUP, signal.SIG_DFL)
+    yield
+    signal.signal(signal.SIGHUP, before)
+
+
+@pytest.mark.usefixtures("no_nohup")
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1])
 def test_told_to_stop_it_hands_that_on_waits_and_does_not_start_again(tmp_path, number):
     found = scripted(tmp_path, "wait", count=2, before=lambda _: tell(number, tmp_path / "log-0", tmp_path / "log-1"))
