@@ -2,8 +2,15 @@
 
 import gc
 import os
+import shutil
+import tempfile
 
 from tests.flags import FAST
+
+# All workers of pytest, and the programs that tests start, share what they compile.
+PROGRAMS = "" if "JAX_COMPILATION_CACHE_DIR" in os.environ else tempfile.mkdtemp(prefix="e5jax-programs-")
+if PROGRAMS:
+    os.environ |= {"JAX_COMPILATION_CACHE_DIR": PROGRAMS, "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0.2"}
 
 os.environ["JAX_PLATFORMS"] = "cuda,cpu" if "E5JAX_GPU" in os.environ else "cpu"
 os.environ["XLA_FLAGS"] = f"--xla_force_host_platform_device_count=8 {FAST}"
@@ -23,3 +30,8 @@ def pytest_collection_finish():
     """What has been imported stays: looking for garbage among its million objects, over and over, is an eighth of the time."""
     gc.freeze()
     gc.set_threshold(20_000)
+
+
+def pytest_unconfigure():
+    if PROGRAMS:
+        shutil.rmtree(PROGRAMS)

@@ -26,7 +26,7 @@ from tests.storage import emulators
 
 STEPS = 16
 SEED = int(os.environ.get("E5JAX_FAULT_SEED") or time.time_ns() % 1_000_000)
-KILLED = range(SEED, SEED + 6)
+KILLED = range(SEED, SEED + 3)  # one of them saves in the background; the long set has a hundred
 KILLS = 3  # a run
 
 
@@ -66,9 +66,8 @@ def test_a_signal_to_a_run_with_workers_or_the_death_of_one_ends_it_and_it_resum
     assert ended == whole
 
 
-@pytest.mark.parametrize("run", [0, 1])
-def test_when_one_of_two_processes_is_killed_the_other_leaves_and_the_run_ends_with_the_same_bits(run, bench):
-    found = pairs(bench, SEED + run)
+def test_when_one_of_two_processes_is_killed_the_other_leaves_and_the_run_ends_with_the_same_bits(bench):
+    found = pairs(bench, SEED)
     assert found["code"] != 0
     whole, killed = bench.digests([bench.whole(PAIR), Path(found["run"])])
     assert killed == whole
