@@ -79,7 +79,7 @@ def _check_record(workdir: Workdir, before: Config, config: Config, changed: Seq
         if wrong := [line for line in changed if decides(line.split(": ")[0]) and not _extends(line, before, config)]:
             raise ConfigError(
                 f"--allow-change: {stage} of --workdir={workdir.root} is complete and would not be redone, but config.json would "
-                f"claim it ({'; '.join(wrong)}); only a larger config.optim.steps goes on from there: choose another --workdir"
+                f"claim it ({'; '.join(wrong)}); only a larger config.optim.steps extends it: choose another --workdir"
             )
     for run, place, at in ((config, workdir, "config"), (config.pretrain, workdir.pretrain, "config.pretrain")):
         if run is None or not any(line.startswith(f"{at}.optim.steps: ") for line in changed):

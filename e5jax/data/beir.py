@@ -64,11 +64,13 @@ def read_retrieval(folder: Path) -> Retrieval:
     """Reads and checks the folder; raises ConfigError `file:line: reason` for the first thing wrong with it."""
     corpus, queries, relevance = (find_file(folder, name) for name in FILES)
     documents = {id_: Document(row.get("title") or "", row["text"]) for id_, row in _read_texts(corpus, empty=True).items()}
-    asked = {id_: row["text"] for id_, row in _read_texts(queries, empty=False).items()}
-    judgements = _read_judgements(relevance, asked, documents)
-    itself = _queries_in_corpus(documents, asked, judgements.grades)
+    questions = {id_: row["text"] for id_, row in _read_texts(queries, empty=False).items()}
+    judgements = _read_judgements(relevance, questions, documents)
+    itself = _queries_in_corpus(documents, questions, judgements.grades)
     notes = _notes(documents, judgements, itself)
-    return Retrieval(documents, asked, judgements.grades, **_read_settings(folder / "task.json"), notes=notes, skips_own=itself > 0)
+    return Retrieval(
+        documents, questions, judgements.grades, **_read_settings(folder / "task.json"), notes=notes, skips_own=itself > 0
+    )
 
 
 def _queries_in_corpus(documents: Mapping[str, Document], queries: Mapping[str, str], grades: Mapping[str, dict[str, int]]) -> int:
