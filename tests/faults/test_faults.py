@@ -49,8 +49,8 @@ def test_runs_that_are_killed_lose_what_they_may_and_end_with_the_same_bits(benc
         assert max(one["again"], default=0) <= EVERY * (2 if one["trial"] == "background" else 1), one
 
 
-@pytest.mark.parametrize("phase", ["compile", "step", "export"])
-def test_a_notice_to_one_of_two_processes_stops_both_at_one_step_and_the_run_ends_with_the_same_bits(phase, bench):
+def test_a_notice_to_one_of_two_processes_stops_both_at_one_step_and_the_run_ends_with_the_same_bits(bench):
+    phase = ("compile", "step", "export")[SEED % 3]  # the long set has them all, many times
     found = notices(bench, SEED, phase, PAIR)
     assert found["codes"] == [75, 75]
     assert found["resumed"] == found["saved"] == {"compile": 0, "export": STEPS}.get(phase, found["saved"])
