@@ -139,7 +139,7 @@ class _Worker:
         except (EOFError, OSError) as closed:
             raise RunError(
                 f"a process that prepares batches has died ({self._end()}), as when the machine runs out of memory; the same "
-                "command goes on from the last checkpoint, and fewer config.data.workers need less"
+                "command resumes from the last checkpoint, and fewer config.data.workers need less"
             ) from closed
         if error is not None:
             raise error

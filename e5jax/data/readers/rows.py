@@ -70,7 +70,7 @@ def check_label(value: Any, name: str, threshold: float | None) -> None:
     """Raises RecordError unless the label or score says that the pair is a positive one."""
     number = _number(value)
     if number is None:
-        raise RecordError(f"label is no number: {name} is {value!r}")
+        raise RecordError(f"label is not a number: {name} is {value!r}")
     if threshold is not None:
         if number < threshold:
             raise RecordError(f"label is below the threshold: {name} is {number:g}, not {threshold:g}")

@@ -35,7 +35,7 @@ def test_only_the_label_1_makes_a_positive(label, tmp_path):
         assert outcome.positives == ("b",)
     else:
         assert isinstance(outcome, Rejected)
-        reasons = {"label says no match": [*NONE, -math.pi], "label is no number": WRONG}
+        reasons = {"label says no match": [*NONE, -math.pi], "label is not a number": WRONG}
         assert outcome.kind == next((kind for kind, labels in reasons.items() if label in labels), "label needs a threshold")
 
 
