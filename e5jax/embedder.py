@@ -4,7 +4,7 @@ from collections import deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Self, overload
+from typing import Any, Self, overload
 
 import jax
 import numpy as np
@@ -178,25 +178,31 @@ class Embedder:
         normalise: bool | None = None,
         dimensions: int | None = None,
         precision: Precision = "float32",
-        prompt: str | None = None,
+        prompt: str | Sequence[str] | None = None,
     ) -> np.ndarray:
         """Vectors, float32 `[b, d]`, or `[d]` of one text.
 
-        `instruction` is the bare task of queries, empty for queries without one, put into the folder's template; or `prompt` is
-        put before every text. With neither, texts have the folder's default prompt, if it names one.
+        `instruction` is the bare task of queries, empty for queries without one, put into the folder's template. `prompt` is put
+        before every text instead; a sequence has one for each. With neither, texts have the folder's default prompt, if it has one.
 
-        `normalise=None` leaves the length of vectors to the folder: it is 1 for E5 and for every export. True makes it 1, False
-        leaves out the last normalisation. `dimensions` keeps as many leading numbers of each vector, by default as many as the
-        folder says; where vectors have length 1, so have these.
-        With another `precision` integers or bits, as `compact.quantise` makes them. Raises ConfigError for more dimensions than
-        there are, and for int8 and uint8 without ranges (`calibrate`).
+        By default, vectors are those of sentence-transformers: the folder's modules decide their length, which is 1 for E5 and
+        for every export, and leading dimensions of a folder that keeps only these are not normalised again.
+        `normalise=True` makes the length 1, False leaves out the last normalisation. `dimensions` keeps as many leading numbers of
+        each vector, normalised again where the folder normalises. Another `precision` makes integers or bits of these, as
+        `compact.quantise` does.
+
+        Raises ConfigError for more dimensions than there are, and for int8 and uint8 without ranges (`calibrate`).
         """
+        options = {"normalise": normalise, "dimensions": dimensions, "precision": precision}
         if isinstance(texts, str):
-            options = {"normalise": normalise, "dimensions": dimensions, "precision": precision, "prompt": prompt}
-            return self.encode([texts], instruction, show_progress, **options)[0]
+            return self.encode([texts], instruction, show_progress, prompt=prompt, **options)[0]
+        if prompt is not None and not isinstance(prompt, str):
+            return self._encode_each(texts, prompt, show_progress, options)
         self.check_compact(dimensions, precision)
         if precision != "float32" and normalise is False:
             raise ConfigError(f"precision={precision!r}: only unit vectors are quantised; leave normalise on")
+        if precision != "float32" and dimensions is None:
+            dimensions = self.dimension
         texts = list(texts)
         vectors = np.zeros((len(texts), self.width), np.float32)
         blocks = [slice(start, start + BLOCK) for start in range(0, len(texts), BLOCK)]
@@ -214,6 +220,30 @@ class Embedder:
                     bar.update(len(places))
         vectors = self.shortened(vectors, dimensions, normalise)
         return quantise(vectors, precision, self.settings.ranges.get(vectors.shape[1]))
+
+    def _encode_each(
+        self, texts: Sequence[str], prompts: Sequence[str], show_progress: bool, options: dict[str, Any]
+    ) -> np.ndarray:
+        """Every text behind its own prompt."""
+        if len(texts) != len(prompts):
+            raise ConfigError(f"{len(texts)} texts and {len(prompts)} prompts: give one prompt, or one for each text")
+        if self.settings.include_prompt:
+            whole = [prompt + text for prompt, text in zip(prompts, texts, strict=True)]
+            return self.encode(whole, None, show_progress, prompt="", **options)
+        # The tokens of a prompt are left out of pooling, and a call knows of one prompt.
+        groups: dict[str, list[int]] = {}
+        for place, prompt in enumerate(prompts):
+            groups.setdefault(prompt, []).append(place)
+        parts = [
+            self.encode([texts[place] for place in places], None, show_progress, prompt=prompt, **options)
+            for prompt, places in groups.items()
+        ]
+        order = np.argsort(np.concatenate([np.array(places) for places in groups.values()] or [np.zeros(0, np.int64)]))
+        return np.concatenate(parts or [self.encode([], prompt="", **options)])[order]
+
+    def query_prompt(self, instruction: str) -> str:
+        """The prompt of a query: the folder's template with the instruction; for an empty one, the folder's `query` prompt."""
+        return self.tokenizer.templates.prefix(instruction) or self.settings.bare
 
     def encode_query(
         self,
@@ -243,17 +273,19 @@ class Embedder:
         self, texts: Sequence[str], instruction: str | None = None, show_progress: bool = False, *, dimensions: int | None = None
     ) -> Ranges:
         """The ranges of int8 and uint8 that these texts give, used from now on; `compact.save_ranges` keeps them in a folder."""
-        ranges = ranges_of(self.encode(list(texts), instruction, show_progress, dimensions=dimensions))
+        ranges = ranges_of(self.encode(list(texts), instruction, show_progress, dimensions=dimensions or self.dimension))
         self.settings.ranges[ranges.shape[1]] = ranges
         return ranges
 
     def shortened(
         self, vectors: Float[np.ndarray, "n w"], dimensions: int | None = None, normalise: bool | None = None
     ) -> Float[np.ndarray, "n d"]:
-        """The leading numbers of vectors, by default as many as the folder says, at length 1 where the folder's vectors have it."""
-        dimensions = self.dimension if dimensions is None else dimensions
-        unit = shortened(vectors, dimensions)  # looks at the number
-        return unit if (self.settings.normalises if normalise is None else normalise) else vectors[:, :dimensions]
+        """Vectors before the last normalisation as `encode` gives them with these arguments."""
+        kept = self.dimension if dimensions is None else dimensions
+        unit = shortened(vectors, kept)  # looks at the number
+        if normalise is not None or not self.settings.normalises:
+            return unit if normalise else vectors[:, :kept]
+        return unit if dimensions is not None or self.settings.renormalises else shortened(vectors, None)[:, :kept]
 
     def check_compact(self, dimensions: int | None, precision: Precision) -> None:
         """Raises ConfigError for what `encode` cannot give, before it works for hours."""
@@ -277,8 +309,8 @@ class Embedder:
         kind = self.settings.similarity
         if kind not in ("cosine", "dot"):
             raise ConfigError(f"similarity_fn_name={kind!r}: a search compares dot products; only cosine and dot are supported")
-        if kind == "cosine" and not self.settings.normalises:
-            changed = self.settings._replace(modules=(*self.settings.modules, NORMALIZE))
+        if kind == "cosine" and not (self.settings.normalises and self.dimension == self.width):
+            changed = self.settings._replace(modules=(*self.settings.modules, NORMALIZE), renormalises=True)
             return type(self)(self._blueprint, self._parameters, self.tokenizer, changed, self._mesh, self._weights)
         return self
 

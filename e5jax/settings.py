@@ -56,13 +56,15 @@ class Settings(NamedTuple):
     modules: tuple[Module, ...] = (NORMALIZE,)  # behind pooling
     similarity: Similarity = "cosine"
     include_prompt: bool = True  # False: the tokens of the prompt are not pooled
+    bare: str = ""  # prompt of queries without an instruction
     default_prompt: str = ""  # of texts that are encoded without instruction and prompt
     lower: bool = False  # texts are lower-cased
     frame: Frame | None = None  # what the tokenizer puts around a text; None: BOS and EOS
+    renormalises: bool = False  # what `dimensions` keeps of unit vectors is normalised again; sentence-transformers leaves it
 
     @property
     def normalises(self) -> bool:
-        """Whether vectors have length 1."""
+        """Whether the modules give vectors of length 1. What `dimensions` leaves of them is shorter."""
         return bool(self.modules) and self.modules[-1].kind == "Normalize"
 
     @property
@@ -87,6 +89,7 @@ def read_settings(folder: Path) -> Settings:
         "dimensions": positive(prompts, "truncate_dim", f"{folder}/{PROMPTS}"),
         "ranges": read_ranges(folder),
         "templates": templates,
+        "bare": "" if TEMPLATES in prompts else _prompts(prompts, folder).get("query", ""),
         "default_prompt": _default_prompt(prompts, templates, folder),
     }
     longest = positive(body, "max_seq_length", f"{folder}/{BODY}")

@@ -28,7 +28,7 @@ class Options(NamedTuple):
     prompt: str | None = None  # instead: one that the folder names
     compute: str | None = None  # dtype of weights and compute; None: the folder's
     dtype: str = "float32"  # of the vectors that are written
-    dimensions: int | None = None  # leading ones that are kept, of length 1 again; None: as the folder says
+    dimensions: int | None = None  # leading ones that are kept, normalised again; None: as the folder says
     precision: Precision = "float32"  # int8 and others of few bytes, docs/compact.md
     limit: int | None = None  # tokens of a text; None: the folder's
     shard: int = 16_384  # texts encoded between two savings
@@ -54,9 +54,12 @@ def encode_file(embedder: Embedder, identity: str, texts: Texts, output: Path, o
     if options.dimensions is not None and not 1 <= options.dimensions <= embedder.width:
         raise ConfigError(f"--dimensions={options.dimensions}: the model has {embedder.width}")
     embedder.check_compact(options.dimensions, options.precision)
-    encode = partial(embedder.encode, instruction=options.instruction, dimensions=options.dimensions, prompt=prompt)
+    # Integers are made of vectors that are normalised again.
+    dimensions = options.dimensions or (None if options.precision == "float32" else embedder.dimension)
+    encode = partial(embedder.encode, instruction=options.instruction, dimensions=dimensions, prompt=prompt)
     place = output.with_name(f".{output.name}.parts")
-    depends = f"{identity} {texts.fingerprint} {options._replace(dtype='', precision='float32', shard=0)} {prompt!r}"
+    same = options._replace(dtype="", dimensions=dimensions, precision="float32", shard=0)
+    depends = f"{identity} {texts.fingerprint} {same} {prompt!r}"
     shards = embed(encode, (row.text for row in texts), texts.count, depends, place, options.shard)
     ids = (row.id for row in texts) if texts.named else None
     width, precision = shards[0].shape[1], options.precision

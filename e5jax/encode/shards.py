@@ -4,7 +4,7 @@ import hashlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import islice
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 import numpy as np
 from jaxtyping import Float, Int
@@ -15,6 +15,7 @@ from e5jax.model.folder import base_of
 from e5jax.tokens import TextTokenizer
 from e5jax.workdir import complete
 
+T = TypeVar("T")
 Shards = list[Float[np.ndarray, "p d"]]
 
 
@@ -23,11 +24,13 @@ class TextEmbedder(Protocol):
 
     tokenizer: TextTokenizer
 
-    def encode(self, texts: Sequence[str], *, prompt: str | None = None) -> Float[np.ndarray, "b d"]: ...
+    def query_prompt(self, instruction: str) -> str: ...
+
+    def encode(self, texts: Sequence[str], *, prompt: str | Sequence[str] | None = None) -> Float[np.ndarray, "b d"]: ...
 
 
 def embed(
-    encode: Callable[[Sequence[str]], np.ndarray], texts: Iterable[str], count: int, identity: str, place: Path, shard: int
+    encode: Callable[[list[T]], np.ndarray], texts: Iterable[T], count: int, identity: str, place: Path, shard: int
 ) -> Shards:
     """The vectors of `count` texts, read from disk as they are used: one array of `shard` rows after the other.
 
@@ -53,7 +56,7 @@ def write_array(path: Path, array: np.ndarray) -> None:
         file.write(array.data)
 
 
-def _blocks(texts: Iterable[str], size: int) -> Iterator[list[str]]:
+def _blocks(texts: Iterable[T], size: int) -> Iterator[list[T]]:
     """Some texts at a time."""
     rest = iter(texts)
     while some := list(islice(rest, size)):

@@ -3,7 +3,7 @@
 from abc import abstractmethod
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Literal, NamedTuple, Protocol
 
 import numpy as np
 import torch
@@ -21,7 +21,7 @@ from e5jax.embedder import Embedder
 from e5jax.errors import ConfigError
 from e5jax.eval.preset import Preset
 from e5jax.eval.vectors import Vectors
-from e5jax.settings import Settings, read_settings
+from e5jax.settings import Settings, Similarity, read_settings
 from e5jax.tokens import E5, Templates, TextTokenizer
 
 
@@ -35,20 +35,44 @@ class TextEmbedder(Protocol):
     ) -> Float[np.ndarray, "b d"]: ...
 
 
+class Output(NamedTuple):
+    """What a folder does with pooled vectors."""
+
+    normalises: bool = True
+    dimensions: int | None = None  # leading ones that are kept of what its modules give; None: all
+    similarity: Similarity = "cosine"
+
+    def vectors(self, pooled: Float[np.ndarray, "b w"], unit: bool | None) -> Float[np.ndarray, "b d"]:
+        """`unit`: whether the kept dimensions are normalised. None: as in sentence-transformers, which normalises and then cuts."""
+        if unit is None:
+            return (unit_length(pooled) if self.normalises else pooled)[:, : self.dimensions]
+        kept = pooled[:, : self.dimensions]
+        return unit_length(kept) if unit else kept
+
+
+UNIT = Output()
+
+
 class InstructEncoder(AbsEncoder):
     """An mteb EncoderProtocol that puts each text to the model as the preset says.
 
     `instruction` None: the preset's; empty: none at all. `limit`: most tokens of a text, which a task may raise.
+    Raises ConfigError for a similarity that mteb does not score.
     """
 
     def __init__(
-        self, name: str, preset: Preset, limit: int, *, normalises: bool, instruction: str | None = None, templates: Templates = E5
+        self, name: str, preset: Preset, limit: int, output: Output, instruction: str | None = None, templates: Templates = E5
     ) -> None:
+        similarity = "cosine" if preset.cosine else output.similarity
+        if similarity not in ("cosine", "dot"):
+            raise ConfigError(
+                f"similarity_fn_name={similarity!r}: mteb scores cosine and dot; use a preset that scores cosines (--preset=paper)"
+            )
         self.preset, self.instruction, self.templates = preset, instruction, templates
         self.usual_limit = self.limit = min(limit, preset.limit or limit)
         self.vectors: Vectors | None = None  # where they are kept, if they are
-        self._normalises = normalises
-        self.mteb_model_meta = model_meta(name, instructions=instruction != "")
+        self._output = output
+        self.mteb_model_meta = model_meta(name, instruction != "", similarity)
 
     def encode(
         self,
@@ -63,8 +87,7 @@ class InstructEncoder(AbsEncoder):
         given = self.preset.given(task_metadata, prompt_type, self.instruction)
         instruction = None if prompt_type == PromptType.document and not given else given
         pooled = self._kept(texts, instruction, bool(kwargs.get("show_progress_bar", False)))
-        unit = self.preset.unit(task_metadata)
-        return unit_length(pooled) if unit or (unit is None and self._normalises) else pooled
+        return self._output.vectors(pooled, self.preset.unit(task_metadata))
 
     def _kept(self, texts: list[str], instruction: str | None, show_progress: bool) -> Float[np.ndarray, "b d"]:
         if self.vectors is None:
@@ -75,7 +98,10 @@ class InstructEncoder(AbsEncoder):
 
     @abstractmethod
     def _pooled(self, texts: list[str], instruction: str | None, show_progress: bool) -> Float[np.ndarray, "b d"]:
-        """Vectors of any length, float32. `instruction` is empty for queries without one, and None for documents."""
+        """What the folder's modules give before the last normalisation, float32.
+
+        `instruction` is empty for queries without one, and None for documents.
+        """
 
 
 def unit_length(vectors: Float[np.ndarray, "b d"]) -> Float[np.ndarray, "b d"]:
@@ -83,12 +109,12 @@ def unit_length(vectors: Float[np.ndarray, "b d"]) -> Float[np.ndarray, "b d"]:
     return vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-12)
 
 
-def model_meta(name: str, instructions: bool) -> ModelMeta:
+def model_meta(name: str, instructions: bool, similarity: Literal["cosine", "dot"] = "cosine") -> ModelMeta:
     """What mteb wants to know of an encoder."""
     return ModelMeta.create_empty(
         {
             "name": f"e5jax/{name}",
-            "similarity_fn_name": ScoringFunction.COSINE,
+            "similarity_fn_name": ScoringFunction(similarity),
             "use_instructions": instructions,
             "model_type": ["dense"],
         }
@@ -104,11 +130,10 @@ class JaxEncoder(InstructEncoder):
         preset: Preset,
         instruction: str | None = None,
         name: str = "jax",
-        *,
-        normalises: bool = True,
+        output: Output = UNIT,
     ) -> None:
-        limit, templates = embedder.tokenizer.limit, embedder.tokenizer.templates
-        super().__init__(name, preset, limit, normalises=normalises, instruction=instruction, templates=templates)
+        tokenizer = embedder.tokenizer
+        super().__init__(name, preset, tokenizer.limit, output, instruction, tokenizer.templates)
         self._embedder = embedder
 
     def _pooled(self, texts: list[str], instruction: str | None, show_progress: bool) -> Float[np.ndarray, "b d"]:
@@ -129,11 +154,11 @@ class TorchEncoder(InstructEncoder):
         templates: Templates = E5,
     ) -> None:
         modules, limit = list(model), model.max_seq_length or _LONGEST
-        normalises = isinstance(modules[-1], Normalize)
-        super().__init__(name, preset, limit, normalises=normalises, instruction=instruction, templates=templates)
+        output = Output(isinstance(modules[-1], Normalize), model.truncate_dim, model.similarity_fn_name)
+        super().__init__(name, preset, limit, output, instruction, templates)
         while isinstance(modules[-1], Normalize):
             modules.pop()
-        self._model = SentenceTransformer(modules=modules, device=str(model.device), truncate_dim=model.truncate_dim)
+        self._model = SentenceTransformer(modules=modules, device=str(model.device))
         self._devices, self._pool, self._pool_limit = list(devices), None, 0
 
     def _pooled(self, texts: list[str], instruction: str | None, show_progress: bool) -> Float[np.ndarray, "b d"]:
@@ -183,5 +208,7 @@ def jax_encoder(folder: Path, preset: Preset, instruction: str | None = None, dt
     """The folder through `e5jax.Embedder`, on all devices that JAX sees."""
     embedder = Embedder.from_pretrained(folder, dtype=dtype)
     # A task says which texts are documents: these have their own prompt, and never the default one.
-    embedder.settings = embedder.settings._replace(default_prompt=embedder.settings.templates.document)
-    return JaxEncoder(embedder, preset, instruction, folder.resolve().name, normalises=embedder.settings.normalises)
+    settings = embedder.settings
+    embedder.settings = settings._replace(default_prompt=settings.templates.document, dimensions=None)
+    output = Output(settings.normalises, settings.dimensions, settings.similarity)
+    return JaxEncoder(embedder, preset, instruction, folder.resolve().name, output)

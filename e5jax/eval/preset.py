@@ -25,6 +25,7 @@ class Preset(NamedTuple):
     instruction: Callable[[TaskMetadata], str]
     bare: Callable[[TaskMetadata], bool]  # whether texts that a task calls documents have no instruction
     unit: Callable[[TaskMetadata], bool | None]  # whether vectors get unit length; None: as the folder's own modules say
+    cosine: bool  # scores are cosines, whatever the folder compares its vectors by
 
     def given(self, task: TaskMetadata, prompt_type: PromptType | None, instead: str | None = None) -> str:
         """The instruction of a text, empty for none; `instead` of the task's own."""
@@ -41,7 +42,8 @@ PRESETS = MappingProxyType(
             instruction=official,
             bare=lambda task: task.type in SEARCHED,
             unit=lambda task: task.type != "Classification",
+            cosine=True,
         ),
-        "mteb-v2": Preset("mteb-v2", limit=None, instruction=packaged, bare=lambda _: True, unit=lambda _: None),
+        "mteb-v2": Preset("mteb-v2", None, packaged, bare=lambda _: True, unit=lambda _: None, cosine=False),
     }
 )

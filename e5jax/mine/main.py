@@ -2,8 +2,7 @@
 
 import json
 from collections import defaultdict
-from collections.abc import Iterator
-from functools import partial
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple, TextIO
 
@@ -74,17 +73,23 @@ class Given(NamedTuple):
 def _embed(embedder: TextEmbedder, identity: str, examples: Examples, texts: Corpus, folder: Path, rules: Mining) -> Given:
     missing = (text for asked in examples for text in asked.positives if texts.place(text) is None)
     extra = {text: place for place, text in enumerate(dict.fromkeys(missing))}
-    put, document = embedder.tokenizer.templates.put, embedder.tokenizer.templates.document
-    asked = [put(asked.query, asked.instruction if rules.instruction is None else rules.instruction) for asked in examples]
+    document = embedder.tokenizer.templates.document
+    prompts = [embedder.query_prompt(asked.instruction if rules.instruction is None else rules.instruction) for asked in examples]
+    queries = [(prompt, asked.query) for prompt, asked in zip(prompts, examples, strict=True)]
 
-    def vectors(name: str, of: Corpus | list[str], fingerprint: str, prompt: str) -> Shards:
-        encode = partial(embedder.encode, prompt=prompt)
+    def documents(some: Sequence[str]) -> Float[np.ndarray, "b d"]:
+        return embedder.encode(some, prompt=document)
+
+    def asked(some: Sequence[tuple[str, str]]) -> Float[np.ndarray, "b d"]:
+        return embedder.encode([query for _, query in some], prompt=[prompt for prompt, _ in some])
+
+    def vectors(name: str, encode: Callable[..., np.ndarray], of: Corpus | Sequence, fingerprint: str) -> Shards:
         return embed(encode, of, len(of), f"{identity} {fingerprint}", folder / name, rules.shard)
 
     return Given(
-        vectors("corpus", texts, texts.fingerprint, prompt=document),
-        vectors("queries", asked, digest_of(asked), prompt=""),
-        vectors("positives", list(extra), digest_of(list(extra)), prompt=document),
+        vectors("corpus", documents, texts, texts.fingerprint),
+        vectors("queries", asked, queries, digest_of([prompt + query for prompt, query in queries])),
+        vectors("positives", documents, list(extra), digest_of(list(extra))),
         extra,
     )
 

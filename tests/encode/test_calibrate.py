@@ -57,8 +57,10 @@ def test_vectors_and_files_are_those_of_sentence_transformers(calibrated, corpus
     ranges = read_ranges(calibrated)[16]
     model, theirs = Embedder.from_pretrained(calibrated), SentenceTransformer(str(calibrated), device="cpu")
     assert (model.dimension, model.width, theirs.truncate_dim) == (16, 64, 16)
-    floats, others = model.encode(texts), theirs.encode(texts, normalize_embeddings=True)
+    np.testing.assert_allclose(model.encode(texts), theirs.encode(texts), atol=1e-5)
+    floats, others = model.encode(texts, dimensions=16), theirs.encode(texts, normalize_embeddings=True)
     np.testing.assert_allclose(others, floats, atol=1e-5)
+    np.testing.assert_allclose(others, model.encode(texts, normalise=True), atol=1e-5)
     for precision in get_args(Precision)[1:]:
         wanted = quantize_embeddings(floats, precision, ranges=ranges)
         found = model.encode(texts, precision=precision)

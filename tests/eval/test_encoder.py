@@ -1,3 +1,5 @@
+import json
+import shutil
 import zlib
 from collections.abc import Sequence
 from pathlib import Path
@@ -10,6 +12,7 @@ import torch
 from mteb.abstasks.task_metadata import TaskMetadata
 from mteb.mocks.mock_tasks import MockClassificationTask, MockRerankingTask, MockRetrievalTask, MockSTSTask
 from mteb.models import EncoderProtocol
+from sentence_transformers import SentenceTransformer
 
 from e5jax.errors import ConfigError
 from e5jax.eval.encoder import JaxEncoder, jax_encoder, torch_encoder
@@ -129,6 +132,45 @@ def test_both_backends_give_the_same_vectors(folder, instruction):
     # float32 sums in another order.
     np.testing.assert_allclose(ours, theirs, atol=1e-5)
     assert np.abs(ours[0] - ours[1]).max() > 1e-2, "the model tells texts apart, or the line above would prove nothing"
+
+
+def edited(folder: Path, copy: Path, **values: object) -> Path:
+    """A copy that says more about its vectors."""
+    shutil.copytree(folder, copy)
+    said = json.loads((copy / "config_sentence_transformers.json").read_text())
+    (copy / "config_sentence_transformers.json").write_text(json.dumps(said | values))
+    return copy
+
+
+@pytest.mark.parametrize("similarity", ["cosine", "dot"])
+def test_the_package_protocol_takes_dimensions_and_similarity_as_sentence_transformers_does(folder, tmp_path, similarity):
+    folder = edited(folder, tmp_path / "model", truncate_dim=8, similarity_fn_name=similarity)
+    plain = SentenceTransformer(str(folder), device="cpu", local_files_only=True, model_kwargs={"dtype": torch.float32})
+    wanted = plain.encode(TEXTS, prompt="")
+    scores = plain.similarity(wanted, wanted).numpy()
+    for make in (jax_encoder, torch_encoder):
+        encoder = make(folder, PRESETS["mteb-v2"], "")
+        found = encoder.encode(loader(TEXTS), task_metadata=MockSTSTask.metadata, hf_split="", hf_subset="")
+        np.testing.assert_allclose(found, wanted, atol=1e-5)
+        np.testing.assert_allclose(encoder.similarity(found, found), scores, atol=1e-5)
+    assert (np.abs(np.diag(scores) - 1).max() > 0.1) == (similarity == "dot"), "the two differ, or this would prove nothing"
+
+
+def test_the_papers_protocol_scores_cosines_of_unit_vectors(folder, tmp_path):
+    folder = edited(folder, tmp_path / "model", truncate_dim=8, similarity_fn_name="dot")
+    for make in (jax_encoder, torch_encoder):
+        encoder = make(folder, PAPER, "")
+        found = encoder.encode(loader(TEXTS), task_metadata=MockSTSTask.metadata, hf_split="", hf_subset="")
+        np.testing.assert_allclose(np.linalg.norm(found, axis=1), 1, atol=1e-6)
+        assert encoder.mteb_model_meta.similarity_fn_name.value == "cosine"
+
+
+@pytest.mark.parametrize("make", [jax_encoder, torch_encoder])
+def test_a_similarity_that_is_not_scored_is_refused(folder, tmp_path, make):
+    folder = edited(folder, tmp_path / "model", similarity_fn_name="manhattan")
+    with pytest.raises(ConfigError, match="similarity_fn_name='manhattan': mteb scores cosine and dot"):
+        make(folder, PRESETS["mteb-v2"])
+    make(folder, PAPER)
 
 
 def test_a_folder_without_modules_is_refused(tmp_path):

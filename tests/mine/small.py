@@ -24,10 +24,14 @@ class Hashing:
         self.tokenizer = SimpleNamespace(templates=E5)
         self.calls: list[list[str]] = []
 
-    def encode(self, texts: Sequence[str], *, prompt: str | None = None) -> np.ndarray:
-        del prompt
-        self.calls.append(list(texts))
-        return np.stack([vector(text) for text in texts])
+    def query_prompt(self, instruction: str) -> str:
+        return E5.prefix(instruction)
+
+    def encode(self, texts: Sequence[str], *, prompt: str | Sequence[str] | None = None) -> np.ndarray:
+        prompts = [prompt or ""] * len(texts) if prompt is None or isinstance(prompt, str) else prompt
+        whole = [before + text for before, text in zip(prompts, texts, strict=True)]
+        self.calls.append(whole)
+        return np.stack([vector(text) for text in whole])
 
 
 def vector(text: str) -> np.ndarray:
