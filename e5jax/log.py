@@ -9,7 +9,6 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-from tensorboardX import SummaryWriter
 from tqdm import tqdm
 
 from e5jax.config import Log
@@ -33,7 +32,7 @@ class MetricLog:
             if path.exists():
                 write_text(path, "".join(f"{json.dumps(row)}\n" for row in read_rows(path) if row["step"] <= start))
             self._file = path.open("a", encoding="utf-8", buffering=1)
-            self._board = SummaryWriter(str(path.parent / "tensorboard"), purge_step=start + 1) if config.tensorboard else None
+            self._board = _tensorboard(path.parent / "tensorboard", start) if config.tensorboard else None
 
     def __enter__(self) -> Self:
         return self
@@ -78,6 +77,12 @@ def read_rows(path: Path) -> Iterator[dict[str, Any]]:
             print(f"{path}:{number}: damaged, left out ({error})", flush=True)
         else:
             yield row
+
+
+def _tensorboard(folder: Path, start: int) -> Any:
+    """A writer that hides what an earlier process wrote of the steps after `start`."""
+    # tensorboardX imports torch where it is installed, which takes longer than all other imports together.
+    return importlib.import_module("tensorboardX").SummaryWriter(str(folder), purge_step=start + 1)
 
 
 def _wandb(config: Log, name: str) -> Any:
