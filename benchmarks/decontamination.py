@@ -27,13 +27,13 @@ from typing import NamedTuple
 
 import numpy as np
 
-from e5jax.data.contamination import Evaluation, beir_texts
-from e5jax.data.duplicates import Earlier, without_duplicates
-from e5jax.data.near import NearIndex, sketch
+from e5jax.data.records import Example
 from e5jax.data.source import ExampleSource
-from e5jax.data.texts import Removed, texts_of
-from e5jax.data.words import read
-from e5jax.records import Example
+from e5jax.datasets.contamination import Evaluation, beir_texts
+from e5jax.datasets.duplicates import Earlier, without_duplicates
+from e5jax.datasets.example_texts import Removed, texts_of
+from e5jax.datasets.minhash import NearIndex, sketch
+from e5jax.datasets.normalise import read
 
 ALIKE = 0.8
 LONG = 10  # words

@@ -50,7 +50,7 @@ class Ours:
     """`Embedder.encode`."""
 
     def __init__(self, args: argparse.Namespace):
-        from e5jax.embedder import Embedder
+        from e5jax.inference.embedder import Embedder
         from e5jax.mesh import open_cpu
 
         open_cpu([])

@@ -20,17 +20,17 @@ from pathlib import Path
 import jax
 from loading import status
 
-from e5jax.checkpoint import Checkpoints
+from e5jax.checkpoint.checkpointer import Checkpoints
+from e5jax.checkpoint.retention import Retention
 from e5jax.config import Data, Export, Mesh, Model, Scratch, Tokens, Training
+from e5jax.data.tokenizer import TextTokenizer
 from e5jax.data.vocabulary import train_tokenizer
 from e5jax.export.folder import export
 from e5jax.export.subject import Choice
 from e5jax.mesh import make_mesh
 from e5jax.model.blueprint import blueprint
 from e5jax.model.spec import Spec
-from e5jax.retention import Retention
-from e5jax.tokens import TextTokenizer
-from e5jax.workdir import Workdir
+from e5jax.workdir.directory import Workdir
 
 WORDS = "read a file, parse each line of it and write what was found"
 COLUMNS = ("looks", "parameter_bytes", "largest_bytes", "peak_bytes", "seconds")

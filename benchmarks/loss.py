@@ -25,9 +25,9 @@ import numpy as np
 from jax.sharding import NamedSharding, PartitionSpec
 
 from e5jax.config import Loss, Mesh
-from e5jax.learner.candidates import Terms
-from e5jax.learner.loss import contrast
 from e5jax.mesh import BATCH, make_mesh
+from e5jax.train.loss import contrast
+from e5jax.train.negatives import Terms
 
 LOSSES = {
     "dense": Loss(),

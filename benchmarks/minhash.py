@@ -2,7 +2,7 @@
 
 .venv/bin/python benchmarks/minhash.py [--data=runs/quickstart/data] [--texts=50000] [--output=FILE]
 
-Both get the shingles, number of permutations and bands of `e5jax.data.near`; datasketch a fast hash instead of SHA-1.
+Both get the shingles, number of permutations and bands of `e5jax.datasets.minhash`; datasketch a fast hash instead of SHA-1.
 """
 
 import argparse
@@ -20,8 +20,8 @@ from datasketch import MinHash, MinHashLSH
 from decontamination import real_texts
 from rensa import RMinHash, RMinHashLSH
 
-from e5jax.data.near import BANDS, ROWS, THRESHOLD
-from e5jax.data.words import read, shingles
+from e5jax.datasets.minhash import BANDS, ROWS, THRESHOLD
+from e5jax.datasets.normalise import read, shingles
 
 
 def main() -> None:

@@ -26,20 +26,20 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from e5jax import notice
-from e5jax.checkpoint import Checkpoints
+from e5jax.checkpoint.checkpointer import Checkpoints
+from e5jax.checkpoint.retention import Retention
 from e5jax.config import Checkpoint, Training
-from e5jax.learner import state as states
-from e5jax.learner import step as steps
-from e5jax.learner.assemble import abstract_arguments, assemble, place
-from e5jax.learner.state import State
-from e5jax.loading import load
+from e5jax.config.load import load
+from e5jax.data.packing import digest, layout, pack
+from e5jax.data.records import Batch, Ids
+from e5jax.distributed import signals
 from e5jax.mesh import make_mesh, open_cpu
 from e5jax.model.spec import Spec
-from e5jax.packing import digest, layout, pack
-from e5jax.records import Batch, Ids
-from e5jax.retention import Retention
+from e5jax.train import state as states
+from e5jax.train import step as steps
+from e5jax.train.build import abstract_arguments, assemble, place
 from e5jax.train.loop import save
+from e5jax.train.state import State
 
 CONFIG = Path(__file__).parents[1] / "configs" / "quickstart.py"
 EVERY = Checkpoint().every
@@ -96,7 +96,7 @@ def measure(run: Training, spec: Spec, rounds: int) -> dict[str, float]:
         found |= dict(zip(("checkpoint in the background, loop waits", "checkpoint, all of it"), checkpoint(state, 9), strict=True))
         with Checkpoints(Path(tempfile.gettempdir())) as checkpoints:
             found["looking for notices and failures"] = statistics.median(
-                repeat(lambda: (checkpoints.poll(), notice.received()), 99)
+                repeat(lambda: (checkpoints.poll(), signals.received()), 99)
             )
     beside = found["batch hash"] + found["looking for notices and failures"]
     found["guard, share of a step"] = found["guard"] / found["step"]

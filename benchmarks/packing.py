@@ -13,10 +13,10 @@ from pathlib import Path
 import numpy as np
 
 from e5jax.config import Batch
+from e5jax.data.packing import layout, pack
+from e5jax.data.records import Ids
 from e5jax.data.source import ExampleSource
-from e5jax.packing import layout, pack
-from e5jax.records import Ids
-from e5jax.tokens import TextTokenizer
+from e5jax.data.tokenizer import TextTokenizer
 
 LIMIT = 512
 SETTINGS = [(64, 1), (64, 2), (64, 4), (128, 1), (128, 2), (128, 4), (128, 8), (512, 8)]  # pairs a batch, rows a chunk

@@ -18,12 +18,12 @@ import jax
 import jax.numpy as jnp
 
 from e5jax.config import Batch, Lora, Mesh, Model, Optim, Tokens, Training
-from e5jax.learner.assemble import abstract_arguments, assemble
 from e5jax.mesh import make_mesh
 from e5jax.model.spec import Spec
 from e5jax.plan.machine import Machine, machine
 from e5jax.plan.report import plan
 from e5jax.plan.topology import parse_topology
+from e5jax.train.build import abstract_arguments, assemble
 
 TOPOLOGY = parse_topology("cpu:8")
 OPTIM = Optim(steps=100, warmup_steps=10)

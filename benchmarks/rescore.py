@@ -63,9 +63,9 @@ def vectors(rows: int, queries: int, width: int) -> tuple[np.ndarray, np.ndarray
 
 def systems(queries: np.ndarray, rows: np.ndarray, args: argparse.Namespace) -> dict[str, tuple[int, Callable[[], np.ndarray]]]:
     """Bytes of a vector, and a search, by name."""
-    from e5jax import rescore
-    from e5jax.compact import Store, stored_bytes
-    from e5jax.neighbours import faiss_index
+    from e5jax.inference import rescore
+    from e5jax.inference.faiss_index import faiss_index
+    from e5jax.inference.vector_quantization import Store, stored_bytes
 
     made: dict[str, tuple[int, Callable[[], np.ndarray]]] = {}
 

@@ -115,7 +115,7 @@ def product(corpus: list[np.ndarray], queries: np.ndarray, _: int) -> tuple[floa
     import jax
     import jax.numpy as jnp
 
-    from e5jax.search import CPU
+    from e5jax.inference.search import CPU
 
     mesh = jax.make_mesh((jax.device_count(),), ("rows",), axis_types=(jax.sharding.AxisType.Explicit,))
     spread, whole = jax.sharding.PartitionSpec("rows"), jax.sharding.PartitionSpec()
@@ -147,7 +147,7 @@ def product(corpus: list[np.ndarray], queries: np.ndarray, _: int) -> tuple[floa
 def with_e5jax(corpus: list[np.ndarray], queries: np.ndarray, k: int) -> tuple[float, float, Found]:
     """One device a core."""
     open_cores()
-    from e5jax.search import top_k
+    from e5jax.inference.search import top_k
 
     top_k(queries[:1], corpus[0][:1], 1)
     return timed(lambda: top_k(queries, corpus, k))

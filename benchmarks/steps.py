@@ -29,16 +29,16 @@ from typing import NamedTuple
 import jax
 
 from e5jax.config import Training
+from e5jax.config.load import load
 from e5jax.data.batches import batches_of
-from e5jax.learner import state
-from e5jax.learner.assemble import abstract_arguments, assemble, place
-from e5jax.loading import load
+from e5jax.data.tokenizer import TextTokenizer
 from e5jax.mesh import make_mesh, open_cpu
+from e5jax.pipeline import build_data
 from e5jax.plan.hlo import Instruction, Module, parse
-from e5jax.run import build_data
-from e5jax.tokens import TextTokenizer
+from e5jax.train import state
+from e5jax.train.build import abstract_arguments, assemble, place
 from e5jax.train.inputs import BOS, EOS, scratch_spec
-from e5jax.workdir import Workdir
+from e5jax.workdir.directory import Workdir
 
 CONFIG = Path(__file__).parents[1] / "configs" / "quickstart.py"
 OUTER = ("kept", "again", "layers")  # scopes around others: what has no other is their own work, of keeping and fetching

@@ -109,10 +109,10 @@ def table(found: Mapping[tuple[str, int], Mapping[str, float]], seeds: int) -> s
 def prepare(work: Path) -> None:
     """Harvests pairs, and makes of them a file a package, and one of all of these with planted copies."""
     from e5jax.config import Harvest
-    from e5jax.data.harvest import harvest
     from e5jax.data.source import ExampleSource
     from e5jax.data.vocabulary import train_tokenizer
-    from e5jax.workdir import complete
+    from e5jax.datasets.docstring_pairs import harvest
+    from e5jax.workdir.directory import complete
 
     if (work / "data").is_dir():
         return
@@ -152,10 +152,10 @@ def write(path: Path, examples: list) -> None:
 
 def work(arm: str, seed: int, place: Path) -> None:
     """Trains, exports, evaluates, and writes down what was found."""
+    from e5jax.config.validate import validate
     from e5jax.export.subject import Choice
-    from e5jax.run import export_to, run
-    from e5jax.validate import validate
-    from e5jax.workdir import Workdir
+    from e5jax.pipeline import export_to, run
+    from e5jax.workdir.directory import Workdir
 
     begun, workdir = time.perf_counter(), Workdir(place / f"{arm}-{seed}")
     shutil.rmtree(workdir.root, ignore_errors=True)  # of a run that broke off
@@ -175,7 +175,7 @@ def work(arm: str, seed: int, place: Path) -> None:
 def config_of(arm: str, seed: int, data: Path):
     """The training run of an arm: what differs from the plain one is in this function alone."""
     from e5jax.config import Batch, Checkpoint, Config, Data, Export, Loss, Mesh, Model, Optim, Scratch, Tokens
-    from e5jax.mixture import Dataset, Mixture
+    from e5jax.config.mixture import Dataset, Mixture
 
     files = [data / "planted.jsonl"] if arm in ("planted", "masked") else sorted((data / "packages").iterdir())
     mixture = Mixture(
@@ -211,11 +211,11 @@ def config_of(arm: str, seed: int, data: Path):
 
 def scores(model: Path, task: Path) -> dict[str, float]:
     """nDCG@10 of whole vectors, of an eighth of the dimensions, and of bits: against bits, and in the order of float queries."""
-    from e5jax import rescore
-    from e5jax.compact import Store, shortened
     from e5jax.data.beir import read_retrieval
-    from e5jax.embedder import Embedder
     from e5jax.eval.compact import DEPTH, embedded, score
+    from e5jax.inference import rescore
+    from e5jax.inference.embedder import Embedder
+    from e5jax.inference.vector_quantization import Store, shortened
 
     found = embedded(Embedder.from_pretrained(model), read_retrieval(task), "")
     bits = Store.of(found.documents, "binary")

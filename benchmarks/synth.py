@@ -20,7 +20,7 @@ from pathlib import Path
 from random import Random
 from typing import NamedTuple
 
-from e5jax.loading import load_tree
+from e5jax.config.load import load_tree
 from e5jax.synth.collect import fit
 from e5jax.synth.config import Synth
 from e5jax.synth.demo.fill import fill

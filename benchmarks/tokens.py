@@ -24,10 +24,10 @@ sys.path.insert(0, str(Path(__file__).parent.parent))  # the tests' copy of Mist
 
 from e5jax.config import Batch, Tokens, Training
 from e5jax.data.batches import assembly, encode, make_batches
-from e5jax.data.feed import Feed
-from e5jax.data.mixture import mixture_of, open_sets
+from e5jax.data.mixing import mixture_of, open_sets
+from e5jax.data.prefetch import Feed
 from e5jax.data.source import ExampleSource
-from e5jax.tokens import E5, TextTokenizer
+from e5jax.data.tokenizer import E5, TextTokenizer
 
 ELSEWHERE = float("inf")
 COLUMNS = {  # and how they are printed
@@ -49,7 +49,7 @@ def main() -> None:
     options.add_argument("--turns", type=int, default=3)
     options.add_argument("--output", type=Path)
     args = options.parse_args()
-    from tests.test_tokens import mistral
+    from tests.data.test_tokenizer import mistral
 
     run = Training(batch=Batch(queries=args.queries, negatives=1, chunks=48, shards=16), tokens=Tokens(limit=512))
     tokenizer = TextTokenizer(mistral(), 1, 2, run.tokens.limit)

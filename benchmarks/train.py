@@ -91,11 +91,11 @@ def training(pairs: int, lora: Lora | None, setting: Setting, scratch: Scratch |
 
 def prepare(args: argparse.Namespace) -> None:
     """Pairs of the quickstart, a tokenizer and a folder of random weights."""
-    from e5jax.data.harvest import harvest
     from e5jax.data.source import ExampleSource
+    from e5jax.data.tokenizer import TextTokenizer
     from e5jax.data.vocabulary import train_tokenizer
+    from e5jax.datasets.docstring_pairs import harvest
     from e5jax.export.folder import export_untrained
-    from e5jax.tokens import TextTokenizer
     from e5jax.train.inputs import scratch_spec
 
     setting, file = SETTINGS[args.setting], args.work / "tokenizer.json"
@@ -138,12 +138,12 @@ class Ours:
         import jax
 
         from e5jax.data.batches import batches_of
-        from e5jax.learner import state
-        from e5jax.learner.assemble import abstract_arguments, assemble, place
+        from e5jax.data.tokenizer import TextTokenizer
         from e5jax.mesh import make_mesh, open_cpu
         from e5jax.model import hf
         from e5jax.model.families import read_spec
-        from e5jax.tokens import TextTokenizer
+        from e5jax.train import state
+        from e5jax.train.build import abstract_arguments, assemble, place
 
         self.setting = SETTINGS[args.setting]
         run, base = training(args.pairs, Lora(rank=16, alpha=32.0, dropout=0.0), self.setting), args.work / "base"
@@ -165,8 +165,8 @@ class Ours:
         """Tokens and model FLOPs of a round, and what the device could do at best by its maker's word."""
         import jax
 
-        from e5jax.chips import CHIPS
-        from e5jax.learner.flops import model_flops
+        from e5jax.hardware import CHIPS
+        from e5jax.train.flops import model_flops
 
         real = sum(int(np.sum(batch.segments > 0)) for batch in self.host)
         active = sum(int(np.any(batch.ends >= 0, axis=(1, 2)).sum()) * batch.tokens[0].size for batch in self.host)
@@ -209,7 +209,7 @@ class Peer:
         self.setting = SETTINGS[args.setting]
         torch.set_num_threads(os.cpu_count() or 1)
         from e5jax.data.batches import batches_of
-        from e5jax.tokens import TextTokenizer
+        from e5jax.data.tokenizer import TextTokenizer
 
         run = training(args.pairs, Lora(rank=16, alpha=32.0, dropout=0.0), self.setting._replace(shards=1))  # see `unpack`
         tokenizer = TextTokenizer.from_file(args.work / "tokenizer.json", 1, 2, LIMIT)

@@ -26,7 +26,7 @@ import jax
 import numpy as np
 import orbax.checkpoint as ocp
 
-from e5jax import manifest
+from e5jax.checkpoint import manifest
 from e5jax.config import Mesh
 from e5jax.mesh import make_mesh, open_cpu
 

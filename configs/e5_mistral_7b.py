@@ -13,8 +13,8 @@ dropout, Adam's betas or clipping: alpha 32 and dropout 0.1 are those of the rel
 """
 
 from e5jax.config import Batch, Config, Data, Eval, Lora, Mesh, Model, Optim, Tokens
-from e5jax.data.sets import SETS
-from e5jax.mixture import Dataset, Mixture
+from e5jax.config.mixture import Dataset, Mixture
+from e5jax.datasets.public_sets import SETS
 
 
 def get_config() -> Config:

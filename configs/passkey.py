@@ -9,7 +9,7 @@ Expected   the right text first for 100 % of the queries at 256 and 512 tokens, 
 """
 
 from e5jax.config import Batch, Checkpoint, Config, Data, Eval, Export, Loss, Mesh, Model, Optim, Scratch, Tokens
-from e5jax.data.passkey import TASK
+from e5jax.datasets.passkey import TASK
 
 LENGTH = 256  # tokens
 FOLDER = f"data/passkey/passkey-{LENGTH}"

@@ -3,7 +3,7 @@
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from e5jax.embedder import Embedder
+    from e5jax.inference.embedder import Embedder
 
 __version__ = "0.1.0"
 __all__ = ["Embedder"]
@@ -12,7 +12,7 @@ __all__ = ["Embedder"]
 def __getattr__(name: str) -> object:
     """Imports `Embedder` when it is asked for: reading a configuration must not wait for JAX."""
     if name == "Embedder":
-        from e5jax.embedder import Embedder  # noqa: PLC0415  it brings JAX in
+        from e5jax.inference.embedder import Embedder  # noqa: PLC0415  it brings JAX in
 
         return Embedder
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -5,24 +5,23 @@ Exit codes: 0 done, 1 error, 2 unknown command or option, 3 configuration or dat
 """
 
 import argparse
+import io
 import os
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import get_args
+from typing import TYPE_CHECKING, TextIO, get_args
 
-from e5jax import phase
 from e5jax.config import Config, Precision
-from e5jax.data.main import add_actions
+from e5jax.config.load import load
+from e5jax.datasets.commands import add_actions
+from e5jax.distributed import heartbeat
+from e5jax.distributed.process import read_place
+from e5jax.distributed.signals import ignore, listening
 from e5jax.errors import DONE, ERROR, REPORTED, ConfigError, name_path, report
-from e5jax.extras import needed
-from e5jax.loading import load
-from e5jax.notice import ignore, listening
-from e5jax.place import read_place
-from e5jax.release import commit, optional, versions
-from e5jax.streams import exit_code, open_streams
-from e5jax.workdir import DEFAULT_RUNS, Workdir, read_config
-from e5jax.written import check_writable
+from e5jax.versions import commit, needed, optional, versions
+from e5jax.workdir.directory import DEFAULT_RUNS, Workdir, read_config
+from e5jax.workdir.outputs import check_writable
 
 PRECISIONS = get_args(Precision)
 
@@ -273,10 +272,10 @@ def _open(args: argparse.Namespace, overrides: list[str]) -> tuple[Config, Workd
 def _run(args: argparse.Namespace, overrides: list[str], only: str | None = None, allow: bool = False) -> None:
     config, workdir = _open(args, overrides)
     place = read_place(os.environ)
-    if phase.FILE in os.environ:
-        phase.tell(Path(os.environ[phase.FILE]))
+    if heartbeat.FILE in os.environ:
+        heartbeat.tell(Path(os.environ[heartbeat.FILE]))
     with listening(others=place.processes > 1):  # from here on there are artifacts, and JAX is imported
-        from e5jax.run import run
+        from e5jax.pipeline import run
 
         run(config, workdir, only, place, allow)
 
@@ -301,7 +300,7 @@ def _export(args: argparse.Namespace, _: list[str]) -> None:
     config.export.dtype = args.dtype or config.export.dtype
     from e5jax.export.push import check_name, push
     from e5jax.export.subject import Choice
-    from e5jax.run import export_to
+    from e5jax.pipeline import export_to
 
     if args.push_to_hub:
         check_name(args.push_to_hub)
@@ -313,7 +312,7 @@ def _export(args: argparse.Namespace, _: list[str]) -> None:
 
 
 def _checkpoints(args: argparse.Namespace, _: list[str]) -> int:
-    from e5jax.retention import listing, said_of
+    from e5jax.checkpoint.retention import listing, said_of
 
     workdir = Workdir(args.workdir)
     folder = workdir.checkpoints_of(read_config(workdir).checkpoint) if workdir.config.is_file() else workdir.checkpoints
@@ -336,8 +335,8 @@ def _eval(args: argparse.Namespace, _: list[str]) -> int:
 
 
 def _encode(args: argparse.Namespace, _: list[str]) -> int:
-    from e5jax.encode.main import Options
-    from e5jax.encode.main import main as encode
+    from e5jax.inference.encode import Options
+    from e5jax.inference.encode import main as encode
 
     if args.shard < 1:
         raise ConfigError(f"--shard={args.shard}: must be at least 1")
@@ -345,7 +344,7 @@ def _encode(args: argparse.Namespace, _: list[str]) -> int:
 
 
 def _calibrate(args: argparse.Namespace, _: list[str]) -> int:
-    from e5jax.encode.calibrate import main as calibrate
+    from e5jax.inference.calibrate import main as calibrate
 
     if args.most < 2:
         raise ConfigError(f"--most={args.most}: must be at least 2")
@@ -393,7 +392,7 @@ def _plan(args: argparse.Namespace, overrides: list[str]) -> int:
 
 
 def _doctor(args: argparse.Namespace, _: list[str]) -> int:
-    from e5jax.doctor import main as doctor
+    from e5jax.distributed.doctor import main as doctor
 
     return doctor(args.workdir)
 
@@ -410,3 +409,61 @@ class _Version(argparse.Action):
 
 if __name__ == "__main__":
     command()
+
+
+if TYPE_CHECKING:
+    from _typeshed import ReadableBuffer
+
+
+class _Output(io.FileIO):
+    """A file descriptor that becomes /dev/null when its reader is gone."""
+
+    def __init__(self, descriptor: int, name: str, required: bool):
+        super().__init__(descriptor, "wb", closefd=False)
+        self._name, self._required = name, required
+        self._terminal = self.isatty()
+
+    def write(self, data: "ReadableBuffer", /) -> int:
+        try:
+            return super().write(data)
+        except OSError as error:
+            gone = isinstance(error, BrokenPipeError) or self._terminal  # a terminal that was closed gives EIO
+            if gone or self._required:
+                null = os.open(os.devnull, os.O_WRONLY)
+                os.dup2(null, self.fileno())  # for child processes and native code, too
+                os.close(null)
+            if self._required and not gone:
+                raise OSError(error.errno, error.strerror, self._name) from error
+            return memoryview(data).nbytes
+
+
+def open_streams() -> None:
+    """Replaces sys.stdout and sys.stderr. Standard streams that are closed are opened on /dev/null."""
+    for descriptor in (0, 1, 2):
+        try:
+            os.fstat(descriptor)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)  # takes the lowest free number; else the next file of the run would be standard output
+    sys.stdout = _text(1, "standard output", sys.stdout, required=True)
+    sys.stderr = _text(2, "standard error", sys.stderr, required=False)
+
+
+def _text(descriptor: int, name: str, before: TextIO | None, *, required: bool) -> TextIO:
+    buffer = io.BufferedWriter(_Output(descriptor, name, required))
+    encoding = before.encoding if before is not None else "utf-8"
+    buffered = isinstance(before, io.TextIOWrapper) and not before.line_buffering
+    unbuffered = isinstance(before, io.TextIOWrapper) and before.write_through
+    return io.TextIOWrapper(buffer, encoding, errors="backslashreplace", line_buffering=not buffered, write_through=unbuffered)
+
+
+def exit_code(main: Callable[[], int]) -> int:
+    """What `main` returns or exits with, once everything it printed has been written."""
+    try:
+        try:
+            code = main()
+        except SystemExit as end:  # argparse
+            code = end.code if isinstance(end.code, int) else 0
+        sys.stdout.flush()
+    except OSError as error:
+        code = report(error)
+    return code

@@ -8,10 +8,10 @@ from pathlib import Path
 from tokenizers import Tokenizer, models, pre_tokenizers, processors, trainers
 from transformers import MistralConfig, MistralForCausalLM, set_seed
 
-from e5jax.data.builder import write
 from e5jax.data.prepared import MANIFEST
-from e5jax.data.sets import SETS
-from e5jax.records import SCHEMA, Example
+from e5jax.data.records import SCHEMA, Example
+from e5jax.datasets.builder import write
+from e5jax.datasets.public_sets import SETS
 
 WORDS = (
     *("stone", "market", "candle", "window", "shadow", "rocket", "apple", "bridge"),

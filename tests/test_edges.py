@@ -20,8 +20,8 @@ import pytest
 from e5jax.__main__ import main
 from e5jax.errors import CONFIG as WRONG
 from e5jax.errors import DONE, ERROR
+from tests.config.test_load import ROOT
 from tests.mine import small
-from tests.test_loading import ROOT
 
 SEED = int(os.environ.get("E5JAX_FAULT_SEED", "0"))
 ALL = os.environ.get("E5JAX_PATHS") == "all"

@@ -12,9 +12,9 @@ from pathlib import Path
 
 import pytest
 
-from e5jax.data.prepare import Order, prepare
-from e5jax.data.sets import named
 from e5jax.data.vocabulary import train_tokenizer
+from e5jax.datasets.prepare import Order, prepare
+from e5jax.datasets.public_sets import named
 
 ROOT = Path(__file__).parents[1]
 ABSENT = (

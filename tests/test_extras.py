@@ -5,7 +5,7 @@ import re
 import pytest
 
 from e5jax.errors import ConfigError
-from e5jax.extras import needed
+from e5jax.versions import needed
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from e5jax.data.beir import ndcg, read_retrieval
-from e5jax.embedder import Embedder
+from e5jax.inference.embedder import Embedder
 from tests.flags import FAST
 from tests.flagship import lay_out, overrides
 from tests.launch.runs import forget

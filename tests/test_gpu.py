@@ -8,12 +8,12 @@ import numpy as np
 import pytest
 
 from e5jax.config import Mesh
-from e5jax.learner.assemble import assemble
+from e5jax.data.packing import SHARED
 from e5jax.mesh import make_mesh
-from e5jax.packing import SHARED
+from e5jax.train.build import assemble
 from tests import tiny
-from tests.learner.test_step import batches, start, training
 from tests.model.test_kernels import packed, relative, run, tensors
+from tests.train.test_step import batches, start, training
 
 pytestmark = pytest.mark.skipif("E5JAX_GPU" not in os.environ, reason="asked for by E5JAX_GPU=1: it needs a GPU")
 

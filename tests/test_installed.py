@@ -13,9 +13,9 @@ from pathlib import Path
 
 import pytest
 
+from tests.config.test_load import ROOT
 from tests.mine import small
 from tests.test_edges import CONFIG, write
-from tests.test_loading import ROOT
 
 ASKED = os.environ.get("E5JAX_EXTRAS", "")
 TORCH = "torch==2.13.0"  # first: of others, pip would fetch gigabytes for GPUs
@@ -59,7 +59,7 @@ COMMANDS: dict[str, list[tuple[str, ...]]] = {
         (E5JAX, "encode", MODEL, "--input={at}/texts.jsonl", "--output={at}/vectors.parquet"),
     ],
     "search": [
-        (PYTHON, "-c", "from e5jax.neighbours import faiss_index"),
+        (PYTHON, "-c", "from e5jax.inference.faiss_index import faiss_index"),
     ],
     "synth": [
         ("launch/synth.sh", "configs/synth_e5.py", "--output={at}/synth", "--dry-run"),

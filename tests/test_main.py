@@ -9,14 +9,14 @@ import pytest
 
 import e5jax
 from e5jax.__main__ import main
+from e5jax.config.load import load
+from e5jax.config.serialize import to_json
 from e5jax.errors import ConfigError, RunError
-from e5jax.loading import load
-from e5jax.snapshot import to_json
-from tests import test_loading, test_validate
-from tests.test_loading import PAPER, ROOT, config_file
+from tests.config import test_load, test_validate
+from tests.config.test_load import PAPER, ROOT, config_file
 
 STAGES = ("run", "data", "train", "export", "eval", "mine", "plan", "synth")
-WRONG = {**test_loading.WRONG, **test_validate.WRONG}
+WRONG = {**test_load.WRONG, **test_validate.WRONG}
 
 
 def e5jax_process(*words: str) -> subprocess.CompletedProcess[str]:
@@ -144,7 +144,7 @@ def test_what_stops_a_run_is_one_line_and_an_exit_code(raised, code, said, capsy
     def stopped(*_, **__):
         raise raised
 
-    monkeypatch.setattr("e5jax.run.run", stopped)
+    monkeypatch.setattr("e5jax.pipeline.run", stopped)
     assert main(["train", f"--config={PAPER}", f"--workdir={tmp_path}"]) == code
     assert one_line(capsys.readouterr().err).startswith(said)
 
@@ -161,14 +161,16 @@ def test_what_stops_a_run_is_one_line_and_an_exit_code(raised, code, said, capsy
 )
 def test_a_stage_gets_config_workdir_and_whether_changes_are_allowed(stage, options, only, allow, tmp_path, monkeypatch):
     seen = []
-    monkeypatch.setattr("e5jax.run.run", lambda config, workdir, only, _, allow: seen.append((config, workdir.root, only, allow)))
+    monkeypatch.setattr(
+        "e5jax.pipeline.run", lambda config, workdir, only, _, allow: seen.append((config, workdir.root, only, allow))
+    )
     assert main([stage, f"--config={PAPER}", f"--workdir={tmp_path}", "--config.seed=5", *options]) == 0
     assert seen == [(load(PAPER, ["--config.seed=5"]), tmp_path, only, allow)]
 
 
 def test_workdir_is_named_after_the_config_when_not_given(monkeypatch):
     seen = []
-    monkeypatch.setattr("e5jax.run.run", lambda _, workdir, *__: seen.append(str(workdir.root)))
+    monkeypatch.setattr("e5jax.pipeline.run", lambda _, workdir, *__: seen.append(str(workdir.root)))
     assert main(["run", f"--config={PAPER}"]) == 0
     assert seen == ["runs/e5_mistral_7b"]
 

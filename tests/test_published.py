@@ -10,7 +10,7 @@ import torch
 from sentence_transformers import SentenceTransformer
 from transformers import AutoModel, MistralConfig, MistralForCausalLM
 
-from e5jax.embedder import Embedder
+from e5jax.inference.embedder import Embedder
 from tests import tiny
 from tests.export import small
 

@@ -12,11 +12,11 @@ from packaging.utils import canonicalize_name
 
 ROOT = Path(__file__).parents[1]
 # The functions of these modules are the commands; each imports what it needs when it runs.
-MAINS = ("e5jax.__main__", "e5jax.data.main", "e5jax.data.commands")
+MAINS = ("e5jax.__main__", "e5jax.datasets.commands", "e5jax.datasets.commands")
 # Started by programs or by other commands, with the extra that the documentation names.
 OTHERS = {
     "e5jax": "",
-    "e5jax.neighbours": "search",
+    "e5jax.inference.faiss_index": "search",
     "e5jax.eval.summary": "eval",
     "e5jax.export.peers": "eval",
     "e5jax.synth.demo.__main__": "demo",
@@ -118,5 +118,5 @@ def test_the_extras_are_seen():
     assert {"mteb", "torch"} <= distributions("eval")
     assert "torch" not in distributions("data")
     assert {"rensa", "py3langid"} <= distributions("data") - distributions("eval")
-    assert ("e5jax.data.near", "rensa") in set(loaded("e5jax.data.clean"))
+    assert ("e5jax.datasets.minhash", "rensa") in set(loaded("e5jax.datasets.clean"))
     assert commands()["e5jax.eval.main"] == "eval"

@@ -16,20 +16,20 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from e5jax import manifest
-from e5jax.checkpoint import Checkpoints
+from e5jax.checkpoint import manifest
+from e5jax.checkpoint.checkpointer import Checkpoints
+from e5jax.checkpoint.manifest import DamagedError
+from e5jax.checkpoint.retention import Retention
 from e5jax.config import Guard
-from e5jax.embedder import Embedder
-from e5jax.encode.shards import embed
+from e5jax.config.mixture import Dataset, Mixture, check_mixture
+from e5jax.data.records import Example, Metrics
 from e5jax.errors import ConfigError
-from e5jax.manifest import DamagedError
-from e5jax.mixture import Dataset, Mixture, check_mixture
+from e5jax.inference.embedder import Embedder
+from e5jax.inference.shards import embed
 from e5jax.model import hf
-from e5jax.records import Example, Metrics
-from e5jax.retention import Retention
 from e5jax.train.inputs import Inputs, read_inputs
 from e5jax.train.skipped import Skipped
-from e5jax.workdir import Workdir, read_config
+from e5jax.workdir.directory import Workdir, read_config
 from tests.train.test_loop import lora_run, place
 
 __all__ = ["place"]  # a fixture
@@ -46,8 +46,8 @@ METHODS = {
 }
 ONLY = {"shell": False, "trust_remote_code": False, "allow_pickle": False, "weights_only": True}
 MAY = {
-    ("e5jax/loading.py", "runpy.run_path"),  # a configuration is Python, and whoever names the file is who runs the command
-    ("e5jax/log.py", "importlib.import_module"),  # of a name that stands there
+    ("e5jax/config/load.py", "runpy.run_path"),  # a configuration is Python, and whoever names the file is who runs the command
+    ("e5jax/train/metrics.py", "importlib.import_module"),  # of a name that stands there
     ("e5jax/storage.py", "importlib.import_module"),  # of names that stand there
 }
 

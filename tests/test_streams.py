@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.test_loading import ROOT
+from tests.config.test_load import ROOT
 
-PRELUDE = "import sys\nfrom e5jax.streams import exit_code, open_streams\nopen_streams()\n"
+PRELUDE = "import sys\nfrom e5jax.__main__ import exit_code, open_streams\nopen_streams()\n"
 
 
 def python(script: str, **options: object) -> subprocess.CompletedProcess[bytes]:

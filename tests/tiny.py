@@ -12,14 +12,14 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from e5jax.config import Lora, Loss
 from e5jax.config import Mesh as MeshConfig
-from e5jax.learner.step import Objective
+from e5jax.data.packing import Layout, pack
+from e5jax.data.records import Batch, Ids
 from e5jax.mesh import BATCH, make_mesh
 from e5jax.model import hf
 from e5jax.model.blueprint import Blueprint, Parameters, blueprint
 from e5jax.model.families.mistral import config_from_spec
 from e5jax.model.spec import Spec
-from e5jax.packing import Layout, pack
-from e5jax.records import Batch, Ids
+from e5jax.train.step import Objective
 
 SPEC = Spec("mistral", 97, 64, 128, 3, 4, 2, 16, 10_000.0, None, 1e-5, 1, 2)
 LORA = Lora(rank=4, alpha=8.0, dropout=0.0)

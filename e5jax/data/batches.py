@@ -12,13 +12,13 @@ import numpy as np
 from jaxtyping import Bool, Int
 
 from e5jax.config import Training
-from e5jax.data.mixture import Draws, make_draws, mixture_of, open_sets
+from e5jax.config.mixture import Dataset, Mixture
+from e5jax.data.mixing import Draws, make_draws, mixture_of, open_sets
+from e5jax.data.packing import Layout, deal, layout, pack
+from e5jax.data.records import Batch, Example, Ids
 from e5jax.data.source import ExampleSource
+from e5jax.data.tokenizer import TextTokenizer
 from e5jax.errors import ConfigError
-from e5jax.mixture import Dataset, Mixture
-from e5jax.packing import Layout, deal, layout, pack
-from e5jax.records import Batch, Example, Ids
-from e5jax.tokens import TextTokenizer
 
 SHOWN = 5
 

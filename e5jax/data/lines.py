@@ -11,9 +11,9 @@ import numpy as np
 
 from e5jax.data.compressed import LIMITS, DamagedError, chunks, is_compressed
 from e5jax.data.files import Rejected, check_records, decoded, temporary_copy
+from e5jax.data.records import Example, make_example, parse_example
 from e5jax.errors import RecordError
 from e5jax.jsonl import parse_object
-from e5jax.records import Example, make_example, parse_example
 
 
 class Lines:

@@ -16,8 +16,8 @@ from array_record.python.array_record_module import ArrayRecordReader
 from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
 from google.protobuf.message import DecodeError
 
+from e5jax.data.records import SCHEMA, Example, check_example
 from e5jax.errors import ConfigError, RecordError
-from e5jax.records import SCHEMA, Example, check_example
 
 MANIFEST = "manifest.json"
 FILES = "*.array_record-*"

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from e5jax.config import Training
-from e5jax.data.mixture import make_draws, mixture_of, open_sets, weights_of
+from e5jax.data.mixing import make_draws, mixture_of, open_sets, weights_of
 
 
 class Share(NamedTuple):

@@ -13,8 +13,8 @@ import numpy as np
 from e5jax.data.files import check_records
 from e5jax.data.lines import Lines
 from e5jax.data.prepared import Prepared, is_prepared
+from e5jax.data.records import Example
 from e5jax.errors import ConfigError
-from e5jax.records import Example
 
 SHOWN = 5
 

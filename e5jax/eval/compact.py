@@ -15,16 +15,16 @@ import jax
 import numpy as np
 from jaxtyping import Float, Int
 
-from e5jax import rescore
-from e5jax.compact import Store, ranges_of, shortened, stored_bytes
 from e5jax.config import Precision
 from e5jax.data.beir import Retrieval, ndcg, read_retrieval
-from e5jax.embedder import Embedder
 from e5jax.errors import ConfigError
 from e5jax.eval.compact_report import report
+from e5jax.inference import rescore
+from e5jax.inference.embedder import Embedder
+from e5jax.inference.vector_quantization import Store, ranges_of, shortened, stored_bytes
 from e5jax.mesh import open_cpu
 from e5jax.model.folder import locate
-from e5jax.workdir import write_text, writing
+from e5jax.workdir.directory import write_text, writing
 
 DEPTH = 10  # ranks that count
 RUNS = 3  # of a search that is timed, after one that compiles

@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
-from e5jax import charts, page
+from e5jax.report import charts, page
 
 HEADER = ("dimensions", "precision", "bytes", "nDCG@10", "of the whole", "first stage alone", "queries / s")
 

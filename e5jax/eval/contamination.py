@@ -9,8 +9,8 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from e5jax.data.cleaned import REPORT, read_report
 from e5jax.data.prepared import MANIFEST
+from e5jax.datasets.cleaned import REPORT, read_report
 from e5jax.errors import ConfigError
 from e5jax.eval.scope import TaskScope
 

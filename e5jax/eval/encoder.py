@@ -17,12 +17,12 @@ from sentence_transformers import SentenceTransformer
 from sentence_transformers.sentence_transformer.modules import Normalize
 from torch.utils.data import DataLoader
 
-from e5jax.embedder import Embedder
+from e5jax.data.tokenizer import E5, Templates, TextTokenizer
 from e5jax.errors import ConfigError
 from e5jax.eval.preset import Preset
 from e5jax.eval.vectors import Vectors
-from e5jax.settings import Settings, Similarity, read_settings
-from e5jax.tokens import E5, Templates, TextTokenizer
+from e5jax.inference.embedder import Embedder
+from e5jax.inference.folder_settings import Settings, Similarity, read_settings
 
 
 class TextEmbedder(Protocol):

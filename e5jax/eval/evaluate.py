@@ -21,7 +21,7 @@ from e5jax.eval.encoder import InstructEncoder
 from e5jax.eval.queries import record_queries, write_queries, write_rankings
 from e5jax.eval.retrieval import LocalRetrieval
 from e5jax.eval.scope import TaskScope, scope_of
-from e5jax.workdir import complete, write_text
+from e5jax.workdir.directory import complete, write_text
 
 # What a reader compares; everything else mteb computes is in its own JSON.
 SCORES = ("main_score", "ndcg_at_10", "recall_at_10", "recall_at_100", "mrr_at_10")

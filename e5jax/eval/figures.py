@@ -6,8 +6,8 @@ from collections.abc import Mapping, Sequence
 from html import escape
 from typing import NamedTuple
 
-from e5jax.charts import SERIES
-from e5jax.page import Html
+from e5jax.report.charts import SERIES
+from e5jax.report.page import Html
 
 Series = Mapping[str, Sequence[float | None]]  # by system, a score for each category
 

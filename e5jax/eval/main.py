@@ -17,7 +17,7 @@ from e5jax.eval.tasks import find_tasks, paper_scopes
 from e5jax.eval.texts import TEXTS, write_texts
 from e5jax.eval.vectors import Vectors
 from e5jax.model.folder import locate
-from e5jax.workdir import writing
+from e5jax.workdir.directory import writing
 
 MTEB = "mteb"  # below --output, mteb's own results
 

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 from mteb.abstasks.retrieval import AbsTaskRetrieval
 
-from e5jax.workdir import write_text
+from e5jax.workdir.directory import write_text
 
 FOLDER, RANKINGS = "queries", "rankings"
 BEST = 3  # documents kept of a ranking

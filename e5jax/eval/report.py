@@ -6,9 +6,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from e5jax import charts, page
-from e5jax.log import read_rows
-from e5jax.workdir import write_text
+from e5jax.report import charts, page
+from e5jax.train.metrics import read_rows
+from e5jax.workdir.directory import write_text
 
 _SCORES = {
     "ndcg_at_10": "nDCG@10",

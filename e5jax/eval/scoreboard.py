@@ -4,11 +4,11 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 
-from e5jax import page
 from e5jax.eval.averages import Mean
 from e5jax.eval.board import ALL, Board
 from e5jax.eval.figures import bars, radar
-from e5jax.workdir import write_text
+from e5jax.report import page
+from e5jax.workdir.directory import write_text
 
 ABSENT = "–"
 RESULTS, TEXT, PAGE = "results.json", "results.md", "report.html"

@@ -9,9 +9,9 @@ import jax
 import mteb
 import torch
 
-from e5jax.compact import FILE as RANGES
 from e5jax.eval.encoder import InstructEncoder, jax_encoder, torch_encoder
 from e5jax.eval.preset import PRESETS
+from e5jax.inference.vector_quantization import FILE as RANGES
 
 THREADS = 4  # hashing gives Python's lock back
 

@@ -17,7 +17,7 @@ from e5jax.eval.report import Neighbour, Report, Run, Search, read_metrics, writ
 from e5jax.eval.scope import TaskScope, scope_of
 from e5jax.eval.settings import make_encoder, settings_of
 from e5jax.eval.tasks import find_task
-from e5jax.workdir import Workdir, write_text
+from e5jax.workdir.directory import Workdir, write_text
 
 Scores = dict[str, dict[str, dict[str, float]]]  # system -> task -> score
 HELDOUT = "heldout"

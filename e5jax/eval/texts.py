@@ -22,7 +22,7 @@ from torch.utils.data import DataLoader
 
 from e5jax.eval.encoder import model_meta
 from e5jax.eval.evaluate import evaluate
-from e5jax.workdir import complete
+from e5jax.workdir.directory import complete
 
 TEXTS = "texts.jsonl"
 _DIMENSIONS = 8  # of vectors that mean nothing; scores are thrown away

@@ -12,7 +12,7 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Float
 
-from e5jax.encode.shards import write_array
+from e5jax.inference.shards import write_array
 
 
 class Vectors(NamedTuple):

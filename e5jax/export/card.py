@@ -10,7 +10,7 @@ from e5jax.export.objective import objective
 from e5jax.export.provenance import NOT_RECORDED, Cleaning, Source, cleanings, sources
 from e5jax.export.subject import Choice, Subject
 from e5jax.export.usage import code, usage
-from e5jax.workdir import Workdir
+from e5jax.workdir.directory import Workdir
 
 SHOWN = 3  # files of a set
 SCORES, LIMITS = "## Scores\n\n", "## Limits\n\n"

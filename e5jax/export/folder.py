@@ -5,24 +5,24 @@ from pathlib import Path
 
 import jax
 
-from e5jax import owner
-from e5jax.checkpoint import Checkpoints
+from e5jax.checkpoint import ownership
+from e5jax.checkpoint.checkpointer import Checkpoints
 from e5jax.config import Mesh, Training
+from e5jax.data.tokenizer import TextTokenizer
 from e5jax.errors import ConfigError
 from e5jax.export import weights
 from e5jax.export.card import model_card
 from e5jax.export.settings import settings, with_bos_and_eos
 from e5jax.export.subject import Choice, Subject
 from e5jax.export.verify import verify
-from e5jax.learner import temperature
 from e5jax.mesh import make_mesh
 from e5jax.model import hf
 from e5jax.model.adapter import FILE
 from e5jax.model.blueprint import Blueprint, blueprint
 from e5jax.model.families import read_spec
 from e5jax.model.spec import Spec
-from e5jax.tokens import TextTokenizer
-from e5jax.workdir import Workdir, complete
+from e5jax.train import temperature
+from e5jax.workdir.directory import Workdir, complete
 
 CHOICE = Choice()
 EXPORT = "export"  # the command, as its folders name it
@@ -40,7 +40,7 @@ def export(
     """Writes the newest checkpoint of `workdir` as `output`. Returns the step exported."""
     check(run, base, spec, choice)
     place = workdir.checkpoints_of(run.checkpoint)
-    owner.check(place, workdir, run)
+    ownership.check(place, workdir, run)
     with Checkpoints(place) as checkpoints:
         step = checkpoints.newest()
         if step is None:

@@ -6,13 +6,13 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from e5jax.config import Training
+from e5jax.config.mixture import Dataset
 from e5jax.data.batches import complete
-from e5jax.data.mixture import ALONE, mixture_of
-from e5jax.data.sets import SETS
+from e5jax.data.mixing import ALONE, mixture_of
 from e5jax.data.source import expand
+from e5jax.datasets.public_sets import SETS
 from e5jax.errors import ConfigError
-from e5jax.mixture import Dataset
-from e5jax.workdir import Workdir
+from e5jax.workdir.directory import Workdir
 
 NOT_RECORDED = "not recorded"
 HARVESTED = "docstring and function pairs harvested from installed Python packages"

@@ -5,9 +5,9 @@ from pathlib import Path
 from huggingface_hub import HfApi
 from huggingface_hub.errors import HfHubHTTPError, LocalTokenNotFoundError, OfflineModeIsEnabled
 
+from e5jax.config.validate import is_hub_id
 from e5jax.errors import ConfigError, RunError
-from e5jax.validate import is_hub_id
-from e5jax.written import LIST
+from e5jax.workdir.outputs import LIST
 
 
 def check_name(name: str) -> None:

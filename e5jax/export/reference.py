@@ -6,14 +6,14 @@ import jax
 import numpy as np
 
 from e5jax.config import Mesh
-from e5jax.embedder import Embedder
 from e5jax.export.subject import Subject
 from e5jax.export.window import Part
+from e5jax.inference.embedder import Embedder
+from e5jax.inference.folder_settings import Settings
 from e5jax.mesh import make_mesh
 from e5jax.model import hf
 from e5jax.model.blueprint import Parameters, blueprint
 from e5jax.model.spec import among_all
-from e5jax.settings import Settings
 
 # None begins or ends with a blank: sentence-transformers 5 takes those away.
 QUERIES = [

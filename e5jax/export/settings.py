@@ -4,13 +4,13 @@ from tokenizers import Tokenizer
 from tokenizers.processors import TemplateProcessing
 
 from e5jax.config import TARGETS, Training
+from e5jax.data.tokenizer import E5, Templates, TextTokenizer
 from e5jax.export.subject import Choice, Subject
 from e5jax.export.usage import base_name
+from e5jax.inference.folder_settings import TEMPLATES
 from e5jax.model.families import FAMILIES, read_positions
 from e5jax.model.folder import ADAPTER
 from e5jax.model.spec import Spec
-from e5jax.settings import TEMPLATES
-from e5jax.tokens import E5, Templates, TextTokenizer
 
 POSITIONS = 32_768  # of a model from scratch, as many as Mistral's: its rotary embedding sets no end
 MODULES = {"0": ("", "Transformer"), "1": ("1_Pooling", "Pooling"), "2": ("2_Normalize", "Normalize")}

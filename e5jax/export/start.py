@@ -8,16 +8,16 @@ import json
 from pathlib import Path
 
 from e5jax.config import Training
+from e5jax.data.tokenizer import Templates, TextTokenizer
 from e5jax.errors import ConfigError
 from e5jax.export.settings import settings, with_bos_and_eos
 from e5jax.export.subject import Choice, Subject
-from e5jax.fields import read_object
+from e5jax.jsonl import read_object
 from e5jax.model import hf
 from e5jax.model.adapter import FILE
 from e5jax.model.blueprint import blueprint
 from e5jax.model.families import read_spec
 from e5jax.model.folder import ADAPTER, base_of, file_of
-from e5jax.tokens import Templates, TextTokenizer
 
 INDEX = "model.safetensors.index.json"
 

@@ -5,9 +5,9 @@ from pathlib import Path
 from typing import Literal, NamedTuple
 
 from e5jax.config import Training
+from e5jax.data.tokenizer import TextTokenizer
 from e5jax.model.blueprint import Blueprint
 from e5jax.model.hf import Numbers
-from e5jax.tokens import TextTokenizer
 
 Format = Literal["merged", "adapter"]
 

@@ -20,12 +20,12 @@ from typing import Any
 import jax
 import numpy as np
 
-from e5jax.embedder import Embedder
 from e5jax.errors import ConfigError
 from e5jax.export.contents import ExportError, check_files, check_tensors
 from e5jax.export.reference import Expected, Texts, reference
 from e5jax.export.subject import Choice, Subject
 from e5jax.export.window import BYTES, Part, parts
+from e5jax.inference.embedder import Embedder
 from e5jax.model.folder import ADAPTER
 
 COSINE = {"float32": 0.99999, "bfloat16": 0.9995}  # least, by the dtype of the export

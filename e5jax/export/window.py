@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from e5jax.export.subject import Subject
-from e5jax.fields import read_object
+from e5jax.jsonl import read_object
 from e5jax.model import hf
 from e5jax.model.adapter import FILE
 from e5jax.model.families import FAMILIES

@@ -12,9 +12,9 @@ from typing import overload
 import numpy as np
 
 from e5jax.data.files import kind_of, temporary_copy
-from e5jax.encode.texts import read_rows
 from e5jax.errors import ConfigError
-from e5jax.workdir import complete
+from e5jax.inference.text_files import read_rows
+from e5jax.workdir.directory import complete
 
 
 def key(text: str) -> int:

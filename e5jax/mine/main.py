@@ -10,9 +10,10 @@ import numpy as np
 from jaxtyping import Float, Int
 from tqdm import tqdm
 
-from e5jax.embedder import Embedder
-from e5jax.encode.shards import Shards, TextEmbedder, embed, model_identity, rows
 from e5jax.errors import ConfigError
+from e5jax.inference.embedder import Embedder
+from e5jax.inference.search import PASS, top_k
+from e5jax.inference.shards import Shards, TextEmbedder, embed, model_identity, rows
 from e5jax.mesh import open_cpu
 from e5jax.mine.corpus import Corpus, digest_of, key, write_corpus
 from e5jax.mine.examples import Asked, Examples
@@ -21,8 +22,7 @@ from e5jax.mine.rules import Scored, choose
 from e5jax.mine.settings import Mining
 from e5jax.mine.teacher import Teacher
 from e5jax.model.folder import locate
-from e5jax.search import PASS, top_k
-from e5jax.workdir import complete, write_text, writing
+from e5jax.workdir.directory import complete, write_text, writing
 
 RECORDS, REPORT, CORPUS = "mined.jsonl", "report.json", "corpus.jsonl"
 

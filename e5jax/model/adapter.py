@@ -13,7 +13,7 @@ import jax
 
 from e5jax.config import TARGETS, Lora, Target
 from e5jax.errors import ConfigError
-from e5jax.fields import read_object
+from e5jax.jsonl import read_object
 from e5jax.model.families import FAMILIES
 from e5jax.model.folder import ADAPTER, ADAPTER_WEIGHTS, base_of
 from e5jax.model.slices import Delta, Source, Tensor, file_headers, placed, plain

@@ -15,7 +15,7 @@ import jax.numpy as jnp
 from jax.ad_checkpoint import checkpoint_name
 from jaxtyping import Array, Float, Int
 
-from e5jax.packing import SHARED
+from e5jax.data.packing import SHARED
 
 HIDDEN = -1e30  # score of a key that is not seen; finite, so that a block with nothing in sight gives no NaN
 BEYOND = jnp.iinfo(jnp.int32).max  # segment of what fills a row up to whole blocks

@@ -6,9 +6,9 @@ from pathlib import Path
 from huggingface_hub import snapshot_download
 from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError, OfflineModeIsEnabled, RepositoryNotFoundError
 
+from e5jax.config.validate import is_hub_id
 from e5jax.errors import ConfigError
-from e5jax.fields import read_json, read_object
-from e5jax.validate import is_hub_id
+from e5jax.jsonl import read_json, read_object
 
 ADAPTER = "adapter_config.json"  # of PEFT
 MODULES = "modules.json"  # of sentence-transformers

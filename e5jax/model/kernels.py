@@ -14,9 +14,9 @@ from jax.sharding import PartitionSpec, reshard
 from jaxtyping import Array, Bool, Float, Int
 
 from e5jax.config import Kernel
+from e5jax.data.packing import SHARED
 from e5jax.mesh import BATCH
 from e5jax.model import blockwise, splash
-from e5jax.packing import SHARED
 
 Concrete = Literal["xla", "blockwise", "cudnn", "splash"]
 HEADS = PartitionSpec(BATCH, None, "tensor", None)

@@ -13,7 +13,7 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from e5jax.errors import ConfigError
-from e5jax.fields import flag, positive, read_json, read_object
+from e5jax.jsonl import flag, positive, read_json, read_object
 from e5jax.model.folder import MODULES, file_of
 from e5jax.model.pooling import unit
 from e5jax.model.slices import file_headers, read_slice

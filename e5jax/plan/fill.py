@@ -6,8 +6,8 @@ import numpy as np
 from jaxtyping import Int
 
 from e5jax.config import Batch
+from e5jax.data.packing import deal, first_fit_decreasing, layout
 from e5jax.errors import ConfigError
-from e5jax.packing import deal, first_fit_decreasing, layout
 
 SPREAD = 0.7  # of the logarithm of a length: the middle two thirds of the texts are within a factor of two of the median
 

@@ -5,8 +5,8 @@ from typing import Literal, NamedTuple
 import jax
 from jax.experimental import topologies
 
-from e5jax.chips import CHIPS, Chip, measure
 from e5jax.errors import ConfigError
+from e5jax.hardware import CHIPS, Chip, measure
 from e5jax.plan.topology import Topology
 
 

@@ -5,8 +5,8 @@ import sys
 from collections.abc import Sequence
 from typing import NamedTuple
 
+from e5jax.config.load import load
 from e5jax.errors import ConfigError
-from e5jax.loading import load
 from e5jax.plan.fill import Means
 from e5jax.plan.machine import machine
 from e5jax.plan.report import plan

@@ -8,8 +8,7 @@ from typing import NamedTuple
 import jax
 
 from e5jax.config import Mesh, Training
-from e5jax.learner.assemble import abstract_arguments, assemble
-from e5jax.learner.flops import model_flops
+from e5jax.config.validate import check_shards
 from e5jax.mesh import AXES, make_mesh
 from e5jax.model.quantise import check_groups
 from e5jax.model.spec import Spec, check_divisible
@@ -18,7 +17,8 @@ from e5jax.plan.fill import Fill, Means, expected, full
 from e5jax.plan.hlo import parse
 from e5jax.plan.machine import Machine, slice_of
 from e5jax.plan.roofline import Roofline, roofline, traffic
-from e5jax.validate import check_shards
+from e5jax.train.build import abstract_arguments, assemble
+from e5jax.train.flops import model_flops
 
 _UNITS = {"K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}
 

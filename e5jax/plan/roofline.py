@@ -10,7 +10,7 @@ The rates are peaks, so this is a bound from below: what no tuning gets under.
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from e5jax.chips import Chip
+from e5jax.hardware import Chip
 from e5jax.plan.collectives import Collective, across, axis_of, wire_bytes
 from e5jax.plan.costs import Operation, total_flops
 

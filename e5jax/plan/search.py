@@ -25,8 +25,8 @@ from typing import NamedTuple
 import jax
 
 from e5jax.config import Remat
+from e5jax.config.load import load
 from e5jax.errors import ConfigError
-from e5jax.loading import load
 from e5jax.model.spec import Spec
 from e5jax.plan.estimate import PASSES, Guess, Problem, chunk_bytes, filled, guess, least_memory, used_chunks
 from e5jax.plan.fill import Means

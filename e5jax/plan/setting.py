@@ -6,13 +6,13 @@ from collections.abc import Iterator, Sequence
 from typing import NamedTuple, get_args
 
 from e5jax.config import Mesh, Quantisation, Remat, Training
+from e5jax.config.validate import check_batch
 from e5jax.errors import ConfigError
 from e5jax.mesh import AXES
 from e5jax.model.kernels import choose
 from e5jax.model.quantise import check_groups
 from e5jax.model.spec import Spec, check_divisible
 from e5jax.plan.topology import Topology
-from e5jax.validate import check_batch
 
 
 class Setting(NamedTuple):

@@ -7,10 +7,10 @@ from huggingface_hub import hf_hub_download
 from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError, OfflineModeIsEnabled
 
 from e5jax.config import Config, Scratch, Tokens
+from e5jax.data.tokenizer import read_tokenizer
 from e5jax.errors import ConfigError
 from e5jax.model.families import read_spec
 from e5jax.model.spec import Spec
-from e5jax.tokens import read_tokenizer
 
 MISTRAL_7B = Spec("mistral", 32_000, 4_096, 14_336, 32, 32, 8, 128, 10_000.0, 4_096, 1e-5, 1, 2)
 KNOWN = {"mistralai/Mistral-7B-v0.1": MISTRAL_7B, "intfloat/e5-mistral-7b-instruct": MISTRAL_7B}

@@ -1,6 +1,6 @@
 """A report as the object that `e5jax plan --json` prints."""
 
-from e5jax.chips import Chip
+from e5jax.hardware import Chip
 from e5jax.plan.report import Report, Work
 
 

@@ -5,8 +5,8 @@ from functools import lru_cache
 from itertools import combinations
 from typing import NamedTuple
 
-from e5jax.data.language import identify
-from e5jax.data.words import Words, read
+from e5jax.datasets.language import identify
+from e5jax.datasets.normalise import Words, read
 from e5jax.synth.config import Checks
 from e5jax.synth.families import Family
 from e5jax.synth.languages import taken_for

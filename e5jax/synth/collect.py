@@ -4,8 +4,8 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
+from e5jax.data.records import check_example
 from e5jax.errors import RecordError
-from e5jax.records import check_example
 from e5jax.synth.answer import EXCERPT, Question, answer, each
 from e5jax.synth.checks import Found, check
 from e5jax.synth.collection import Collection

@@ -3,7 +3,7 @@
 import json
 from typing import Any, NamedTuple
 
-from e5jax.records import Example
+from e5jax.data.records import Example
 
 
 class Details(NamedTuple):

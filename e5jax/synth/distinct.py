@@ -5,9 +5,9 @@ from collections.abc import Mapping
 from contextlib import ExitStack
 from typing import Self
 
-from e5jax.data.near import NearIndex, sketch
-from e5jax.data.words import read
-from e5jax.records import Example
+from e5jax.data.records import Example
+from e5jax.datasets.minhash import NearIndex, sketch
+from e5jax.datasets.normalise import read
 from e5jax.synth.config import Checks
 from e5jax.synth.families import Family
 from e5jax.synth.reasons import UnfitError

@@ -15,12 +15,12 @@ from pathlib import Path
 from typing import Any, BinaryIO, Self
 from zlib import crc32
 
-from e5jax import lock
 from e5jax.errors import ConfigError, RecordError, RunError
 from e5jax.jsonl import parse_object
 from e5jax.synth.ledger import Ledger
 from e5jax.synth.marks import Marks
 from e5jax.synth.request import Failure, Reply, Stop
+from e5jax.workdir import lock
 
 VERSION = 1
 _SEAL = re.compile(rb',"crc":"([0-9a-f]{8})"\}\n\Z')

@@ -8,9 +8,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from e5jax.config.load import load_tree
+from e5jax.config.serialize import differences, to_json, tree_from_json
 from e5jax.errors import ConfigError
-from e5jax.loading import load_tree
-from e5jax.snapshot import differences, to_json, tree_from_json
 from e5jax.synth import estimate
 from e5jax.synth.answer import Halt
 from e5jax.synth.brainstorm import gather_tasks
@@ -29,7 +29,7 @@ from e5jax.synth.session import open_session
 from e5jax.synth.shelf import Shelf
 from e5jax.synth.tasks import Tasks, avoided
 from e5jax.synth.validate import validate
-from e5jax.workdir import write_text
+from e5jax.workdir.directory import write_text
 
 DONE, ERROR, AGAIN = 0, 1, 75
 INTERRUPTED = "interrupted; the same command goes on"

@@ -13,7 +13,7 @@ from e5jax.synth.details import parse_entry
 from e5jax.synth.families import BY_NAME
 from e5jax.synth.report import report
 from e5jax.synth.stats import Tally, stats
-from e5jax.workdir import complete, write_text
+from e5jax.workdir.directory import complete, write_text
 
 
 class Output(NamedTuple):

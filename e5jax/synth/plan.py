@@ -5,9 +5,9 @@ from dataclasses import fields
 from random import Random
 from typing import Any, NamedTuple
 
-from e5jax.data.words import read
+from e5jax.data.records import Example
+from e5jax.datasets.normalise import read
 from e5jax.errors import ConfigError
-from e5jax.records import Example
 from e5jax.synth.config import Hints, Synth
 from e5jax.synth.draw import Choices, apportion, parse, seeded
 from e5jax.synth.families import FAMILIES, Family, schema, wanted

@@ -6,9 +6,9 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from e5jax.data.files import objects
-from e5jax.data.words import read as words_of
+from e5jax.data.records import Example, make_example
+from e5jax.datasets.normalise import read as words_of
 from e5jax.errors import ConfigError, RecordError
-from e5jax.records import Example, make_example
 from e5jax.synth.answer import Question, answer, each
 from e5jax.synth.collect import Counts
 from e5jax.synth.collection import Collection

@@ -5,7 +5,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from e5jax import page
+from e5jax.report import page
 from e5jax.synth.details import Entry
 from e5jax.synth.languages import table
 

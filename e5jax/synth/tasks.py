@@ -7,8 +7,8 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any, NamedTuple, Self
 
-from e5jax.data.near import NearIndex, sketch
-from e5jax.data.words import read
+from e5jax.datasets.minhash import NearIndex, sketch
+from e5jax.datasets.normalise import read
 from e5jax.errors import ConfigError, RecordError
 from e5jax.jsonl import parse_object
 from e5jax.synth.families import BY_NAME

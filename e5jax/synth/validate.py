@@ -3,6 +3,8 @@
 import math
 from collections.abc import Callable, Sequence
 
+from e5jax.config.types import at_least, check_types
+from e5jax.config.validate import SEEDS
 from e5jax.errors import ConfigError
 from e5jax.synth.config import Relabel, Synth
 from e5jax.synth.families import FAMILIES, UNITS, Family, bounds
@@ -13,8 +15,6 @@ from e5jax.synth.plan import drawn, settings, shares
 from e5jax.synth.prompts import HINT
 from e5jax.synth.relabel import records
 from e5jax.synth.tasks import avoided, from_files
-from e5jax.validate import SEEDS
-from e5jax.values import at_least, check_types
 
 
 def validate(config: Synth) -> None:

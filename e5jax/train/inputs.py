@@ -8,23 +8,23 @@ from typing import NamedTuple
 
 import grain
 
-from e5jax.checkpoint import Identity
+from e5jax.checkpoint.checkpointer import Identity
 from e5jax.config import Training
+from e5jax.config.mixture import Mixture
 from e5jax.data.batches import Assembly, assembly, complete, make_batches
 from e5jax.data.epochs import SHUFFLE
-from e5jax.data.mixture import mixture_of, open_sets
+from e5jax.data.mixing import mixture_of, open_sets
+from e5jax.data.records import Batch
 from e5jax.data.source import ExampleSource
+from e5jax.data.tokenizer import Templates, TextTokenizer, read_tokenizer
 from e5jax.errors import ConfigError
-from e5jax.mixture import Mixture
 from e5jax.model import hf
 from e5jax.model.adapter import Adapter, read_adapter
 from e5jax.model.families import read_spec
 from e5jax.model.folder import ADAPTER, base_of, file_of, locate
 from e5jax.model.quantise import check_groups
 from e5jax.model.spec import Spec, check_bias, check_dimensions, check_divisible, check_top
-from e5jax.records import Batch
-from e5jax.tokens import Templates, TextTokenizer, read_tokenizer
-from e5jax.train.start import check_positions, differences, start_settings, with_ends
+from e5jax.train.base_settings import check_positions, differences, start_settings, with_ends
 
 BOS, EOS = 1, 2  # of a tokenizer made here, as in Mistral's
 

@@ -10,36 +10,36 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from e5jax import cluster, notice, phase
-from e5jax.checkpoint import Checkpoints
-from e5jax.chips import Peak, peak_flops
-from e5jax.claim import changes, record
+from e5jax.checkpoint.checkpointer import Checkpoints
+from e5jax.checkpoint.ownership import owned
+from e5jax.checkpoint.retention import Retention
 from e5jax.config import Mesh, Training
-from e5jax.data.feed import Feed
+from e5jax.config.serialize import to_json
+from e5jax.config.validate import check_dimensions, check_shards
+from e5jax.data.packing import digest
+from e5jax.data.prefetch import Feed
+from e5jax.data.records import Batch, Metrics
+from e5jax.distributed import coordination, heartbeat, signals
 from e5jax.errors import ConfigError
-from e5jax.learner import state as states
-from e5jax.learner import temperature
-from e5jax.learner.assemble import Learner, abstract_arguments, assemble, place
-from e5jax.learner.flops import parameters
-from e5jax.learner.state import State
-from e5jax.log import MetricLog
+from e5jax.hardware import Peak, peak_flops
 from e5jax.mesh import make_mesh
 from e5jax.model import hf
 from e5jax.model.blueprint import Parameters
 from e5jax.model.quantise import check_groups
-from e5jax.owner import owned
-from e5jax.packing import digest
-from e5jax.records import Batch, Metrics
-from e5jax.release import versions
-from e5jax.retention import Retention
-from e5jax.snapshot import to_json
+from e5jax.train import state as states
+from e5jax.train import temperature
+from e5jax.train.batch_stats import Measures
+from e5jax.train.build import Learner, abstract_arguments, assemble, place
+from e5jax.train.flops import parameters
 from e5jax.train.inputs import Inputs
-from e5jax.train.measures import Measures
+from e5jax.train.metrics import MetricLog
 from e5jax.train.probe import Probe
+from e5jax.train.profile import Trace
+from e5jax.train.run_record import changes, record
 from e5jax.train.skipped import Skipped
-from e5jax.train.trace import Trace
-from e5jax.validate import check_dimensions, check_shards
-from e5jax.workdir import Workdir
+from e5jax.train.state import State
+from e5jax.versions import versions
+from e5jax.workdir.directory import Workdir
 
 
 class Taken(NamedTuple):
@@ -77,7 +77,7 @@ def train(
     A checkpoint of other data, base or tokenizer is refused, or gone on from and the difference recorded: `allow`. `begin` gets the
     step from which training goes on, once nothing can refuse it any more.
     """
-    cluster.check_same(inputs.identity)
+    coordination.check_same(inputs.identity)
     mesh = make_mesh(run.mesh)
     check_shards(run.batch, mesh.shape["data"] * mesh.shape["fsdp"])
     device = mesh.local_devices[0]
@@ -91,24 +91,24 @@ def train(
     peak = peak_flops(device)
     kept, folder = run.checkpoint, workdir.checkpoints_of(run.checkpoint)
     retention = Retention(kept.keep, kept.forever)
-    own = owned(folder, workdir, run) if cluster.first() else nullcontext()
+    own = owned(folder, workdir, run) if coordination.first() else nullcontext()
     with own, jax.set_mesh(mesh), Checkpoints(folder, retention, kept.seconds, background=kept.background) as checkpoints:
-        phase.enter(phase.LOAD)
+        heartbeat.enter(heartbeat.LOAD)
         ready = _prepare(run, inputs, mesh, checkpoints, allow)
         if ready.start >= run.optim.steps:
             _check_end(ready.start, run)
             begin(ready.start)
             return 0
         with Feed(inputs.batches, ready.start, run.optim.steps, run.data.workers) as feed:  # works while XLA compiles
-            phase.enter(phase.COMPILE)
+            heartbeat.enter(heartbeat.COMPILE)
             step = ready.learner.step.lower(*abstract_arguments(run, ready.learner, mesh)).compile()
             begin(ready.start)
-            if ready.changed and cluster.first():
+            if ready.changed and coordination.first():
                 record(workdir, ready.changed, step=ready.start)
             ready = ready._replace(facts=facts(run, inputs, mesh, workdir))
             _say(name, run, ready, peak)
             measures = Measures(ready.learner.blueprint, run.batch.queries, peak.flops)
-            writes = cluster.first()
+            writes = coordination.first()
             with MetricLog(workdir.metrics, run.log, name=name, start=ready.start, steps=run.optim.steps, writes=writes) as log:
                 look = Look(measures, log, Skipped(workdir.skipped, run.guard, inputs.assembly))
                 _loop(run, ready, step, feed, checkpoints, look, Trace(run.profile, workdir.profile, name))
@@ -133,12 +133,12 @@ def _loop(
     trace: Trace,
 ) -> None:
     state, pending = ready.state, None
-    phase.enter(phase.WAIT)
-    cluster.meet("compiled")  # a notice ends a process at once until all are here: a step takes all of them
-    with notice.held(), trace, jax.transfer_guard("disallow"):
-        phase.enter(phase.BATCH, ready.start + 1)
+    heartbeat.enter(heartbeat.WAIT)
+    coordination.meet("compiled")  # a notice ends a process at once until all are here: a step takes all of them
+    with signals.held(), trace, jax.transfer_guard("disallow"):
+        heartbeat.enter(heartbeat.BATCH, ready.start + 1)
         for number, batch in enumerate(feed, ready.start + 1):
-            phase.enter(phase.STEP, number)
+            heartbeat.enter(heartbeat.STEP, number)
             checkpoints.poll()
             if trace.turns(number):
                 pending = _log(pending, look)
@@ -153,19 +153,19 @@ def _loop(
             if ready.probe.due(number):
                 pending = _log(pending, look, partial(ready.probe.scores, state.parameters, ready.frozen))
                 look.measures.restart()
-            told = cluster.stops(number)
+            told = coordination.stops(number)
             if told or number % run.checkpoint.every == 0 or number == run.optim.steps:
                 # A checkpoint must not outrun the check of its own step.
                 pending = _log(pending, look)
-                phase.enter(phase.SAVE)
+                heartbeat.enter(heartbeat.SAVE)
                 save(checkpoints, number, state, ready.facts)
                 look.measures.restart()
             if told:
                 break
-            phase.enter(phase.BATCH, number + 1)
-        phase.enter(phase.SAVE)
+            heartbeat.enter(heartbeat.BATCH, number + 1)
+        heartbeat.enter(heartbeat.SAVE)
         checkpoints.finish()
-        cluster.settle()
+        coordination.settle()
 
 
 def _log(pending: Taken | None, look: Look, probe: Callable[[], Mapping[str, float]] = dict) -> None:

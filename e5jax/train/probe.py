@@ -12,16 +12,16 @@ import numpy as np
 from jax.sharding import NamedSharding, PartitionSpec, reshard
 from jaxtyping import Array, Bool, Float, Int
 
-from e5jax import cluster
 from e5jax.config import Training
 from e5jax.data.beir import Retrieval, ndcg, read_retrieval
+from e5jax.data.packing import Layout, Rows, fill, first_fit_decreasing, layout
+from e5jax.data.tokenizer import TextTokenizer
+from e5jax.distributed import coordination
 from e5jax.errors import ConfigError
-from e5jax.learner.step import Objective
 from e5jax.mesh import BATCH
 from e5jax.model.blueprint import Parameters
 from e5jax.model.pooling import pool
-from e5jax.packing import Layout, Rows, fill, first_fit_decreasing, layout
-from e5jax.tokens import TextTokenizer
+from e5jax.train.step import Objective
 
 
 class Set(NamedTuple):
@@ -77,7 +77,7 @@ class Probe:
 
 def _read(folder: Path, run: Training, tokenizer: TextTokenizer) -> Set:
     found = read_retrieval(folder)
-    if cluster.first():
+    if coordination.first():
         print("".join(f"probe: {folder}: {note}\n" for note in found.notes), end="", flush=True)
     asked = list(found.relevant)[: run.probe.queries]
     documents = _documents(found, asked, run.probe.documents)

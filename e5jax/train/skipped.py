@@ -13,9 +13,9 @@ import numpy as np
 
 from e5jax.config import Guard
 from e5jax.data.batches import Assembly
+from e5jax.data.records import Batch, Metrics
 from e5jax.errors import RunError
-from e5jax.records import Batch, Metrics
-from e5jax.workdir import complete, write_text
+from e5jax.workdir.directory import complete, write_text
 
 MOST = 20  # batches in the folder: they are large, and the first ones say what is wrong
 

@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
-from e5jax import phase
+from e5jax.distributed import heartbeat
 from e5jax.errors import STOPPED
 from launch.launcher.record import FOLDER, Files, fresh, keep, locked
 from launch.launcher.supervisor import CRASHES, Attempt, Policy, say, spawn, supervise
@@ -42,7 +42,7 @@ def supervised(
 
 def furthest(workdir: Path) -> int:
     """The last step that a process has begun."""
-    return max((phase.told(path)[1] for path in (workdir / FOLDER).glob("process-*.phase")), default=0)
+    return max((heartbeat.told(path)[1] for path in (workdir / FOLDER).glob("process-*.phase")), default=0)
 
 
 def job(name: str, workdir: Path, argv: Sequence[str], restarts: int) -> int:

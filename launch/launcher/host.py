@@ -11,9 +11,9 @@ from functools import partial
 from pathlib import Path
 from typing import NoReturn
 
-from e5jax import phase
+from e5jax.distributed import heartbeat
 from e5jax.errors import DONE, REPORTED, STOPPED, ConfigError, report
-from e5jax.release import versions
+from e5jax.versions import versions
 from launch.launcher import record
 from launch.launcher.job import Job
 from launch.launcher.keeper import Keeper
@@ -71,7 +71,7 @@ def become(job: Job) -> NoReturn:
     with locked(files, inherited=True):
         note_environment(job, files)
         keep(files, fresh(files, job.run, job.here))
-        os.execve(job.python, command(job), surroundings(job) | {phase.FILE: str(files.phase(job.first))})
+        os.execve(job.python, command(job), surroundings(job) | {heartbeat.FILE: str(files.phase(job.first))})
 
 
 def run(job: Job, *, echo: bool = False, logs: bool = True) -> tuple[int, int | None]:
@@ -108,7 +108,7 @@ def run(job: Job, *, echo: bool = False, logs: bool = True) -> tuple[int, int | 
 
 
 def _furthest(job: Job, files: Files) -> int:
-    return max(phase.told(files.phase(process))[1] for process in _here(job))
+    return max(heartbeat.told(files.phase(process))[1] for process in _here(job))
 
 
 def _here(job: Job) -> range:
@@ -121,7 +121,7 @@ def _start(job: Job, files: Files, logs: bool, adopt: Callable[[subprocess.Popen
     coordinator = job.coordinator or f"127.0.0.1:{free_port()}"
     for process in _here(job):
         files.phase(process).unlink(missing_ok=True)
-        own = around | given(process, job.processes, coordinator) | {phase.FILE: str(files.phase(process))}
+        own = around | given(process, job.processes, coordinator) | {heartbeat.FILE: str(files.phase(process))}
         if job.devices and job.platform == "cuda" and job.here > 1:
             first = job.devices * (process - job.first)
             own["JAX_LOCAL_DEVICE_IDS"] = ",".join(map(str, range(first, first + job.devices)))

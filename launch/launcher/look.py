@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
-from e5jax import phase
+from e5jax.distributed import heartbeat
 from e5jax.errors import DONE, ERROR, ConfigError
 from launch.launcher import record
 from launch.launcher.record import Files
@@ -38,7 +38,7 @@ def status(workdir: Path) -> int:
     found = record.states(workdir)
     if not found:
         raise ConfigError(f"--workdir={workdir}: nothing was launched there from this machine")
-    print("\n".join(record.lines(found, phase.told, time.time())), flush=True)
+    print("\n".join(record.lines(found, heartbeat.told, time.time())), flush=True)
     ends = [state.end if state.end is not None else (DONE if record.lives(files) else ERROR) for files, state in _own(found)]
     return max(ends, default=DONE)
 

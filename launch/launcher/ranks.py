@@ -9,8 +9,8 @@ import urllib.error
 import urllib.request
 from collections.abc import Callable, Mapping
 
+from e5jax.distributed.process import COORDINATOR, PROCESS, PROCESSES
 from e5jax.errors import ConfigError
-from e5jax.place import COORDINATOR, PROCESS, PROCESSES
 
 PORT = 8476
 METADATA = "http://metadata.google.internal/computeMetadata/v1/instance/attributes/"

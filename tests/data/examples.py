@@ -2,7 +2,7 @@
 
 import random
 
-from e5jax.records import Example
+from e5jax.data.records import Example
 
 SYLLABLES = [a + b for a in "bdfgklmnprstvz" for b in ("a", "e", "i", "o", "u")]
 HAN = [chr(code) for code in range(0x4E00, 0x4E00 + 1_500)]

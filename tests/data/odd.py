@@ -19,7 +19,7 @@ import pyarrow
 import pyarrow.parquet as pq
 import zstandard
 
-from e5jax.records import Example
+from e5jax.data.records import Example
 
 Fault = Literal["none", "line", "file", "damaged"]
 Schema = Literal["texts", "records", "pairs"]

@@ -8,18 +8,18 @@ import numpy as np
 import pytest
 
 from e5jax.config import Batch, Data, Loss, Tokens, Training
+from e5jax.config.mixture import Dataset, Mixture
 from e5jax.data.batches import alone, assembly, batches_of, refuse_alone
-from e5jax.data.mixture import open_sets
+from e5jax.data.mixing import open_sets
+from e5jax.data.packing import Layout, pack
+from e5jax.data.records import Batch as Rows
+from e5jax.data.records import Example, Ids
+from e5jax.data.tokenizer import E5, Templates, TextTokenizer
 from e5jax.data.vocabulary import train_tokenizer
 from e5jax.errors import ConfigError
-from e5jax.learner.candidates import Terms
-from e5jax.mixture import Dataset, Mixture
-from e5jax.packing import Layout, pack
-from e5jax.records import Batch as Rows
-from e5jax.records import Example, Ids
-from e5jax.tokens import E5, Templates, TextTokenizer
+from e5jax.train.negatives import Terms
 from tests import tiny
-from tests.learner import exact
+from tests.train import exact
 
 TASK = "Find the number"
 COUNT = 12

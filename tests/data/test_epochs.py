@@ -9,10 +9,10 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from scipy.stats import hypergeom
 
+from e5jax.config.mixture import Dataset, Mixture
 from e5jax.data.epochs import Epochs, Span
-from e5jax.data.mixture import make_draws
+from e5jax.data.mixing import make_draws
 from e5jax.data.permutation import key
-from e5jax.mixture import Dataset, Mixture
 
 
 def aligned(*widths: int):

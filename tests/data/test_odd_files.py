@@ -11,14 +11,14 @@ import numpy as np
 import pytest
 
 from e5jax.__main__ import main
-from e5jax.data.readers.formats import read
-from e5jax.data.readers.outcome import Rejected
+from e5jax.data.records import Example
 from e5jax.data.source import ExampleSource
-from e5jax.encode.texts import Texts
+from e5jax.datasets.readers.formats import read
+from e5jax.datasets.readers.outcome import Rejected
 from e5jax.errors import ConfigError
+from e5jax.inference.text_files import Texts
 from e5jax.mine.corpus import Corpus
 from e5jax.mine.examples import Examples
-from e5jax.records import Example
 from tests.data.odd import Odd, odd
 from tests.mine import small
 

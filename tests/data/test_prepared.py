@@ -10,12 +10,12 @@ import grain
 import numpy as np
 import pytest
 
-from e5jax.data.builder import write
 from e5jax.data.prepared import Prepared, decode
-from e5jax.data.sets import named
+from e5jax.data.records import Example
 from e5jax.data.source import ExampleSource
+from e5jax.datasets.builder import write
+from e5jax.datasets.public_sets import named
 from e5jax.errors import ConfigError, RecordError
-from e5jax.records import Example
 
 COUNT = 50
 

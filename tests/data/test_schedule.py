@@ -8,9 +8,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.stats import chi2
 
-from e5jax.data.mixture import make_draws
+from e5jax.config.mixture import Dataset, Mixture
+from e5jax.data.mixing import make_draws
 from e5jax.data.schedule import BLOCK, Random, fork, most, split, step_of
-from e5jax.mixture import Dataset, Mixture
 
 weights_lists = st.lists(st.one_of(st.integers(1, 20), st.integers(1, 2**30)), min_size=1, max_size=20)
 

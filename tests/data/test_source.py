@@ -13,9 +13,9 @@ import grain
 import pytest
 import zstandard
 
+from e5jax.data.records import Example
 from e5jax.data.source import ExampleSource, expand
 from e5jax.errors import ConfigError
-from e5jax.records import Example
 
 
 def example(i: int) -> Example:

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from e5jax.__main__ import parser
-from e5jax.data.clean import clean
+from e5jax.datasets.clean import clean
 from e5jax.errors import ConfigError
 from e5jax.eval.averages import categories, mean
 from e5jax.eval.board import ALL, make_board

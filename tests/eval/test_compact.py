@@ -9,15 +9,15 @@ import numpy as np
 import pytest
 
 from e5jax.__main__ import main
-from e5jax.compact import Store
 from e5jax.data.beir import read_retrieval
-from e5jax.embedder import Embedder
 from e5jax.errors import CONFIG, USAGE
 from e5jax.eval import compact
 from e5jax.eval.compact import PAGE, RESULTS, Options, embedded, halves, score, throughput, write_report
 from e5jax.eval.evaluate import evaluate
 from e5jax.eval.retrieval import load_task
 from e5jax.eval.settings import make_encoder, settings_of
+from e5jax.inference.embedder import Embedder
+from e5jax.inference.vector_quantization import Store
 from tests.eval.folder import save_tiny
 
 WORDS = [f"word{number:02}" for number in range(22)]

@@ -14,11 +14,11 @@ from mteb.mocks.mock_tasks import MockClassificationTask, MockRerankingTask, Moc
 from mteb.models import EncoderProtocol
 from sentence_transformers import SentenceTransformer
 
+from e5jax.data.tokenizer import E5
 from e5jax.errors import ConfigError
 from e5jax.eval.encoder import JaxEncoder, jax_encoder, torch_encoder
 from e5jax.eval.instructions import packaged
 from e5jax.eval.preset import PRESETS
-from e5jax.tokens import E5
 from tests.eval.folder import save_tiny
 
 PAPER = PRESETS["paper"]

@@ -10,10 +10,9 @@ import numpy as np
 import pytest
 from mteb.mocks.mock_tasks import MockAggregatedTask, MockMultilingualSTSTask, MockSTSTask
 
-from e5jax import rescore
 from e5jax.__main__ import parser
-from e5jax.compact import Store
 from e5jax.data.beir import read_retrieval
+from e5jax.data.tokenizer import E5
 from e5jax.errors import ConfigError
 from e5jax.eval.bm25 import BM25
 from e5jax.eval.compact import Task, embedded, score
@@ -28,7 +27,8 @@ from e5jax.eval.scope import scope_of
 from e5jax.eval.tasks import find_tasks
 from e5jax.eval.texts import Recorder
 from e5jax.eval.vectors import Vectors
-from e5jax.tokens import E5
+from e5jax.inference import rescore
+from e5jax.inference.vector_quantization import Store
 
 PAPER = PRESETS["paper"]
 

@@ -17,9 +17,9 @@ from mteb.types import PromptType
 from sentence_transformers import SentenceTransformer
 from tokenizers import Tokenizer
 
+from e5jax.data.tokenizer import TextTokenizer
 from e5jax.eval.encoder import InstructEncoder, jax_encoder, torch_encoder
 from e5jax.eval.preset import PRESETS
-from e5jax.tokens import TextTokenizer
 from tests.eval.folder import save_tiny
 
 ALL = {task.metadata.name: type(task) for task in MOCK_TASK_TEST_GRID}

@@ -3,7 +3,7 @@ import json
 from e5jax.eval.queries import Ranking, write_rankings
 from e5jax.eval.report import Neighbour
 from e5jax.eval.summary import by_system, output_of, searches
-from e5jax.workdir import Workdir
+from e5jax.workdir.directory import Workdir
 
 RETRIEVAL = {"main_score": 0.5, "ndcg_at_10": 0.5, "recall_at_10": 0.75}
 

@@ -4,9 +4,9 @@ import mteb.mocks
 import pytest
 
 from e5jax.__main__ import main
-from e5jax.data.contamination import evaluation_texts
+from e5jax.datasets.contamination import evaluation_texts
 from e5jax.eval.texts import write_texts
-from e5jax.written import LIST
+from e5jax.workdir.outputs import LIST
 
 FLAT = [  # the columns of their data that hold texts
     (mteb.mocks.MockSTSTask, ("sentence1", "sentence2")),

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 
 from e5jax.config import Data, Export, Lora, Model, Optim, Tokens, Training
+from e5jax.data.tokenizer import TextTokenizer
 from e5jax.data.vocabulary import train_tokenizer
 from e5jax.export.folder import write
 from e5jax.export.peers import Question, answer
@@ -19,7 +20,6 @@ from e5jax.export.verify import question
 from e5jax.export.window import Part
 from e5jax.model.blueprint import Blueprint
 from e5jax.model.spec import Spec
-from e5jax.tokens import TextTokenizer
 from tests import tiny
 
 torch.set_num_threads(1)  # many small products: threads would wait for each other

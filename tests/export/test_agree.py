@@ -16,10 +16,10 @@ from sentence_transformers import SentenceTransformer
 from transformers import AutoModel, AutoTokenizer
 
 from e5jax.config import Pooling
-from e5jax.embedder import Embedder
 from e5jax.export.folder import write
 from e5jax.export.peers import by_hand
 from e5jax.export.subject import Choice
+from e5jax.inference.embedder import Embedder
 from tests import tiny
 from tests.export import small
 

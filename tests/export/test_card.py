@@ -10,12 +10,12 @@ import torch
 from tokenizers import Tokenizer
 
 from e5jax.config import Data, Harvest, Loss
+from e5jax.config.mixture import Dataset, Mixture
+from e5jax.data.tokenizer import TextTokenizer
 from e5jax.export.card import model_card, with_scores
 from e5jax.export.folder import write
 from e5jax.export.subject import Choice, Subject
-from e5jax.mixture import Dataset, Mixture
-from e5jax.tokens import TextTokenizer
-from e5jax.workdir import Workdir
+from e5jax.workdir.directory import Workdir
 from tests import tiny
 from tests.export import small
 

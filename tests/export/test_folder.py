@@ -8,18 +8,18 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file
 
-from e5jax.checkpoint import Checkpoints
+from e5jax.checkpoint.checkpointer import Checkpoints
+from e5jax.checkpoint.retention import Retention
 from e5jax.config import Model
-from e5jax.embedder import Embedder
 from e5jax.errors import ConfigError
 from e5jax.export.folder import export, write
 from e5jax.export.subject import Choice, Subject
+from e5jax.inference.embedder import Embedder
+from e5jax.inference.folder_settings import read_settings
 from e5jax.model import hf
 from e5jax.model.families import read_spec
-from e5jax.retention import Retention
-from e5jax.settings import read_settings
-from e5jax.workdir import Workdir
-from e5jax.written import LIST
+from e5jax.workdir.directory import Workdir
+from e5jax.workdir.outputs import LIST
 from tests import tiny
 from tests.export import small
 from tests.export.small import UNVERIFIED

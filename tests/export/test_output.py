@@ -3,10 +3,10 @@
 import pytest
 
 from e5jax.__main__ import main
-from e5jax.claim import claim
 from e5jax.config import Config
 from e5jax.errors import CONFIG
-from e5jax.workdir import Workdir, complete
+from e5jax.train.run_record import claim
+from e5jax.workdir.directory import Workdir, complete
 
 
 @pytest.fixture

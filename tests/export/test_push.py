@@ -10,7 +10,7 @@ import pytest
 
 from e5jax.errors import ConfigError
 from e5jax.export.push import check_name
-from e5jax.written import LIST
+from e5jax.workdir.outputs import LIST
 from tests.export import hub, small
 
 CODE = """

@@ -8,11 +8,11 @@ from mteb.types import PromptType
 from transformers import AutoModel
 
 from e5jax.config import Config, Model, Tokens
+from e5jax.data.tokenizer import read_tokenizer
 from e5jax.eval.encoder import jax_encoder, torch_encoder
 from e5jax.eval.preset import PRESETS
 from e5jax.export.start import write_start
-from e5jax.run import write_base
-from e5jax.tokens import read_tokenizer
+from e5jax.pipeline import write_base
 from tests.flagship import WORDS, save_base
 
 TEXTS = [" ".join(WORDS), "stone market", "candle"]

@@ -14,6 +14,7 @@ from tokenizers import Tokenizer
 from tokenizers.processors import TemplateProcessing
 
 from e5jax.config import Training
+from e5jax.data.tokenizer import Templates, TextTokenizer
 from e5jax.errors import ConfigError
 from e5jax.export import contents, folder, settings, verify, weights, window
 from e5jax.export.contents import ExportError, check_files, check_tensors
@@ -24,7 +25,6 @@ from e5jax.export.verify import check_answer
 from e5jax.export.window import Part
 from e5jax.model.dense import fold
 from e5jax.model.spec import Spec
-from e5jax.tokens import Templates, TextTokenizer
 from tests import tiny
 from tests.export import small
 

@@ -16,19 +16,19 @@ os.environ.setdefault("XLA_FLAGS", "--xla_force_host_platform_device_count=8")
 import jax
 import numpy as np
 
-from e5jax.checkpoint import Checkpoints
+from e5jax.checkpoint.checkpointer import Checkpoints
 from e5jax.config import Batch, Data, Model, Scratch, Tokens, Training
+from e5jax.config.load import load
+from e5jax.data.records import Example
 from e5jax.data.vocabulary import train_tokenizer
 from e5jax.export.folder import export_untrained
-from e5jax.learner.assemble import abstract_arguments, assemble
-from e5jax.learner.state import State
-from e5jax.loading import load
 from e5jax.mesh import make_mesh
-from e5jax.records import Example
-from e5jax.run import inputs_of
+from e5jax.pipeline import inputs_of
+from e5jax.train.build import abstract_arguments, assemble
 from e5jax.train.inputs import read_inputs
 from e5jax.train.loop import restore
-from e5jax.workdir import Workdir
+from e5jax.train.state import State
+from e5jax.workdir.directory import Workdir
 
 ROOT = Path(__file__).parents[2]
 WORDS = ["read", "write", "open", "close", "parse", "file", "header", "line", "token", "model", "batch", "step", "loss", "rate"]

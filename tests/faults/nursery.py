@@ -121,7 +121,7 @@ def cold(folder: Path, arguments: list[str], environment: dict[str, str]) -> Chi
 def serve() -> None:
     """Starts a child for each line."""
     import e5jax.__main__
-    import e5jax.run  # noqa: F401  everything that a child would import
+    import e5jax.pipeline  # noqa: F401  everything that a child would import
 
     # As where PyTorch is not installed: an export is then not shown to libraries that take 15 s to import.
     cast(dict[str, ModuleType | None], sys.modules)["torch"] = None
@@ -147,18 +147,18 @@ def _live(folder: Path, arguments: list[str], environment: dict[str, str], sleep
         os.dup2(output, descriptor)
     os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
     os.environ.update(environment)
-    from e5jax import phase
     from e5jax.__main__ import command
+    from e5jax.distributed import heartbeat
 
-    enter, phases = phase.enter, os.open(folder / "phases", os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+    enter, phases = heartbeat.enter, os.open(folder / "phases", os.O_WRONLY | os.O_CREAT | os.O_APPEND)
 
     def enter_and_tell(name: str, step: int | None = None) -> None:
         enter(name, step)
-        os.write(phases, f"{name} {phase.now().step} {phase.now().since}\n".encode())
-        if sleeps is not None and (name, phase.now().step) == tuple(sleeps):
+        os.write(phases, f"{name} {heartbeat.now().step} {heartbeat.now().since}\n".encode())
+        if sleeps is not None and (name, heartbeat.now().step) == tuple(sleeps):
             time.sleep(1_000)
 
-    phase.enter = enter_and_tell
+    heartbeat.enter = enter_and_tell
     sys.argv[1:] = arguments
     command()
 

@@ -6,7 +6,7 @@ import signal
 import time
 from random import Random
 
-from e5jax.watchdog import EVERY
+from e5jax.distributed.watchdog import EVERY
 from tests.faults.bench import LONG, PAIR, Bench, send
 from tests.faults.nursery import Child
 

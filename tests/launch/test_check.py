@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.config.test_load import ROOT
 from tests.launch.runs import ASKED
-from tests.test_loading import ROOT
 
 # Config, script, machine; and what its docstring says of that.
 MACHINES = {

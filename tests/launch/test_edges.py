@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from launch.launcher.__main__ import main
-from tests.test_loading import ROOT
+from tests.config.test_load import ROOT
 from tests.test_streams import python
 
 CONFIG = "configs/quickstart.py"

@@ -12,8 +12,8 @@ import pytest
 
 from launch.launcher import record
 from launch.launcher.record import Files
+from tests.config.test_load import ROOT
 from tests.launch.runs import forget, said, until
-from tests.test_loading import ROOT
 
 RUN = "test-host-run"
 # A program that stands for the trainer: it is told to stop by SIGTERM, and says what it was given.

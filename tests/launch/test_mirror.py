@@ -9,8 +9,8 @@ import pytest
 
 from e5jax.errors import RunError
 from launch.launcher.keeper import Keeper
+from tests.config.test_load import ROOT
 from tests.launch import mirrored
-from tests.test_loading import ROOT
 
 # It stands for the run's interpreter, and notes how it was called; `fails` is in the bucket's name.
 PROGRAM = """#!/bin/sh

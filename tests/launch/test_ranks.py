@@ -9,8 +9,8 @@ import pytest
 from jax._src.clusters.ompi_cluster import OmpiCluster
 from jax._src.clusters.slurm_cluster import SlurmCluster
 
+from e5jax.distributed.process import Place, read_place
 from e5jax.errors import ConfigError
-from e5jax.place import Place, read_place
 from launch.launcher import ranks
 
 SLURM = {"SLURM_JOB_ID": "4711", "SLURM_NTASKS": "4", "SLURM_PROCID": "2", "SLURM_LOCALID": "0"}

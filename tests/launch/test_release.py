@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 from packaging.requirements import Requirement
 
-from e5jax import release
-from tests.test_loading import ROOT
+from e5jax import versions
+from tests.config.test_load import ROOT
 
 GIT = (ROOT / ".git").exists()
 LOCKS = sorted((ROOT / "launch" / "locks").glob("*.txt"))
@@ -54,10 +54,10 @@ def test_the_commit_is_said_where_it_is_known(tmp_path, monkeypatch):
     stamp = tmp_path / "e5jax" / "commit.txt"
     stamp.parent.mkdir()
     stamp.write_text("c0ffee\n")
-    monkeypatch.setattr(release, "STAMP", stamp)
-    assert release.commit() == "c0ffee"
+    monkeypatch.setattr(versions, "STAMP", stamp)
+    assert versions.commit() == "c0ffee"
     stamp.write_text("$Format:%H$\n")
-    assert re.fullmatch(r"[0-9a-f]{40}\+?", release.commit()) if GIT else release.commit() == release.UNKNOWN
+    assert re.fullmatch(r"[0-9a-f]{40}\+?", versions.commit()) if GIT else versions.commit() == versions.UNKNOWN
 
 
 def extras() -> dict[str, list[str]]:

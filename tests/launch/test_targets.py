@@ -12,8 +12,8 @@ from launch.launcher import __main__ as launcher
 from launch.launcher import staging
 from launch.launcher.targets import cloud
 from launch.launcher.templates import templates
+from tests.config.test_load import ROOT
 from tests.launch.fakes import Fakes, Reply
-from tests.test_loading import ROOT
 
 GOLDEN = Path(__file__).with_name("golden")
 COMMIT = "c0ffee0123456789c0ffee0123456789c0ffee01"

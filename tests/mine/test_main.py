@@ -14,9 +14,9 @@ from e5jax.__main__ import main
 from e5jax.errors import ConfigError
 from e5jax.mine.main import mine
 from e5jax.mine.settings import Mining
-from e5jax.written import LIST
+from e5jax.workdir.outputs import LIST
+from tests.config.test_load import ROOT
 from tests.mine import small
-from tests.test_loading import ROOT
 
 KILLED = """
 import os, signal, sys

@@ -9,10 +9,10 @@ import pytest
 import torch
 
 from e5jax.config import TARGETS, Lora
-from e5jax.learner.flops import parameters
 from e5jax.model.blueprint import Blueprint, blueprint
 from e5jax.model.dense import fold
 from e5jax.model.spec import Spec
+from e5jax.train.flops import parameters
 from tests import tiny
 
 SPEC = tiny.SPEC._replace(layers=2)

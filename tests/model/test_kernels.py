@@ -14,12 +14,12 @@ import pytest
 from jax._src.cudnn import fused_attention_stablehlo
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
+from e5jax.data.packing import SHARED
 from e5jax.mesh import BATCH
 from e5jax.model import splash
 from e5jax.model.blueprint import blueprint
 from e5jax.model.decoder import FUSED
 from e5jax.model.kernels import HEADS, attend, choose
-from e5jax.packing import SHARED
 from tests import tiny
 
 ROOT = Path(__file__).parents[2]

@@ -11,11 +11,11 @@ import pytest
 
 from e5jax.config import Mesh
 from e5jax.errors import ConfigError
-from e5jax.learner.assemble import place
-from e5jax.learner.step import loss_and_accuracy
 from e5jax.model import hf, slices
 from e5jax.model.blueprint import Blueprint, Parameters, blueprint
 from e5jax.model.quantise import bytes_per_parameter, check_groups, integers, scales
+from e5jax.train.build import place
+from e5jax.train.step import loss_and_accuracy
 from tests import tiny
 
 # Every map has several groups of 128 inputs, and none as many as another.

@@ -1,6 +1,6 @@
 """A machine that is only rates, for plans that compile nothing."""
 
-from e5jax.chips import CHIPS
+from e5jax.hardware import CHIPS
 from e5jax.plan.machine import Machine
 from e5jax.plan.topology import parse_topology
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from jax.sharding import NamedSharding, PartitionSpec, reshard
 
-from e5jax.chips import CHIPS
+from e5jax.hardware import CHIPS
 from e5jax.plan.collectives import Collective, axis_of, read_groups, wire_bytes
 from e5jax.plan.costs import Operation, operations
 from e5jax.plan.hlo import parse

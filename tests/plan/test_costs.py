@@ -10,11 +10,11 @@ from jax.experimental import topologies
 from jax.sharding import SingleDeviceSharding
 
 from e5jax.config import Batch, Model, Optim, Tokens, Training
-from e5jax.learner.assemble import abstract_arguments, assemble
 from e5jax.model.splash import block_size
 from e5jax.plan.costs import operations, total_flops
 from e5jax.plan.hlo import parse
 from e5jax.plan.topology import parse_topology, prepare
+from e5jax.train.build import abstract_arguments, assemble
 from tests import tiny
 
 N, D, LAYERS, CHUNKS = 8, 16, 3, 4

@@ -5,15 +5,15 @@ import math
 import pytest
 
 from e5jax.config import Batch, Lora, Model, Tokens, Training
-from e5jax.loading import load
+from e5jax.config.load import load
 from e5jax.model.blueprint import blueprint
 from e5jax.plan.estimate import Guess, Problem, adapters, base_bytes, filled, guess, least_memory, used_chunks
 from e5jax.plan.fill import Means, expected
 from e5jax.plan.setting import Setting
 from e5jax.plan.shape import MISTRAL_7B
 from tests import tiny
+from tests.config.test_load import PAPER
 from tests.plan.chips import machine
-from tests.test_loading import PAPER
 
 GIB = 2**30
 LONG = ("tokens.limit=32768", "batch.queries=16", "batch.texts_a_row=1")

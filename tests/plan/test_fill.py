@@ -4,11 +4,11 @@ import numpy as np
 import pytest
 
 from e5jax.config import Batch
+from e5jax.data.packing import deal, layout, pack
+from e5jax.data.records import Ids
 from e5jax.errors import ConfigError
-from e5jax.packing import deal, layout, pack
 from e5jax.plan import fill
 from e5jax.plan.fill import Means, Part, expected, full, parse_means
-from e5jax.records import Ids
 
 LIMIT = 64
 BATCH = Batch(queries=64, negatives=1, chunks=12, kept_chunks=3, texts_a_row=6, shards=4)

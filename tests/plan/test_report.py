@@ -3,17 +3,17 @@
 import jax
 import pytest
 
-from e5jax.chips import Chip
 from e5jax.config import Batch, Lora, Mesh, Model, Optim, Tokens, Training
 from e5jax.errors import ConfigError
-from e5jax.learner.assemble import abstract_arguments, assemble
-from e5jax.learner.flops import model_flops
+from e5jax.hardware import Chip
 from e5jax.mesh import make_mesh
 from e5jax.plan.machine import Machine
 from e5jax.plan.report import plan, refused
 from e5jax.plan.summary import to_json
 from e5jax.plan.table import table
 from e5jax.plan.topology import parse_topology
+from e5jax.train.build import abstract_arguments, assemble
+from e5jax.train.flops import model_flops
 from tests import tiny
 
 CHIP = Chip(1e9, 1e9, 1e9, 1e9, 1e9, 1e9)

@@ -6,8 +6,8 @@ from typing import NamedTuple
 
 import pytest
 
+from e5jax.config.load import load
 from e5jax.errors import ConfigError
-from e5jax.loading import load
 from e5jax.plan import search as searching
 from e5jax.plan.estimate import Problem, chunk_bytes, filled, guess, least_memory, used_chunks
 from e5jax.plan.fill import Means, full
@@ -16,8 +16,8 @@ from e5jax.plan.roofline import Roofline
 from e5jax.plan.search import Search, Trial, candidates, ruled_out, search, with_kept
 from e5jax.plan.setting import Setting, settings
 from e5jax.plan.shape import MISTRAL_7B
+from tests.config.test_load import PAPER
 from tests.plan.chips import machine
-from tests.test_loading import PAPER
 
 SHORT = Means(40, 150)
 FEW = ("--config.batch.queries=256",)

@@ -6,11 +6,11 @@ import math
 import pytest
 
 from e5jax.config import Lora, Model, Training
-from e5jax.loading import load
+from e5jax.config.load import load
 from e5jax.plan.setting import Setting, precisions, remats, settings
 from e5jax.plan.shape import MISTRAL_7B
+from tests.config.test_load import PAPER
 from tests.plan.chips import machine
-from tests.test_loading import PAPER
 
 CHIPS = machine().topology
 

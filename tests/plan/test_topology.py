@@ -4,9 +4,9 @@ from unittest import mock
 import jax
 import pytest
 
-from e5jax.chips import CHIPS
 from e5jax.config import Mesh as MeshConfig
 from e5jax.errors import ConfigError
+from e5jax.hardware import CHIPS
 from e5jax.mesh import make_mesh
 from e5jax.plan import topology
 from e5jax.plan.machine import machine, slice_of

@@ -12,10 +12,10 @@ import jax
 import numpy as np
 from etils import epath
 
-from e5jax import manifest, retention
-from e5jax.checkpoint import Checkpoints
+from e5jax.checkpoint import manifest, retention
+from e5jax.checkpoint.checkpointer import Checkpoints
+from e5jax.checkpoint.retention import Retention
 from e5jax.errors import ConfigError
-from e5jax.retention import Retention
 from e5jax.storage import folder_of
 from tests.storage.emulators import EMULATORS
 

@@ -17,11 +17,11 @@ from pathlib import Path
 import jax
 import numpy as np
 
-from e5jax import manifest
-from e5jax.checkpoint import Checkpoints
+from e5jax.checkpoint import manifest
+from e5jax.checkpoint.checkpointer import Checkpoints
+from e5jax.checkpoint.manifest import DamagedError
+from e5jax.checkpoint.retention import Retention, steps
 from e5jax.errors import RunError
-from e5jax.manifest import DamagedError
-from e5jax.retention import Retention, steps
 
 KINDS = ("write", "sync", "rename", "open")
 ALWAYS = 1_000_000

@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 from orbax.checkpoint._src.serialization import tensorstore_utils
 
-from e5jax import checkpoint, storage
+from e5jax import storage
+from e5jax.checkpoint import checkpointer
 from e5jax.errors import ConfigError
 
 ROOT = Path(__file__).parents[2]
@@ -61,15 +62,15 @@ def test_a_bucket_whose_package_is_missing_names_the_extra(where, said, monkeypa
 
 @pytest.mark.parametrize("driver", ["gcs", "gcs_grpc"])
 def test_orbax_opens_s3_with_the_place_and_the_keys_of_the_environment(driver, monkeypatch):
-    assert tensorstore_utils.build_kvstore_tspec is checkpoint._specs
+    assert tensorstore_utils.build_kvstore_tspec is checkpointer._specs
     monkeypatch.setenv("TENSORSTORE_GCS_BACKEND", driver)
     for name in ("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL", "AWS_REGION", "AWS_DEFAULT_REGION", "AWS_ACCESS_KEY_ID"):
         monkeypatch.delenv(name, raising=False)
     plain = {"driver": "s3", "bucket": "b", "path": "run/5"}
-    assert checkpoint._specs("s3://b/run/5", "x", use_ocdbt=False) == plain | {"path": "run/5/x"}
+    assert checkpointer._specs("s3://b/run/5", "x", use_ocdbt=False) == plain | {"path": "run/5/x"}
     monkeypatch.setenv("AWS_ENDPOINT_URL", "http://here")
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", "somebody")
-    base = checkpoint._specs("s3://b/run/5", "x")["base"]
+    base = checkpointer._specs("s3://b/run/5", "x")["base"]
     said = {"endpoint": "http://here", "aws_region": "us-east-1", "aws_credentials": {"type": "environment"}}
     assert base == plain | said
     assert "somebody" not in str(base)

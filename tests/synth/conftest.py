@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.test_loading import ROOT
+from tests.config.test_load import ROOT
 
 
 @pytest.fixture(scope="session")

@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from tests.test_loading import ROOT
+from tests.config.test_load import ROOT
 
 PARENT = """
 import os, signal, sys

@@ -9,12 +9,12 @@ from pathlib import Path
 import pytest
 
 from e5jax.__main__ import main
+from e5jax.data.records import Example, parse_example
 from e5jax.data.vocabulary import train_tokenizer
-from e5jax.records import Example, parse_example
+from tests.config.test_load import QUICK, ROOT
 from tests.flags import FAST
 from tests.mine import small
 from tests.synth.test_main import requests_of, words
-from tests.test_loading import QUICK, ROOT
 
 # The quickstart's first stage, one step of it, smaller, and with hard negatives.
 STEP = [

@@ -7,7 +7,7 @@ from random import Random
 
 import pytest
 
-from e5jax.records import Example, parse_example
+from e5jax.data.records import Example, parse_example
 from e5jax.synth.answer import Halt
 from e5jax.synth.config import Checks, Endpoint, Families, Grounded, Judge, LanguageModel, Synth, Tasks
 from e5jax.synth.families import BY_NAME

@@ -1,6 +1,6 @@
 """Duplicates and answers that come too often."""
 
-from e5jax.records import Example
+from e5jax.data.records import Example
 from e5jax.synth.config import Checks
 from e5jax.synth.distinct import Distinct
 from e5jax.synth.families import BY_NAME

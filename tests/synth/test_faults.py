@@ -12,8 +12,8 @@ from e5jax.synth.demo.server import Demo, serve
 from e5jax.synth.faults import FAULTS, of_status, table, wait_of
 from e5jax.synth.request import Failure, Reply, Stop
 from e5jax.synth.session import open_session
+from tests.config.test_load import ROOT
 from tests.synth.asking import endpoint, request
-from tests.test_loading import ROOT
 
 # What the demo endpoint does -> the fault in the table; a reply is there once it stops doing so, if the table says retry.
 TABLE = {

@@ -16,8 +16,8 @@ from e5jax.synth.demo.server import Demo, serve
 from e5jax.synth.keys import Secrets, base_url, check_endpoint
 from e5jax.synth.request import Reply, Stop
 from e5jax.synth.session import open_session
+from tests.config.test_load import ROOT
 from tests.synth.asking import endpoint, request
-from tests.test_loading import ROOT
 
 CANARY, HEADER = "sk-canary-7f3a9e51c0d2b846", "header-canary-5b1e8d20"
 ASKING = """

@@ -13,15 +13,15 @@ from pathlib import Path
 
 import pytest
 
-from e5jax import lock
 from e5jax.__main__ import main
-from e5jax.loading import load_tree
-from e5jax.records import parse_example
+from e5jax.config.load import load_tree
+from e5jax.data.records import parse_example
 from e5jax.synth.config import Synth
 from e5jax.synth.families import FAMILIES
 from e5jax.synth.languages import choices
 from e5jax.synth.plan import shares
 from e5jax.synth.validate import validate
+from e5jax.workdir import lock
 
 ROOT = Path(__file__).parents[2]
 CANARY = "sk-canary-0d4c81aa7be2946f"

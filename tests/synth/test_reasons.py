@@ -2,7 +2,7 @@
 
 from e5jax.synth.faults import FAULTS, table
 from e5jax.synth.reasons import REASONS, rows
-from tests.test_loading import ROOT
+from tests.config.test_load import ROOT
 
 
 def test_the_documentation_has_the_one_table():

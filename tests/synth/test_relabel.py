@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from e5jax.data.records import Example, parse_example
 from e5jax.errors import ConfigError
-from e5jax.records import Example, parse_example
 from e5jax.synth.answer import Halt
 from e5jax.synth.config import Relabel
 from e5jax.synth.main import generate

@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
+from e5jax.config.load import load_tree
 from e5jax.errors import ConfigError
-from e5jax.loading import load_tree
 from e5jax.synth.config import Synth
 from e5jax.synth.validate import validate
 

@@ -6,9 +6,9 @@ from dataclasses import replace
 import pytest
 
 from e5jax.config import Checkpoint, Data, Export, Log, Probe, Profile, Training
-from e5jax.learner.assemble import Learner, assemble
 from e5jax.model.spec import Spec
 from e5jax.train import loop
+from e5jax.train.build import Learner, assemble
 
 # What a run has that `assemble` does not read.
 REST = {"data": Data(), "checkpoint": Checkpoint(), "log": Log(), "profile": Profile(), "probe": Probe(), "export": Export()}

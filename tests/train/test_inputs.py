@@ -7,17 +7,17 @@ from safetensors.numpy import save_file
 from tokenizers import Tokenizer
 
 from e5jax.config import Batch, Data, Mesh, Model, Scratch, Tokens, Training
+from e5jax.config.mixture import Dataset, Mixture
 from e5jax.data.epochs import SHUFFLE
-from e5jax.data.mixture import open_sets
+from e5jax.data.mixing import open_sets
+from e5jax.data.records import Example
 from e5jax.data.vocabulary import train_tokenizer
 from e5jax.errors import ConfigError
 from e5jax.export.settings import settings
 from e5jax.export.subject import Choice, Subject
-from e5jax.mixture import Dataset, Mixture
 from e5jax.model.families import read_spec
 from e5jax.model.families.mistral import config_from_spec
 from e5jax.model.spec import Spec
-from e5jax.records import Example
 from e5jax.train.inputs import Inputs, data_identity, fingerprint, read_inputs
 from tests import tiny
 

@@ -17,22 +17,22 @@ import pytest
 import torch
 import transformers
 
-from e5jax import notice
-from e5jax.checkpoint import Checkpoints
+from e5jax.checkpoint.checkpointer import Checkpoints
 from e5jax.config import TARGETS, Batch, Checkpoint, Data, Guard, Log, Lora, Mesh, Model, Optim, Scratch, Tokens, Training
 from e5jax.data.batches import Assembly, Taken
+from e5jax.data.packing import digest
+from e5jax.data.records import Batch as Rows
+from e5jax.data.records import Example, Metrics, parse_example
 from e5jax.data.vocabulary import train_tokenizer
+from e5jax.distributed import signals
 from e5jax.errors import ConfigError, RunError, StoppedError
 from e5jax.export.folder import export_untrained
-from e5jax.learner.assemble import abstract_arguments, assemble
-from e5jax.learner.state import State
 from e5jax.mesh import make_mesh
-from e5jax.packing import digest
-from e5jax.records import Batch as Rows
-from e5jax.records import Example, Metrics, parse_example
 from e5jax.train import loop, skipped
+from e5jax.train.build import abstract_arguments, assemble
 from e5jax.train.inputs import Inputs, fingerprint, read_inputs
-from e5jax.workdir import Workdir
+from e5jax.train.state import State
+from e5jax.workdir.directory import Workdir
 from tests import tiny
 
 WORDS = ["read", "write", "open", "close", "parse", "file", "header", "line", "token", "model", "batch", "step", "loss", "rate"]
@@ -153,12 +153,12 @@ def test_a_run_that_is_told_to_stop_saves_this_step_and_goes_on_from_it(place, t
         batches.append(batch)
         if len(batches) == 3:
             os.kill(os.getpid(), signal.SIGTERM)
-            while not notice.received():
+            while not signals.received():
                 time.sleep(0.001)
         return put(batch, mesh)
 
     monkeypatch.setattr(loop, "place", place_and_tell)
-    with notice.listening(), pytest.raises(StoppedError):
+    with signals.listening(), pytest.raises(StoppedError):
         loop.train(run, inputs_for(run), Workdir(tmp_path / "parts"), "parts")
     monkeypatch.undo()
     assert [row["step"] for row in rows(tmp_path / "parts")] == [1, 2, 3]

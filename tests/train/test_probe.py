@@ -8,14 +8,14 @@ import jax
 import numpy as np
 import pytest
 
+from e5jax.config.validate import validate
 from e5jax.data import beir
-from e5jax.embedder import Embedder
 from e5jax.errors import ConfigError
-from e5jax.learner.assemble import assemble
+from e5jax.inference.embedder import Embedder
 from e5jax.train import loop
+from e5jax.train.build import assemble
 from e5jax.train.probe import Probe
-from e5jax.validate import validate
-from e5jax.workdir import Workdir
+from e5jax.workdir.directory import Workdir
 from tests.train.test_loop import WORDS, inputs_for, place, rows, scratch_run
 
 __all__ = ["place"]  # a fixture

@@ -7,19 +7,19 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file
 
-from e5jax.checkpoint import Checkpoints
+from e5jax.checkpoint.checkpointer import Checkpoints
 from e5jax.config import Checkpoint, Config, Log, Mesh
+from e5jax.config.load import load
+from e5jax.config.mixture import Dataset
 from e5jax.export.folder import export
 from e5jax.export.subject import Choice
-from e5jax.learner.assemble import assemble
-from e5jax.learner.temperature import NAME
-from e5jax.loading import load
-from e5jax.mixture import Dataset
 from e5jax.train import loop
+from e5jax.train.build import assemble
 from e5jax.train.inputs import Inputs
-from e5jax.workdir import Workdir
+from e5jax.train.temperature import NAME
+from e5jax.workdir.directory import Workdir
 from tests import tiny
-from tests.test_loading import RUNS
+from tests.config.test_load import RUNS
 from tests.train.test_loop import inputs_for, place, rows  # noqa: F401  a fixture
 
 RECIPES = [path for path in RUNS if Path(path).stem not in ("quickstart", "passkey")]

@@ -7,20 +7,20 @@ import jax
 import numpy as np
 import pytest
 
-from e5jax.checkpoint import Checkpoints
+from e5jax.checkpoint.checkpointer import Checkpoints
 from e5jax.config import Lora, Select, Training
 from e5jax.errors import ConfigError
 from e5jax.export.folder import check, export
 from e5jax.export.subject import Choice
-from e5jax.learner.assemble import abstract_arguments, assemble
-from e5jax.learner.assemble import place as put
-from e5jax.learner.flops import model_flops, parameters
-from e5jax.learner.step import loss_and_accuracy
 from e5jax.mesh import make_mesh
 from e5jax.model import hf
 from e5jax.model.blueprint import blueprint
 from e5jax.train import loop
-from e5jax.workdir import Workdir
+from e5jax.train.build import abstract_arguments, assemble
+from e5jax.train.build import place as put
+from e5jax.train.flops import model_flops, parameters
+from e5jax.train.step import loss_and_accuracy
+from e5jax.workdir.directory import Workdir
 from tests import tiny
 from tests.train.test_loop import inputs_for, lora_run, place, train_and_die
 

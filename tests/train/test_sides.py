@@ -9,16 +9,16 @@ import torch
 from sentence_transformers import SentenceTransformer
 
 from e5jax.config import Lora, Select, Training
-from e5jax.embedder import Embedder
+from e5jax.data.tokenizer import Templates
 from e5jax.errors import ConfigError
 from e5jax.eval.encoder import jax_encoder, torch_encoder
 from e5jax.eval.preset import PRESETS
 from e5jax.export.folder import export
+from e5jax.inference.embedder import Embedder
 from e5jax.model import hf
-from e5jax.tokens import Templates
 from e5jax.train import loop
 from e5jax.train.inputs import read_inputs
-from e5jax.workdir import Workdir
+from e5jax.workdir.directory import Workdir
 from tests.eval.test_encoder import loader
 from tests.train.test_loop import STEPS, inputs_for, lora_run, place
 

@@ -5,7 +5,7 @@ from types import ModuleType
 from typing import Any
 
 from e5jax.errors import ConfigError
-from e5jax.fields import positive, read_object, token_of
+from e5jax.jsonl import positive, read_object, token_of
 from e5jax.model.families import llama, mistral
 from e5jax.model.folder import file_of
 from e5jax.model.spec import Spec

@@ -1,7 +1,7 @@
 """The Llama family: Mistral's decoder without a window, and with biases where its config has them."""
 
 from e5jax.errors import ConfigError
-from e5jax.fields import flag
+from e5jax.jsonl import flag
 from e5jax.model.families import mistral
 from e5jax.model.spec import Spec
 

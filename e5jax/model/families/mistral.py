@@ -4,7 +4,7 @@ Its format has no biases. A decoder that has been given some is written as one o
 """
 
 from e5jax.errors import ConfigError
-from e5jax.fields import flag, number, positive
+from e5jax.jsonl import flag, number, positive
 from e5jax.model.spec import Spec
 
 MODEL_TYPE = "mistral"

@@ -9,7 +9,7 @@ from pathlib import Path
 from random import Random
 from typing import NamedTuple
 
-from e5jax.data.words import read
+from e5jax.datasets.normalise import read
 from e5jax.errors import ConfigError
 
 PACKAGES = {"django": ("django",), "pycountry": ("iso3166-1", "iso4217", "iso15924")}  # later ones for languages still missing

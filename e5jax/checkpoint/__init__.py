@@ -1,0 +1,1 @@
+"""Checkpoints: saving and restoring, checksums, which ones are kept, whose they are."""

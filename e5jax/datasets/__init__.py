@@ -1,0 +1,1 @@
+"""Preparing training files: readers of public formats, public sets, cleaning, docstring pairs."""

@@ -1,0 +1,1 @@
+"""From texts to vectors and neighbours: the embedder, encoding files, search."""

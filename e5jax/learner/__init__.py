@@ -1,1 +1,0 @@
-"""The training step as a library: loss, optimiser, state, step."""

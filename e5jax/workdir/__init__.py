@@ -1,0 +1,1 @@
+"""The run directory, and how every command writes its outputs."""

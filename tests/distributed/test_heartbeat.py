@@ -1,0 +1,30 @@
+"""Where a process is, for who watches from outside: also after it was killed."""
+
+import os
+import signal
+import subprocess
+import sys
+
+from e5jax.distributed import heartbeat
+
+PROGRAM = """
+import os, signal, sys
+from pathlib import Path
+from e5jax import phase
+phase.tell(Path(sys.argv[1]))
+phase.enter(phase.COMPILE)
+phase.enter(phase.BATCH, 41)
+phase.enter(phase.STEP, 41)
+os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+def test_the_last_phase_outlives_its_process(tmp_path):
+    path = tmp_path / "phase"
+    done = subprocess.run([sys.executable, "-c", PROGRAM, str(path)], check=False, env={**os.environ, "PYTHONPATH": "."})
+    assert done.returncode == -signal.SIGKILL
+    assert heartbeat.told(path) == ("step", 41)
+
+
+def test_who_has_said_nothing_is_nowhere(tmp_path):
+    assert heartbeat.told(tmp_path / "phase") == ("", 0)

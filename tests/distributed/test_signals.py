@@ -1,0 +1,130 @@
+"""Signals in real processes: at once while compiling, after saving while training; and what becomes of a closed terminal."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from e5jax.distributed.signals import SIGNALS, held, listening, received
+from e5jax.errors import STOPPED, StoppedError
+
+# A process that says when it is ready and then does something that lets no Python line run, as XLA does while it compiles.
+DEAF = """
+import ctypes, sys
+from e5jax.distributed.signals import listening
+with listening():
+    print("ready", flush=True)
+    ctypes.CDLL(None).sleep(60)
+"""
+SAVING = """
+import sys, time
+from e5jax.__main__ import main
+from e5jax import __main__ as command, notice
+def go(args, overrides, only=None, allow=False):
+    with notice.listening(), notice.held():
+        print("ready", flush=True)
+        while not notice.received():
+            time.sleep(0.01)
+        print("saved", flush=True)
+command._run = go
+sys.exit(main(["run", "--config=none.py"]))
+"""
+# Prints one line after the other, as training does, and saves when it is told to stop, or goes on for a second.
+TERMINAL = """
+import fcntl, pathlib, signal, sys, termios, time
+from e5jax import __main__ as command, notice
+_, handler, mark = sys.argv
+signal.signal(signal.SIGHUP, getattr(signal, handler))
+fcntl.ioctl(0, termios.TIOCSCTTY, 0)
+def go(args, overrides, only=None, allow=False):
+    with notice.listening(), notice.held():
+        end = time.monotonic() + 1
+        print("ready", flush=True)
+        while not notice.received() and time.monotonic() < end:
+            print("a step", flush=True)
+            print("a step", file=sys.stderr, flush=True)
+        pathlib.Path(mark).write_text("saved" if notice.received() else "went on")
+command._run = go
+sys.argv = ["e5jax", "run", "--config=none.py"]
+command.command()
+"""
+
+
+def start(code: str) -> subprocess.Popen:
+    code = f"import signal; signal.signal(signal.SIGHUP, signal.SIG_DFL)\n{code}"  # though these tests be run with nohup
+    process = subprocess.Popen([sys.executable, "-c", code], cwd=Path(__file__).parent.parent, stdout=-1, stderr=-1, text=True)
+    assert process.stdout is not None
+    assert process.stdout.readline() == "ready\n"
+    return process
+
+
+@pytest.mark.parametrize("number", SIGNALS)
+def test_a_process_that_runs_no_python_stops_at_once(number):
+    process = start(DEAF)
+    process.send_signal(number)
+    _, said = process.communicate(timeout=20)
+    assert process.returncode == STOPPED
+    assert said == f"e5jax: {number.name}: stopped; the same command goes on\n"
+
+
+@pytest.mark.parametrize("number", SIGNALS)
+def test_what_holds_a_notice_saves_first(number):
+    process = start(SAVING)
+    process.send_signal(number)
+    out, said = process.communicate(timeout=20)
+    assert process.returncode == STOPPED
+    assert out == "saved\n"
+    assert said == "e5jax: told to stop; all is saved, the same command goes on\n"
+
+
+def test_without_a_notice_nothing_happens_and_handlers_come_back():
+    before = [signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)]
+    with listening():
+        assert signal.getsignal(signal.SIGTERM) not in before
+        with held():
+            assert not received()
+    assert [signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)] == before
+
+
+def test_a_notice_does_not_outlive_its_listener():
+    def hold() -> None:
+        with held():
+            os.kill(os.getpid(), signal.SIGTERM)
+            while not received():
+                time.sleep(0.001)
+
+    with listening(), pytest.raises(StoppedError):
+        hold()
+    assert not received()
+
+
+def test_a_notice_to_a_process_that_has_done_its_work_does_not_change_its_exit_code():
+    ending = "atexit.register(lambda: print('ready', flush=True) or time.sleep(0.5))"
+    process = start(f"import atexit, time\n{ending}\nfrom e5jax import __main__ as it\nit.main = lambda: 0\nit.command()")
+    for number in SIGNALS:
+        process.send_signal(number)
+    assert process.communicate(timeout=20) == ("", "")
+    assert process.returncode == 0
+
+
+@pytest.mark.parametrize("ignored", [False, True])
+def test_a_closed_terminal_is_a_notice_unless_the_run_was_started_with_nohup(ignored, tmp_path):
+    mark, handler = tmp_path / "mark", "SIG_IGN" if ignored else "SIG_DFL"
+    ours, terminal = os.openpty()
+    process = subprocess.Popen(
+        [sys.executable, "-c", TERMINAL, handler, str(mark)],
+        cwd=Path(__file__).parent.parent,
+        stdin=terminal,
+        stdout=terminal,
+        stderr=terminal,
+        start_new_session=True,
+    )
+    os.close(terminal)
+    while b"ready" not in os.read(ours, 1024):
+        pass
+    os.close(ours)
+    assert (process.wait(timeout=20), mark.read_text()) == ((0, "went on") if ignored else (STOPPED, "saved"))
