@@ -34,7 +34,7 @@ LOSSES = {
     "chunked": Loss(scores="chunked"),
     "ring": Loss(scores="ring"),
     "dense, masks": Loss(mask_duplicates=True, margin=0.1),
-    "dense, four ways": Loss(directions=("q2d", "d2q", "q2q", "d2d")),
+    "dense, four ways": Loss(directions=("query_to_doc", "doc_to_query", "query_to_query", "doc_to_doc")),
     "dense, two prefixes": Loss(dimensions=(256, 32)),
 }
 SQUARE = 2_048  # of the product whose rate is the yardstick

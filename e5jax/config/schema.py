@@ -15,8 +15,10 @@ KeptOn = Literal["device", "host"]
 Quantisation = Literal["none", "int8", "int4"]
 Kernel = Literal["auto", "xla", "blockwise", "cudnn", "splash"]
 Scores = Literal["dense", "chunked", "ring"]
-Direction = Literal["q2d", "d2q", "q2q", "d2d"]  # who is scored against whom: queries and documents
-Harder = Literal["all", "hard", "in_batch"]
+Direction = Literal[
+    "query_to_doc", "doc_to_query", "query_to_query", "doc_to_doc"
+]  # who is scored against whom: queries and documents
+HardnessMode = Literal["all_negatives", "hard_negatives", "in_batch_negatives"]
 Target = Literal["q", "k", "v", "o", "gate", "up", "down"]
 StageName = Literal["data", "pretrain", "train", "export", "eval"]
 TARGETS: tuple[Target, ...] = typing.get_args(Target)
@@ -182,13 +184,13 @@ class Loss:
     temperature: float = 0.02
     scores: Scores = "dense"
     block: int = 4_096  # passages scored at a time by `chunked` and `ring`
-    directions: tuple[str, ...] = ("q2d",)  # of `Direction`
-    partition: Literal["joint", "separate"] = "joint"  # one softmax over all directions, or the mean of one for each
+    directions: tuple[str, ...] = ("query_to_doc",)  # of `Direction`
+    partition: Literal["joint", "per_direction"] = "joint"  # one softmax over all directions, or the mean of one for each
     mask_duplicates: bool = False  # a text that equals or belongs to the query or its positive is no negative, on any device
     margin: float | None = None  # a text is no negative that scores above the positive's cosine plus this, or times this
     margin_kind: Literal["difference", "ratio"] = "difference"
-    hardness: float = 0.0  # this times its cosine is added to the logit of a negative passage, without a gradient
-    harder: Harder = "all"  # of which negatives
+    hardness_strength: float = 0.0  # this times its cosine is added to the logit of a negative passage, without a gradient
+    hardness_mode: HardnessMode = "all_negatives"  # which negatives get it
     smoothing: float = 0.0  # share of the target that is spread over all candidates
     dimensions: tuple[int, ...] = ()  # prefixes whose losses are summed (Matryoshka, arXiv 2205.13147); empty: the whole vector
     weights: tuple[float, ...] = ()  # of the prefixes; empty: 1 each

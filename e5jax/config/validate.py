@@ -145,20 +145,20 @@ def _validate_profile(run: Training, at: str) -> None:
 def _validate_loss(loss: Loss, at: str) -> None:
     for way in loss.directions:
         one_of(f"{at}.loss.directions", way, typing.get_args(Direction))
-    if "q2d" not in loss.directions or len(set(loss.directions)) < len(loss.directions):
+    if "query_to_doc" not in loss.directions or len(set(loss.directions)) < len(loss.directions):
         raise ConfigError(
-            f"{at}.loss.directions={loss.directions}: must have 'q2d', which has the positives, and each of them once"
+            f"{at}.loss.directions={loss.directions}: must have 'query_to_doc', which has the positives, and each of them once"
         )
-    if loss.partition == "separate" and (alone := {"q2q", "d2d"} & set(loss.directions)):
+    if loss.partition == "per_direction" and (alone := {"query_to_query", "doc_to_doc"} & set(loss.directions)):
         raise ConfigError(
-            f"{at}.loss.partition='separate': a softmax of its own needs the positive among what it is over, and {min(alone)!r} "
-            "has none; use 'joint', or leave the direction out"
+            f"{at}.loss.partition='per_direction': the softmax of a direction needs a positive, and {min(alone)!r} has none; "
+            "use 'joint', or leave the direction out"
         )
     if loss.margin is not None and not (0 < loss.margin <= 1 if loss.margin_kind == "ratio" else 0 <= loss.margin < math.inf):
         of = "above 0 and at most 1" if loss.margin_kind == "ratio" else "at least 0 and finite"
         raise ConfigError(f"{at}.loss.margin={loss.margin} with margin_kind={loss.margin_kind!r}: must be {of}, or none")
-    if not 0 <= loss.hardness < math.inf:
-        raise ConfigError(f"{at}.loss.hardness={loss.hardness}: must be at least 0 and finite")
+    if not 0 <= loss.hardness_strength < math.inf:
+        raise ConfigError(f"{at}.loss.hardness_strength={loss.hardness_strength}: must be at least 0 and finite")
     if not 0 <= loss.smoothing < 1:
         raise ConfigError(f"{at}.loss.smoothing={loss.smoothing}: must be at least 0 and below 1")
     if min(loss.dimensions, default=1) < 1 or len(set(loss.dimensions)) < len(loss.dimensions):

@@ -5,12 +5,16 @@ from collections.abc import Iterator
 from e5jax.config import Loss, Training
 
 WAYS = {
-    "q2d": "query to document",
-    "d2q": "document to query",
-    "q2q": "query to other queries",
-    "d2d": "document to other documents",
+    "query_to_doc": "query to document",
+    "doc_to_query": "document to query",
+    "query_to_query": "query to other queries",
+    "doc_to_doc": "document to other documents",
 }
-HARDER = {"all": "every negative document", "hard": "the query's own hard negatives", "in_batch": "in-batch negative documents"}
+HARDER = {
+    "all_negatives": "every negative document",
+    "hard_negatives": "the query's own hard negatives",
+    "in_batch_negatives": "in-batch negative documents",
+}
 
 
 def objective(run: Training) -> Iterator[tuple[str, str]]:
@@ -21,8 +25,11 @@ def objective(run: Training) -> Iterator[tuple[str, str]]:
         yield "temperature", f"learned from {loss.temperature:g} on, between {loss.bounds[0]:g} and {loss.bounds[1]:g}"
     if masks := list(_masks(loss)):
         yield "no negatives", "; ".join(masks)
-    if loss.hardness:
-        yield "hardness", f"{loss.hardness:g} × cosine, without a gradient, added to the logit of {HARDER[loss.harder]}"
+    if loss.hardness_strength:
+        yield (
+            "hardness",
+            f"{loss.hardness_strength:g} × cosine, without a gradient, added to the logit of {HARDER[loss.hardness_mode]}",
+        )
     if loss.smoothing:
         yield "label smoothing", f"{loss.smoothing:g} of the target over all candidates"
     if loss.dimensions:

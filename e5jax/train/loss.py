@@ -19,7 +19,7 @@ from e5jax.model.pooling import unit
 from e5jax.train.negatives import Pairs, Rule, Terms, Texts, joined, judged, pairs, rule_of, split, spread, texts, weights
 from e5jax.train.streaming_loss import Beside, Mode, streamed
 
-OWN = ("q2d", "d2q")  # directions in which a pair meets itself
+OWN = ("query_to_doc", "doc_to_query")  # directions in which a pair meets itself
 SPREAD, WHOLE = PartitionSpec(BATCH), PartitionSpec(None)
 
 
@@ -55,16 +55,17 @@ def infonce(
     Accuracy is the share of pairs that score above all that they are contrasted with. The pairs of a query are one together.
     """
     found = joined(split(passages, len(queries))[:, :positives])
-    asking = {"q": spread(queries / terms.temperatures[:, None], positives)}  # d divisions a query instead of p
-    own = jnp.sum(asking["q"] * found, axis=-1)
-    asking["d"] = found / spread(terms.temperatures, positives)[:, None]
+    asking = {"query": spread(queries / terms.temperatures[:, None], positives)}  # d divisions a query instead of p
+    own = jnp.sum(asking["query"] * found, axis=-1)
+    asking["doc"] = found / spread(terms.temperatures, positives)[:, None]
     known = pairs(terms, own, loss, positives)
     of_passages, of_queries = texts(terms, SPREAD if loss.scores == "ring" else WHOLE, positives)
-    asked = {"d": Side(passages, of_passages), "q": Side(queries, of_queries)}
-    beside = {
-        way: _beside(asking[way[0]], own, asked[way[2]], known, rule_of(loss, own=way == "q2d"), loss) for way in loss.directions
-    }
-    hits = beside["q2d"].highest < 0
+    asked = {"doc": Side(passages, of_passages), "query": Side(queries, of_queries)}
+    beside = {}
+    for way in loss.directions:
+        of, to = way.split("_to_")
+        beside[way] = _beside(asking[of], own, asked[to], known, rule_of(loss, own=way == "query_to_doc"), loss)
+    hits = beside["query_to_doc"].highest < 0
     each = weights(terms, positives)
     return jnp.sum(each * _together(beside, loss)) / len(queries), jnp.sum(each * hits) / len(queries)
 
@@ -98,7 +99,9 @@ def _together(beside: Mapping[str, Beside], loss: Loss) -> Float[Array, " q"]:
     """The loss of each pair: one softmax over all directions, or the mean of one for each."""
     if loss.partition == "joint":
         itself = sum(way in OWN for way in beside)
-        parts = jnp.stack([jnp.full_like(beside["q2d"].negatives, jnp.log(itself)), *(one.negatives for one in beside.values())])
+        parts = jnp.stack(
+            [jnp.full_like(beside["query_to_doc"].negatives, jnp.log(itself)), *(one.negatives for one in beside.values())]
+        )
         return jax.nn.logsumexp(parts, axis=0) - _smoothing(list(beside.values()), itself, loss)
     apart = [jnp.logaddexp(one.negatives, 0) - _smoothing([one], 1, loss) for one in beside.values()]
     return jnp.mean(jnp.stack(apart), axis=0)

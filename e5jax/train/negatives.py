@@ -11,7 +11,7 @@ import jax.numpy as jnp
 from jax.sharding import PartitionSpec, reshard
 from jaxtyping import Array, Bool, Float, Int
 
-from e5jax.config import Harder, Loss
+from e5jax.config import HardnessMode, Loss
 
 
 class Terms(NamedTuple):
@@ -47,13 +47,13 @@ class Rule(NamedTuple):
     own: bool  # its own hard negatives are among the texts
     duplicates: bool  # what equals or belongs to a text of the pair is none
     ceiling: bool  # what scores above its ceiling is none
-    harder: Harder | None  # which negatives count for more
+    harder: HardnessMode | None  # which negatives count for more
     smooth: bool  # the mean of their scores is asked for, too
 
 
 def rule_of(loss: Loss, *, own: bool) -> Rule:
     """The rule for passages as queries see them (`own`), or for any other direction."""
-    harder = loss.harder if own and loss.hardness else None
+    harder = loss.hardness_mode if own and loss.hardness_strength else None
     return Rule(own, loss.mask_duplicates, loss.margin is not None, harder, loss.smoothing > 0)
 
 
@@ -90,7 +90,7 @@ def pairs(terms: Terms, own: Float[Array, " pairs"], loss: Loss, positives: int)
     found, query = split(terms.passages, len(terms.queries))[:, :positives], terms.queries[:, None]
     mine = jnp.concatenate([query, jnp.where(found < 0, query, found)], axis=1)
     number, mine, in_batch = (spread(part, positives) for part in (number, mine, terms.in_batch))
-    return Pairs(number, mine, in_batch, ceiling, loss.hardness * warmth)
+    return Pairs(number, mine, in_batch, ceiling, loss.hardness_strength * warmth)
 
 
 def texts(terms: Terms, to: PartitionSpec, positives: int) -> tuple[Texts, Texts]:
@@ -125,6 +125,6 @@ def judged(scores: Float[Array, "q n"], asking: Pairs, asked: Texts, rule: Rule)
         found &= ~(jax.lax.stop_gradient(scores) > asking.ceiling[:, None])  # what is no number stays in the sum, and shows
     if rule.harder:
         own = asking.number[:, None] == asked.owner[None]
-        chosen = {"all": jnp.ones_like(own), "hard": own, "in_batch": ~own}[rule.harder]
+        chosen = {"all_negatives": jnp.ones_like(own), "hard_negatives": own, "in_batch_negatives": ~own}[rule.harder]
         scores = scores + jnp.where(chosen, asking.harder[:, None] * jax.lax.stop_gradient(scores), 0)
     return jnp.where(found, scores, -jnp.inf)

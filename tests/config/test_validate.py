@@ -48,12 +48,20 @@ WRONG: dict[str, tuple[str, list[str], list[str]]] = {
         ["--config.batch.kept_on=host"],
         ["config.batch.kept_on='host'", "config.batch.kept_chunks=0", "set kept_chunks", "'device'"],
     ),
-    "directions without positives": (PAPER, ["--config.loss.directions=('d2q',)"], ["config.loss.directions", "'q2d'"]),
-    "direction": (PAPER, ["--config.loss.directions=('q2d','q2p')"], ["config.loss.directions", "'q2p'", "q2d, d2q, q2q, d2d"]),
+    "directions without positives": (
+        PAPER,
+        ["--config.loss.directions=('doc_to_query',)"],
+        ["config.loss.directions", "'query_to_doc'"],
+    ),
+    "direction": (
+        PAPER,
+        ["--config.loss.directions=('query_to_doc','q2p')"],
+        ["config.loss.directions", "'q2p'", "query_to_doc, doc_to_query, query_to_query, doc_to_doc"],
+    ),
     "a softmax without its target": (
         PAPER,
-        ["--config.loss.directions=('q2d','d2d')", "--config.loss.partition=separate"],
-        ["config.loss.partition='separate'", "'d2d'", "'joint'"],
+        ["--config.loss.directions=('query_to_doc','doc_to_doc')", "--config.loss.partition=per_direction"],
+        ["config.loss.partition='per_direction'", "'doc_to_doc'", "'joint'"],
     ),
     "margin": (PAPER, ["--config.loss.margin=-0.1"], ["config.loss.margin=-0.1", "at least 0"]),
     "margin as a ratio": (
@@ -62,7 +70,7 @@ WRONG: dict[str, tuple[str, list[str], list[str]]] = {
         ["margin=1.1", "'ratio'", "at most 1"],
     ),
     "bounds": (PAPER, ["--config.loss.bounds=(0.02,0.1)"], ["config.loss.bounds=(0.02, 0.1)", "below and above", "0.02"]),
-    "hardness": (PAPER, ["--config.loss.hardness=-1"], ["config.loss.hardness=-1", "at least 0"]),
+    "hardness": (PAPER, ["--config.loss.hardness_strength=-1"], ["config.loss.hardness_strength=-1", "at least 0"]),
     "smoothing": (PAPER, ["--config.loss.smoothing=1"], ["config.loss.smoothing=1", "below 1"]),
     "prefix": (PAPER, ["--config.loss.dimensions=(64,0)"], ["config.loss.dimensions=(64, 0)", "at least 1"]),
     "weights": (

@@ -283,7 +283,7 @@ def test_queries_without_any_negative_are_refused_by_name(name):
 @pytest.mark.parametrize("masked", [True, False])
 def test_alone_are_those_to_whom_the_objective_gives_no_negative_in_any_direction(masked):
     random, found = np.random.default_rng(0), Counter()
-    loss = Loss(mask_duplicates=masked, directions=("q2d", "d2q", "q2q", "d2d"))
+    loss = Loss(mask_duplicates=masked, directions=("query_to_doc", "doc_to_query", "query_to_query", "doc_to_doc"))
     for _ in range(300):
         count, texts = int(random.integers(1, 5)), int(random.integers(2, 9))
         ids = [
@@ -298,7 +298,7 @@ def test_alone_are_those_to_whom_the_objective_gives_no_negative_in_any_directio
         terms = Terms._make(part.ravel() for part in (batch.temperatures, batch.in_batch, batch.query_texts, batch.passage_texts))
         wanted = [exact.negatives(terms, loss, i, 2) for i in range(count)]
         none = alone(batch, 2, masked=masked).tolist()
-        assert none == [not by_direction["q2d"] for by_direction in wanted]
+        assert none == [not by_direction["query_to_doc"] for by_direction in wanted]
         assert not [1 for lonely, by_direction in zip(none, wanted, strict=True) if lonely and any(by_direction.values())]
         found.update(none)
     assert min(found.values()) > 50
@@ -321,7 +321,7 @@ def test_one_text_is_no_negative_of_itself_under_another_instruction_or_template
         sets[name] = Dataset((str(file),), instructions=(task,), symmetric=name == "symmetric", negatives=1)
         raw |= {prefixes.put(text, task): text for text in words[name]}
         raw |= {prefixes.put(text, task if name == "symmetric" else None): text for pair in texts[name] for text in pair}
-    loss = Loss(mask_duplicates=True, directions=("q2d", "d2q", "q2q", "d2d"))
+    loss = Loss(mask_duplicates=True, directions=("query_to_doc", "doc_to_query", "query_to_query", "doc_to_doc"))
     training = Training(batch=Batch(8, 1), tokens=Tokens(limit=64, document="wrong "), data=Data(mixture=Mixture(sets)), loss=loss)
     reads = TextTokenizer(tokenizer.tokenizer, 1, 2, 64, templates=prefixes)
     batch = assembly(training.data.mixture, open_sets(training.data.mixture, training), reads, training)(0)
@@ -337,7 +337,7 @@ def test_one_text_is_no_negative_of_itself_under_another_instruction_or_template
     for query in range(8):
         expected = exact.negatives(by_string, loss, query, 1)
         assert exact.negatives(by_number, loss, query, 1) == expected
-        assert strings[0][query] not in [strings[0][other] for other in expected["q2q"]]
+        assert strings[0][query] not in [strings[0][other] for other in expected["query_to_query"]]
 
 
 def test_a_batch_of_one_pair_is_refused(make):

@@ -129,8 +129,16 @@ def test_the_recipe_is_the_configuration(place):
 
 def test_every_switch_of_the_objective_that_is_on_is_in_the_recipe_and_no_other(place):
     before = rows(card(place))
-    loss = Loss(0.05, directions=("q2d", "q2q"), mask_duplicates=True, margin=0.95, margin_kind="ratio", smoothing=0.1)
-    loss.hardness, loss.harder, loss.dimensions, loss.weights, loss.bounds = 9.0, "hard", (64, 16), (1.0, 0.5), (0.01, 0.1)
+    loss = Loss(
+        0.05, directions=("query_to_doc", "query_to_query"), mask_duplicates=True, margin=0.95, margin_kind="ratio", smoothing=0.1
+    )
+    loss.hardness_strength, loss.hardness_mode, loss.dimensions, loss.weights, loss.bounds = (
+        9.0,
+        "hard_negatives",
+        (64, 16),
+        (1.0, 0.5),
+        (0.01, 0.1),
+    )
     found = rows(card(place, loss=loss, rounding="binary", positives=3))
     changed = {name: cells[0] for name, cells in found.items() if before.get(name) != cells}
     assert changed.pop("train")  # its temperature is the run's

@@ -39,21 +39,24 @@ def _pair(
     """Loss of a query and one of its positives, and whether it scores that highest."""
     i, place, positives = pair
     warmth = float(terms.temperatures[i])
-    sides = {"q": queries[i], "d": passages[place]}
-    own = sides["q"] @ sides["d"]
+    sides = {"query": queries[i], "doc": passages[place]}
+    own = sides["query"] @ sides["doc"]
     each = len(passages) // len(queries)
     by_direction: dict[str, list[torch.Tensor]] = {}
     for direction, places in negatives(terms, loss, i, positives).items():
         logits = by_direction[direction] = []
         for j in places:
-            cosine = sides[direction[0]] @ (queries if direction[2] == "q" else passages)[j]
+            cosine = sides[direction.partition("_to_")[0]] @ (queries if direction.endswith("to_query") else passages)[j]
             ceiling = None if loss.margin is None else (own * loss.margin if loss.margin_kind == "ratio" else own + loss.margin)
             if ceiling is not None and cosine > ceiling:
                 continue
-            hard = direction == "q2d" and j // each == i
-            harder = direction == "q2d" and {"all": True, "hard": hard, "in_batch": not hard}[loss.harder]
-            logits.append(cosine / warmth + (loss.hardness * cosine.detach() if harder else 0))
-    return _together(by_direction, own / warmth, loss), all(bool(own / warmth > one) for one in by_direction["q2d"])
+            hard = direction == "query_to_doc" and j // each == i
+            harder = (
+                direction == "query_to_doc"
+                and {"all_negatives": True, "hard_negatives": hard, "in_batch_negatives": not hard}[loss.hardness_mode]
+            )
+            logits.append(cosine / warmth + (loss.hardness_strength * cosine.detach() if harder else 0))
+    return _together(by_direction, own / warmth, loss), all(bool(own / warmth > one) for one in by_direction["query_to_doc"])
 
 
 def negatives(terms: Terms, loss: Loss, i: int, positives: int) -> dict[str, list[int]]:
@@ -62,24 +65,24 @@ def negatives(terms: Terms, loss: Loss, i: int, positives: int) -> dict[str, lis
     mine = {int(terms.queries[i]), *terms.passages[i * each : i * each + positives].tolist()} - {-1}
 
     def allowed(direction: str, j: int) -> bool:
-        owner = j if direction[2] == "q" else j // each
-        if direction[2] == "q":
+        owner = j if direction.endswith("to_query") else j // each
+        if direction.endswith("to_query"):
             text, partners = int(terms.queries[j]), set(terms.passages[j * each : j * each + positives].tolist())
         else:
             text, partners = int(terms.passages[j]), {int(terms.queries[owner])} if j % each < positives else set()
         if text < 0 or (owner != i and not terms.in_batch[i]):
             return False
-        if owner == i and not (direction == "q2d" and j % each >= positives):
+        if owner == i and not (direction == "query_to_doc" and j % each >= positives):
             return False
         return not (loss.mask_duplicates and (text in mine or partners & mine))
 
-    counts = {"q": len(terms.queries), "d": len(terms.passages)}
-    return {way: [j for j in range(counts[way[2]]) if allowed(way, j)] for way in loss.directions}
+    counts = {"query": len(terms.queries), "doc": len(terms.passages)}
+    return {way: [j for j in range(counts[way.partition("_to_")[2]]) if allowed(way, j)] for way in loss.directions}
 
 
 def _together(by_direction: dict[str, list[torch.Tensor]], own: torch.Tensor, loss: Loss) -> torch.Tensor:
     """Cross-entropy with the pair itself as the target, once in each direction that has it."""
-    groups = {way: ([own] if way in ("q2d", "d2q") else []) + logits for way, logits in by_direction.items()}
+    groups = {way: ([own] if way in ("query_to_doc", "doc_to_query") else []) + logits for way, logits in by_direction.items()}
     if loss.partition == "joint":
         groups = {"all": [one for group in groups.values() for one in group]}
     found = []

@@ -17,26 +17,28 @@ from tests import tiny
 from tests.train import exact
 from tests.train.test_loss import alike, compiled, distance, known, vectors
 
-ALL = ("q2d", "d2q", "q2q", "d2d")
+ALL = ("query_to_doc", "doc_to_query", "query_to_query", "doc_to_doc")
 PAIRS, EACH = 16, 3
 PROGRAMS: dict[str, jax.stages.Compiled] = {}
 LOSSES = {
     "plain": Loss(0.05),
-    "both ways": Loss(0.05, directions=("q2d", "d2q"), partition="separate"),
+    "both ways": Loss(0.05, directions=("query_to_doc", "doc_to_query"), partition="per_direction"),
     "four ways": Loss(0.05, directions=ALL),
     "without duplicates": Loss(0.05, mask_duplicates=True),
-    "margin": Loss(0.05, directions=("q2d", "q2q", "d2d"), margin=0.1, mask_duplicates=True),
+    "margin": Loss(0.05, directions=("query_to_doc", "query_to_query", "doc_to_doc"), margin=0.1, mask_duplicates=True),
     "ratio": Loss(0.05, margin=0.95, margin_kind="ratio"),
-    "harder": Loss(0.05, hardness=9.0, harder="in_batch"),
-    "smooth": Loss(0.05, directions=("q2d", "d2q"), smoothing=0.2),
-    "smooth apart": Loss(0.05, directions=("q2d", "d2q"), partition="separate", smoothing=0.2, mask_duplicates=True),
+    "hardness": Loss(0.05, hardness_strength=9.0, hardness_mode="in_batch_negatives"),
+    "smooth": Loss(0.05, directions=("query_to_doc", "doc_to_query"), smoothing=0.2),
+    "smooth apart": Loss(
+        0.05, directions=("query_to_doc", "doc_to_query"), partition="per_direction", smoothing=0.2, mask_duplicates=True
+    ),
     "everything": Loss(
         temperature=0.05,
         block=5,
         directions=ALL,
         mask_duplicates=True,
         margin=0.1,
-        hardness=5.0,
+        hardness_strength=5.0,
         smoothing=0.1,
         dimensions=(32, 8),
         weights=(1.0, 0.5),
@@ -124,19 +126,20 @@ def test_the_loss_of_gte_has_its_known_values(scores):
     assert run(loss, (1, 1, 1), collapsed, collapsed, alike(8, 8, 1.0))[0][0] == pytest.approx(3.4011973817, abs=1e-6)  # log 30
 
 
-THEIRS = {"q2d": "query_to_doc", "d2q": "doc_to_query", "q2q": "query_to_query", "d2d": "doc_to_doc"}
-HARDER = {"all": "all_negatives", "hard": "hard_negatives", "in_batch": "in_batch_negatives"}
+HARDER = ("all_negatives", "hard_negatives", "in_batch_negatives")
 
 
 @pytest.mark.parametrize(
     "loss",
     [
-        Loss(0.05, directions=("q2d", "d2q"), partition="separate"),
+        Loss(0.05, directions=("query_to_doc", "doc_to_query"), partition="per_direction"),
         Loss(0.05, directions=ALL),
-        *(Loss(0.05, hardness=5.0, harder=harder) for harder in HARDER),
+        *(Loss(0.05, hardness_strength=5.0, hardness_mode=mode) for mode in HARDER),
         Loss(0.05, dimensions=(32, 16, 4), weights=(1.0, 0.7, 0.3)),
     ],
-    ids=lambda loss: f"{len(loss.directions)}-{loss.partition}-{loss.harder if loss.hardness else ''}-{len(loss.dimensions)}",
+    ids=lambda loss: (
+        f"{len(loss.directions)}-{loss.partition}-{loss.hardness_mode if loss.hardness_strength else ''}-{len(loss.dimensions)}"
+    ),
 )
 def test_loss_and_gradients_are_those_of_sentence_transformers(loss):
     q, p = vectors(PAIRS, PAIRS * EACH, seed=1)
@@ -145,10 +148,10 @@ def test_loss_and_gradients_are_those_of_sentence_transformers(loss):
     theirs = MultipleNegativesRankingLoss(
         model,
         scale=1 / 0.05,
-        directions=tuple(THEIRS[way] for way in loss.directions),
-        partition_mode={"joint": "joint", "separate": "per_direction"}[loss.partition],
-        hardness_mode=HARDER[loss.harder] if loss.hardness else None,
-        hardness_strength=loss.hardness,
+        directions=loss.directions,
+        partition_mode=loss.partition,
+        hardness_mode=loss.hardness_mode if loss.hardness_strength else None,
+        hardness_strength=loss.hardness_strength,
     )
     if loss.dimensions:
         theirs = MatryoshkaLoss(model, theirs, list(loss.dimensions), list(loss.weights))
@@ -170,7 +173,7 @@ def test_a_positive_that_is_also_anothers_is_no_negative_of_it_on_any_device(sco
     terms = known(np.full(PAIRS, 0.05, np.float32), np.arange(PAIRS) == 0, np.arange(PAIRS * EACH) % EACH == 0)
     terms.passages[last] = terms.passages[0]
     for mask in (True, False):
-        loss = Loss(0.05, scores, 5, ("q2d",), mask_duplicates=mask)
+        loss = Loss(0.05, scores, 5, ("query_to_doc",), mask_duplicates=mask)
         _, (_, of_passages) = run(loss, (4, 2, 1), q, p, terms)
         assert of_passages[last].any() != mask
         assert of_passages[EACH].any()  # another positive is
@@ -179,7 +182,7 @@ def test_a_positive_that_is_also_anothers_is_no_negative_of_it_on_any_device(sco
 def test_a_pair_with_nothing_to_tell_it_from_has_no_loss_and_no_gradient():
     q, p, terms = ragged(0)
     terms = terms._replace(queries=np.zeros_like(terms.queries), passages=np.where(terms.passages < 0, -1, 1).astype(np.int32))
-    loss = Loss(0.05, directions=("q2d", "d2q"), partition="separate", mask_duplicates=True)
+    loss = Loss(0.05, directions=("query_to_doc", "doc_to_query"), partition="per_direction", mask_duplicates=True)
     (value, accuracy), gradients = run(loss, (1, 1, 1), q, p, terms)
     assert (value, accuracy) == (0, 1)
     assert not any(gradient.any() for gradient in gradients)
@@ -189,7 +192,7 @@ def test_a_margin_that_leaves_no_negative_leaves_no_loss_and_no_gradient():
     q, p = vectors(PAIRS, PAIRS * EACH, seed=4)
     p[1::EACH] = p[2::EACH] = q  # score 1
     apart = known(np.full(PAIRS, 0.05, np.float32), np.zeros(PAIRS, np.bool_), np.ones(PAIRS * EACH, np.bool_))
-    for directions, least in [(("q2d",), 0), (("q2d", "d2q"), np.log(2))]:
+    for directions, least in [(("query_to_doc",), 0), (("query_to_doc", "doc_to_query"), np.log(2))]:
         (value, accuracy), gradients = run(Loss(0.05, directions=directions, margin=0.1), (1, 1, 1), q, p, apart)
         assert value == pytest.approx(least, abs=1e-6)
         assert accuracy == 1
