@@ -26,9 +26,9 @@ from e5jax.config import Data, Export, Mesh, Model, Scratch, Tokens, Training
 from e5jax.data.tokenizer import TextTokenizer
 from e5jax.data.vocabulary import train_tokenizer
 from e5jax.export.folder import export
-from e5jax.export.subject import Choice
+from e5jax.export.trained_model import Choice
 from e5jax.mesh import make_mesh
-from e5jax.model.blueprint import blueprint
+from e5jax.model.model_def import model_def
 from e5jax.model.spec import Spec
 from e5jax.workdir.directory import Workdir
 
@@ -77,7 +77,7 @@ def spec_of(args: argparse.Namespace) -> Spec:
 
 def save(folder: Path, spec: Spec) -> dict:
     """A checkpoint as training leaves it, but for the moments."""
-    made = blueprint(spec, None, dtype="bfloat16", remat="nothing", kernel="xla")
+    made = model_def(spec, None, dtype="bfloat16", remat="nothing", kernel="xla")
     mesh = make_mesh(Mesh())
     with jax.set_mesh(mesh), Checkpoints(folder / "checkpoints", Retention(1)) as checkpoints:
         checkpoints.save(1, made.initialise(made.trained, mesh, 0), {"step": jax.numpy.ones(())}, {})
@@ -89,7 +89,7 @@ def read(folder: Path, spec: Spec, looks: str) -> dict:
     sizes = Scratch(hidden=spec.hidden, ff=spec.ff, layers=spec.layers, heads=spec.heads, kv_heads=spec.kv_heads, head_size=128)
     made = Training(data=Data(files=("train.jsonl",)), tokens=Tokens(limit=512), model=Model(scratch=sizes), export=Export())
     tokenizer = TextTokenizer(train_tokenizer([WORDS] * 3, 300), 1, 2, 512)
-    tensors = blueprint(spec, None, dtype="bfloat16", remat="nothing", kernel="xla").leaves
+    tensors = model_def(spec, None, dtype="bfloat16", remat="nothing", kernel="xla").leaves
     layer = [leaf.shape[1:] if name.startswith("layers/") else leaf.shape for name, leaf in tensors.items()]
     jax.device_put(1.0).block_until_ready()
     before, start = status("VmRSS"), time.perf_counter()

@@ -22,10 +22,10 @@ import numpy as np
 
 from e5jax.config import Lora, Mesh
 from e5jax.mesh import make_mesh
-from e5jax.model import hf
-from e5jax.model.blueprint import blueprint
+from e5jax.model import hf_weights
 from e5jax.model.families import read_spec
 from e5jax.model.families.mistral import config_from_spec
+from e5jax.model.model_def import model_def
 from e5jax.model.spec import Spec
 
 MESHES = {"fsdp=8": (1, 8, 1), "2x2x2": (2, 2, 2)}
@@ -63,17 +63,17 @@ def main() -> None:
 def write(folder: Path, spec: Spec) -> int:
     """A folder of random weights. Returns the bytes of its numbers."""
     random = np.random.default_rng(0)
-    of = blueprint(spec, None, dtype="bfloat16", remat="nothing", kernel="xla")
+    of = model_def(spec, None, dtype="bfloat16", remat="nothing", kernel="xla")
     tensors = []
     for path, leaf in of.leaves.items():
-        shape = hf.stored_shape(path, leaf.shape)
+        shape = hf_weights.stored_shape(path, leaf.shape)
 
         def get(shape: tuple[int, ...] = shape) -> np.ndarray:
             return (0.02 * random.standard_normal(shape, np.float32)).astype(ml_dtypes.bfloat16)
 
-        tensors += [(name, shape, get) for name in hf.names_of(spec, path)]
-    hf.SHARD_BYTES = 500_000_000  # little memory for the writer, and several files as large models have
-    hf.save(folder, tensors, "bfloat16")
+        tensors += [(name, shape, get) for name in hf_weights.names_of(spec, path)]
+    hf_weights.SHARD_BYTES = 500_000_000  # little memory for the writer, and several files as large models have
+    hf_weights.save(folder, tensors, "bfloat16")
     (folder / "config.json").write_text(json.dumps(config_from_spec(spec, 512, "bfloat16")))
     return 2 * sum(int(np.prod(shape)) for _, shape, _ in tensors)
 
@@ -95,12 +95,12 @@ def read(folder: Path, mesh: str, kind: str) -> dict:
     """Reads the folder and says what that took."""
     dtype, quantisation = KINDS[kind]
     spec, on = read_spec(folder), make_mesh(Mesh(*MESHES[mesh]))
-    of = blueprint(spec, Lora(), dtype=dtype, remat="nothing", kernel="xla", quantisation=quantisation)
+    of = model_def(spec, Lora(), dtype=dtype, remat="nothing", kernel="xla", quantisation=quantisation)
     wanted = of.abstract(of.frozen, on, dtype)
-    hf.check(folder, spec, wanted)  # what the first look at a folder costs is none of the arrays' business
+    hf_weights.check(folder, spec, wanted)  # what the first look at a folder costs is none of the arrays' business
     jax.device_put(np.zeros(8), jax.devices()[0]).block_until_ready()
     before, start = status("VmRSS"), time.perf_counter()
-    arrays = hf.load(folder, spec, wanted)
+    arrays = hf_weights.load(folder, spec, wanted)
     seconds = time.perf_counter() - start
     shards = [(name, shard) for name, array in arrays.items() for shard in array.addressable_shards]
     sizes = {(name, str(shard.index)): packed(shard.data) for name, shard in shards}

@@ -27,7 +27,7 @@ from jax.sharding import NamedSharding, PartitionSpec
 from e5jax.config import Loss, Mesh
 from e5jax.mesh import BATCH, make_mesh
 from e5jax.train.loss import contrast
-from e5jax.train.negatives import Terms
+from e5jax.train.negatives import BatchInfo
 
 LOSSES = {
     "dense": Loss(),
@@ -93,10 +93,10 @@ def measure(args: argparse.Namespace) -> dict:
     }
 
 
-def terms(queries: int, passages: int) -> Terms:
+def terms(queries: int, passages: int) -> BatchInfo:
     """Nothing is left out: what is measured is what it costs to ask."""
     texts = np.arange(queries, dtype=np.int32), queries + np.arange(passages, dtype=np.int32)
-    return Terms(np.full(queries, 0.02, np.float32), np.ones(queries, np.bool_), *texts)
+    return BatchInfo(np.full(queries, 0.02, np.float32), np.ones(queries, np.bool_), *texts)
 
 
 def unit(vectors: np.ndarray) -> np.ndarray:
@@ -106,7 +106,7 @@ def unit(vectors: np.ndarray) -> np.ndarray:
 def compiled(loss: Loss, inputs: list) -> jax.stages.Compiled:
     """Loss, accuracy and both gradients."""
 
-    def objective(queries: jax.Array, passages: jax.Array, terms: Terms) -> tuple[jax.Array, jax.Array]:
+    def objective(queries: jax.Array, passages: jax.Array, terms: BatchInfo) -> tuple[jax.Array, jax.Array]:
         return contrast(queries, passages, terms, loss)
 
     return jax.jit(jax.value_and_grad(objective, argnums=(0, 1), has_aux=True)).lower(*inputs).compile()

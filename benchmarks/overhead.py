@@ -37,7 +37,7 @@ from e5jax.mesh import make_mesh, open_cpu
 from e5jax.model.spec import Spec
 from e5jax.train import state as states
 from e5jax.train import step as steps
-from e5jax.train.build import abstract_arguments, assemble, place
+from e5jax.train.build import abstract_arguments, build_step, put_batch
 from e5jax.train.loop import save
 from e5jax.train.state import State
 
@@ -74,11 +74,11 @@ def measure(run: Training, spec: Spec, rounds: int) -> dict[str, float]:
     batch, mesh = random_batch(run, spec), make_mesh(run.mesh)
     with jax.set_mesh(mesh):
         guarded, plain = program(run, spec, mesh), unguarded(run, spec, mesh)
-        learner = assemble(run, spec, jax.default_backend())
-        numbers = learner.blueprint.initialise(learner.blueprint.leaves, mesh, 0)
-        frozen = {name: numbers[name] for name in learner.blueprint.frozen}
-        state = states.fresh({name: numbers[name] for name in learner.blueprint.trained}, learner.optimiser, mesh)
-        placed = place(batch, mesh)
+        learner = build_step(run, spec, jax.default_backend())
+        numbers = learner.model_def.initialise(learner.model_def.leaves, mesh, 0)
+        frozen = {name: numbers[name] for name in learner.model_def.frozen}
+        state = states.fresh({name: numbers[name] for name in learner.model_def.trained}, learner.optimiser, mesh)
+        placed = put_batch(batch, mesh)
         both = [partial(timed, way, state, frozen, placed) for way in (guarded, plain)]
         same_bits(*(way()[1] for way in both))
         pairs = []
@@ -108,7 +108,7 @@ def measure(run: Training, spec: Spec, rounds: int) -> dict[str, float]:
 
 
 def program(run: Training, spec: Spec, mesh: jax.sharding.Mesh) -> jax.stages.Compiled:
-    learner = assemble(run, spec, jax.default_backend())
+    learner = build_step(run, spec, jax.default_backend())
     return learner.step.lower(*abstract_arguments(run, learner, mesh)).compile()
 
 

@@ -23,7 +23,7 @@ from e5jax.model.spec import Spec
 from e5jax.plan.machine import Machine, machine
 from e5jax.plan.report import plan
 from e5jax.plan.topology import parse_topology
-from e5jax.train.build import abstract_arguments, assemble
+from e5jax.train.build import abstract_arguments, build_step
 
 TOPOLOGY = parse_topology("cpu:8")
 OPTIM = Optim(steps=100, warmup_steps=10)
@@ -85,7 +85,7 @@ def main() -> None:
 
 def clock(run: Training, spec: Spec, on: Machine) -> float:
     """Seconds of a step, the best of five, on numbers that mean nothing."""
-    mesh, learner = make_mesh(run.mesh, on.devices), assemble(run, spec, "cpu")
+    mesh, learner = make_mesh(run.mesh, on.devices), build_step(run, spec, "cpu")
     with jax.set_mesh(mesh):
         state, base, batch = jax.tree.map(_fill, abstract_arguments(run, learner, mesh))
         best = float("inf")

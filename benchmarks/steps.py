@@ -36,7 +36,7 @@ from e5jax.mesh import make_mesh, open_cpu
 from e5jax.pipeline import build_data
 from e5jax.plan.hlo import Instruction, Module, parse
 from e5jax.train import state
-from e5jax.train.build import abstract_arguments, assemble, place
+from e5jax.train.build import abstract_arguments, build_step, put_batch
 from e5jax.train.inputs import BOS, EOS, scratch_spec
 from e5jax.workdir.directory import Workdir
 
@@ -125,12 +125,12 @@ def prepare(run: Training, scratch: Training, data: Path, steps: int) -> tuple[s
     batches = batches_of([data / "train.jsonl"], tokenizer, run)
     mesh = make_mesh(run.mesh)
     with jax.set_mesh(mesh):
-        learner = assemble(run, spec, jax.default_backend())
-        made = learner.blueprint
+        learner = build_step(run, spec, jax.default_backend())
+        made = learner.model_def
         numbers = made.initialise(made.leaves, mesh, 0)
         frozen = {name: numbers[name] for name in made.frozen}
         current = state.fresh({name: numbers[name] for name in made.trained}, learner.optimiser, mesh)
-        placed = [place(batch, mesh) for batch in batches.slice(slice(0, steps)).to_iter_dataset()]
+        placed = [put_batch(batch, mesh) for batch in batches.slice(slice(0, steps)).to_iter_dataset()]
         step = learner.step.lower(*abstract_arguments(run, learner, mesh)).compile()
     text = step.as_text()
     assert text is not None, "every backend prints its program"

@@ -112,11 +112,11 @@ def prepare(work: Path) -> None:
     from e5jax.data.source import ExampleSource
     from e5jax.data.vocabulary import train_tokenizer
     from e5jax.datasets.docstring_pairs import harvest
-    from e5jax.workdir.directory import complete
+    from e5jax.workdir.directory import atomic_output
 
     if (work / "data").is_dir():
         return
-    with complete(work / "data") as folder:
+    with atomic_output(work / "data") as folder:
         harvest(Harvest(), folder)
         source = ExampleSource([folder / "train.jsonl"], 0)
         examples = [source[i]._replace(negatives=()) for i in range(len(source))]
@@ -153,7 +153,7 @@ def write(path: Path, examples: list) -> None:
 def work(arm: str, seed: int, place: Path) -> None:
     """Trains, exports, evaluates, and writes down what was found."""
     from e5jax.config.validate import validate
-    from e5jax.export.subject import Choice
+    from e5jax.export.trained_model import Choice
     from e5jax.pipeline import export_to, run
     from e5jax.workdir.directory import Workdir
 
@@ -212,7 +212,7 @@ def config_of(arm: str, seed: int, data: Path):
 def scores(model: Path, task: Path) -> dict[str, float]:
     """nDCG@10 of whole vectors, of an eighth of the dimensions, and of bits: against bits, and in the order of float queries."""
     from e5jax.data.beir import read_retrieval
-    from e5jax.eval.compact import DEPTH, embedded, score
+    from e5jax.eval.quantization_study import DEPTH, embedded, score
     from e5jax.inference import rescore
     from e5jax.inference.embedder import Embedder
     from e5jax.inference.vector_quantization import Store, shortened

@@ -24,12 +24,12 @@ from e5jax.config.load import load_tree
 from e5jax.synth.collect import fit
 from e5jax.synth.config import Synth
 from e5jax.synth.demo.fill import fill
-from e5jax.synth.draw import seeded
 from e5jax.synth.families import FAMILIES
 from e5jax.synth.plan import Asked, Plan
 from e5jax.synth.prompts import examples
 from e5jax.synth.reasons import UnfitError
 from e5jax.synth.request import Reply
+from e5jax.synth.sampling import seeded
 from e5jax.synth.validate import validate
 
 CONFIG = Path(__file__).parents[1] / "configs/synth_demo.py"

@@ -23,9 +23,9 @@ from typing import NamedTuple
 sys.path.insert(0, str(Path(__file__).parent.parent))  # the tests' copy of Mistral's tokenizer, and workers that import this
 
 from e5jax.config import Batch, Tokens, Training
-from e5jax.data.batches import assembly, encode, make_batches
+from e5jax.data.batches import batch_builder, encode, make_batches
 from e5jax.data.mixing import mixture_of, open_sets
-from e5jax.data.prefetch import Feed
+from e5jax.data.prefetch import Prefetcher
 from e5jax.data.source import ExampleSource
 from e5jax.data.tokenizer import E5, TextTokenizer
 
@@ -80,7 +80,7 @@ def with_negatives(path: Path, folder: Path) -> Path:
 def measure(file: Path, tokenizer: TextTokenizer, run: Training, batches: int, turns: int) -> list[dict]:
     """One row a run; each `batches` batches, the fastest of `turns`."""
     mixture = mixture_of(run, [file])
-    whole = assembly(mixture, open_sets(mixture, run), tokenizer, run)
+    whole = batch_builder(mixture, open_sets(mixture, run), tokenizer, run)
     made = make_batches(whole)
     taken = [list(whole.take(step)) for step in range(batches)]
     texts = [[text for e, task, _ in batch for text in (E5.put(e.query, task), *e.positives, *e.negatives)] for batch in taken]
@@ -90,7 +90,7 @@ def measure(file: Path, tokenizer: TextTokenizer, run: Training, batches: int, t
     def processes() -> Took:
         cores = os.cpu_count() or 1
         count = cores * batches
-        with Feed(made, 0, count + 2 * cores, cores) as feed:
+        with Prefetcher(made, 0, count + 2 * cores, cores) as feed:
             for _ in range(2 * cores):  # until all have started
                 next(feed)
             return Took(clock(lambda: [next(feed) for _ in range(count)]).wall / cores, ELSEWHERE)

@@ -140,25 +140,25 @@ class Ours:
         from e5jax.data.batches import batches_of
         from e5jax.data.tokenizer import TextTokenizer
         from e5jax.mesh import make_mesh, open_cpu
-        from e5jax.model import hf
+        from e5jax.model import hf_weights
         from e5jax.model.families import read_spec
         from e5jax.train import state
-        from e5jax.train.build import abstract_arguments, assemble, place
+        from e5jax.train.build import abstract_arguments, build_step, put_batch
 
         self.setting = SETTINGS[args.setting]
         run, base = training(args.pairs, Lora(rank=16, alpha=32.0, dropout=0.0), self.setting), args.work / "base"
         open_cpu([run])
         spec, self.mesh = read_spec(base), make_mesh(run.mesh)
-        self.learner = assemble(run, spec, jax.devices()[0].platform)
-        made = self.learner.blueprint
+        self.learner = build_step(run, spec, jax.devices()[0].platform)
+        made = self.learner.model_def
         tokenizer = TextTokenizer.from_file(base / "tokenizer.json", spec.bos, spec.eos, LIMIT)
         batches = batches_of([args.work / "train.jsonl"], tokenizer, run)
         self.host = [batches[i] for i in range(args.batches)]
         with jax.set_mesh(self.mesh):
-            self.frozen = hf.load(base, spec, made.abstract(made.frozen, self.mesh, run.model.dtype))
+            self.frozen = hf_weights.load(base, spec, made.abstract(made.frozen, self.mesh, run.model.dtype))
             trained = made.initialise(made.trained, self.mesh, 0)
             self.state = state.fresh(trained, self.learner.optimiser, self.mesh)
-            self.batches = [place(batch, self.mesh) for batch in self.host]
+            self.batches = [put_batch(batch, self.mesh) for batch in self.host]
             self.step = self.learner.step.lower(*abstract_arguments(run, self.learner, self.mesh)).compile()
 
     def facts(self) -> dict:
@@ -174,7 +174,7 @@ class Ours:
         squares = float(np.sum((np.concatenate(last).astype(np.float64) + 1) ** 2))
         device = jax.devices()[0].device_kind
         published = CHIPS[device].flops if device in CHIPS else None
-        flops = model_flops(self.learner.blueprint, real, squares)
+        flops = model_flops(self.learner.model_def, real, squares)
         return {"tokens": real, "computed": active, "flops": flops, "device": device, "published": published}
 
     def round(self, _: dict) -> dict:
@@ -268,11 +268,11 @@ def unpack(batch) -> tuple[list[list[int]], list[list[int]]]:
     slots = batch.ends.shape[-1]
     tokens, segments = (part.reshape(-1, part.shape[-1]) for part in (batch.tokens, batch.segments))
 
-    def text(place: int) -> list[int]:
-        row, slot = divmod(int(place), slots)
+    def text(put_batch: int) -> list[int]:
+        row, slot = divmod(int(put_batch), slots)
         return tokens[row][segments[row] == slot + 1].tolist()
 
-    return [text(place) for place in batch.queries[0]], [text(place) for place in batch.passages[0]]
+    return [text(put_batch) for put_batch in batch.queries[0]], [text(put_batch) for put_batch in batch.passages[0]]
 
 
 def split(pairs: list, size: int, setting: Setting) -> list:

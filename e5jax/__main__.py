@@ -16,7 +16,7 @@ from e5jax.config import Config, Precision
 from e5jax.config.load import load
 from e5jax.datasets.commands import add_actions
 from e5jax.distributed import heartbeat
-from e5jax.distributed.process import read_place
+from e5jax.distributed.process import read_process_info
 from e5jax.distributed.signals import ignore, listening
 from e5jax.errors import DONE, ERROR, REPORTED, ConfigError, name_path, report
 from e5jax.versions import commit, needed, optional, versions
@@ -271,7 +271,7 @@ def _open(args: argparse.Namespace, overrides: list[str]) -> tuple[Config, Workd
 
 def _run(args: argparse.Namespace, overrides: list[str], only: str | None = None, allow: bool = False) -> None:
     config, workdir = _open(args, overrides)
-    place = read_place(os.environ)
+    place = read_process_info(os.environ)
     if heartbeat.FILE in os.environ:
         heartbeat.tell(Path(os.environ[heartbeat.FILE]))
     with listening(others=place.processes > 1):  # from here on there are artifacts, and JAX is imported
@@ -299,7 +299,7 @@ def _export(args: argparse.Namespace, _: list[str]) -> None:
     config = read_config(workdir)
     config.export.dtype = args.dtype or config.export.dtype
     from e5jax.export.push import check_name, push
-    from e5jax.export.subject import Choice
+    from e5jax.export.trained_model import Choice
     from e5jax.pipeline import export_to
 
     if args.push_to_hub:
@@ -329,7 +329,7 @@ def _checkpoints(args: argparse.Namespace, _: list[str]) -> int:
 def _eval(args: argparse.Namespace, _: list[str]) -> int:
     if not (args.report or args.tasks or args.benchmark):
         args.refuse("one of --tasks and --benchmark is needed; or --report")
-    from e5jax.eval.main import main as evaluate
+    from e5jax.eval.commands import main as evaluate
 
     return evaluate(args)
 
@@ -357,14 +357,14 @@ def _mine(args: argparse.Namespace, _: list[str]) -> int:
     from e5jax.mine.settings import Mining
 
     rules = Mining(**{field.name: getattr(args, field.name) for field in fields(Mining)})  # before JAX is imported
-    from e5jax.mine.main import main as mine
+    from e5jax.mine.mine import main as mine
 
     return mine(args.model, args.input, None if args.corpus == "from-records" else Path(args.corpus), args.output, rules)
 
 
 def _compact(args: argparse.Namespace, _: list[str]) -> int:
-    from e5jax.eval.compact import Options
-    from e5jax.eval.compact import main as compact
+    from e5jax.eval.quantization_study import Options
+    from e5jax.eval.quantization_study import main as compact
 
     return compact(args.model, args.task, args.output, Options(**{name: getattr(args, name) for name in Options._fields}))
 
@@ -372,7 +372,7 @@ def _compact(args: argparse.Namespace, _: list[str]) -> int:
 def _synth(args: argparse.Namespace, overrides: list[str]) -> int:
     import gc
 
-    from e5jax.synth.main import main as synth
+    from e5jax.synth.commands import main as synth
 
     gc.freeze()  # the libraries stay: looking them through again and again is a sixth of a run
     return synth(args.config, overrides, args.output or DEFAULT_RUNS / Path(args.config).stem, args.dry_run)
@@ -384,8 +384,8 @@ def _plan(args: argparse.Namespace, overrides: list[str]) -> int:
     load(args.config, overrides)
     topology = parse_topology(args.topology, args.slices)
     prepare(topology)  # before JAX is imported
+    from e5jax.plan.commands import Options, main
     from e5jax.plan.fill import parse_means
-    from e5jax.plan.main import Options, main
 
     means = parse_means(args.lengths) if args.lengths else None
     return main(args.config, overrides, topology, Options(means, args.limit if args.search else None, args.headroom, args.json))

@@ -18,28 +18,28 @@ from e5jax.data.source import ExampleSource
 from e5jax.data.vocabulary import train_tokenizer
 from e5jax.datasets.docstring_pairs import harvest
 from e5jax.distributed import coordination, heartbeat
-from e5jax.distributed.process import Place
+from e5jax.distributed.process import ProcessInfo
 from e5jax.distributed.watchdog import Limits, Watchdog
 from e5jax.errors import ConfigError
 from e5jax.export.card import with_scores
 from e5jax.export.folder import CHOICE, EXPORT, export, export_untrained
 from e5jax.export.start import write_start
-from e5jax.export.subject import Choice
+from e5jax.export.trained_model import Choice
 from e5jax.mesh import open_cpu
 from e5jax.model.folder import base_of, locate
 from e5jax.storage import in_bucket
-from e5jax.train.build import assemble
+from e5jax.train.build import build_step
 from e5jax.train.flops import parameters
 from e5jax.train.inputs import Inputs, read_inputs
 from e5jax.train.loop import train
 from e5jax.train.run_record import claim, compare, trained_steps
 from e5jax.versions import commit, versions
 from e5jax.workdir import lock, outputs
-from e5jax.workdir.directory import Workdir, complete, write_text, writing
+from e5jax.workdir.directory import Workdir, atomic_output, write_text, writing
 
 TOGETHER = ("pretrain", "train")  # stages that all processes work on
 WORKING = 30 * 86_400.0  # seconds that process 0 may work alone
-ALONE = Place()
+ALONE = ProcessInfo()
 LOCK = ".lock"  # in the directory of a run
 
 
@@ -59,7 +59,7 @@ class Start(NamedTuple):
     begin: Callable[[], None]
 
 
-def run(config: Config, workdir: Workdir, only: str | None = None, place: Place = ALONE, allow: bool = False) -> None:
+def run(config: Config, workdir: Workdir, only: str | None = None, place: ProcessInfo = ALONE, allow: bool = False) -> None:
     """Takes a run from where it is to its end; `only` names the one stage to do, `allow` goes on although something changed.
 
     Every process of a run calls this.
@@ -136,7 +136,7 @@ def build_data(config: Config, workdir: Workdir) -> None:
     spec = config.data.harvest
     if spec is None:
         raise ConfigError("config.data.harvest is None: there is no data to build; set the harvest, or bring config.data.files")
-    with complete(workdir.data) as folder:
+    with atomic_output(workdir.data) as folder:
         summary = harvest(spec, folder)
         tokens = first_training(config).tokens
         if not tokens.tokenizer and first_training(config).model.scratch:
@@ -225,8 +225,8 @@ def train_to_end(run: Training, inputs: Inputs, workdir: Workdir, name: str, sta
     train(run, inputs, workdir, name, start.allow, begin)
     if not coordination.first():
         return
-    made = assemble(run, inputs.spec, jax.default_backend()).blueprint
-    lengths = sample_lengths(inputs.assembly, run.optim.steps, run.batch.queries)
+    made = build_step(run, inputs.spec, jax.default_backend()).model_def
+    lengths = sample_lengths(inputs.batch_builder, run.optim.steps, run.batch.queries)
     write_text(workdir.lengths, json.dumps(lengths._asdict()) + "\n")
     note = {"steps": run.optim.steps, "trained_parameters": parameters(made, made.trained), "identity": dict(inputs.identity)}
     write_text(workdir.trained, json.dumps(note, indent=2) + "\n")

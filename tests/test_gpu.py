@@ -10,7 +10,7 @@ import pytest
 from e5jax.config import Mesh
 from e5jax.data.packing import SHARED
 from e5jax.mesh import make_mesh
-from e5jax.train.build import assemble
+from e5jax.train.build import build_step
 from tests import tiny
 from tests.model.test_kernels import packed, relative, run, tensors
 from tests.train.test_step import batches, start, training
@@ -45,9 +45,9 @@ def test_a_step_gives_the_loss_and_gradient_of_the_cpu(dtype, most):
     for platform in ("cpu", "gpu"):
         run_ = training(tiny.LORA)
         run_.model = replace(run_.model, dtype=dtype if platform == "gpu" else "float32")
-        learner, on = assemble(run_, tiny.SPEC, platform), device(platform)
+        learner, on = build_step(run_, tiny.SPEC, platform), device(platform)
         with jax.set_mesh(on), jax.default_matmul_precision("highest" if dtype == "float32" else "default"):
-            state, frozen = start(learner, on, tiny.numbers(learner.blueprint))
+            state, frozen = start(learner, on, tiny.numbers(learner.model_def))
             for batch in batches(on, 2):
                 state, metrics = learner.step(state, frozen, batch)
                 said.setdefault(platform, []).append((float(metrics.loss), float(metrics.gradient_norm)))

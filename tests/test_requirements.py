@@ -18,7 +18,7 @@ OTHERS = {
     "e5jax": "",
     "e5jax.inference.faiss_index": "search",
     "e5jax.eval.summary": "eval",
-    "e5jax.export.peers": "eval",
+    "e5jax.export.reference_libraries": "eval",
     "e5jax.synth.demo.__main__": "demo",
 }
 EXTRAS = {"e5jax.eval": "eval", "e5jax.data": "data", "e5jax.synth": "synth"}  # of a command, by its package; others need none
@@ -119,4 +119,4 @@ def test_the_extras_are_seen():
     assert "torch" not in distributions("data")
     assert {"rensa", "py3langid"} <= distributions("data") - distributions("eval")
     assert ("e5jax.datasets.minhash", "rensa") in set(loaded("e5jax.datasets.clean"))
-    assert commands()["e5jax.eval.main"] == "eval"
+    assert commands()["e5jax.eval.commands"] == "eval"

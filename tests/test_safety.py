@@ -26,7 +26,7 @@ from e5jax.data.records import Example, Metrics
 from e5jax.errors import ConfigError
 from e5jax.inference.embedder import Embedder
 from e5jax.inference.shards import embed
-from e5jax.model import hf
+from e5jax.model import hf_weights
 from e5jax.train.inputs import Inputs, read_inputs
 from e5jax.train.skipped import Skipped
 from e5jax.workdir.directory import Workdir, read_config
@@ -188,7 +188,7 @@ def test_a_program_in_place_of_a_part_of_the_base_is_refused(name, base, place, 
     with pytest.raises(ConfigError, match=re.escape(name)):
         Embedder.from_pretrained(base)
     with pytest.raises(ConfigError, match=re.escape(name)):
-        hf.headers(inputs_of(base, place).base or base)
+        hf_weights.headers(inputs_of(base, place).base or base)
 
 
 @pytest.mark.parametrize("name", ["train.jsonl", "train.pkl", "train.npy", "train.pt", "train.py"])
@@ -338,7 +338,7 @@ def test_an_index_names_no_file_outside_its_folder(tmp_path):
         for name in names():
             index.write_text(json.dumps({"weight_map": {"norm.weight": name}}))
             try:
-                found = hf.files(folder)
+                found = hf_weights.files(folder)
             except ConfigError:
                 continue
             assert all(path.parent == folder for path in found)
@@ -366,7 +366,7 @@ def test_names_in_data_and_configuration_make_no_file_outside_the_run(place, tmp
             with contextlib.nullcontext() if re.fullmatch("[a-z]+", name) else pytest.raises(ConfigError):
                 check_mixture(Mixture({name: Dataset((str(data),))}), 16, {}, "config")
         inputs = inputs_of(place / "base", place, data)
-        look = Skipped(Workdir(inside).skipped, Guard(), inputs.assembly)
+        look = Skipped(Workdir(inside).skipped, Guard(), inputs.batch_builder)
         bad = Metrics(*[np.float32(0)] * len(Metrics._fields))._replace(in_a_row=np.int32(1))
         for number in range(1, 4):
             look.look(number, inputs.batches[number - 1], "hash", bad)

@@ -15,11 +15,11 @@ from e5jax.config import Mesh as MeshConfig
 from e5jax.data.packing import Layout, pack
 from e5jax.data.records import Batch, Ids
 from e5jax.mesh import BATCH, make_mesh
-from e5jax.model import hf
-from e5jax.model.blueprint import Blueprint, Parameters, blueprint
+from e5jax.model import hf_weights
 from e5jax.model.families.mistral import config_from_spec
+from e5jax.model.model_def import ModelDef, Parameters, model_def
 from e5jax.model.spec import Spec
-from e5jax.train.step import Objective
+from e5jax.train.step import StepConfig
 
 SPEC = Spec("mistral", 97, 64, 128, 3, 4, 2, 16, 10_000.0, None, 1e-5, 1, 2)
 LORA = Lora(rank=4, alpha=8.0, dropout=0.0)
@@ -33,11 +33,11 @@ def mesh(data: int, fsdp: int, tensor: int) -> Mesh:
     return make_mesh(MeshConfig(data, fsdp, tensor), jax.devices()[: data * fsdp * tensor])
 
 
-def made(spec: Spec = SPEC, lora: Lora | None = LORA, remat: str = "projections") -> Blueprint:
-    return blueprint(spec, lora, dtype="float32", remat=remat, kernel="xla")
+def made(spec: Spec = SPEC, lora: Lora | None = LORA, remat: str = "projections") -> ModelDef:
+    return model_def(spec, lora, dtype="float32", remat=remat, kernel="xla")
 
 
-def numbers(of: Blueprint, seed: int = 0) -> dict[str, np.ndarray]:
+def numbers(of: ModelDef, seed: int = 0) -> dict[str, np.ndarray]:
     """Random parameters, as NumPy: the same for every mesh. Both LoRA factors are non-zero, norms are not one."""
     random = np.random.default_rng(seed)
     return {
@@ -48,7 +48,7 @@ def numbers(of: Blueprint, seed: int = 0) -> dict[str, np.ndarray]:
     }
 
 
-def place(of: Blueprint, values: dict[str, np.ndarray], on: Mesh) -> tuple[Parameters, Parameters]:
+def place(of: ModelDef, values: dict[str, np.ndarray], on: Mesh) -> tuple[Parameters, Parameters]:
     """(trained, frozen) on the mesh."""
     wanted = of.abstract(of.leaves, on, "float32")
     arrays = {name: jax.device_put(values[name], leaf.sharding) for name, leaf in wanted.items()}
@@ -60,17 +60,17 @@ def rows(on: Mesh, *arrays: np.ndarray) -> list[jax.Array]:
     return [jax.device_put(array, NamedSharding(on, PartitionSpec(BATCH))) for array in arrays]
 
 
-def stored(of: Blueprint, values: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+def stored(of: ModelDef, values: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
     """The base parameters under their Hugging Face names and in their Hugging Face shapes."""
     return {
-        name: np.ascontiguousarray(hf.to_stored(path, values[path], layer))
+        name: np.ascontiguousarray(hf_weights.to_stored(path, values[path], layer))
         for path, leaf in of.leaves.items()
         if not leaf.is_adapter
-        for layer, name in enumerate(hf.names_of(of.spec, path))
+        for layer, name in enumerate(hf_weights.names_of(of.spec, path))
     }
 
 
-def torch_mistral(of: Blueprint, values: dict[str, np.ndarray]) -> transformers.PreTrainedModel:
+def torch_mistral(of: ModelDef, values: dict[str, np.ndarray]) -> transformers.PreTrainedModel:
     """The same decoder in transformers, with the same numbers, float32."""
     config = transformers.AutoConfig.for_model(**config_from_spec(of.spec, 512, "float32"), pad_token_id=None)
     model = transformers.AutoModel.from_config(config).eval()
@@ -78,7 +78,7 @@ def torch_mistral(of: Blueprint, values: dict[str, np.ndarray]) -> transformers.
     return model
 
 
-def peft_mistral(of: Blueprint, values: dict[str, np.ndarray]) -> peft.PeftModel:
+def peft_mistral(of: ModelDef, values: dict[str, np.ndarray]) -> peft.PeftModel:
     """The decoder in transformers with our adapters put into PEFT's."""
     (lora,) = set(of.lora.values())
     config = peft.LoraConfig(
@@ -91,7 +91,7 @@ def peft_mistral(of: Blueprint, values: dict[str, np.ndarray]) -> peft.PeftModel
     return model
 
 
-def adapters(of: Blueprint) -> list[tuple[str, int, str]]:
+def adapters(of: ModelDef) -> list[tuple[str, int, str]]:
     """(map, layer, factor) of every adapter matrix."""
     named = [name.rsplit("/", 1) for name, leaf in of.leaves.items() if leaf.is_adapter]
     return [(name, layer, factor) for name, factor in named for layer in range(of.spec.layers)]
@@ -145,8 +145,8 @@ def batch(
     return pack(change(examples(queries, negatives, width, seed)), to)
 
 
-def objective(of: Blueprint, pooling: str = "last", scores: str = "dense", block: int = 4_096, kept_chunks: int = 0) -> Objective:
-    return Objective(of, pooling, Loss(0.05, scores, block), kept_chunks, seed=0)
+def objective(of: ModelDef, pooling: str = "last", scores: str = "dense", block: int = 4_096, kept_chunks: int = 0) -> StepConfig:
+    return StepConfig(of, pooling, Loss(0.05, scores, block), kept_chunks, seed=0)
 
 
 def unpack(of: Batch, positives: int = 1) -> list[Ids]:

@@ -13,7 +13,7 @@ from jaxtyping import Bool, Int
 
 from e5jax.config import Training
 from e5jax.config.mixture import Dataset, Mixture
-from e5jax.data.mixing import Draws, make_draws, mixture_of, open_sets
+from e5jax.data.mixing import Sampler, make_sampler, mixture_of, open_sets
 from e5jax.data.packing import Layout, deal, layout, pack
 from e5jax.data.records import Batch, Example, Ids
 from e5jax.data.source import ExampleSource
@@ -23,19 +23,19 @@ from e5jax.errors import ConfigError
 SHOWN = 5
 
 
-class Taken(NamedTuple):
+class Selected(NamedTuple):
     """An example of a batch: the positives and the hard negatives chosen, and the set it is of."""
 
     example: Example
     task: str  # empty: none
-    dataset: Dataset  # with all its fields, see `complete`
+    dataset: Dataset  # with all its fields, see `fill_defaults`
 
 
-class Assembly(NamedTuple):
+class BatchBuilder(NamedTuple):
     """From a step to its batch. A value, so that it can be sent to other processes."""
 
-    draws: Draws
-    datasets: tuple[Dataset, ...]  # of `draws.names`, with all their fields: see `complete`
+    draws: Sampler
+    datasets: tuple[Dataset, ...]  # of `draws.names`, with all their fields: see `fill_defaults`
     sources: tuple[ExampleSource, ...]
     tokenizer: TextTokenizer
     layout: Layout
@@ -51,25 +51,25 @@ class Assembly(NamedTuple):
         refuse_alone(batch, [taken[i].example for i in order], self.layout.positives, masked=self.masked)
         return batch
 
-    def take(self, step: int) -> Iterator[Taken]:
+    def take(self, step: int) -> Iterator[Selected]:
         """The examples of a step, set by set."""
         drawn, random = self.draws(step), np.random.default_rng([self.seed, step])
         for number, row in zip(drawn.sets.tolist(), drawn.rows.tolist(), strict=True):
             dataset, example = self.datasets[number], self.sources[number][row]
             task = dataset.instructions[row % len(dataset.instructions)] if dataset.instructions else example.instruction
             chosen = choose(example, dataset.positives or 1, dataset.negatives or 0, random)
-            yield Taken(chosen, task if self.instructions else "", dataset)
+            yield Selected(chosen, task if self.instructions else "", dataset)
 
 
-def assembly(mixture: Mixture, sources: Mapping[str, ExampleSource], tokenizer: TextTokenizer, run: Training) -> Assembly:
+def batch_builder(mixture: Mixture, sources: Mapping[str, ExampleSource], tokenizer: TextTokenizer, run: Training) -> BatchBuilder:
     """What makes the batches of a run."""
-    draws = make_draws(mixture, {name: len(source) for name, source in sources.items()}, run.batch.queries, run.seed)
-    datasets = tuple(complete(mixture.datasets[name], run) for name in draws.names)
+    draws = make_sampler(mixture, {name: len(source) for name, source in sources.items()}, run.batch.queries, run.seed)
+    datasets = tuple(fill_defaults(mixture.datasets[name], run) for name in draws.names)
     opened, to = tuple(sources[name] for name in draws.names), layout(run.batch, run.tokens.limit)
-    return Assembly(draws, datasets, opened, tokenizer, to, run.seed, run.data.instructions, run.loss.mask_duplicates)
+    return BatchBuilder(draws, datasets, opened, tokenizer, to, run.seed, run.data.instructions, run.loss.mask_duplicates)
 
 
-def make_batches(assemble: Assembly) -> grain.MapDataset[Batch]:
+def make_batches(assemble: BatchBuilder) -> grain.MapDataset[Batch]:
     """`batches[step]`, endless: a batch is its number alone, so any of them can be made at any time, in any process."""
     return grain.MapDataset.range(sys.maxsize).map(assemble)
 
@@ -77,10 +77,10 @@ def make_batches(assemble: Assembly) -> grain.MapDataset[Batch]:
 def batches_of(files: Sequence[str | Path], tokenizer: TextTokenizer, run: Training) -> grain.MapDataset[Batch]:
     """The batches of a run on these files as its only set."""
     mixture = mixture_of(run, files)
-    return make_batches(assembly(mixture, open_sets(mixture, run), tokenizer, run))
+    return make_batches(batch_builder(mixture, open_sets(mixture, run), tokenizer, run))
 
 
-def complete(dataset: Dataset, run: Training) -> Dataset:
+def fill_defaults(dataset: Dataset, run: Training) -> Dataset:
     """The set with what it leaves to the run."""
     limit, batch, temperature = run.tokens.limit, run.batch, run.loss.temperature
     return replace(
@@ -104,7 +104,7 @@ def _some(count: int, most: int, random: np.random.Generator) -> Sequence[int]:
     return random.permutation(count)[:most].tolist() if most and count > 1 else range(min(most, count))
 
 
-def encode(taken: Sequence[Taken], tokenizer: TextTokenizer) -> list[Ids]:
+def encode(taken: Sequence[Selected], tokenizer: TextTokenizer) -> list[Ids]:
     """Token ids of all texts, in one call that uses every core."""
     texts, limits, put = [], [], tokenizer.templates.put
     for example, task, dataset in taken:

@@ -4,7 +4,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from e5jax.data.batches import Assembly
+from e5jax.data.batches import BatchBuilder
 
 PAIRS = 4_000  # about as many are counted
 
@@ -16,7 +16,7 @@ class Lengths(NamedTuple):
     passages: list[int]
 
 
-def sample_lengths(assembly: Assembly, steps: int, queries: int) -> Lengths:
+def sample_lengths(assembly: BatchBuilder, steps: int, queries: int) -> Lengths:
     """Lengths in whole batches of `queries`, spread over all steps: each set has the share that the run gives it."""
     count = min(steps, -(-PAIRS // queries))
     pairs = [pair for step in np.linspace(0, steps - 1, count, dtype=int).tolist() for pair in assembly.take(step)]

@@ -27,26 +27,26 @@ from e5jax.errors import ConfigError
 ALONE = "train"  # name of the set that is a run's only one
 
 
-class Drawn(NamedTuple):
+class Selection(NamedTuple):
     """What a batch is made of, set by set."""
 
     sets: Int[np.ndarray, " n"]  # into `Draws.names`
     rows: Int[np.ndarray, " n"]
 
 
-class Draws(NamedTuple):
+class Sampler(NamedTuple):
     """What each step takes from each set."""
 
     names: tuple[str, ...]
     epochs: tuple[Epochs, ...]
     given: Given
 
-    def __call__(self, step: int) -> Drawn:
+    def __call__(self, step: int) -> Selection:
         """The examples of step `step`, counted from 0."""
         before, after = self.given(step), self.given(step + 1)
         sets = np.repeat(np.arange(len(self.names)), after - before)
         rows = [of.rows(np.arange(start, stop)) for of, start, stop in zip(self.epochs, before, after, strict=True)]
-        return Drawn(sets, np.concatenate(rows))
+        return Selection(sets, np.concatenate(rows))
 
 
 def spans(given: Given, number: int, rate: float, part: int, draw: int) -> list[Span]:
@@ -85,7 +85,7 @@ def open_sets(mixture: Mixture, run: Training) -> dict[str, ExampleSource]:
     return sources
 
 
-def make_draws(mixture: Mixture, sizes: Mapping[str, int], queries: int, seed: int) -> Draws:
+def make_sampler(mixture: Mixture, sizes: Mapping[str, int], queries: int, seed: int) -> Sampler:
     """The draws of a run. Sets go by their names: their order in the configuration changes nothing."""
     names = tuple(sorted(sizes))
     weights = [weights_of(mixture, sizes)[name] for name in names]
@@ -111,7 +111,7 @@ def make_draws(mixture: Mixture, sizes: Mapping[str, int], queries: int, seed: i
         # A set that an epoch of the mixture takes whole begins anew with it; shares that are not ratios have no such epoch.
         part = weight if mixture.shares == "ratio" and weight < sizes[name] else 0
         epochs.append(Epochs(sizes[name], key(seed, name), partial(spans, given, number, queries * weight / whole, part)))
-    return Draws(names, tuple(epochs), given)
+    return Sampler(names, tuple(epochs), given)
 
 
 def _check_size(name: str, size: int, takes: int, queries: int) -> None:

@@ -34,7 +34,7 @@ START = "import sys; sys.path[:] = sys.argv[2:]; from e5jax.data.prefetch import
 Task = tuple[int, Future[Batch]]
 
 
-class Feed:
+class Prefetcher:
     """Iterates over batches `start` … `stop` - 1, in order, the same from any number of workers. Use with `with`.
 
     Work begins at once. Without workers a thread of this process makes the batches, and its tokenizer uses every core;

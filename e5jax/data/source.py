@@ -11,7 +11,7 @@ from typing import NamedTuple, SupportsIndex
 import numpy as np
 
 from e5jax.data.files import check_records
-from e5jax.data.lines import Lines
+from e5jax.data.line_index import Lines
 from e5jax.data.prepared import Prepared, is_prepared
 from e5jax.data.records import Example
 from e5jax.errors import ConfigError

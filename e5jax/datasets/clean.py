@@ -25,9 +25,9 @@ from e5jax.datasets.example_texts import PARTS, Removed, printable
 from e5jax.datasets.language import with_language
 from e5jax.datasets.minhash import THRESHOLD
 from e5jax.datasets.readers import native
-from e5jax.datasets.readers.outcome import OPTIONS
+from e5jax.datasets.readers.result import OPTIONS
 from e5jax.errors import ConfigError
-from e5jax.workdir.directory import complete, writing
+from e5jax.workdir.directory import atomic_output, writing
 
 
 @dataclass(frozen=True)
@@ -63,7 +63,7 @@ def clean(files: Sequence[Path], output: Path, evaluation: Iterable[tuple[str, s
         writing("data clean", output, folder=True, inputs=files),
         Evaluation(evaluation, rules.threshold, rules.share) as tested,
         Earlier(rules.threshold) as earlier,
-        complete(output, "data clean") as folder,
+        atomic_output(output, "data clean") as folder,
     ):
         (folder / DATA).mkdir(parents=True)
         with (folder / REMOVED).open("w", encoding="utf-8", newline="\n") as removed:

@@ -72,7 +72,7 @@ def _add_convert(actions: "Actions") -> None:
 
 def _convert(args: argparse.Namespace) -> None:
     from e5jax.datasets.convert import convert, rejects_of
-    from e5jax.datasets.readers.outcome import Limits, Options
+    from e5jax.datasets.readers.result import Limits, Options
 
     pairs = [pair.partition("=") for pair in args.columns.split(",") if pair]
     limits = Limits() if args.ratio is None else Limits(ratio=args.ratio)
@@ -175,12 +175,12 @@ def _add_shares(actions: "Actions") -> None:
 
 def _shares(args: argparse.Namespace, overrides: list[str]) -> None:
     from e5jax.config.load import load
-    from e5jax.data.shares import as_json, shares, table
+    from e5jax.data.proportions import as_json, proportions, table
     from e5jax.workdir.directory import DEFAULT_RUNS, Workdir
 
     config = load(args.config, overrides)
     workdir = Workdir(args.workdir or DEFAULT_RUNS / Path(args.config).stem)
-    found = shares(config, config.data.files or (workdir.data / "train.jsonl",))
+    found = proportions(config, config.data.files or (workdir.data / "train.jsonl",))
     print(as_json(found) if args.json else table(found, config))
 
 

@@ -10,9 +10,9 @@ from tqdm import tqdm
 from e5jax.data.records import Example
 from e5jax.datasets.example_texts import printable
 from e5jax.datasets.readers.formats import AUTO, read
-from e5jax.datasets.readers.outcome import OPTIONS, Options, Outcome, Rejected
+from e5jax.datasets.readers.result import OPTIONS, Options, Outcome, Rejected
 from e5jax.errors import ConfigError
-from e5jax.workdir.directory import complete, writing
+from e5jax.workdir.directory import atomic_output, writing
 
 
 class Counts(NamedTuple):
@@ -36,8 +36,8 @@ def convert(source: Path, output: Path, name: str = AUTO, options: Options = OPT
     command = "data convert"
     with (
         writing(command, output, rejects_of(output), inputs=(source,)),
-        complete(rejects_of(output), command) as rejects,
-        complete(output, command) as made,
+        atomic_output(rejects_of(output), command) as rejects,
+        atomic_output(output, command) as made,
     ):
         with made.open("w", encoding="utf-8", newline="\n") as good, rejects.open("w", encoding="utf-8", newline="\n") as bad:
             for example in accepted(read(source, name, options), bad, rejected, "convert"):

@@ -6,7 +6,7 @@ from typing import Any
 
 from e5jax.data.records import Example
 from e5jax.datasets.example_texts import Removed
-from e5jax.datasets.readers.outcome import Rejected
+from e5jax.datasets.readers.result import Rejected
 
 UNKNOWN = "unknown"  # in place of an empty source or language
 

@@ -16,7 +16,7 @@ from e5jax.data.records import Example
 from e5jax.data.tokenizer import TextTokenizer, read_tokenizer
 from e5jax.data.vocabulary import train_tokenizer
 from e5jax.errors import ConfigError
-from e5jax.workdir.directory import complete, writing
+from e5jax.workdir.directory import atomic_output, writing
 
 TASK = "Given a question about a person, retrieve the text that answers it"
 FILLER = (
@@ -57,7 +57,7 @@ def _write_folder(plan: Plan, tokenizer: Path | None, output: Path) -> None:
     tested, trained = every[: plan.documents], every[plan.documents :]
     read = read_tokenizer(tokenizer) if tokenizer else train_tokenizer(_words(every), VOCABULARY)
     counter = TextTokenizer(read, _BOS, _EOS, max(plan.lengths), str(tokenizer or output))
-    with complete(output, "data passkey") as folder:
+    with atomic_output(output, "data passkey") as folder:
         for length in plan.lengths:
             writer = _Writer(counter, length, np.random.default_rng([plan.seed, length]))
             writer.write(folder / f"passkey-{length}", tested, trained, plan)

@@ -24,9 +24,9 @@ from e5jax.datasets.convert import Counts, accepted
 from e5jax.datasets.public_sets import Set, in_mix
 from e5jax.datasets.readers.formats import AUTO, detect, find, read
 from e5jax.datasets.readers.lines import files, name_of
-from e5jax.datasets.readers.outcome import LIMITS, Limits, Options, Outcome, Rejected
+from e5jax.datasets.readers.result import LIMITS, Limits, Options, Outcome, Rejected
 from e5jax.errors import ConfigError
-from e5jax.workdir.directory import complete, writing
+from e5jax.workdir.directory import atomic_output, writing
 
 REJECTS = "rejects.txt"
 _LANGUAGES = {  # as Mr. TyDi spells them
@@ -76,7 +76,7 @@ def _write(order: Order, folder: Path) -> Counts:
     outcomes = chain.from_iterable(_outcomes(order, source) for source in order.sources)
     rejected: Counter[str] = Counter()
     languages: Counter[str] = Counter()
-    with complete(folder, "data prepare") as made:
+    with atomic_output(folder, "data prepare") as made:
         rejects = made.with_name(REJECTS)
         with rejects.open("w", encoding="utf-8", newline="\n") as bad:
             examples = _instructed(order.chosen, accepted(outcomes, bad, rejected, "prepare"))

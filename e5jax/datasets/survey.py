@@ -14,7 +14,7 @@ from e5jax.datasets.duplicates import Earlier
 from e5jax.datasets.example_texts import PARTS, Part, Removed, texts_of
 from e5jax.datasets.language import language_of
 from e5jax.datasets.readers import native
-from e5jax.datasets.readers.outcome import OPTIONS, Rejected
+from e5jax.datasets.readers.result import OPTIONS, Rejected
 
 Measure = Callable[[Sequence[str]], Sequence[int]]  # lengths of texts
 INSTRUCTIONS = 100_000  # different ones that are counted apart; generated data may bring one a record

@@ -19,7 +19,7 @@ from jax._src import distributed  # the store has no public name; Orbax comes th
 from jax.errors import JaxRuntimeError
 
 from e5jax.distributed import signals
-from e5jax.distributed.process import Place, listens_at
+from e5jax.distributed.process import ProcessInfo, listens_at
 from e5jax.errors import DONE, STOPPED, WATCHDOG, ConfigError
 
 WORD, STOP, HEARD = "e5jax/word", "e5jax/stop", "e5jax/heard/"
@@ -42,23 +42,23 @@ class Word(NamedTuple):
 class _Own:
     """What a process has one of, as it has one JAX."""
 
-    place = Place()
+    process_info = ProcessInfo()
     patience = 0.0  # seconds that a process waits for the others
     counts: ClassVar[Counter[str]] = Counter()
     ear: threading.Thread | None = None
 
 
-def place() -> Place:
+def process_info() -> ProcessInfo:
     """Where this process stands; alone, unless it has joined others."""
-    return _Own.place
+    return _Own.process_info
 
 
 def first() -> bool:
     """Whether this process is the one that writes what only one may write."""
-    return _Own.place.process == 0
+    return _Own.process_info.process == 0
 
 
-def join(where: Place, start: int, heartbeat: int) -> None:
+def join(where: ProcessInfo, start: int, heartbeat: int) -> None:
     """Waits `start` seconds for the other processes to come. JAX aborts whoever misses one of them for `heartbeat` seconds."""
     jax.config.update("jax_enable_preemption_service", False)  # it would take SIGTERM away from `notice`
     jax.distributed.initialize(
@@ -70,7 +70,7 @@ def join(where: Place, start: int, heartbeat: int) -> None:
         heartbeat_timeout_seconds=heartbeat,
         shutdown_timeout_seconds=LEAVING,
     )
-    _Own.place, _Own.patience = where, float(start)
+    _Own.process_info, _Own.patience = where, float(start)
     _Own.counts.clear()
     _Own.ear = threading.Thread(target=_hear, name="ear", daemon=True)
     _Own.ear.start()
@@ -85,7 +85,7 @@ def part() -> None:
     assert _Own.ear is not None, "it has joined"
     _Own.ear.join(LEAVING)
     jax.distributed.shutdown()
-    _Own.place = Place()
+    _Own.process_info = ProcessInfo()
 
 
 # --- agreement -------------------------------------------------------------------------------------------------
@@ -93,13 +93,13 @@ def part() -> None:
 
 def meet(name: str, seconds: float | None = None) -> None:
     """Waits for all processes; who does not come, by default in as long as it may take to start, is named in a JaxRuntimeError."""
-    if _Own.place.processes > 1:
+    if _Own.process_info.processes > 1:
         _client().wait_at_barrier(_once(name), int((seconds or _Own.patience) * 1000))
 
 
 def agree(name: str, find: Callable[[], Any]) -> Any:
     """What process 0 finds, as JSON takes it."""
-    if _Own.place.processes == 1:
+    if _Own.process_info.processes == 1:
         return find()
     key = _once(name)
     if first():
@@ -109,10 +109,10 @@ def agree(name: str, find: Callable[[], Any]) -> Any:
 
 def check_same(what: Mapping[str, str]) -> None:
     """Raises ConfigError, in every process, if one of them has other values than process 0. Names the first few."""
-    if _Own.place.processes == 1:
+    if _Own.process_info.processes == 1:
         return
     key = _once("same")
-    put(f"{key}/{_Own.place.process}", json.dumps(dict(what)))
+    put(f"{key}/{_Own.process_info.process}", json.dumps(dict(what)))
     meet("same")
     found = agree("same", lambda: _differences(key, what))
     if found:
@@ -125,7 +125,7 @@ def check_same(what: Mapping[str, str]) -> None:
 
 def _differences(key: str, what: Mapping[str, str]) -> list[str]:
     found = []
-    for process in range(1, _Own.place.processes):
+    for process in range(1, _Own.process_info.processes):
         other = json.loads(get(f"{key}/{process}") or "{}")
         changed = sorted(name for name in what.keys() | other.keys() if what.get(name) != other.get(name))
         found += [f"{name} is {what.get(name)} in process 0 and {other.get(name)} in process {process}" for name in changed]
@@ -138,7 +138,7 @@ def stops(step: int) -> bool:
     To be called once a step, after it has been started and the step before is known to be finished. Then no process is more than
     one step ahead of another, and all ask once more before they finish the next step but one after the notice.
     """
-    if _Own.place.processes == 1:
+    if _Own.process_info.processes == 1:
         return signals.received()
     if signals.received():
         put(STOP, str(step + 2))
@@ -149,7 +149,7 @@ def stops(step: int) -> bool:
 def settle() -> None:
     """Waits until all have saved their last step; a notice to one process was then one to all."""
     meet("saved")
-    if _Own.place.processes > 1 and get(STOP) is not None:
+    if _Own.process_info.processes > 1 and get(STOP) is not None:
         signals.receive()
 
 
@@ -163,7 +163,7 @@ def leave(code: int, why: str) -> NoReturn:
 
 def say(code: int, why: str) -> int:
     """Makes the others exit, and returns the code with which all do. Takes no longer than `ANSWER`."""
-    here = _Own.place
+    here = _Own.process_info
     if here.processes == 1:
         return code
     codes: list[int] = []
@@ -183,7 +183,7 @@ def _hear() -> None:
     while (text := _wait_for(WORD)) is None:
         continue
     word = Word(*json.loads(text))
-    if word.code == DONE or word.process == _Own.place.process:
+    if word.code == DONE or word.process == _Own.process_info.process:
         return
     print(f"e5jax: process {word.process} ends the run: {word.why}", file=sys.stderr, flush=True)
     if word.code == WATCHDOG:
@@ -194,7 +194,7 @@ def _hear() -> None:
 
 def _heard() -> None:
     """Says that this process knows the last word. Process 0, who has the service, is the last to leave: JAX aborts who loses it."""
-    here = _Own.place
+    here = _Own.process_info
     put(f"{HEARD}{here.process}", "")
     if here.process == 0:
         deadline = time.monotonic() + HEARING

@@ -11,7 +11,7 @@ COORDINATOR, PROCESSES, PROCESS = "JAX_COORDINATOR_ADDRESS", "JAX_NUM_PROCESSES"
 BIND = "JAX_COORDINATOR_BIND_ADDRESS"
 
 
-class Place(NamedTuple):
+class ProcessInfo(NamedTuple):
     """Process `process` of `processes`; the first one offers the coordination service at `coordinator`, as host:port."""
 
     process: int = 0
@@ -20,11 +20,11 @@ class Place(NamedTuple):
     bind: str = ""  # where the service listens, if not at `coordinator`
 
 
-def read_place(environment: Mapping[str, str]) -> Place:
+def read_process_info(environment: Mapping[str, str]) -> ProcessInfo:
     """The place of this process; that of an only one where the environment says nothing. Raises ConfigError."""
     said = {name: environment.get(name, "") for name in (PROCESSES, PROCESS, COORDINATOR)}
     if not said[PROCESSES]:
-        return Place()
+        return ProcessInfo()
     if missing := [name for name, value in said.items() if not value]:
         raise ConfigError(
             f"{PROCESSES}={said[PROCESSES]} without {' and '.join(missing)}: a launcher sets all of {', '.join(said)}, or none"
@@ -35,10 +35,10 @@ def read_place(environment: Mapping[str, str]) -> Place:
     host, _, port = said[COORDINATOR].rpartition(":")
     if not host or not port.isdecimal():
         raise ConfigError(f"{COORDINATOR}={said[COORDINATOR]!r}: must be host:port, such as 10.0.0.2:8476")
-    return Place(process, processes, said[COORDINATOR], environment.get(BIND, ""))
+    return ProcessInfo(process, processes, said[COORDINATOR], environment.get(BIND, ""))
 
 
-def listens_at(place: Place) -> str:
+def listens_at(place: ProcessInfo) -> str:
     """Where the coordination service listens: nowhere but at the coordinator's own address, which must not be public.
 
     It asks nobody for a password, and JAX would have it listen to the whole world. Raises ConfigError.

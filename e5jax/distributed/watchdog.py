@@ -21,7 +21,7 @@ from typing import NamedTuple, NoReturn, Self
 from jax.errors import JaxRuntimeError
 
 from e5jax.distributed import coordination, heartbeat
-from e5jax.distributed.process import Place
+from e5jax.distributed.process import ProcessInfo
 from e5jax.errors import CODES, ERROR, WATCHDOG, ConfigError, StoppedError, report
 
 SIGNS = "e5jax/sign/"
@@ -75,7 +75,7 @@ class Seen(NamedTuple):
     at: float
 
 
-def judge(here: Place, own: Sign, seen: Mapping[int, Seen], limits: Limits, now: float) -> str | None:
+def find_stall(here: ProcessInfo, own: Sign, seen: Mapping[int, Seen], limits: Limits, now: float) -> str | None:
     """Who is to blame for what, if the run is to be ended. `seen` are the others that this process looks at."""
     for process, (sign, at) in seen.items():
         if now - at > limits.silence:
@@ -110,7 +110,7 @@ class Watchdog:
     With an error inside, all processes exit with its code, those that know nothing of it included.
     """
 
-    def __init__(self, where: Place, limits: Limits):
+    def __init__(self, where: ProcessInfo, limits: Limits):
         self._where, self._limits = where, limits
         self._who = f"{socket.gethostname()}, pid {os.getpid()}"
         self._seen: dict[int, Seen] = {}
@@ -153,7 +153,7 @@ class Watchdog:
         coordination.leave(ERROR, f"{type(error).__name__}: {error}")
 
     def _doubt(self) -> None:
-        """Returns when all others have given a sign: the error is this process's own. Otherwise `judge` ends it meanwhile.
+        """Returns when all others have given a sign: the error is this process's own. Otherwise `find_stall` ends it meanwhile.
 
         What fails first when another process dies is a collective or a save of those that live.
         """
@@ -168,7 +168,7 @@ class Watchdog:
 
     def _watch(self) -> None:
         while not self._over.wait(EVERY / 2):
-            blamed = judge(self._where, self._sign(), dict(self._seen), self._limits, time.monotonic())
+            blamed = find_stall(self._where, self._sign(), dict(self._seen), self._limits, time.monotonic())
             if blamed and not self._over.is_set():
                 why = f"watchdog: {blamed}; the same command goes on from the last checkpoint"
                 print(f"e5jax: {why}", file=sys.stderr, flush=True)

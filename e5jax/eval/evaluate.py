@@ -21,7 +21,7 @@ from e5jax.eval.encoder import InstructEncoder
 from e5jax.eval.queries import record_queries, write_queries, write_rankings
 from e5jax.eval.retrieval import LocalRetrieval
 from e5jax.eval.scope import TaskScope, scope_of
-from e5jax.workdir.directory import complete, write_text
+from e5jax.workdir.directory import atomic_output, write_text
 
 # What a reader compares; everything else mteb computes is in its own JSON.
 SCORES = ("main_score", "ndcg_at_10", "recall_at_10", "recall_at_100", "mrr_at_10")
@@ -76,7 +76,7 @@ def _result(system: System, task: AbsTask, output: Path, *, resume: bool) -> Tas
         return finished
     else:
         result = _run(system, task, output)
-    with complete(path) as temporary:
+    with atomic_output(path) as temporary:
         result.to_disk(temporary)
     return result
 

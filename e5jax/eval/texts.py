@@ -22,7 +22,7 @@ from torch.utils.data import DataLoader
 
 from e5jax.eval.encoder import model_meta
 from e5jax.eval.evaluate import evaluate
-from e5jax.workdir.directory import complete
+from e5jax.workdir.directory import atomic_output
 
 TEXTS = "texts.jsonl"
 _DIMENSIONS = 8  # of vectors that mean nothing; scores are thrown away
@@ -64,7 +64,7 @@ def write_texts(tasks: Sequence[AbsTask], output: Path) -> Counter[str]:
     """Writes the texts of all tasks to `output`, whole or not at all; returns their number by task."""
     seen: set[bytes] = set()
     counts: Counter[str] = Counter()
-    with complete(output, "eval") as temporary, temporary.open("w", encoding="utf-8", newline="\n") as file:
+    with atomic_output(output, "eval") as temporary, temporary.open("w", encoding="utf-8", newline="\n") as file:
 
         def record(task: str, place: str, kind: str, text: str) -> None:
             digest = hashlib.blake2b(f"{task}/{text}".encode("utf-8", "surrogatepass"), digest_size=16).digest()

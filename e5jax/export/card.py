@@ -8,7 +8,7 @@ from pathlib import Path
 from e5jax.config import Training
 from e5jax.export.objective import objective
 from e5jax.export.provenance import NOT_RECORDED, Cleaning, Source, cleanings, sources
-from e5jax.export.subject import Choice, Subject
+from e5jax.export.trained_model import Choice, TrainedModel
 from e5jax.export.usage import code, usage
 from e5jax.workdir.directory import Workdir
 
@@ -17,7 +17,7 @@ SCORES, LIMITS = "## Scores\n\n", "## Limits\n\n"
 _HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
 
 
-def model_card(subject: Subject, choice: Choice, workdir: Workdir | None = None) -> str:
+def model_card(subject: TrainedModel, choice: Choice, workdir: Workdir | None = None) -> str:
     """What it is, how to use it, how and on what it was trained, what it scored, and its limits."""
     run, spec = subject.run, subject.made.spec
     found = sources(run, workdir)
@@ -42,7 +42,7 @@ def with_scores(card: str, results: Path) -> str:
     return f"{before.partition(SCORES)[0]}{_scores(results)}\n\n{limits}{rest}"
 
 
-def _head(subject: Subject, choice: Choice, found: Sequence[Source]) -> str:
+def _head(subject: TrainedModel, choice: Choice, found: Sequence[Source]) -> str:
     base = choice.base_name or subject.run.model.base
     lines = ["library_name: sentence-transformers", "pipeline_tag: sentence-similarity"]
     if _HUB_ID.fullmatch(base) and not Path(base).is_dir():
@@ -54,7 +54,7 @@ def _head(subject: Subject, choice: Choice, found: Sequence[Source]) -> str:
     return "\n".join(["---", *lines, "---"])
 
 
-def _training(subject: Subject) -> str:
+def _training(subject: TrainedModel) -> str:
     run, rate = subject.run, subject.run.optim
     how = _trained(run)
     if run.model.quantisation != "none":
@@ -152,7 +152,7 @@ def _scores(path: Path) -> str:
     return SCORES + _table(("task", "system", "scores"), sorted(rows))
 
 
-def _limits(subject: Subject, choice: Choice) -> str:
+def _limits(subject: TrainedModel, choice: Choice) -> str:
     bos, eos = subject.tokenizer.pieces
     lines = [
         "It knows what its training pairs show and no more; languages, domains and lengths outside them are untested.",

@@ -13,16 +13,16 @@ from e5jax.errors import ConfigError
 from e5jax.export import weights
 from e5jax.export.card import model_card
 from e5jax.export.settings import settings, with_bos_and_eos
-from e5jax.export.subject import Choice, Subject
+from e5jax.export.trained_model import Choice, TrainedModel
 from e5jax.export.verify import verify
 from e5jax.mesh import make_mesh
-from e5jax.model import hf
+from e5jax.model import hf_weights
 from e5jax.model.adapter import FILE
-from e5jax.model.blueprint import Blueprint, blueprint
 from e5jax.model.families import read_spec
+from e5jax.model.model_def import ModelDef, model_def
 from e5jax.model.spec import Spec
 from e5jax.train import temperature
-from e5jax.workdir.directory import Workdir, complete
+from e5jax.workdir.directory import Workdir, atomic_output
 
 CHOICE = Choice()
 EXPORT = "export"  # the command, as its folders name it
@@ -50,7 +50,7 @@ def export(
         wanted = made.abstract(made.trained, mesh, "float32")
         found = checkpoints.open_parameters(step, wanted | temperature.abstract(run.loss, mesh))
         parameters = {name: found[name] for name in wanted}
-    write(Subject(run, base, made, parameters, tokenizer, step), output, choice, workdir)
+    write(TrainedModel(run, base, made, parameters, tokenizer, step), output, choice, workdir)
     return step
 
 
@@ -59,7 +59,7 @@ def export_untrained(run: Training, spec: Spec, tokenizer: TextTokenizer, output
     made = _blueprint(run, spec)
     mesh = make_mesh(Mesh(1, 1, 1), jax.local_devices()[:1])
     parameters = made.initialise(made.trained, mesh, run.seed)
-    write(Subject(run, None, made, parameters, tokenizer, 0), output, Choice(verify=False), command="run")
+    write(TrainedModel(run, None, made, parameters, tokenizer, 0), output, Choice(verify=False), command="run")
 
 
 def check(run: Training, base: Path | None, spec: Spec, choice: Choice) -> None:
@@ -81,28 +81,30 @@ def check(run: Training, base: Path | None, spec: Spec, choice: Choice) -> None:
         )
 
 
-def _blueprint(run: Training, spec: Spec) -> Blueprint:
+def _blueprint(run: Training, spec: Spec) -> ModelDef:
     # It is never run: the kernel is of no account.
-    return blueprint(spec, run.lora, dtype=run.model.dtype, remat=run.model.remat, kernel="xla", select=run.select.names)
+    return model_def(spec, run.lora, dtype=run.model.dtype, remat=run.model.remat, kernel="xla", select=run.select.names)
 
 
-def write(subject: Subject, output: Path, choice: Choice = CHOICE, workdir: Workdir | None = None, command: str = EXPORT) -> None:
+def write(
+    subject: TrainedModel, output: Path, choice: Choice = CHOICE, workdir: Workdir | None = None, command: str = EXPORT
+) -> None:
     """Writes the folder whole and verified, or not at all. `workdir` is where the card finds data and scores."""
-    with complete(output, command) as folder:
+    with atomic_output(output, command) as folder:
         fill(subject, folder, choice, workdir)
         if choice.verify:
             for line in verify(folder, subject, choice):
                 print(f"export: {line}", flush=True)
 
 
-def fill(subject: Subject, folder: Path, choice: Choice, workdir: Workdir | None = None) -> None:
+def fill(subject: TrainedModel, folder: Path, choice: Choice, workdir: Workdir | None = None) -> None:
     """Writes every file of the folder."""
     folder.mkdir()
     dtype = subject.run.export.dtype
     if choice.format == "merged":
-        hf.save(folder, weights.merged(subject), dtype, choice.shard_bytes)
+        hf_weights.save(folder, weights.merged(subject), dtype, choice.shard_bytes)
     else:
-        hf.write(folder / FILE, list(weights.adapter(subject)), dtype)
+        hf_weights.write(folder / FILE, list(weights.adapter(subject)), dtype)
     for name, content in settings(subject, choice).items():
         (folder / name).parent.mkdir(exist_ok=True)
         (folder / name).write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")

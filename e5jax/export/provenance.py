@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 from e5jax.config import Training
 from e5jax.config.mixture import Dataset
-from e5jax.data.batches import complete
+from e5jax.data.batches import fill_defaults
 from e5jax.data.mixing import ALONE, mixture_of
 from e5jax.data.source import expand
 from e5jax.datasets.public_sets import SETS
@@ -41,7 +41,7 @@ def sources(run: Training, workdir: Workdir | None) -> list[Source]:
     """Every set of a run, in its order. Files that are no longer here are named, and what they held is not recorded."""
     own = str(workdir.data / "train.jsonl") if workdir else ""
     mixture = mixture_of(run, run.data.files or (own,))
-    return [_source(name, complete(dataset, run), run) for name, dataset in mixture.datasets.items()]
+    return [_source(name, fill_defaults(dataset, run), run) for name, dataset in mixture.datasets.items()]
 
 
 def cleanings(found: list[Source]) -> list[Cleaning]:

@@ -6,13 +6,13 @@ import jax
 import numpy as np
 
 from e5jax.config import Mesh
-from e5jax.export.subject import Subject
-from e5jax.export.window import Part
+from e5jax.export.layer_subsets import Part
+from e5jax.export.trained_model import TrainedModel
 from e5jax.inference.embedder import Embedder
 from e5jax.inference.folder_settings import Settings
 from e5jax.mesh import make_mesh
-from e5jax.model import hf
-from e5jax.model.blueprint import Parameters, blueprint
+from e5jax.model import hf_weights
+from e5jax.model.model_def import Parameters, model_def
 from e5jax.model.spec import among_all
 
 # None begins or ends with a blank: sentence-transformers 5 takes those away.
@@ -45,7 +45,7 @@ class Texts(NamedTuple):
     long: str
 
     @classmethod
-    def of(cls, subject: Subject) -> Self:
+    def of(cls, subject: TrainedModel) -> Self:
         """The long one is beyond the limit of this model."""
         put = subject.tokenizer.templates.put
         templated = [put(text, subject.run.export.task) for text in QUERIES]
@@ -61,15 +61,15 @@ class Expected(NamedTuple):
     vectors: np.ndarray
 
 
-def reference(subject: Subject, part: Part, texts: Texts) -> Expected:
+def reference(subject: TrainedModel, part: Part, texts: Texts) -> Expected:
     """Adapters stand beside the weights of the base and are not merged into them; float32 with exact products."""
     run = subject.run
     mesh = make_mesh(Mesh(1, 1, 1), jax.local_devices()[:1])
     spec = part.spec._replace(top=0)
-    made = blueprint(spec, run.lora, dtype="float32", remat="nothing", kernel="xla")
+    made = model_def(spec, run.lora, dtype="float32", remat="nothing", kernel="xla")
     wanted = made.abstract(made.leaves, mesh, "float32")
     from_base = {name: leaf for name, leaf in wanted.items() if not made.leaves[name].is_adapter}
-    found: Parameters = hf.load(part.base, spec, from_base) if part.base and subject.made.frozen else {}
+    found: Parameters = hf_weights.load(part.base, spec, from_base) if part.base and subject.made.frozen else {}
     for name, value in trained(subject, part, found).items():
         found[name] = jax.device_put(value, wanted[name].sharding)
     settings = Settings(run.model.pooling, subject.tokenizer.limit, {}, "float32", None, {})
@@ -79,7 +79,7 @@ def reference(subject: Subject, part: Part, texts: Texts) -> Expected:
         return Expected(model.tokenize([*read, texts.long], prompt=""), model.encode(read, prompt=""))
 
 
-def trained(subject: Subject, part: Part, base: Parameters) -> dict[str, np.ndarray]:
+def trained(subject: TrainedModel, part: Part, base: Parameters) -> dict[str, np.ndarray]:
     """What was trained of a part's layers, those that have names of their own again among all; what was not is the base's."""
     spec, end = subject.made.spec, part.first + part.spec.layers
     found: dict[str, np.ndarray] = {}

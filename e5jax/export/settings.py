@@ -5,7 +5,7 @@ from tokenizers.processors import TemplateProcessing
 
 from e5jax.config import TARGETS, Training
 from e5jax.data.tokenizer import E5, Templates, TextTokenizer
-from e5jax.export.subject import Choice, Subject
+from e5jax.export.trained_model import Choice, TrainedModel
 from e5jax.export.usage import base_name
 from e5jax.inference.folder_settings import TEMPLATES
 from e5jax.model.families import FAMILIES, read_positions
@@ -16,7 +16,7 @@ POSITIONS = 32_768  # of a model from scratch, as many as Mistral's: its rotary 
 MODULES = {"0": ("", "Transformer"), "1": ("1_Pooling", "Pooling"), "2": ("2_Normalize", "Normalize")}
 
 
-def settings(subject: Subject, choice: Choice) -> dict[str, dict | list]:
+def settings(subject: TrainedModel, choice: Choice) -> dict[str, dict | list]:
     """Every JSON file of the folder, by its path, besides tokenizer.json."""
     run, spec, limit = subject.run, subject.made.spec, subject.tokenizer.limit
     if choice.format == "merged":
@@ -26,7 +26,7 @@ def settings(subject: Subject, choice: Choice) -> dict[str, dict | list]:
     return {**own, **_tokenizer(subject.tokenizer), **_modules(run, spec, limit, subject.tokenizer.templates)}
 
 
-def _positions(subject: Subject) -> int:
+def _positions(subject: TrainedModel) -> int:
     """Those of the base; a run that extends them, or starts from scratch, has at least its own limit."""
     return max(read_positions(subject.base) if subject.base else POSITIONS, subject.tokenizer.limit)
 

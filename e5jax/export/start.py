@@ -11,13 +11,13 @@ from e5jax.config import Training
 from e5jax.data.tokenizer import Templates, TextTokenizer
 from e5jax.errors import ConfigError
 from e5jax.export.settings import settings, with_bos_and_eos
-from e5jax.export.subject import Choice, Subject
+from e5jax.export.trained_model import Choice, TrainedModel
 from e5jax.jsonl import read_object
-from e5jax.model import hf
+from e5jax.model import hf_weights
 from e5jax.model.adapter import FILE
-from e5jax.model.blueprint import blueprint
 from e5jax.model.families import read_spec
 from e5jax.model.folder import ADAPTER, base_of, file_of
+from e5jax.model.model_def import model_def
 
 INDEX = "model.safetensors.index.json"
 
@@ -32,9 +32,9 @@ def write_start(run: Training, base: Path, output: Path) -> None:
     file = Path(run.tokens.tokenizer) if run.tokens.tokenizer else file_of(base, "tokenizer.json")
     templates = Templates(run.tokens.query, run.tokens.document)
     tokenizer = TextTokenizer.from_file(file, spec.bos, spec.eos, run.tokens.limit, templates)
-    made = blueprint(spec, None, dtype=run.model.dtype, remat=run.model.remat, kernel="xla")  # it is never run
-    contents = settings(Subject(run, base, made, {}, tokenizer, 0), Choice())
-    weights = hf.files(base)
+    made = model_def(spec, None, dtype=run.model.dtype, remat=run.model.remat, kernel="xla")  # it is never run
+    contents = settings(TrainedModel(run, base, made, {}, tokenizer, 0), Choice())
+    weights = hf_weights.files(base)
     if below := base_of(base):
         if spec != own:
             raise ConfigError(f"{base}: is an adapter, and the run changes the model below it, which an adapter folder cannot say")

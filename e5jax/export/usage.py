@@ -3,7 +3,7 @@
 import json
 
 from e5jax.config import Pooling
-from e5jax.export.subject import Choice, Subject
+from e5jax.export.trained_model import Choice, TrainedModel
 
 POOLING: dict[Pooling, str] = {
     "last": """last = (mask * torch.arange(mask.shape[1])).argmax(1)  # of the last token, on whichever side the padding is
@@ -19,7 +19,7 @@ VECTOR: dict[Pooling, str] = {
 }
 
 
-def usage(subject: Subject, choice: Choice) -> str:
+def usage(subject: TrainedModel, choice: Choice) -> str:
     """Instructions, and code for sentence-transformers, transformers and `Embedder`, to be run beside the folder."""
     task, pooling, adapter = subject.run.export.task, subject.run.model.pooling, choice.format == "adapter"
     templates, (bos, eos) = subject.tokenizer.templates, subject.tokenizer.pieces
@@ -77,7 +77,7 @@ print(model.similarity(queries, documents))
 ```"""
 
 
-def base_name(subject: Subject, choice: Choice) -> str:
+def base_name(subject: TrainedModel, choice: Choice) -> str:
     """What an adapter folder calls its base: the run's own name for it, or the folder that it was read from."""
     return choice.base_name or subject.run.model.base or str(subject.base)
 

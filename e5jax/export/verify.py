@@ -21,10 +21,10 @@ import jax
 import numpy as np
 
 from e5jax.errors import ConfigError
-from e5jax.export.contents import ExportError, check_files, check_tensors
+from e5jax.export.file_checks import ExportError, check_files, check_tensors
+from e5jax.export.layer_subsets import BYTES, Part, parts
 from e5jax.export.reference import Expected, Texts, reference
-from e5jax.export.subject import Choice, Subject
-from e5jax.export.window import BYTES, Part, parts
+from e5jax.export.trained_model import Choice, TrainedModel
 from e5jax.inference.embedder import Embedder
 from e5jax.model.folder import ADAPTER
 
@@ -34,7 +34,7 @@ LENGTH = 1e-3  # by which a vector may be longer or shorter than 1
 PACKAGES = ("torch", "transformers", "sentence_transformers")
 
 
-def verify(folder: Path, subject: Subject, choice: Choice, most: int = BYTES) -> list[str]:
+def verify(folder: Path, subject: TrainedModel, choice: Choice, most: int = BYTES) -> list[str]:
     """Says in words what was looked at. Raises ExportError for the first thing that is not as it must be."""
     try:
         return _verify(folder, subject, choice, most)
@@ -42,7 +42,7 @@ def verify(folder: Path, subject: Subject, choice: Choice, most: int = BYTES) ->
         raise ExportError(str(error)) from error
 
 
-def _verify(folder: Path, subject: Subject, choice: Choice, most: int) -> list[str]:
+def _verify(folder: Path, subject: TrainedModel, choice: Choice, most: int) -> list[str]:
     check_files(folder, subject, choice)
     said = [f"{check_tensors(folder, subject, choice)} tensors are the checkpoint's, number by number"]
     lost = missing(choice)
@@ -66,14 +66,14 @@ def missing(choice: Choice) -> list[str]:
     return [name for name in needed if find_spec(name) is None]
 
 
-def _look(part: Part, subject: Subject, texts: Texts, *, peers: bool) -> dict[str, float]:
+def _look(part: Part, subject: TrainedModel, texts: Texts, *, peers: bool) -> dict[str, float]:
     """The least cosine by library."""
     expected = reference(subject, part, texts)
     found = check_answer(ask(question(part, subject, texts)), expected, subject) if peers else {}
     return found | {"Embedder": check_own(part, expected, subject, texts)}
 
 
-def question(part: Part, subject: Subject, texts: Texts) -> dict[str, Any]:
+def question(part: Part, subject: TrainedModel, texts: Texts) -> dict[str, Any]:
     """What `peers` is asked."""
     is_adapter = (part.folder / ADAPTER).is_file()
     return {
@@ -90,7 +90,7 @@ def ask(asked: Mapping[str, Any]) -> dict[str, Any]:
         to, back = Path(space, "question.json"), Path(space, "answer.json")
         to.write_text(json.dumps(asked), encoding="utf-8")
         environment = {**os.environ, "HF_HUB_OFFLINE": "1", "CUDA_VISIBLE_DEVICES": "", "TOKENIZERS_PARALLELISM": "false"}
-        command = [sys.executable, "-m", "e5jax.export.peers", str(to), str(back)]
+        command = [sys.executable, "-m", "e5jax.export.reference_libraries", str(to), str(back)]
         done = subprocess.run(command, env=environment, capture_output=True, encoding="utf-8", errors="replace", check=False)  # noqa: S603  our own module, no shell
         if done.returncode or not back.is_file():
             lines = [line for line in done.stderr.splitlines() if _ERROR.match(line)]
@@ -99,7 +99,7 @@ def ask(asked: Mapping[str, Any]) -> dict[str, Any]:
         return json.loads(back.read_text(encoding="utf-8"))
 
 
-def check_answer(answer: Mapping[str, Any], expected: Expected, subject: Subject) -> dict[str, float]:
+def check_answer(answer: Mapping[str, Any], expected: Expected, subject: TrainedModel) -> dict[str, float]:
     """The least cosine by library. Raises ExportError."""
     if answer["missing"]:
         raise ExportError(f"transformers finds no {', '.join(answer['missing'])}, and would make it up")
@@ -112,7 +112,7 @@ def check_answer(answer: Mapping[str, Any], expected: Expected, subject: Subject
     return {name: least(np.asarray(vectors), expected, subject, name) for name, vectors in answer["vectors"].items()}
 
 
-def check_own(part: Part, expected: Expected, subject: Subject, texts: Texts) -> float:
+def check_own(part: Part, expected: Expected, subject: TrainedModel, texts: Texts) -> float:
     """The least cosine of what `Embedder` makes of the folder. Raises ExportError."""
     own = Embedder.from_pretrained(part.folder, dtype="float32")
     check_ids(own.tokenize([*texts.templated, *texts.documents_templated, texts.long], prompt=""), expected, "Embedder")
@@ -131,7 +131,7 @@ def check_ids(ids: list[list[int]], expected: Expected, name: str) -> None:
             raise ExportError(f"{name} reads text {number} as {_short(found)}, and the model was trained with {_short(wanted)}")
 
 
-def least(vectors: np.ndarray, expected: Expected, subject: Subject, name: str) -> float:
+def least(vectors: np.ndarray, expected: Expected, subject: TrainedModel, name: str) -> float:
     """The least cosine with the expected vectors. Raises ExportError when it is too small, or a vector is not of length 1."""
     if vectors.shape != expected.vectors.shape:
         raise ExportError(f"{name} gives vectors {list(vectors.shape)}, and they are {list(expected.vectors.shape)}")

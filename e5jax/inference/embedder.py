@@ -20,11 +20,11 @@ from e5jax.errors import ConfigError
 from e5jax.inference.folder_settings import Settings, read_settings, similarity
 from e5jax.inference.vector_quantization import Ranges, quantise, ranges_of, shortened
 from e5jax.mesh import BATCH, make_mesh
-from e5jax.model import hf, modules
-from e5jax.model.blueprint import Blueprint, Parameters, blueprint
+from e5jax.model import hf_weights, modules
 from e5jax.model.families import read_positions, read_spec
 from e5jax.model.folder import file_of, locate
 from e5jax.model.kernels import choose
+from e5jax.model.model_def import ModelDef, Parameters, model_def
 from e5jax.model.modules import NORMALIZE, Weights
 from e5jax.model.pooling import pooled
 
@@ -37,7 +37,7 @@ class Embedder:
 
     def __init__(
         self,
-        made: Blueprint,
+        made: ModelDef,
         parameters: Parameters,
         tokenizer: TextTokenizer,
         settings: Settings,
@@ -99,11 +99,11 @@ class Embedder:
             frame=settings.frame,
         )
         weights = modules.load(path, settings.inner)
-        made = blueprint(spec, None, dtype=dtype, remat="nothing", kernel="xla")
+        made = model_def(spec, None, dtype=dtype, remat="nothing", kernel="xla")
         devices = jax.local_devices()
         shards = len(devices) if spec.hidden % len(devices) == 0 else 1
         mesh = make_mesh(MeshConfig(data=-1, fsdp=shards, tensor=1), devices)
-        parameters = hf.load(path, spec, made.abstract(made.leaves, mesh, dtype))
+        parameters = hf_weights.load(path, spec, made.abstract(made.leaves, mesh, dtype))
         return cls(made, parameters, tokenizer, settings, mesh, weights)
 
     @property

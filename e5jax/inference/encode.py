@@ -17,7 +17,7 @@ from e5jax.inference.vector_files import check_output, write
 from e5jax.inference.vector_quantization import DTYPES, quantise, stored_width
 from e5jax.mesh import open_cpu
 from e5jax.model.folder import locate
-from e5jax.workdir.directory import complete, writing
+from e5jax.workdir.directory import atomic_output, writing
 
 
 class Options(NamedTuple):
@@ -65,7 +65,7 @@ def encode_file(embedder: Embedder, identity: str, texts: Texts, output: Path, o
     width, precision = shards[0].shape[1], options.precision
     stored = (quantise(shard, precision, embedder.settings.ranges.get(width)) for shard in shards)
     dtype = options.dtype if precision == "float32" else np.dtype(DTYPES[precision]).name
-    with complete(output, "encode") as temporary:
+    with atomic_output(output, "encode") as temporary:
         write(temporary, stored, (texts.count, stored_width(width, precision)), dtype, ids)
     del shards
     for left in output.parent.glob(f"{glob.escape(place.name)}-*"):

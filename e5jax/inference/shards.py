@@ -13,7 +13,7 @@ from tqdm import tqdm
 from e5jax.data.tokenizer import TextTokenizer
 from e5jax.inference.vector_quantization import FILE as RANGES
 from e5jax.model.folder import base_of
-from e5jax.workdir.directory import complete
+from e5jax.workdir.directory import atomic_output
 
 T = TypeVar("T")
 Shards = list[Float[np.ndarray, "p d"]]
@@ -50,7 +50,7 @@ def embed(
 
 def write_array(path: Path, array: np.ndarray) -> None:
     """Writes a .npy file whole or not at all. `np.save` does not notice that a full disk has no room for the end of a file."""
-    with complete(path) as temporary, temporary.open("wb") as file:
+    with atomic_output(path) as temporary, temporary.open("wb") as file:
         array = np.ascontiguousarray(array)
         np.lib.format.write_array_header_1_0(file, np.lib.format.header_data_from_array_1_0(array))
         file.write(array.data)

@@ -14,7 +14,7 @@ import numpy as np
 from e5jax.data.files import kind_of, temporary_copy
 from e5jax.errors import ConfigError
 from e5jax.inference.text_files import read_rows
-from e5jax.workdir.directory import complete
+from e5jax.workdir.directory import atomic_output
 
 
 def key(text: str) -> int:
@@ -103,7 +103,7 @@ def _texts(path: Path) -> Iterator[tuple[str, str]]:
 
 def write_corpus(path: Path, texts: Iterable[str]) -> None:
     """A corpus of these texts."""
-    with complete(path, "mine") as temporary, temporary.open("w", encoding="utf-8", newline="\n") as file:
+    with atomic_output(path, "mine") as temporary, temporary.open("w", encoding="utf-8", newline="\n") as file:
         file.writelines(json.dumps({"text": text}) + "\n" for text in texts)
 
 

@@ -8,7 +8,7 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Float
 
-from e5jax.data.lines import Lines
+from e5jax.data.line_index import Lines
 from e5jax.errors import ConfigError
 
 

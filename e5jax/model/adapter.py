@@ -16,8 +16,8 @@ from e5jax.errors import ConfigError
 from e5jax.jsonl import read_object
 from e5jax.model.families import FAMILIES
 from e5jax.model.folder import ADAPTER, ADAPTER_WEIGHTS, base_of
-from e5jax.model.slices import Delta, Source, Tensor, file_headers, placed, plain
 from e5jax.model.spec import Spec, among_all
+from e5jax.model.weight_io import Delta, Source, Tensor, file_headers, placed, plain
 
 FILE = ADAPTER_WEIGHTS
 PREFIX = "base_model.model."

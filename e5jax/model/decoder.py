@@ -32,7 +32,7 @@ NAMES: dict[Remat, tuple[str, ...]] = {
 FUSED = "dot_product_attention_fwd_wrapper"  # cuDNN's attention is one operation: what it returns cannot be named inside
 
 
-def keep(remat: Remat, *more: str) -> Callable[..., bool]:
+def remat_policy(remat: Remat, *more: str) -> Callable[..., bool]:
     """What `jax.checkpoint` saves around a layer; around a whole decoder add "x", each layer's input."""
     if remat == "everything":
         return jax.checkpoint_policies.everything_saveable
@@ -138,7 +138,7 @@ class Decoder(nnx.Module):
         """Through some of the layers."""
         graph, stacked = nnx.split(layers)
 
-        @partial(jax.checkpoint, policy=keep(self.remat))
+        @partial(jax.checkpoint, policy=remat_policy(self.remat))
         def run(x: Array, state: nnx.State, seed: Array | None) -> Array:
             return nnx.merge(graph, state)(x, segments, turn, seed, shared)
 

@@ -16,7 +16,7 @@ from e5jax.errors import ConfigError
 from e5jax.jsonl import flag, positive, read_json, read_object
 from e5jax.model.folder import MODULES, file_of
 from e5jax.model.pooling import unit
-from e5jax.model.slices import file_headers, read_slice
+from e5jax.model.weight_io import file_headers, read_slice
 
 WEIGHTS = "model.safetensors"
 LAYER_NORM_EPSILON = 1e-5  # PyTorch's default, which sentence-transformers does not change

@@ -17,7 +17,7 @@ from e5jax.plan.fill import Fill, Means, expected, full
 from e5jax.plan.hlo import parse
 from e5jax.plan.machine import Machine, slice_of
 from e5jax.plan.roofline import Roofline, roofline, traffic
-from e5jax.train.build import abstract_arguments, assemble
+from e5jax.train.build import abstract_arguments, build_step
 from e5jax.train.flops import model_flops
 
 _UNITS = {"K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}
@@ -73,7 +73,7 @@ def plan(run: Training, spec: Spec, on: Machine, means: Means | None = None) -> 
     check_groups(spec, run.model.quantisation, Mesh(**sizes))
     check_shards(run.batch, sizes["data"] * sizes["fsdp"])
     start = time.perf_counter()
-    learner = assemble(
+    learner = build_step(
         run, spec.changed(run.model)._replace(top=run.select.top, added=len(run.tokens.added)), on.devices[0].platform
     )
     compiled, refusal, memory = None, "", {}
@@ -90,7 +90,7 @@ def plan(run: Training, spec: Spec, on: Machine, means: Means | None = None) -> 
             refusal = str(error)
     taken = time.perf_counter() - start
     found = full(run.batch, run.tokens.limit) if means is None else expected(run.batch, run.tokens.limit, means)
-    needed = model_flops(learner.blueprint, found.tokens, found.squared_lengths)
+    needed = model_flops(learner.model_def, found.tokens, found.squared_lengths)
     memory |= refused(refusal) if compiled is None else _compiled(compiled, on.topology.generation)
     work = None if compiled is None else _work(compiled, on, mesh, found, memory["host"])
     return Report(run, on, sizes, memory, refusal, needed, found, work, taken)

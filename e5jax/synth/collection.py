@@ -5,10 +5,10 @@ from typing import NamedTuple
 
 from e5jax.synth.answer import Halt
 from e5jax.synth.config import Synth
+from e5jax.synth.disk_dict import DiskDict
 from e5jax.synth.plan import Plan
 from e5jax.synth.reasons import Rejection
 from e5jax.synth.request import Session
-from e5jax.synth.shelf import Shelf
 from e5jax.synth.tasks import Tasks
 
 
@@ -18,7 +18,7 @@ class Collection(NamedTuple):
     config: Synth
     plan: Plan
     tasks: Tasks
-    shelf: Shelf  # by slot: a line of details.jsonl with the example in it
+    shelf: DiskDict  # by slot: a line of details.jsonl with the example in it
     rejected: list[Rejection]
     dropped: dict[str, str]  # slot: last reason
     halt: Halt

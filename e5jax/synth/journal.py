@@ -17,9 +17,9 @@ from zlib import crc32
 
 from e5jax.errors import ConfigError, RecordError, RunError
 from e5jax.jsonl import parse_object
-from e5jax.synth.ledger import Ledger
-from e5jax.synth.marks import Marks
 from e5jax.synth.request import Failure, Reply, Stop
+from e5jax.synth.sent_log import SentLog
+from e5jax.synth.usage import Usage
 from e5jax.workdir import lock
 
 VERSION = 1
@@ -47,13 +47,13 @@ def decode(line: bytes) -> dict[str, Any] | None:
 class Journal:
     """Open with `async with`. One process at a time."""
 
-    def __init__(self, path: Path, ledger: Ledger):
+    def __init__(self, path: Path, ledger: Usage):
         self.path, self.ledger = path, ledger
         self.damaged = 0  # whole lines whose checksum is wrong; their requests are asked again
         self._places: dict[tuple[str, int], tuple[int, int]] = {}
         self.run = secrets.token_hex(6)  # tells its batches from those of other runs
         self.batches: dict[str, dict[str, Any]] = {}  # the last line of each
-        self.mark = Marks(path.with_suffix(".sent"))
+        self.mark = SentLog(path.with_suffix(".sent"))
         self._waiting: list[bytes] = []
         self._done: asyncio.Future[None] | None = None
         self._writer: asyncio.Task[None] | None = None

@@ -6,7 +6,7 @@ from importlib.resources import files
 from typing import NamedTuple
 
 from e5jax.datasets.language import known
-from e5jax.synth.draw import Choices, parse, weighted
+from e5jax.synth.sampling import Choices, parse, weighted
 
 # What an identifier takes for each other: standards of one language, macrolanguages, the closest neighbours.
 CLOSE = (

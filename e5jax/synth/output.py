@@ -13,7 +13,7 @@ from e5jax.synth.details import parse_entry
 from e5jax.synth.families import BY_NAME
 from e5jax.synth.report import report
 from e5jax.synth.stats import Tally, stats
-from e5jax.workdir.directory import complete, write_text
+from e5jax.workdir.directory import atomic_output, write_text
 
 
 class Output(NamedTuple):
@@ -59,7 +59,7 @@ class Output(NamedTuple):
 def write(output: Output, run: Collection, counts: dict[str, Counts]) -> dict[str, Any]:
     """Writes all files, each whole or not at all, and returns the statistics."""
     tally = Tally()
-    with complete(output.examples) as folder, _lines(output.details) as details:
+    with atomic_output(output.examples) as folder, _lines(output.details) as details:
         folder.mkdir()
         for name in (*BY_NAME, relabel.NAME):
             ids = sorted(slot for slot in run.shelf if slot.partition("/")[0] == name)
@@ -85,7 +85,7 @@ def write(output: Output, run: Collection, counts: dict[str, Counts]) -> dict[st
 
 @contextlib.contextmanager
 def _lines(path: Path) -> Iterator[Callable[[str], object]]:
-    with complete(path) as temporary, temporary.open("w", encoding="utf-8", newline="\n") as file:
+    with atomic_output(path) as temporary, temporary.open("w", encoding="utf-8", newline="\n") as file:
         yield _line_writer(file)
 
 

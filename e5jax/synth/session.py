@@ -15,17 +15,17 @@ from typing import Any
 
 from e5jax.synth import completion
 from e5jax.synth.batch import Batch
-from e5jax.synth.brake import Brake
 from e5jax.synth.client import Client
 from e5jax.synth.config import Budget, Endpoint, LanguageModel
 from e5jax.synth.demo.process import reachable
 from e5jax.synth.faults import FAULTS, Trouble
 from e5jax.synth.journal import Journal
 from e5jax.synth.keys import check_endpoint
-from e5jax.synth.ledger import Ledger, check_budget
 from e5jax.synth.limiter import Limiter
 from e5jax.synth.request import Failure, Reply, Request, Session, Stop
+from e5jax.synth.stop_event import StopEvent
 from e5jax.synth.transport import LEAVING
+from e5jax.synth.usage import Usage, check_budget
 
 FIRST_WAIT, LONGEST_WAIT = 1.0, 60.0  # seconds between two tries, before jitter
 FIRST_SLOTS = 4  # requests on their way at the start; each answer makes room for one more, up to the concurrency
@@ -38,7 +38,7 @@ async def open_session(endpoint: Endpoint, budget: Budget, journal: Path, seed: 
     """Checks the configuration, opens the journal, and closes both when what is on its way has arrived."""
     check_endpoint(endpoint)
     check_budget(budget, endpoint.models)
-    ledger = Ledger(endpoint.models)
+    ledger = Usage(endpoint.models)
     kind = Chat if endpoint.api == "chat" else Batch
     async with (
         reachable(endpoint) as target,
@@ -70,7 +70,7 @@ class Chat:
         self._slots = asyncio.Semaphore(self._open)
         self._turn = asyncio.Lock()
         self._tasks: dict[tuple[str, int], asyncio.Task[Reply | Failure]] = {}
-        self._brake = Brake()
+        self._brake = StopEvent()
         self._sent = journal.ledger.requests
         self._announced = self._given_up = 0
         self._trouble_since: float | None = None  # since when nothing was answered

@@ -6,14 +6,14 @@ import time
 import jax
 
 from e5jax.data.records import Metrics
-from e5jax.model.blueprint import Blueprint
+from e5jax.model.model_def import ModelDef
 from e5jax.train.flops import model_flops
 
 
 class Measures:
     """Turns `Metrics` into named scalars; a step's time is the time since the step before was finished."""
 
-    def __init__(self, blueprint: Blueprint, queries: int, peak: float):
+    def __init__(self, blueprint: ModelDef, queries: int, peak: float):
         self._blueprint, self._queries = blueprint, queries
         self._peak = peak
         self.restart()

@@ -11,29 +11,29 @@ from e5jax.config import Training
 from e5jax.data.packing import layout
 from e5jax.data.records import Batch
 from e5jax.mesh import BATCH
-from e5jax.model.blueprint import Abstract, Blueprint, blueprint
 from e5jax.model.kernels import choose
+from e5jax.model.model_def import Abstract, ModelDef, model_def
 from e5jax.model.spec import Spec
 from e5jax.train import state, temperature
 from e5jax.train.optim import optimiser, schedule
 from e5jax.train.state import State
-from e5jax.train.step import Objective, make_step
+from e5jax.train.step import StepConfig, make_step
 
 
-class Learner(NamedTuple):
+class TrainStep(NamedTuple):
     """The step and what it is made of."""
 
-    blueprint: Blueprint
-    objective: Objective
+    model_def: ModelDef
+    objective: StepConfig
     optimiser: optax.GradientTransformation
     step: jax.stages.Wrapped
 
 
-def assemble(run: Training, spec: Spec, platform: str) -> Learner:
+def build_step(run: Training, spec: Spec, platform: str) -> TrainStep:
     """The learner of a training run on a decoder of this shape, for devices of this platform (`cpu`, `gpu`, `tpu`)."""
     kernel = choose(run.model.attention, platform, run.model.dtype, run.batch.width(run.tokens.limit))
     model = run.model
-    made = blueprint(
+    made = model_def(
         spec,
         run.lora,
         dtype=model.dtype,
@@ -45,7 +45,7 @@ def assemble(run: Training, spec: Spec, platform: str) -> Learner:
         inside=platform == "cpu" and model.dtype == "float32",
     )
     batch = run.batch
-    objective = Objective(
+    objective = StepConfig(
         made,
         model.pooling,
         run.loss,
@@ -57,7 +57,7 @@ def assemble(run: Training, spec: Spec, platform: str) -> Learner:
         positives=batch.positives,
     )
     update = optimiser(run.optim)
-    return Learner(made, objective, update, make_step(objective, update, schedule(run.optim), run.guard))
+    return TrainStep(made, objective, update, make_step(objective, update, schedule(run.optim), run.guard))
 
 
 def batch_shardings(mesh: jax.sharding.Mesh) -> Batch:
@@ -66,7 +66,7 @@ def batch_shardings(mesh: jax.sharding.Mesh) -> Batch:
     return Batch._make([rows] * 4 + [shards] * 6)
 
 
-def place(batch: Batch, mesh: jax.sharding.Mesh) -> Batch:
+def put_batch(batch: Batch, mesh: jax.sharding.Mesh) -> Batch:
     """A batch from the host to the devices; each process hands over only the rows of its own devices."""
 
     def put(part: jax.Array, where: NamedSharding) -> jax.Array:
@@ -76,9 +76,9 @@ def place(batch: Batch, mesh: jax.sharding.Mesh) -> Batch:
         return jax.tree.map(put, batch, batch_shardings(mesh))
 
 
-def abstract_arguments(run: Training, learner: Learner, mesh: jax.sharding.Mesh) -> tuple[State, Abstract, Batch]:
+def abstract_arguments(run: Training, learner: TrainStep, mesh: jax.sharding.Mesh) -> tuple[State, Abstract, Batch]:
     """Shapes and placement of the step's arguments: all that compiling for a machine one does not have needs."""
-    made = learner.blueprint
+    made = learner.model_def
     trained = made.abstract(made.trained, mesh, "float32") | temperature.abstract(run.loss, mesh)
     frozen = made.abstract(made.frozen, mesh, run.model.dtype)
     to, queries = layout(run.batch, run.tokens.limit), run.batch.queries // run.batch.shards
@@ -87,5 +87,5 @@ def abstract_arguments(run: Training, learner: Learner, mesh: jax.sharding.Mesh)
     shapes = [wide, wide, wide, slots, asked, offered, asked, offered, asked, asked]
     dtypes = [jnp.int32] * 8 + [jnp.float32, jnp.bool_]
     parts = zip(shapes, dtypes, batch_shardings(mesh), strict=True)
-    batch = Batch._make(jax.ShapeDtypeStruct(shape, dtype, sharding=place) for shape, dtype, place in parts)
+    batch = Batch._make(jax.ShapeDtypeStruct(shape, dtype, sharding=put_batch) for shape, dtype, put_batch in parts)
     return state.abstract(trained, learner.optimiser, mesh), frozen, batch

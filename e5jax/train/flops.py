@@ -2,10 +2,10 @@
 
 import math
 
-from e5jax.model.blueprint import Blueprint
+from e5jax.model.model_def import ModelDef
 
 
-def model_flops(blueprint: Blueprint, tokens: float, squared_lengths: float) -> float:
+def model_flops(blueprint: ModelDef, tokens: float, squared_lengths: float) -> float:
     """Tokens × (4 × frozen matrix parameters + 6 × trained) + causal attention 6 · layers · heads · head size · Σ length².
 
     A frozen matrix costs a forward product and the gradient of its input; a trained parameter also its own gradient.
@@ -22,7 +22,7 @@ def model_flops(blueprint: Blueprint, tokens: float, squared_lengths: float) -> 
     return tokens * (4 * sum(frozen.values()) - 2 * below + 6 * trained) + attention
 
 
-def parameters(blueprint: Blueprint, names: list[str]) -> int:
+def parameters(blueprint: ModelDef, names: list[str]) -> int:
     """Number of scalars in these parameters."""
     leaves = blueprint.leaves
     return sum(math.prod(leaves[name].shape) for name in names)

@@ -15,13 +15,13 @@ from jax.sharding import PartitionSpec
 from jaxtyping import Array
 
 from e5jax.config import KeptOn
-from e5jax.model.blueprint import Parameters
+from e5jax.model.model_def import Parameters
 
 Encode = Callable[..., Array]  # (trained, frozen, *texts) -> vectors
 Policy = Callable[..., bool]  # of jax.checkpoint: what is kept
 
 
-def skippable(
+def remat_chunk(
     run: Encode, policy: Policy, kept_on: KeptOn = "device"
 ) -> Callable[[Parameters, Parameters, tuple[Array, ...]], Array]:
     """`(trained, frozen, (has_text, *texts)) -> run(trained, frozen, *texts)`, or zeros when `has_text` is false.

@@ -15,7 +15,7 @@ from e5jax.config import Guard
 LEAST = 0.01  # of the mean, that a standard deviation counts for at least: a curve as flat as a table has no spikes
 
 
-class Watch(NamedTuple):
+class GuardState(NamedTuple):
     """What the guard remembers, a part of the training state. The statistics are of loss and gradient norm, of steps that count."""
 
     skipped: Int[Array, ""]  # steps in all
@@ -25,15 +25,15 @@ class Watch(NamedTuple):
     variance: Float[Array, "2"]
 
 
-def fresh() -> Watch:
+def fresh() -> GuardState:
     """Before the first step."""
     none, zeros = jnp.zeros((), jnp.int32), jnp.zeros(2)
-    return Watch(none, none, none, zeros, zeros)
+    return GuardState(none, none, none, zeros, zeros)
 
 
-def judge(
-    guard: Guard, watch: Watch, loss: Float[Array, ""], norm: Float[Array, ""]
-) -> tuple[Bool[Array, ""], Bool[Array, ""], Watch]:
+def should_apply(
+    guard: Guard, watch: GuardState, loss: Float[Array, ""], norm: Float[Array, ""]
+) -> tuple[Bool[Array, ""], Bool[Array, ""], GuardState]:
     """(update is made, loss and gradient are finite, what is remembered then): the same on all devices."""
     found = jnp.stack([loss, norm])
     usual = jnp.maximum(jnp.sqrt(watch.variance), LEAST * watch.mean)
@@ -47,7 +47,7 @@ def judge(
     return (
         made,
         finite,
-        Watch(
+        GuardState(
             watch.skipped + ~made,
             jnp.where(made, none, watch.in_a_row + 1),
             counted,

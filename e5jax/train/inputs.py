@@ -11,14 +11,14 @@ import grain
 from e5jax.checkpoint.checkpointer import Identity
 from e5jax.config import Training
 from e5jax.config.mixture import Mixture
-from e5jax.data.batches import Assembly, assembly, complete, make_batches
+from e5jax.data.batches import BatchBuilder, batch_builder, fill_defaults, make_batches
 from e5jax.data.epochs import SHUFFLE
 from e5jax.data.mixing import mixture_of, open_sets
 from e5jax.data.records import Batch
 from e5jax.data.source import ExampleSource
 from e5jax.data.tokenizer import Templates, TextTokenizer, read_tokenizer
 from e5jax.errors import ConfigError
-from e5jax.model import hf
+from e5jax.model import hf_weights
 from e5jax.model.adapter import Adapter, read_adapter
 from e5jax.model.families import read_spec
 from e5jax.model.folder import ADAPTER, base_of, file_of, locate
@@ -36,14 +36,14 @@ class Inputs(NamedTuple):
     start: Adapter | None  # where the adapters begin; None: fresh ones, or none
     spec: Spec
     tokenizer: TextTokenizer
-    assembly: Assembly
+    batch_builder: BatchBuilder
     identity: Identity
     differences: tuple[str, ...] = ()  # from what the base's sentence-transformers files say
 
     @property
     def batches(self) -> grain.MapDataset[Batch]:
         """`batches[step]`, endless."""
-        return make_batches(self.assembly)
+        return make_batches(self.batch_builder)
 
 
 def read_inputs(run: Training, files: Sequence[str | Path], tokenizer_file: Path | None, base: str) -> Inputs:
@@ -75,7 +75,7 @@ def read_inputs(run: Training, files: Sequence[str | Path], tokenizer_file: Path
         "base": fingerprint(folder) if folder else f"scratch {said(spec)} seed {run.seed}",
     }
     said_of_base = tuple(differences(settings, run)) if settings else ()
-    texts = assembly(mixture, sources, tokenizer, run)
+    texts = batch_builder(mixture, sources, tokenizer, run)
     return Inputs(start.base if start else folder, start, spec, tokenizer, texts, identity, said_of_base)
 
 
@@ -104,7 +104,7 @@ def data_identity(mixture: Mixture, sources: Mapping[str, ExampleSource], run: T
     found |= {"data.queries": str(run.batch.queries), "data.seed": str(run.seed), "data.instructions": str(run.data.instructions)}
     idle = {"ratio", "weight"} - {mixture.shares}
     for name, dataset in mixture.datasets.items():
-        fields = asdict(complete(dataset, run)) | {"files": sources[name].fingerprint}
+        fields = asdict(fill_defaults(dataset, run)) | {"files": sources[name].fingerprint}
         if fields["positives"] == 1:  # as in every run before there was a choice
             del fields["positives"]
         found |= {f"data.{name}.{field}": str(value) for field, value in fields.items() if field not in idle}
@@ -147,7 +147,7 @@ def fingerprint(folder: Path) -> str:
     """SHA-256 over config.json, what an adapter says of itself, and every byte of the weights."""
     digest = hashlib.sha256(file_of(folder, "config.json").read_bytes())
     said = [folder / ADAPTER] if base_of(folder) else []
-    for file in [*said, *hf.files(folder)]:
+    for file in [*said, *hf_weights.files(folder)]:
         with file.open("rb") as opened:
             digest.update(hashlib.file_digest(opened, "sha256").digest())
     return digest.hexdigest()

@@ -17,19 +17,19 @@ from e5jax.config import Mesh, Training
 from e5jax.config.serialize import to_json
 from e5jax.config.validate import check_dimensions, check_shards
 from e5jax.data.packing import digest
-from e5jax.data.prefetch import Feed
+from e5jax.data.prefetch import Prefetcher
 from e5jax.data.records import Batch, Metrics
 from e5jax.distributed import coordination, heartbeat, signals
 from e5jax.errors import ConfigError
 from e5jax.hardware import Peak, peak_flops
 from e5jax.mesh import make_mesh
-from e5jax.model import hf
-from e5jax.model.blueprint import Parameters
+from e5jax.model import hf_weights
+from e5jax.model.model_def import Parameters
 from e5jax.model.quantise import check_groups
 from e5jax.train import state as states
 from e5jax.train import temperature
 from e5jax.train.batch_stats import Measures
-from e5jax.train.build import Learner, abstract_arguments, assemble, place
+from e5jax.train.build import TrainStep, abstract_arguments, build_step, put_batch
 from e5jax.train.flops import parameters
 from e5jax.train.inputs import Inputs
 from e5jax.train.metrics import MetricLog
@@ -55,7 +55,7 @@ class Ready(NamedTuple):
     """All that the loop works with."""
 
     mesh: jax.sharding.Mesh
-    learner: Learner
+    learner: TrainStep
     frozen: Parameters
     state: State
     start: int
@@ -99,7 +99,7 @@ def train(
             _check_end(ready.start, run)
             begin(ready.start)
             return 0
-        with Feed(inputs.batches, ready.start, run.optim.steps, run.data.workers) as feed:  # works while XLA compiles
+        with Prefetcher(inputs.batches, ready.start, run.optim.steps, run.data.workers) as feed:  # works while XLA compiles
             heartbeat.enter(heartbeat.COMPILE)
             step = ready.learner.step.lower(*abstract_arguments(run, ready.learner, mesh)).compile()
             begin(ready.start)
@@ -107,10 +107,10 @@ def train(
                 record(workdir, ready.changed, step=ready.start)
             ready = ready._replace(facts=facts(run, inputs, mesh, workdir))
             _say(name, run, ready, peak)
-            measures = Measures(ready.learner.blueprint, run.batch.queries, peak.flops)
+            measures = Measures(ready.learner.model_def, run.batch.queries, peak.flops)
             writes = coordination.first()
             with MetricLog(workdir.metrics, run.log, name=name, start=ready.start, steps=run.optim.steps, writes=writes) as log:
-                look = Look(measures, log, Skipped(workdir.skipped, run.guard, inputs.assembly))
+                look = Look(measures, log, Skipped(workdir.skipped, run.guard, inputs.batch_builder))
                 _loop(run, ready, step, feed, checkpoints, look, Trace(run.profile, workdir.profile, name))
     return run.optim.steps - ready.start
 
@@ -127,7 +127,7 @@ def _loop(
     run: Training,
     ready: Ready,
     step: jax.stages.Compiled,
-    feed: Feed,
+    feed: Prefetcher,
     checkpoints: Checkpoints,
     look: Look,
     trace: Trace,
@@ -146,7 +146,7 @@ def _loop(
                 trace.turn(number)
                 look.measures.restart()
             with trace.step(number):
-                state, metrics = step(state, ready.frozen, place(batch, ready.mesh))  # returns at once
+                state, metrics = step(state, ready.frozen, put_batch(batch, ready.mesh))  # returns at once
             # The metrics of the step before: fetching them now never makes the device wait.
             _log(pending, look)
             pending = Taken(number, batch, feed.waited, metrics)
@@ -182,8 +182,8 @@ def _log(pending: Taken | None, look: Look, probe: Callable[[], Mapping[str, flo
 def _prepare(run: Training, inputs: Inputs, mesh: jax.sharding.Mesh, checkpoints: Checkpoints, allow: bool) -> Ready:
     """Reads the base, and the newest checkpoint or fresh numbers for what is trained."""
     checkpoints.look()
-    learner = assemble(run, inputs.spec, mesh.devices.flat[0].platform)
-    made = learner.blueprint
+    learner = build_step(run, inputs.spec, mesh.devices.flat[0].platform)
+    made = learner.model_def
     probe = Probe(run, inputs.tokenizer, learner.objective, mesh)
     frozen, trained = _base(run, inputs, learner, mesh)
     start = checkpoints.newest()
@@ -206,20 +206,22 @@ def _check_end(start: int, run: Training) -> None:
         )
 
 
-def _base(run: Training, inputs: Inputs, learner: Learner, mesh: jax.sharding.Mesh) -> tuple[Parameters, Parameters]:
+def _base(run: Training, inputs: Inputs, learner: TrainStep, mesh: jax.sharding.Mesh) -> tuple[Parameters, Parameters]:
     """(frozen, trained) numbers to start from: of the base, and of an adapter to go on with; none from scratch."""
     if inputs.base is None:
         return {}, {}
-    made = learner.blueprint
+    made = learner.model_def
     in_base = {name for name, leaf in made.leaves.items() if not leaf.is_adapter}
     lora = set(made.trained) - in_base - {"added"}
     frozen = made.abstract(made.frozen, mesh, run.model.dtype)
     trained = made.abstract([name for name in made.trained if name in in_base], mesh, "float32")
-    found = hf.load(inputs.base, inputs.spec, frozen | trained)
+    found = hf_weights.load(inputs.base, inputs.spec, frozen | trained)
     begun = inputs.start.load(inputs.spec, made.abstract(lora, mesh, "float32")) if inputs.start else {}
     if inputs.spec.added:  # where the known tokens are, on average: random rows would be far longer than those of some bases
-        (place,) = made.abstract(["added"], mesh, "float32").values()
-        begun["added"] = jax.jit(_mean_rows, static_argnums=1, out_shardings=place.sharding)(found["embedding"], inputs.spec.added)
+        (put_batch,) = made.abstract(["added"], mesh, "float32").values()
+        begun["added"] = jax.jit(_mean_rows, static_argnums=1, out_shardings=put_batch.sharding)(
+            found["embedding"], inputs.spec.added
+        )
     return {name: found[name] for name in frozen}, {name: found[name] for name in trained} | begun
 
 
@@ -258,8 +260,8 @@ def _rest(state: State) -> dict[str, Any]:
 def _say(name: str, run: Training, ready: Ready, peak: Peak) -> None:
     if jax.process_index():
         return
-    made, devices = ready.learner.blueprint, ready.mesh.devices
-    base = [name for name in made.frozen if not name.endswith(hf.SCALE)]
+    made, devices = ready.learner.model_def, ready.mesh.devices
+    base = [name for name in made.frozen if not name.endswith(hf_weights.SCALE)]
     integers = "" if made.quantisation == "none" else f" (kernels {made.quantisation})"
     begin = f"resumes at step {ready.start}" if ready.start else "starts"
     print(

@@ -14,7 +14,7 @@ from jaxtyping import Array, Bool, Float, Int
 from e5jax.config import HardnessMode, Loss
 
 
-class Terms(NamedTuple):
+class BatchInfo(NamedTuple):
     """What the loss is told of a batch besides its vectors."""
 
     temperatures: Float[Array, " q"]
@@ -23,7 +23,7 @@ class Terms(NamedTuple):
     passages: Int[Array, " p"]  # as well, -1 in the place of a positive or hard negative that its query lacks
 
 
-class Pairs(NamedTuple):
+class Anchors(NamedTuple):
     """What is known of those that ask: queries, each with one of its positives."""
 
     number: Int[Array, " pairs"]  # of the query in the batch
@@ -33,7 +33,7 @@ class Pairs(NamedTuple):
     harder: Float[Array, " pairs"]  # share of its score by which a negative counts for more, see `Rule.harder`
 
 
-class Texts(NamedTuple):
+class Candidates(NamedTuple):
     """What is known of texts that are scored: all passages, or all queries."""
 
     owner: Int[Array, " n"]  # number of the query that brought it
@@ -41,7 +41,7 @@ class Texts(NamedTuple):
     partners: Int[Array, "n m"]  # the query of a positive, the positives of a query, -1 where there is none
 
 
-class Rule(NamedTuple):
+class MaskRule(NamedTuple):
     """What may be a negative, besides others' texts that are there: values of `config.Loss`. What is off costs nothing."""
 
     own: bool  # its own hard negatives are among the texts
@@ -51,10 +51,10 @@ class Rule(NamedTuple):
     smooth: bool  # the mean of their scores is asked for, too
 
 
-def rule_of(loss: Loss, *, own: bool) -> Rule:
+def mask_rule(loss: Loss, *, own: bool) -> MaskRule:
     """The rule for passages as queries see them (`own`), or for any other direction."""
     harder = loss.hardness_mode if own and loss.hardness_strength else None
-    return Rule(own, loss.mask_duplicates, loss.margin is not None, harder, loss.smoothing > 0)
+    return MaskRule(own, loss.mask_duplicates, loss.margin is not None, harder, loss.smoothing > 0)
 
 
 def split(values: Array, queries: int) -> Array:
@@ -64,47 +64,47 @@ def split(values: Array, queries: int) -> Array:
     return jax.lax.reshape(values, shape, out_sharding=PartitionSpec(first, None, *others))
 
 
-def joined(values: Array) -> Array:
+def flatten(values: Array) -> Array:
     """`[queries, n, …]` to `[queries · n, …]`, where it lies."""
     (first, _, *others), (queries, count, *rest) = jax.typeof(values).sharding.spec, values.shape
     return jax.lax.reshape(values, (queries * count, *rest), out_sharding=PartitionSpec(first, *others))
 
 
-def spread(values: Array, times: int) -> Array:
+def repeat(values: Array, times: int) -> Array:
     """Each row of `[queries, …]` so many times."""
-    return joined(jnp.repeat(values[:, None], times, axis=1))
+    return flatten(jnp.repeat(values[:, None], times, axis=1))
 
 
-def weights(terms: Terms, positives: int) -> Float[Array, " pairs"]:
+def weights(terms: BatchInfo, positives: int) -> Float[Array, " pairs"]:
     """Of each pair in the sum over all of them; those of a query are one together."""
     there = split(terms.passages, len(terms.queries))[:, :positives] >= 0
-    return joined(there / jnp.sum(there, axis=1, keepdims=True))
+    return flatten(there / jnp.sum(there, axis=1, keepdims=True))
 
 
-def pairs(terms: Terms, own: Float[Array, " pairs"], loss: Loss, positives: int) -> Pairs:
+def anchors_of(terms: BatchInfo, own: Float[Array, " pairs"], loss: Loss, positives: int) -> Anchors:
     """What is known of the pairs of a device. `own` is the score of each, divided by its temperature."""
     number = reshard(jnp.arange(len(terms.queries)), jax.typeof(terms.queries).sharding.spec)
-    exact, warmth = jax.lax.stop_gradient((own, spread(terms.temperatures, positives)))
+    exact, warmth = jax.lax.stop_gradient((own, repeat(terms.temperatures, positives)))
     margin = loss.margin or 0.0
     ceiling = exact * margin if loss.margin_kind == "ratio" else exact + margin / warmth
     found, query = split(terms.passages, len(terms.queries))[:, :positives], terms.queries[:, None]
     mine = jnp.concatenate([query, jnp.where(found < 0, query, found)], axis=1)
-    number, mine, in_batch = (spread(part, positives) for part in (number, mine, terms.in_batch))
-    return Pairs(number, mine, in_batch, ceiling, loss.hardness_strength * warmth)
+    number, mine, in_batch = (repeat(part, positives) for part in (number, mine, terms.in_batch))
+    return Anchors(number, mine, in_batch, ceiling, loss.hardness_strength * warmth)
 
 
-def texts(terms: Terms, to: PartitionSpec, positives: int) -> tuple[Texts, Texts]:
+def candidates_of(terms: BatchInfo, to: PartitionSpec, positives: int) -> tuple[Candidates, Candidates]:
     """What is known of passages and of queries, placed as said. Query i brought p / q passages, from number i · p / q on."""
     with jax.named_scope("gather"):
         queries, passages = reshard(terms.queries, to), reshard(terms.passages, to)
     number = reshard(jnp.arange(len(queries)), to)
     by_query = split(passages, len(queries))
     partner = jnp.where(jnp.arange(by_query.shape[1]) < positives, queries[:, None], -1)
-    of_passages = Texts(spread(number, by_query.shape[1]), passages, joined(partner)[:, None])
-    return of_passages, Texts(number, queries, by_query[:, :positives])
+    of_passages = Candidates(repeat(number, by_query.shape[1]), passages, flatten(partner)[:, None])
+    return of_passages, Candidates(number, queries, by_query[:, :positives])
 
 
-def negatives(asking: Pairs, asked: Texts, rule: Rule) -> Bool[Array, "q n"]:
+def negatives(asking: Anchors, asked: Candidates, rule: MaskRule) -> Bool[Array, "q n"]:
     """Others' texts, of a query with in-batch negatives; its own hard negatives; never its own positives."""
     others = asking.number[:, None] != asked.owner[None]
     found = others & asking.in_batch[:, None]
@@ -118,7 +118,7 @@ def negatives(asking: Pairs, asked: Texts, rule: Rule) -> Bool[Array, "q n"]:
     return found
 
 
-def judged(scores: Float[Array, "q n"], asking: Pairs, asked: Texts, rule: Rule) -> Float[Array, "q n"]:
+def mask_scores(scores: Float[Array, "q n"], asking: Anchors, asked: Candidates, rule: MaskRule) -> Float[Array, "q n"]:
     """Scores as the softmax takes them: -inf for what is no negative, higher for what counts for more (arXiv 2503.04812, eq. 5)."""
     found = negatives(asking, asked, rule)
     if rule.ceiling:

@@ -19,9 +19,9 @@ from e5jax.data.tokenizer import TextTokenizer
 from e5jax.distributed import coordination
 from e5jax.errors import ConfigError
 from e5jax.mesh import BATCH
-from e5jax.model.blueprint import Parameters
+from e5jax.model.model_def import Parameters
 from e5jax.model.pooling import pool
-from e5jax.train.step import Objective
+from e5jax.train.step import StepConfig
 
 
 class Set(NamedTuple):
@@ -36,7 +36,7 @@ class Set(NamedTuple):
 class Probe:
     """All sets of a run, and the function that embeds a part of one."""
 
-    def __init__(self, run: Training, tokenizer: TextTokenizer, objective: Objective, mesh: jax.sharding.Mesh) -> None:
+    def __init__(self, run: Training, tokenizer: TextTokenizer, objective: StepConfig, mesh: jax.sharding.Mesh) -> None:
         """Reads all folders. Raises ConfigError for whatever is wrong with them."""
         self._every, self._last, self._mesh = run.probe.every, run.optim.steps, mesh
         self._sets = {Path(folder).resolve().name: _read(Path(folder), run, tokenizer) for folder in run.probe.folders}
@@ -44,7 +44,7 @@ class Probe:
             raise ConfigError(f"config.probe.folders={run.probe.folders}: two have one name; scores are stored by name")
 
         def embed(trained: Parameters, frozen: Parameters, tokens: Array, segments: Array, positions: Array, ends: Array) -> Array:
-            hidden = objective.blueprint.decoder({**frozen, **trained})(tokens, segments, positions)
+            hidden = objective.model_def.decoder({**frozen, **trained})(tokens, segments, positions)
             # Whole on every device, so that every process of a run can read it.
             return reshard(pool(hidden, segments, ends, objective.pooling), PartitionSpec())
 

@@ -12,10 +12,10 @@ import jax
 import numpy as np
 
 from e5jax.config import Guard
-from e5jax.data.batches import Assembly
+from e5jax.data.batches import BatchBuilder
 from e5jax.data.records import Batch, Metrics
 from e5jax.errors import RunError
-from e5jax.workdir.directory import complete, write_text
+from e5jax.workdir.directory import atomic_output, write_text
 
 MOST = 20  # batches in the folder: they are large, and the first ones say what is wrong
 
@@ -23,7 +23,7 @@ MOST = 20  # batches in the folder: they are large, and the first ones say what 
 class Skipped:
     """All processes ask it after every step, and it answers them alike; process 0 alone writes."""
 
-    def __init__(self, folder: Path, guard: Guard, assembly: Assembly):
+    def __init__(self, folder: Path, guard: Guard, assembly: BatchBuilder):
         self._folder, self._guard, self._assembly = folder, guard, assembly
 
     def look(self, number: int, batch: Batch, digest: str, found: Metrics) -> None:
@@ -50,7 +50,7 @@ class Skipped:
             return f"not kept: there are {MOST} in {self._folder}"
         taken = self._assembly.take(number - 1)
         write_text(files["jsonl"], "".join(f"{one.example._replace(instruction=one.task).to_json()}\n" for one in taken))
-        with complete(files["npz"]) as temporary:
+        with atomic_output(files["npz"]) as temporary:
             np.savez(temporary, allow_pickle=False, **batch._asdict())
         write_text(files["json"], json.dumps({"step": number, "why": why, "batch": digest}, indent=2) + "\n")
         return f"in {files['jsonl']}"

@@ -9,9 +9,9 @@ import optax
 from jax.sharding import NamedSharding, PartitionSpec
 from jaxtyping import Array, Int
 
-from e5jax.model.blueprint import Abstract, Parameters
+from e5jax.model.model_def import Abstract, Parameters
 from e5jax.train import guard
-from e5jax.train.guard import Watch
+from e5jax.train.guard import GuardState
 
 
 class State(NamedTuple):
@@ -20,7 +20,7 @@ class State(NamedTuple):
     step: Int[Array, ""]  # optimiser steps taken
     parameters: Parameters  # float32
     moments: optax.OptState
-    watch: Watch
+    watch: GuardState
 
 
 def fresh(parameters: Parameters, optimiser: optax.GradientTransformation, mesh: jax.sharding.Mesh) -> State:

@@ -21,13 +21,13 @@ from e5jax.config import Guard, KeptOn, Loss, Pooling, Rounding
 from e5jax.data.records import Batch, Metrics
 from e5jax.mesh import BATCH, defer_sums, gather_fsdp
 from e5jax.model import dropout
-from e5jax.model.blueprint import Blueprint, Parameters
-from e5jax.model.decoder import keep
+from e5jax.model.decoder import remat_policy
+from e5jax.model.model_def import ModelDef, Parameters
 from e5jax.model.pooling import pool
-from e5jax.train.gradcache import skippable
-from e5jax.train.guard import judge
+from e5jax.train.gradcache import remat_chunk
+from e5jax.train.guard import should_apply
 from e5jax.train.loss import contrast
-from e5jax.train.negatives import Terms
+from e5jax.train.negatives import BatchInfo
 from e5jax.train.rounding import through
 from e5jax.train.state import State
 from e5jax.train.temperature import learned
@@ -35,10 +35,10 @@ from e5jax.train.temperature import learned
 ROWS = PartitionSpec(BATCH, None, None)
 
 
-class Objective(NamedTuple):
+class StepConfig(NamedTuple):
     """What the step needs to know besides numbers."""
 
-    blueprint: Blueprint
+    model_def: ModelDef
     pooling: Pooling
     loss: Loss
     kept_chunks: int
@@ -50,7 +50,7 @@ class Objective(NamedTuple):
 
 
 def encode(
-    objective: Objective, trained: Parameters, frozen: Parameters, batch: Batch, key: jax.Array | None
+    objective: StepConfig, trained: Parameters, frozen: Parameters, batch: Batch, key: jax.Array | None
 ) -> tuple[Float[Array, "q d"], Float[Array, "p d"]]:
     """Unit vectors of all queries and passages, both spread over the devices."""
     with jax.named_scope("gather"):
@@ -58,12 +58,12 @@ def encode(
     # One all-gather of the embedding table a step, instead of one a chunk.
     with jax.named_scope("embed"):
         trained, frozen = _gather_embedding(trained), _gather_embedding(frozen)
-    chunks, layers = batch.tokens.shape[0], objective.blueprint.spec.layers
+    chunks, layers = batch.tokens.shape[0], objective.model_def.spec.layers
     seeds = None if key is None else dropout.seeds(key, (chunks, layers))
 
     def run(trained: Parameters, frozen: Parameters, seeds: Array | None, tokens: Array, *rest: Array) -> Array:
         segments, positions, ends = rest
-        hidden = objective.blueprint.decoder({**frozen, **trained})(tokens, segments, positions, seeds)
+        hidden = objective.model_def.decoder({**frozen, **trained})(tokens, segments, positions, seeds)
         with jax.named_scope("pool"):
             return pool(hidden, segments, ends, objective.pooling)
 
@@ -71,8 +71,8 @@ def encode(
     inputs = (has_text, seeds, batch.tokens, batch.segments, batch.positions, batch.ends)
     # A single chunk gains nothing from being encoded twice.
     kept = chunks if chunks == 1 else min(objective.kept_chunks, chunks)
-    once = skippable(run, keep(objective.blueprint.remat, "x", "pooled"), objective.kept_on)
-    again = skippable(run, jax.checkpoint_policies.nothing_saveable)
+    once = remat_chunk(run, remat_policy(objective.model_def.remat, "x", "pooled"), objective.kept_on)
+    again = remat_chunk(run, jax.checkpoint_policies.nothing_saveable)
     parts = []
     # What is encoded again stays a loop: written out, two chunks may be in memory at a time.
     parted = [("kept", once, slice(0, kept), objective.unrolled), ("again", again, slice(kept, chunks), False)]
@@ -82,7 +82,7 @@ def encode(
                 parts.append(_each(partial(one, trained, frozen), jax.tree.map(itemgetter(part), inputs), unrolled))
     with jax.named_scope("pool"):
         vectors = jnp.concatenate(parts)  # [c n s d]
-        return pick(vectors, batch.queries), pick(vectors, batch.passages)
+        return gather_text_vectors(vectors, batch.queries), gather_text_vectors(vectors, batch.passages)
 
 
 def _each(one: Callable[[tuple], Array], chunks: tuple, unrolled: bool) -> Float[Array, "c n s d"]:
@@ -97,7 +97,7 @@ def _gather_embedding(parameters: Parameters) -> Parameters:
     return {name: gather_fsdp(value) if name == "embedding" else value for name, value in parameters.items()}
 
 
-def pick(vectors: Float[Array, "c n s d"], places: Int[Array | ndarray, "shards m"]) -> Float[Array, "shards_m d"]:
+def gather_text_vectors(vectors: Float[Array, "c n s d"], places: Int[Array | ndarray, "shards m"]) -> Float[Array, "shards_m d"]:
     """The vectors of the texts at these places, shard by shard, zero for -1; no device needs another's rows."""
     chunks, rows, slots, width = vectors.shape
     shards, count = places.shape
@@ -114,25 +114,25 @@ def pick(vectors: Float[Array, "c n s d"], places: Int[Array | ndarray, "shards 
 
 
 def loss_and_accuracy(
-    objective: Objective, trained: Parameters, frozen: Parameters, batch: Batch, key: jax.Array | None
+    objective: StepConfig, trained: Parameters, frozen: Parameters, batch: Batch, key: jax.Array | None
 ) -> tuple[Float[Array, ""], Float[Array, ""]]:
     """The contrast of the global batch. `key` switches LoRA dropout on."""
     queries, passages = (through(side, objective.rounding) for side in encode(objective, trained, frozen, batch, key))
     with jax.named_scope("loss"):
         parts = (batch.temperatures, batch.in_batch, batch.query_texts, batch.passage_texts)
-        terms = Terms._make(jax.lax.reshape(part, (part.size,), out_sharding=PartitionSpec(BATCH)) for part in parts)
+        terms = BatchInfo._make(jax.lax.reshape(part, (part.size,), out_sharding=PartitionSpec(BATCH)) for part in parts)
         terms = terms._replace(temperatures=learned(terms.temperatures, trained, objective.loss))
         return contrast(queries, passages, terms, objective.loss, objective.positives)
 
 
 def make_step(
-    objective: Objective, optimiser: optax.GradientTransformationExtraArgs, rate: optax.Schedule, guard: Guard
+    objective: StepConfig, optimiser: optax.GradientTransformationExtraArgs, rate: optax.Schedule, guard: Guard
 ) -> jax.stages.Wrapped:
     """The jitted step `(state, frozen, batch) -> (state, metrics)`; the state is donated.
 
     When the guard refuses the update, the state comes back as it was, but for the guard's own counters.
     """
-    random = any(lora.dropout > 0 for lora in objective.blueprint.lora.values())
+    random = any(lora.dropout > 0 for lora in objective.model_def.lora.values())
 
     def step(state: State, frozen: Parameters, batch: Batch) -> tuple[State, Metrics]:
         # The key is a function of (seed, step): nothing about randomness has to be stored.
@@ -144,7 +144,7 @@ def make_step(
         (loss, accuracy), gradient = jax.value_and_grad(objective_of, has_aux=True)(state.parameters)
         with jax.named_scope("update"):
             norm = optax.tree.norm(gradient)
-            made, finite, watch = judge(guard, state.watch, loss, norm)
+            made, finite, watch = should_apply(guard, state.watch, loss, norm)
             updates, moments = optimiser.update(gradient, state.moments, state.parameters, made=made)
             parameters = jax.tree.map(lambda old, update: jnp.where(made, old + update, old), state.parameters, updates)
             new = State(state.step + made, parameters, moments, watch)

@@ -15,10 +15,10 @@ from jax.sharding import PartitionSpec, reshard
 from jaxtyping import Array, Float
 
 from e5jax.mesh import BATCH
-from e5jax.train.negatives import Pairs, Rule, Texts, judged
+from e5jax.train.negatives import Anchors, Candidates, MaskRule, mask_scores
 
-Held = tuple[Float[Array, "held d"], Texts]  # texts that a device has at hand, and what is known of them
-Saved = tuple[Array, Array, Pairs, Held, Array, Array]
+Held = tuple[Float[Array, "held d"], Candidates]  # texts that a device has at hand, and what is known of them
+Saved = tuple[Array, Array, Anchors, Held, Array, Array]
 S = TypeVar("S")
 Sums = TypeVar("Sums", Array, None)
 ROWS, ONE_EACH = PartitionSpec(BATCH, None), PartitionSpec(BATCH)
@@ -27,7 +27,7 @@ SPREAD, WHOLE = (ROWS, ONE_EACH), (PartitionSpec(None, None), PartitionSpec(None
 _product = partial(jnp.einsum, precision="highest")  # as in `loss`, and for the same reason
 
 
-class Beside(NamedTuple):
+class DirectionStats(NamedTuple):
     """The negatives of each pair in one direction, beside its own score."""
 
     negatives: Float[Array, " q"]  # log of the sum of exp(score - own score) over them; -inf: it has none
@@ -39,7 +39,7 @@ class Beside(NamedTuple):
 class Mode(NamedTuple):
     """How texts pass by, and which of them count."""
 
-    rule: Rule
+    rule: MaskRule
     block: int  # texts scored at a time
     ring: bool
 
@@ -50,13 +50,20 @@ class Mode(NamedTuple):
 
 
 def _beside(
-    asking: Float[Array, "q d"], own: Float[Array, " q"], vectors: Float[Array, "n d"], known: Pairs, texts: Texts, mode: Mode
-) -> Beside:
+    asking: Float[Array, "q d"],
+    own: Float[Array, " q"],
+    vectors: Float[Array, "n d"],
+    known: Anchors,
+    texts: Candidates,
+    mode: Mode,
+) -> DirectionStats:
     """One direction; `streamed` is this with its gradient. Rows of all arrays are spread over `BATCH`, `texts` only in the ring."""
     return _forward(asking, own, vectors, known, texts, mode)[0]
 
 
-def _forward(asking: Array, own: Array, vectors: Array, known: Pairs, texts: Texts, mode: Mode) -> tuple[Beside, Saved]:
+def _forward(
+    asking: Array, own: Array, vectors: Array, known: Anchors, texts: Candidates, mode: Mode
+) -> tuple[DirectionStats, Saved]:
     with jax.named_scope("gather"):
         held = (vectors if mode.ring else reshard(vectors, WHOLE[0])), texts
     forward = jax.shard_map(partial(_score, mode=mode), in_specs=mode.specs, out_specs=ONE_EACH)
@@ -64,7 +71,7 @@ def _forward(asking: Array, own: Array, vectors: Array, known: Pairs, texts: Tex
     return beside, (asking, own, known, held, top, total)
 
 
-def _backward(mode: Mode, saved: Saved, cotangents: Beside) -> tuple[Array, Array, Array, None, None]:
+def _backward(mode: Mode, saved: Saved, cotangents: DirectionStats) -> tuple[Array, Array, Array, None, None]:
     specs = ((*mode.specs, ONE_EACH, ONE_EACH), ONE_EACH)
     backward = jax.shard_map(partial(_pull_back, mode=mode), in_specs=specs, out_specs=(ROWS, ONE_EACH, ROWS))
     return *backward(saved, cotangents), None, None
@@ -78,8 +85,8 @@ streamed.defvjp(_forward, _backward)
 
 
 def _score(
-    asking: Float[Array, "q d"], own: Float[Array, " q"], known: Pairs, held: Held, *, mode: Mode
-) -> tuple[Beside, Array, Array]:
+    asking: Float[Array, "q d"], own: Float[Array, " q"], known: Anchors, held: Held, *, mode: Mode
+) -> tuple[DirectionStats, Array, Array]:
     """What is asked for, the highest score, and the sum of exponentials relative to it."""
     rule = mode.rule
 
@@ -99,11 +106,11 @@ def _score(
     start = (zero + jnp.finfo(jnp.float32).min, zero, zero, zero)
     (top, total, apart, count), _ = _visit(add, start, held, None, mode)
     # The largest two are subtracted first: their difference is exact where they are close. The log of no negatives is -inf.
-    return Beside(jnp.log(total) + (top - own), top - own, apart, count), top, total
+    return DirectionStats(jnp.log(total) + (top - own), top - own, apart, count), top, total
 
 
 def _pull_back(
-    saved: Saved, cotangents: Beside, *, mode: Mode
+    saved: Saved, cotangents: DirectionStats, *, mode: Mode
 ) -> tuple[Float[Array, "q d"], Float[Array, " q"], Float[Array, "n d"]]:
     """Gradients of the device's pairs, of their own scores, and of the texts that live on it."""
     asking, own, known, held, top, total = saved
@@ -127,11 +134,11 @@ def _pull_back(
     return of_asking, -shares, of_texts
 
 
-def _scores(asking: Float[Array, "q d"], known: Pairs, part: Held, rule: Rule) -> Float[Array, "q b"]:
+def _scores(asking: Float[Array, "q d"], known: Anchors, part: Held, rule: MaskRule) -> Float[Array, "q b"]:
     """-inf for what is no negative: no share of the softmax, no gradient, never the highest."""
     vectors, texts = part
     with jax.named_scope("scores"):
-        return judged(_product("qd,bd->qb", asking, vectors), known, texts, rule)
+        return mask_scores(_product("qd,bd->qb", asking, vectors), known, texts, rule)
 
 
 def _visit(step: Callable[[S, Held], tuple[S, Sums]], state: S, held: Held, sums: Sums, mode: Mode) -> tuple[S, Sums]:

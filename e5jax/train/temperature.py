@@ -6,7 +6,7 @@ from jax.sharding import NamedSharding, PartitionSpec
 from jaxtyping import Array, Float
 
 from e5jax.config import Loss
-from e5jax.model.blueprint import Abstract, Parameters
+from e5jax.model.model_def import Abstract, Parameters
 
 NAME = "loss/temperature/scale"  # a scale, and like those of norms not decayed
 

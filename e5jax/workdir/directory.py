@@ -106,7 +106,7 @@ class Workdir(NamedTuple):
 
 
 @contextlib.contextmanager
-def complete(path: Path, command: str | None = None) -> Iterator[Path]:
+def atomic_output(path: Path, command: str | None = None) -> Iterator[Path]:
     """Yields a temporary path beside `path` (not created); on success renames it to `path`.
 
     With `command` it replaces only what the same command wrote (`written`); without, `path` is in a folder that the writer knows to
@@ -169,8 +169,8 @@ def _replaced(holder: Path, path: Path) -> Path:
 
 
 def write_text(path: Path, text: str, command: str | None = None) -> None:
-    """Writes a file whole or not at all, over another one as `complete` does."""
-    with complete(path, command) as temporary:
+    """Writes a file whole or not at all, over another one as `atomic_output` does."""
+    with atomic_output(path, command) as temporary:
         temporary.write_text(text, encoding="utf-8")
 
 

@@ -9,7 +9,7 @@ import pytest
 
 from e5jax.config import Batch, Data, Loss, Tokens, Training
 from e5jax.config.mixture import Dataset, Mixture
-from e5jax.data.batches import alone, assembly, batches_of, refuse_alone
+from e5jax.data.batches import alone, batch_builder, batches_of, refuse_alone
 from e5jax.data.mixing import open_sets
 from e5jax.data.packing import Layout, pack
 from e5jax.data.records import Batch as Rows
@@ -17,7 +17,7 @@ from e5jax.data.records import Example, Ids
 from e5jax.data.tokenizer import E5, Templates, TextTokenizer
 from e5jax.data.vocabulary import train_tokenizer
 from e5jax.errors import ConfigError
-from e5jax.train.negatives import Terms
+from e5jax.train.negatives import BatchInfo
 from tests import tiny
 from tests.train import exact
 
@@ -295,7 +295,9 @@ def test_alone_are_those_to_whom_the_objective_gives_no_negative_in_any_directio
             for more in random.integers(0, 3, count).tolist()
         ]
         batch = packed(ids)
-        terms = Terms._make(part.ravel() for part in (batch.temperatures, batch.in_batch, batch.query_texts, batch.passage_texts))
+        terms = BatchInfo._make(
+            part.ravel() for part in (batch.temperatures, batch.in_batch, batch.query_texts, batch.passage_texts)
+        )
         wanted = [exact.negatives(terms, loss, i, 2) for i in range(count)]
         none = alone(batch, 2, masked=masked).tolist()
         assert none == [not by_direction["query_to_doc"] for by_direction in wanted]
@@ -324,14 +326,16 @@ def test_one_text_is_no_negative_of_itself_under_another_instruction_or_template
     loss = Loss(mask_duplicates=True, directions=("query_to_doc", "doc_to_query", "query_to_query", "doc_to_doc"))
     training = Training(batch=Batch(8, 1), tokens=Tokens(limit=64, document="wrong "), data=Data(mixture=Mixture(sets)), loss=loss)
     reads = TextTokenizer(tokenizer.tokenizer, 1, 2, 64, templates=prefixes)
-    batch = assembly(training.data.mixture, open_sets(training.data.mixture, training), reads, training)(0)
+    batch = batch_builder(training.data.mixture, open_sets(training.data.mixture, training), reads, training)(0)
 
     text_of = {tuple(ids): text for ids, text in zip(reads(list(raw)), raw.values(), strict=True)}
     assert len(text_of) == len(raw)
     examples = tiny.unpack(batch)
     strings = [text_of[tuple(one.query)] for one in examples], [text_of[tuple(ids)] for one in examples for ids in one.passages]
     names = sorted({*strings[0], *strings[1]})
-    by_string = Terms(batch.temperatures.ravel(), batch.in_batch.ravel(), *(np.array([names.index(t) for t in s]) for s in strings))
+    by_string = BatchInfo(
+        batch.temperatures.ravel(), batch.in_batch.ravel(), *(np.array([names.index(t) for t in s]) for s in strings)
+    )
     by_number = by_string._replace(queries=batch.query_texts.ravel(), passages=batch.passage_texts.ravel())
     assert sorted(strings[0]) == sorted(2 * words["plain"])
     for query in range(8):

@@ -11,7 +11,7 @@ from scipy.stats import hypergeom
 
 from e5jax.config.mixture import Dataset, Mixture
 from e5jax.data.epochs import Epochs, Span
-from e5jax.data.mixing import make_draws
+from e5jax.data.mixing import make_sampler
 from e5jax.data.permutation import key
 
 
@@ -74,7 +74,7 @@ def test_batches_share_no_more_than_random_draws_do(name):
     of, times = SETS[name]
     queries, sets = 256, len(of.datasets)
     each = round(times * queries / (1 if of.batches == "homogeneous" else sets))
-    draws = make_draws(of, dict.fromkeys(of.datasets, each), queries, 0)
+    draws = make_sampler(of, dict.fromkeys(of.datasets, each), queries, 0)
     taken: list[list[set[int]]] = []
     for step in range(60):
         drawn = draws(step)
@@ -89,7 +89,7 @@ def test_batches_share_no_more_than_random_draws_do(name):
 
 
 def test_parts_of_a_set_share_no_more_than_random_draws_do():
-    draws = make_draws(mixture("interleaved", "mixed", ratio=0.5), {"one": 1_000, "other": 1_000}, 100, 0)
+    draws = make_sampler(mixture("interleaved", "mixed", ratio=0.5), {"one": 1_000, "other": 1_000}, 100, 0)
     rows = np.concatenate([drawn.rows[drawn.sets == 0] for drawn in map(draws, range(200))])
     parts = [set(part.tolist()) for part in rows.reshape(-1, 500)]
     assert all(len(part) == 500 for part in parts)
@@ -99,7 +99,7 @@ def test_parts_of_a_set_share_no_more_than_random_draws_do():
 
 def test_a_set_of_a_billion_examples_is_drawn_from_at_once_and_a_border_of_its_epochs_holds_none_twice():
     size, queries = 10**9 + 1, 2_048
-    draws = make_draws(Mixture({"one": Dataset(("x",))}), {"one": size}, queries, 0)
+    draws = make_sampler(Mixture({"one": Dataset(("x",))}), {"one": size}, queries, 0)
     step = 3 * size // queries
     assert (step * queries) % size > size - queries  # the batch that begins in the third epoch and ends in the fourth
     drawn = draws(step).rows

@@ -15,9 +15,9 @@ from hypothesis import strategies as st
 
 from e5jax.config import Batch, Data, Tokens, Training
 from e5jax.config.mixture import Dataset, Mixture
-from e5jax.data.batches import assembly, make_batches
-from e5jax.data.mixing import ALONE, Draws, make_draws, mixture_of, open_sets
-from e5jax.data.prefetch import Feed
+from e5jax.data.batches import batch_builder, make_batches
+from e5jax.data.mixing import ALONE, Sampler, make_sampler, mixture_of, open_sets
+from e5jax.data.prefetch import Prefetcher
 from e5jax.data.records import Batch as Packed
 from e5jax.data.records import Example
 from e5jax.data.tokenizer import TextTokenizer
@@ -48,7 +48,7 @@ mixtures = st.builds(
 )
 
 
-def rows_of(draws: Draws, steps: int, *, homogeneous: bool, queries: int) -> dict[str, list[int]]:
+def rows_of(draws: Sampler, steps: int, *, homogeneous: bool, queries: int) -> dict[str, list[int]]:
     """The rows of each set, draw by draw; checks every batch on the way."""
     found: dict[str, list[int]] = {name: [] for name in draws.names}
     for step in range(steps):
@@ -65,7 +65,7 @@ def rows_of(draws: Draws, steps: int, *, homogeneous: bool, queries: int) -> dic
 def test_a_batch_holds_no_example_twice_and_an_epoch_every_example_once(drawn, queries, seed):
     sizes, mixture = drawn
     try:
-        draws = make_draws(mixture, sizes, queries, seed)
+        draws = make_sampler(mixture, sizes, queries, seed)
     except ConfigError as error:
         assert "must not hold one twice" in str(error)  # noqa: PT017  most drawn mixtures are fine
         return
@@ -79,7 +79,7 @@ def test_a_batch_holds_no_example_twice_and_an_epoch_every_example_once(drawn, q
 def test_a_ratio_takes_its_part_of_the_set_an_epoch_and_another_part_in_the_next():
     sizes = {"tenth": 200, "third": 99, "all": 40}
     datasets = {"tenth": Dataset(("x",), 0.1), "third": Dataset(("x",), 1 / 3), "all": Dataset(("x",))}
-    draws = make_draws(Mixture(datasets), sizes, 31, 0)  # an epoch of 20 + 33 + 40 draws is three batches
+    draws = make_sampler(Mixture(datasets), sizes, 31, 0)  # an epoch of 20 + 33 + 40 draws is three batches
     found = rows_of(draws, 90, homogeneous=False, queries=31)
     for name, each in {"tenth": 20, "third": 33, "all": 40}.items():
         epochs = [set(found[name][i : i + each]) for i in range(0, len(found[name]), each)]
@@ -94,17 +94,17 @@ def test_a_ratio_takes_its_part_of_the_set_an_epoch_and_another_part_in_the_next
 def test_the_order_of_the_sets_in_the_configuration_does_not_matter():
     datasets = {name: Dataset(("x",)) for name in COUNTS}
     turned = dict(reversed(datasets.items()))
-    a, b = (make_draws(Mixture(sets), COUNTS, 8, 0) for sets in (datasets, turned))
+    a, b = (make_sampler(Mixture(sets), COUNTS, 8, 0) for sets in (datasets, turned))
     assert all(a(step).rows.tolist() == b(step).rows.tolist() for step in range(5))
 
 
 def test_a_set_that_cannot_fill_its_part_of_a_batch_is_refused_by_name():
     mixture = Mixture({"big": Dataset(("x",)), "small": Dataset(("x",), weight=9)}, shares="weight")
     with pytest.raises(ConfigError, match=r"queries=20: there are only 13 examples in small, and a batch takes up to 18"):
-        make_draws(mixture, {"big": 60, "small": 13}, 20, 0)
+        make_sampler(mixture, {"big": 60, "small": 13}, 20, 0)
     mixture.batches = "homogeneous"
     with pytest.raises(ConfigError, match=r"13 examples in small, and a batch takes up to 20"):
-        make_draws(mixture, {"big": 60, "small": 13}, 20, 0)
+        make_sampler(mixture, {"big": 60, "small": 13}, 20, 0)
 
 
 # --- batches ---------------------------------------------------------------------------------------------------
@@ -139,7 +139,7 @@ def run(queries: int = 8, shards: int = 8, seed: int = 0) -> Training:
 
 def made(mixture: Mixture, tokenizer: TextTokenizer, of: Training):
     """Everything opened anew, as each host of a run does it."""
-    return make_batches(assembly(mixture, open_sets(mixture, of), tokenizer, of))
+    return make_batches(batch_builder(mixture, open_sets(mixture, of), tokenizer, of))
 
 
 @pytest.fixture
@@ -233,7 +233,7 @@ def test_a_batch_is_the_same_for_any_hosts_and_workers_fresh_or_resumed(  # noqa
     expected = [digest(made(mixture, tokenizer, of)[step]) for step in range(start, start + ahead + 1)]
     found = []
     for host in range(hosts):
-        with Feed(made(mixture, tokenizer, of), start, start + ahead + 1, workers if host == 0 else 0) as feed:
+        with Prefetcher(made(mixture, tokenizer, of), start, start + ahead + 1, workers if host == 0 else 0) as feed:
             found.append([parts(batch, hosts)[host] for batch in feed])
     assert [digest(joined(list(batch))) for batch in zip(*found, strict=True)] == expected
 

@@ -14,7 +14,7 @@ from e5jax.__main__ import main
 from e5jax.data.records import Example
 from e5jax.data.source import ExampleSource
 from e5jax.datasets.readers.formats import read
-from e5jax.datasets.readers.outcome import Rejected
+from e5jax.datasets.readers.result import Rejected
 from e5jax.errors import ConfigError
 from e5jax.inference.text_files import Texts
 from e5jax.mine.corpus import Corpus

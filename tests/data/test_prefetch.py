@@ -12,7 +12,7 @@ import grain
 import numpy as np
 import pytest
 
-from e5jax.data.prefetch import AHEAD, Feed
+from e5jax.data.prefetch import AHEAD, Prefetcher
 from e5jax.distributed.signals import SIGNALS
 from e5jax.errors import ConfigError, RunError
 
@@ -70,13 +70,13 @@ def numbers(transform):
 @pytest.mark.parametrize(("start", "stop"), [(0, 1), (3, 9), (4, 4)])
 def test_all_numbers_come_in_order_and_no_other_is_made(start, stop):
     made = []
-    with Feed(numbers(lambda step: made.append(step) or step), start, stop, 0) as feed:
+    with Prefetcher(numbers(lambda step: made.append(step) or step), start, stop, 0) as feed:
         assert list(feed) == made == list(range(start, stop))
 
 
 def test_no_more_is_made_than_what_is_ahead():
     made = []
-    with Feed(numbers(lambda step: made.append(step) or step), 0, 100, 0) as feed:
+    with Prefetcher(numbers(lambda step: made.append(step) or step), 0, 100, 0) as feed:
         next(feed)
         time.sleep(0.2)
         assert len(made) <= 1 + AHEAD
@@ -84,7 +84,7 @@ def test_no_more_is_made_than_what_is_ahead():
 
 def test_the_wait_is_that_for_the_last_batch_alone():
     gate = threading.Event()
-    with Feed(numbers(lambda step: gate.wait(10) and step), 0, 2, 0) as feed:
+    with Prefetcher(numbers(lambda step: gate.wait(10) and step), 0, 2, 0) as feed:
         threading.Timer(0.3, gate.set).start()
         next(feed)
         first = feed.waited
@@ -95,22 +95,28 @@ def test_the_wait_is_that_for_the_last_batch_alone():
 
 
 def test_workers_keep_order_report_what_is_wrong_and_say_when_one_is_gone():
-    with Feed(numbers(refuse), 2, 8, 2) as feed:
+    with Prefetcher(numbers(refuse), 2, 8, 2) as feed:
         assert [next(feed) for _ in range(3)] == [2, 3, 4]
         with pytest.raises(ConfigError, match="step 5 is bad"):
             next(feed)
-    with Feed(numbers(end), 0, 2, 1) as feed, pytest.raises(RunError, match=r"died \(exit code 1\).*fewer config\.data\.workers"):
+    with (
+        Prefetcher(numbers(end), 0, 2, 1) as feed,
+        pytest.raises(RunError, match=r"died \(exit code 1\).*fewer config\.data\.workers"),
+    ):
         next(feed)
 
 
 def test_a_worker_that_is_killed_while_it_sends_a_batch_is_an_error_and_no_wait():
     for step in range(len(DELAYS)):
-        with Feed(numbers(killed_while_sending), step, step + 2, 1) as feed, pytest.raises(RunError, match=r"died \(SIGKILL\)"):
+        with (
+            Prefetcher(numbers(killed_while_sending), step, step + 2, 1) as feed,
+            pytest.raises(RunError, match=r"died \(SIGKILL\)"),
+        ):
             [next(feed) for _ in range(2)]  # a whole batch may come before the kill, though not two
 
 
 def test_signals_that_stop_a_run_end_no_worker_neither_before_it_has_begun_nor_at_work():
-    with Feed(numbers(signalled), 0, 4, 2) as feed:
+    with Prefetcher(numbers(signalled), 0, 4, 2) as feed:
         for worker in feed._workers:
             for each in SIGNALS:
                 os.kill(worker._process.pid, each)
@@ -130,7 +136,7 @@ def test_workers_end_with_the_process_that_trains_though_it_is_killed_and_they_a
 
 
 def test_a_feed_that_is_left_early_leaves_no_process_and_no_thread():
-    with Feed(numbers(busy), 0, 9, 2) as feed:
+    with Prefetcher(numbers(busy), 0, 9, 2) as feed:
         assert next(feed) == 0
     assert [worker._process.returncode for worker in feed._workers] == [-signal.SIGKILL] * 2
     assert not [thread for thread in feed._threads if thread.is_alive()]

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from scipy.stats import chi2
 
 from e5jax.config.mixture import Dataset, Mixture
-from e5jax.data.mixing import make_draws
+from e5jax.data.mixing import make_sampler
 from e5jax.data.schedule import BLOCK, Random, fork, most, split, step_of
 
 weights_lists = st.lists(st.one_of(st.integers(1, 20), st.integers(1, 2**30)), min_size=1, max_size=20)
@@ -54,7 +54,7 @@ def mixture(order: str, shares: str = "ratio") -> Mixture:
 
 @pytest.mark.parametrize("shares", ["ratio", "size"])
 def test_interleaved_every_prefix_is_within_one_batch_of_the_request(shares):
-    draws = make_draws(mixture("interleaved", shares), SIZES, QUERIES, 0)
+    draws = make_sampler(mixture("interleaved", shares), SIZES, QUERIES, 0)
     numbers = [1 / (1 + i) * size if shares == "ratio" else size**0.5 for i, size in enumerate(SIZES.values())]
     wanted = np.array(numbers) / sum(numbers)
     steps = np.arange(0, 10_001, 7)
@@ -64,7 +64,7 @@ def test_interleaved_every_prefix_is_within_one_batch_of_the_request(shares):
 
 @pytest.mark.parametrize("seed", [0, 1, 2])
 def test_random_a_million_draws_have_the_shares_and_the_spread_of_chance(seed):
-    draws = make_draws(mixture("random"), SIZES, QUERIES, seed)
+    draws = make_sampler(mixture("random"), SIZES, QUERIES, seed)
     found = draws.given(10_000)
     wanted = np.array([size / number for number, size in enumerate(SIZES.values(), 1)])
     wanted *= 1_000_000 / wanted.sum()
@@ -92,7 +92,7 @@ def test_random_no_set_gives_more_than_its_most_and_every_batch_is_full():
 @pytest.mark.parametrize("order", ["interleaved", "random"])
 @pytest.mark.parametrize("batches", ["mixed", "homogeneous"])
 def test_the_step_of_a_draw_is_the_one_that_takes_it(order, batches):
-    draws = make_draws(Mixture(mixture(order).datasets, order=order, batches=batches), SIZES, QUERIES, 0)
+    draws = make_sampler(Mixture(mixture(order).datasets, order=order, batches=batches), SIZES, QUERIES, 0)
     given = np.stack([draws.given(step) for step in range(3_000)])
     for number in range(len(SIZES)):
         rate = given[-1][number] / len(given)

@@ -6,7 +6,7 @@ import pytest
 from e5jax.__main__ import main
 from e5jax.data.source import ExampleSource
 from e5jax.datasets.convert import convert, rejects_of
-from e5jax.datasets.readers.outcome import Options
+from e5jax.datasets.readers.result import Options
 from e5jax.errors import ConfigError
 
 FILES = Path(__file__).parent / "readers/files"

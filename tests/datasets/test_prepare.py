@@ -11,7 +11,7 @@ import tensorflow_datasets as tfds
 
 from e5jax.__main__ import main
 from e5jax.config.load import load
-from e5jax.data.batches import assembly, make_batches
+from e5jax.data.batches import batch_builder, make_batches
 from e5jax.data.mixing import mixture_of, open_sets
 from e5jax.data.records import Example
 from e5jax.data.source import ExampleSource
@@ -19,7 +19,7 @@ from e5jax.data.tokenizer import TextTokenizer
 from e5jax.data.vocabulary import train_tokenizer
 from e5jax.datasets.prepare import Order, language_of, prepare
 from e5jax.datasets.public_sets import SETS, named
-from e5jax.datasets.readers.outcome import Limits
+from e5jax.datasets.readers.result import Limits
 from e5jax.errors import ConfigError
 from tests.config.test_load import PAPER
 from tests.datasets.readers.test_formats import FILES, GOLDEN, UNUSED
@@ -139,7 +139,9 @@ def test_the_papers_mixture_says_what_it_takes_of_them_and_makes_batches(built, 
     run = load(PAPER, overrides)
     texts = [text for chosen in SETS for example in wanted(chosen.name) for text in (example.query, *example.positives)]
     mixture = mixture_of(run)
-    batches = make_batches(assembly(mixture, open_sets(mixture, run), TextTokenizer(train_tokenizer(texts, 500), 1, 2, 512), run))
+    batches = make_batches(
+        batch_builder(mixture, open_sets(mixture, run), TextTokenizer(train_tokenizer(texts, 500), 1, 2, 512), run)
+    )
     taken = [batches[step] for step in range(5)]
     assert sum(int((batch.queries >= 0).sum()) for batch in taken) == 40
     refused = ["data", "shares", f"--config={PAPER}", *overrides, "--config.data.mixture.datasets.nq.files=('data/no',)"]

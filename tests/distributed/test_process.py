@@ -2,19 +2,19 @@
 
 import pytest
 
-from e5jax.distributed.process import Place, listens_at, read_place
+from e5jax.distributed.process import ProcessInfo, listens_at, read_process_info
 from e5jax.errors import ConfigError
 
 SAID = {"JAX_NUM_PROCESSES": "4", "JAX_PROCESS_ID": "2", "JAX_COORDINATOR_ADDRESS": "10.0.0.7:8476"}
 
 
 def test_a_process_of_which_nothing_is_said_is_alone():
-    assert read_place({"JAX_COORDINATOR_ADDRESS": "10.0.0.7:8476"}) == Place() == Place(0, 1)
+    assert read_process_info({"JAX_COORDINATOR_ADDRESS": "10.0.0.7:8476"}) == ProcessInfo() == ProcessInfo(0, 1)
 
 
 def test_what_a_launcher_says_is_taken():
-    assert read_place(SAID) == Place(2, 4, "10.0.0.7:8476")
-    assert read_place({**SAID, "JAX_COORDINATOR_BIND_ADDRESS": "0.0.0.0:1"}).bind == "0.0.0.0:1"
+    assert read_process_info(SAID) == ProcessInfo(2, 4, "10.0.0.7:8476")
+    assert read_process_info({**SAID, "JAX_COORDINATOR_BIND_ADDRESS": "0.0.0.0:1"}).bind == "0.0.0.0:1"
 
 
 @pytest.mark.parametrize(
@@ -29,7 +29,7 @@ def test_what_a_launcher_says_is_taken():
 )
 def test_half_a_place_is_refused(change, named):
     with pytest.raises(ConfigError) as caught:
-        read_place({**SAID, **change})
+        read_process_info({**SAID, **change})
     for words in named:
         assert words in str(caught.value)
 
@@ -44,15 +44,15 @@ def test_half_a_place_is_refused(change, named):
     ],
 )
 def test_the_service_listens_at_its_own_address_alone(coordinator, at):
-    assert listens_at(Place(0, 2, coordinator)) in (at, "[::1]:8476")
+    assert listens_at(ProcessInfo(0, 2, coordinator)) in (at, "[::1]:8476")
 
 
 def test_a_public_address_is_refused_unless_it_is_asked_for():
     with pytest.raises(ConfigError, match=r"8\.8\.8\.8 is a public address.*JAX_COORDINATOR_BIND_ADDRESS"):
-        listens_at(Place(0, 2, "8.8.8.8:8476"))
-    assert listens_at(Place(0, 2, "8.8.8.8:8476", "8.8.8.8:8476")) == "8.8.8.8:8476"
+        listens_at(ProcessInfo(0, 2, "8.8.8.8:8476"))
+    assert listens_at(ProcessInfo(0, 2, "8.8.8.8:8476", "8.8.8.8:8476")) == "8.8.8.8:8476"
 
 
 def test_a_host_that_nobody_knows_is_named():
     with pytest.raises(ConfigError, match=r"JAX_COORDINATOR_ADDRESS=nowhere\.invalid:8476"):
-        listens_at(Place(0, 2, "nowhere.invalid:8476"))
+        listens_at(ProcessInfo(0, 2, "nowhere.invalid:8476"))

@@ -5,8 +5,8 @@ import sys
 
 import pytest
 
-from e5jax.distributed.process import Place
-from e5jax.distributed.watchdog import Limits, Seen, Sign, judge
+from e5jax.distributed.process import ProcessInfo
+from e5jax.distributed.watchdog import Limits, Seen, Sign, find_stall
 from tests.config.test_load import ROOT
 
 LIMITS = Limits(start=100, step=10, save=40, silence=30)
@@ -23,7 +23,7 @@ def seen(*signs: Sign | None, ago: float = 1.0) -> dict[int, Seen]:
 
 
 def judged(own: Sign, others: dict[int, Seen], process: int = 0) -> str | None:
-    return judge(Place(process, len(others) + 1, "here:1"), own, others, LIMITS, NOW)
+    return find_stall(ProcessInfo(process, len(others) + 1, "here:1"), own, others, LIMITS, NOW)
 
 
 @pytest.mark.parametrize(

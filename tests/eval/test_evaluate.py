@@ -15,11 +15,11 @@ from e5jax.data.beir import read_retrieval
 from e5jax.data.tokenizer import E5
 from e5jax.errors import ConfigError
 from e5jax.eval.bm25 import BM25
-from e5jax.eval.compact import Task, embedded, score
+from e5jax.eval.commands import main, table
 from e5jax.eval.encoder import JaxEncoder
 from e5jax.eval.evaluate import evaluate
-from e5jax.eval.main import main, table
 from e5jax.eval.preset import PRESETS
+from e5jax.eval.quantization_study import Task, embedded, score
 from e5jax.eval.queries import read_queries, read_rankings
 from e5jax.eval.results import paper_table
 from e5jax.eval.retrieval import load_task

@@ -13,12 +13,12 @@ from e5jax.config import Data, Export, Lora, Model, Optim, Tokens, Training
 from e5jax.data.tokenizer import TextTokenizer
 from e5jax.data.vocabulary import train_tokenizer
 from e5jax.export.folder import write
-from e5jax.export.peers import Question, answer
+from e5jax.export.layer_subsets import Part
 from e5jax.export.reference import Texts
-from e5jax.export.subject import Choice, Subject
+from e5jax.export.reference_libraries import Question, answer
+from e5jax.export.trained_model import Choice, TrainedModel
 from e5jax.export.verify import question
-from e5jax.export.window import Part
-from e5jax.model.blueprint import Blueprint
+from e5jax.model.model_def import ModelDef
 from e5jax.model.spec import Spec
 from tests import tiny
 
@@ -38,7 +38,7 @@ def spec(of: Spec = tiny.SPEC) -> Spec:
     return of._replace(vocab=tokenizer().tokenizer.get_vocab_size(), window=16)
 
 
-def place(of: Blueprint, values: dict[str, np.ndarray]) -> dict[str, jax.Array]:
+def place(of: ModelDef, values: dict[str, np.ndarray]) -> dict[str, jax.Array]:
     on = tiny.mesh(1, 1, 1)
     wanted = of.abstract(of.leaves, on, "float32")
     return {name: jax.device_put(values[name], leaf.sharding) for name, leaf in wanted.items()}
@@ -59,18 +59,18 @@ def base(folder: Path, of: Spec, pooling: str = "last") -> Path:
     """A merged folder of random numbers."""
     full = tiny.made(of, lora=None)
     made = run(lora=None, pooling=pooling)
-    write(Subject(made, None, full, place(full, tiny.numbers(full)), tokenizer(), 0), folder, UNVERIFIED)
+    write(TrainedModel(made, None, full, place(full, tiny.numbers(full)), tokenizer(), 0), folder, UNVERIFIED)
     return folder
 
 
-def adapted(folder: Path, of: Spec, pooling: str = "last", dtype: str = "float32") -> Subject:
+def adapted(folder: Path, of: Spec, pooling: str = "last", dtype: str = "float32") -> TrainedModel:
     """A checkpoint of adapters on the base in `folder`, both factors of each non-zero."""
     made = tiny.made(of)
     trained = {name: value for name, value in place(made, tiny.numbers(made, seed=1)).items() if "lora" in name}
-    return Subject(run(str(folder), pooling=pooling, dtype=dtype), folder, made, trained, tokenizer(), 7)
+    return TrainedModel(run(str(folder), pooling=pooling, dtype=dtype), folder, made, trained, tokenizer(), 7)
 
 
-def asked(part: Part, subject: Subject) -> dict[str, Any]:
+def asked(part: Part, subject: TrainedModel) -> dict[str, Any]:
     """What transformers, PEFT and sentence-transformers answer, without a process of their own."""
     return answer(Question(**question(part, subject, Texts.of(subject))))
 

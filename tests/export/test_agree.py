@@ -17,8 +17,8 @@ from transformers import AutoModel, AutoTokenizer
 
 from e5jax.config import Pooling
 from e5jax.export.folder import write
-from e5jax.export.peers import by_hand
-from e5jax.export.subject import Choice
+from e5jax.export.reference_libraries import by_hand
+from e5jax.export.trained_model import Choice
 from e5jax.inference.embedder import Embedder
 from tests import tiny
 from tests.export import small

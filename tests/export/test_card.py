@@ -14,7 +14,7 @@ from e5jax.config.mixture import Dataset, Mixture
 from e5jax.data.tokenizer import TextTokenizer
 from e5jax.export.card import model_card, with_scores
 from e5jax.export.folder import write
-from e5jax.export.subject import Choice, Subject
+from e5jax.export.trained_model import Choice, TrainedModel
 from e5jax.workdir.directory import Workdir
 from tests import tiny
 from tests.export import small
@@ -64,7 +64,7 @@ def card(place: Path | None = None, choice: Choice = Choice(), **parts: object) 
     run.loss, run.batch.positives = parts.get("loss", run.loss), parts.get("positives", 1)
     run.model.rounding = parts.get("rounding", "float32")
     of = tiny.made(small.spec(), run.lora)
-    return model_card(Subject(run, Path("base"), of, {}, small.tokenizer(), 9), choice, Workdir(place) if place else None)
+    return model_card(TrainedModel(run, Path("base"), of, {}, small.tokenizer(), 9), choice, Workdir(place) if place else None)
 
 
 def rows(text: str) -> dict[str, list[str]]:
@@ -169,7 +169,7 @@ def test_the_head_names_base_and_kind_for_the_hub():
 def test_the_card_names_bos_and_eos_as_the_tokenizer_does():
     pieces = small.tokenizer().tokenizer
     pieces = Tokenizer.from_str(pieces.to_str().replace("<s>", "<|begin|>").replace("</s>", "<|end|>"))
-    subject = Subject(small.run(), Path("base"), tiny.made(small.spec()), {}, TextTokenizer(pieces, 1, 2, small.LIMIT), 9)
+    subject = TrainedModel(small.run(), Path("base"), tiny.made(small.spec()), {}, TextTokenizer(pieces, 1, 2, small.LIMIT), 9)
     text = model_card(subject, Choice())
     assert "Every text is `<|begin|> … <|end|>`" in text
     assert "`<|begin|>` and `<|end|>` included" in text

@@ -13,10 +13,10 @@ from e5jax.checkpoint.retention import Retention
 from e5jax.config import Model
 from e5jax.errors import ConfigError
 from e5jax.export.folder import export, write
-from e5jax.export.subject import Choice, Subject
+from e5jax.export.trained_model import Choice, TrainedModel
 from e5jax.inference.embedder import Embedder
 from e5jax.inference.folder_settings import read_settings
-from e5jax.model import hf
+from e5jax.model import hf_weights
 from e5jax.model.families import read_spec
 from e5jax.workdir.directory import Workdir
 from e5jax.workdir.outputs import LIST
@@ -38,7 +38,7 @@ NAME = "layers.1.mlp.gate_proj"
 
 
 @pytest.fixture(scope="module")
-def subject(tmp_path_factory) -> Subject:
+def subject(tmp_path_factory) -> TrainedModel:
     root = tmp_path_factory.mktemp("export")
     return small.adapted(small.base(root / "base", small.spec()), small.spec())
 
@@ -60,21 +60,23 @@ def test_ids_have_one_bos_and_one_eos_and_keep_the_limit(merged):
 
 
 def test_merged_weights_are_the_base_plus_the_scaled_product(subject, merged):
-    base, found = (hf.headers(folder) for folder in (subject.base, merged))
+    base, found = (hf_weights.headers(folder) for folder in (subject.base, merged))
     a, b = (np.asarray(subject.parameters[f"layers/ff/gate/{factor}"][1]) for factor in ("lora_a", "lora_b"))
-    np.testing.assert_allclose(hf.read(found[f"{NAME}.weight"]), hf.read(base[f"{NAME}.weight"]) + 2.0 * (a @ b).T, atol=1e-6)
-    np.testing.assert_array_equal(hf.read(found["embed_tokens.weight"]), hf.read(base["embed_tokens.weight"]))
+    np.testing.assert_allclose(
+        hf_weights.read(found[f"{NAME}.weight"]), hf_weights.read(base[f"{NAME}.weight"]) + 2.0 * (a @ b).T, atol=1e-6
+    )
+    np.testing.assert_array_equal(hf_weights.read(found["embed_tokens.weight"]), hf_weights.read(base["embed_tokens.weight"]))
 
 
 def test_bfloat16_is_rounded_once_from_the_merged_float32(subject, merged, tmp_path):
     half = subject._replace(run=small.run(dtype="bfloat16"))
     write(half, tmp_path / "half", Choice(shard_bytes=50_000, verify=False))
-    assert len(hf.model_files(tmp_path / "half")) > 3
+    assert len(hf_weights.model_files(tmp_path / "half")) > 3
     assert read_settings(tmp_path / "half").dtype == "bfloat16"
-    wide, narrow = hf.headers(merged), hf.headers(tmp_path / "half")
+    wide, narrow = hf_weights.headers(merged), hf_weights.headers(tmp_path / "half")
     assert wide.keys() == narrow.keys()
     for name, tensor in wide.items():
-        np.testing.assert_array_equal(hf.read(narrow[name]), hf.read(tensor).astype(ml_dtypes.bfloat16))
+        np.testing.assert_array_equal(hf_weights.read(narrow[name]), hf_weights.read(tensor).astype(ml_dtypes.bfloat16))
 
 
 def test_an_adapter_folder_has_the_factors_and_nothing_of_the_base(subject, tmp_path):

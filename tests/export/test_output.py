@@ -6,7 +6,7 @@ from e5jax.__main__ import main
 from e5jax.config import Config
 from e5jax.errors import CONFIG
 from e5jax.train.run_record import claim
-from e5jax.workdir.directory import Workdir, complete
+from e5jax.workdir.directory import Workdir, atomic_output
 
 
 @pytest.fixture
@@ -14,7 +14,7 @@ def workdir(tmp_path) -> Workdir:
     """A run whose base an earlier export wrote."""
     made = Config()
     made.model.base = str(tmp_path / "base")
-    with complete(tmp_path / "base", "export") as folder:
+    with atomic_output(tmp_path / "base", "export") as folder:
         folder.mkdir()
         (folder / "config.json").write_text("{}")
     run = Workdir(tmp_path / "runs/a")

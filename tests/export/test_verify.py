@@ -16,13 +16,13 @@ from tokenizers.processors import TemplateProcessing
 from e5jax.config import Training
 from e5jax.data.tokenizer import Templates, TextTokenizer
 from e5jax.errors import ConfigError
-from e5jax.export import contents, folder, settings, verify, weights, window
-from e5jax.export.contents import ExportError, check_files, check_tensors
-from e5jax.export.peers import Question, answer
+from e5jax.export import file_checks, folder, layer_subsets, settings, verify, weights
+from e5jax.export.file_checks import ExportError, check_files, check_tensors
+from e5jax.export.layer_subsets import Part
 from e5jax.export.reference import Expected, Texts, reference
-from e5jax.export.subject import Choice, Subject
+from e5jax.export.reference_libraries import Question, answer
+from e5jax.export.trained_model import Choice, TrainedModel
 from e5jax.export.verify import check_answer
-from e5jax.export.window import Part
 from e5jax.model.dense import fold
 from e5jax.model.spec import Spec
 from tests import tiny
@@ -35,7 +35,7 @@ class Export(NamedTuple):
     """A sound folder, and what its vectors must be."""
 
     folder: Path
-    subject: Subject
+    subject: TrainedModel
     choice: Choice
     expected: Expected
 
@@ -228,7 +228,7 @@ CASES = [("merged", *case) for case in MERGED.items()] + [("adapter", *case) for
 
 
 def look_at_vectors(folder: Path, export: Export) -> None:
-    for part in window.parts(export.subject, folder, window.BYTES):
+    for part in layer_subsets.parts(export.subject, folder, layer_subsets.BYTES):
         check_answer(small.asked(part, export.subject), export.expected, export.subject)
 
 
@@ -286,7 +286,7 @@ MISTAKES = {
     "the base is not merged with": ("merged", weights, "fold", no_fold, "is the base's own, as if its adapter had not been merged"),
     "the scale is forgotten": ("merged", weights, "fold", lambda w, a, b, _: fold(w, a, b, 1.0), UNLIKE),
     "the factors are not turned": ("adapter", weights, "_factor", same_way, UNLIKE),
-    "the tokenizer gives no EOS": ("merged", contents, "with_bos_and_eos", no_eos, "reads text 0 as"),
+    "the tokenizer gives no EOS": ("merged", file_checks, "with_bos_and_eos", no_eos, "reads text 0 as"),
     "the pooling is another": ("merged", settings, "_modules", wrong_modules, UNLIKE),
 }
 
@@ -298,7 +298,7 @@ def test_a_mistake_of_the_exporter_is_caught_and_the_old_folder_stays(exports, t
     output.mkdir()
     (output / "old").write_text("old")
     monkeypatch.setattr(module, attribute, instead)
-    monkeypatch.setattr(folder, "with_bos_and_eos", contents.with_bos_and_eos)
+    monkeypatch.setattr(folder, "with_bos_and_eos", file_checks.with_bos_and_eos)
     monkeypatch.setattr(verify, "ask", lambda asked: answer(Question(**asked)))
     monkeypatch.setattr(verify, "reference", lambda *_: export.expected)
     with pytest.raises(ExportError, match=words):

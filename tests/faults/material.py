@@ -24,7 +24,7 @@ from e5jax.data.vocabulary import train_tokenizer
 from e5jax.export.folder import export_untrained
 from e5jax.mesh import make_mesh
 from e5jax.pipeline import inputs_of
-from e5jax.train.build import abstract_arguments, assemble
+from e5jax.train.build import abstract_arguments, build_step
 from e5jax.train.inputs import read_inputs
 from e5jax.train.loop import restore
 from e5jax.train.state import State
@@ -92,7 +92,7 @@ def state_of(root: Path, workdir: Path) -> tuple[int, State]:
     with jax.set_mesh(mesh), Checkpoints(workdir / "checkpoints") as checkpoints:
         step = checkpoints.newest()
         assert step is not None, workdir
-        wanted, _, _ = abstract_arguments(config, assemble(config, inputs.spec, "cpu"), mesh)
+        wanted, _, _ = abstract_arguments(config, build_step(config, inputs.spec, "cpu"), mesh)
         return step, jax.tree.map(np.asarray, restore(checkpoints, step, wanted))
 
 

@@ -12,7 +12,7 @@ from e5jax.data.tokenizer import TextTokenizer
 from e5jax.data.vocabulary import train_tokenizer
 from e5jax.errors import ConfigError
 from e5jax.export.folder import write
-from e5jax.export.subject import Choice, Subject
+from e5jax.export.trained_model import Choice, TrainedModel
 from e5jax.inference import embedder
 from e5jax.inference.embedder import Embedder
 from tests import tiny
@@ -37,7 +37,7 @@ def folder(request, texts, tmp_path_factory) -> Path:
     run = Training(model=Model(base="x", pooling=request.param), tokens=Tokens(limit=LIMIT), export=Export(dtype="float32"))
     with jax.set_mesh(tiny.mesh(1, 1, 1)):
         numbers = {name: jax.device_put(value) for name, value in tiny.numbers(of).items()}
-    write(Subject(run, None, of, numbers, tokenizer, 0), root / "model", Choice(verify=False))
+    write(TrainedModel(run, None, of, numbers, tokenizer, 0), root / "model", Choice(verify=False))
     return root / "model"
 
 

@@ -12,7 +12,7 @@ from sentence_transformers import SentenceTransformer
 from e5jax.__main__ import main
 from e5jax.errors import ConfigError
 from e5jax.inference.embedder import Embedder
-from e5jax.mine.main import mine
+from e5jax.mine.mine import mine
 from e5jax.mine.settings import Mining
 from tests.inference import odd_models
 from tests.inference.odd_models import TEXTS, Case

@@ -9,7 +9,7 @@ import pytest
 from jax._src.clusters.ompi_cluster import OmpiCluster
 from jax._src.clusters.slurm_cluster import SlurmCluster
 
-from e5jax.distributed.process import Place, read_place
+from e5jax.distributed.process import ProcessInfo, read_process_info
 from e5jax.errors import ConfigError
 from launch.launcher import ranks
 
@@ -23,7 +23,7 @@ def test_slurm_is_read_as_jax_reads_it(nodes, monkeypatch):
     for name, value in environment.items():
         monkeypatch.setenv(name, value)
     wanted = SlurmCluster.get_coordinator_address(10, None)
-    assert read_place(ranks.slurm(environment)) == Place(2, 4, wanted)
+    assert read_process_info(ranks.slurm(environment)) == ProcessInfo(2, 4, wanted)
     assert SlurmCluster.get_process_id() == 2
 
 
@@ -35,12 +35,12 @@ def test_mpi_says_who_and_the_command_says_where(version, monkeypatch):
         for name, value in environment.items():
             monkeypatch.setenv(name, value)
         assert (OmpiCluster.get_process_id(), OmpiCluster.get_process_count()) == (1, 3)
-    assert read_place(ranks.mpi(environment)) == Place(1, 3, "10.0.0.7:8476")
+    assert read_process_info(ranks.mpi(environment)) == ProcessInfo(1, 3, "10.0.0.7:8476")
 
 
 def test_sky_lists_its_nodes_in_order():
     environment = {"SKYPILOT_NODE_RANK": "1", "SKYPILOT_NODE_IPS": "10.0.0.1\n10.0.0.2\n"}
-    assert read_place(ranks.sky(environment)) == Place(1, 2, "10.0.0.1:8476")
+    assert read_process_info(ranks.sky(environment)) == ProcessInfo(1, 2, "10.0.0.1:8476")
 
 
 def test_a_process_on_its_own_is_told_nothing():
@@ -61,8 +61,8 @@ METADATA = {
 
 
 def test_pods_with_tpus_say_it_in_the_environment():
-    assert read_place(ranks.tpu(GKE)) == Place(1, 4, "s-0-0.s:8476")
-    assert read_place(ranks.tpu({**GKE, **SLICE})) == Place(5, 8, "s-0-0.s:8476")
+    assert read_process_info(ranks.tpu(GKE)) == ProcessInfo(1, 4, "s-0-0.s:8476")
+    assert read_process_info(ranks.tpu({**GKE, **SLICE})) == ProcessInfo(5, 8, "s-0-0.s:8476")
 
 
 class Server(BaseHTTPRequestHandler):
@@ -92,11 +92,15 @@ def metadata(monkeypatch) -> Iterator[type[Server]]:
 
 @pytest.mark.parametrize(
     ("kind", "place"),
-    [("new", Place(2, 3, "10.0.0.1:8476")), ("old", Place(2, 3, "10.0.0.1:8476")), ("slices", Place(2, 4, "10.0.0.1:8476"))],
+    [
+        ("new", ProcessInfo(2, 3, "10.0.0.1:8476")),
+        ("old", ProcessInfo(2, 3, "10.0.0.1:8476")),
+        ("slices", ProcessInfo(2, 4, "10.0.0.1:8476")),
+    ],
 )
 def test_virtual_machines_with_tpus_ask_the_metadata_server(kind, place, metadata, monkeypatch):
     monkeypatch.setattr(metadata, "attributes", METADATA[kind])
-    assert read_place(ranks.tpu({})) == place
+    assert read_process_info(ranks.tpu({})) == place
 
 
 def test_where_there_is_none_it_is_said(monkeypatch):

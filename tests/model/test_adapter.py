@@ -12,7 +12,7 @@ from safetensors.torch import load_file, save_file
 
 from e5jax.config import Lora
 from e5jax.errors import ConfigError
-from e5jax.model import hf
+from e5jax.model import hf_weights
 from e5jax.model.adapter import read_adapter
 from e5jax.model.families import read_spec
 from e5jax.model.families.mistral import config_from_spec
@@ -35,7 +35,7 @@ def made(tmp_path_factory) -> Path:
     root = tmp_path_factory.mktemp("adapter")
     (root / "base").mkdir()
     tensors = [(name, value.shape, lambda value=value: value) for name, value in tiny.stored(OF, VALUES).items()]
-    hf.save(root / "base", tensors, "float32", 60_000)
+    hf_weights.save(root / "base", tensors, "float32", 60_000)
     (root / "base/config.json").write_text(json.dumps(config_from_spec(SPEC, 64, "float32")))
     model = tiny.peft_mistral(OF, VALUES)
     model.peft_config["default"].base_model_name_or_path = str(root / "base")
@@ -61,7 +61,7 @@ def rewrite(folder: Path, go: Callable[[dict[str, torch.Tensor]], dict[str, torc
 
 
 def load(folder: Path, dtype: str = "float32", sizes: tuple[int, int, int] = (1, 1, 1)) -> dict[str, np.ndarray]:
-    found = hf.load(folder, SPEC, PLAIN.abstract(PLAIN.leaves, tiny.mesh(*sizes), dtype))
+    found = hf_weights.load(folder, SPEC, PLAIN.abstract(PLAIN.leaves, tiny.mesh(*sizes), dtype))
     return {name: np.asarray(value) for name, value in found.items()}
 
 
@@ -81,7 +81,7 @@ def assert_close(found: dict[str, np.ndarray], wanted: dict[str, np.ndarray], at
 
 @pytest.mark.parametrize(("sizes", "dtype"), [((1, 1, 1), "float32"), ((2, 2, 2), "float32"), ((1, 4, 2), "bfloat16")])
 def test_an_adapter_folder_is_its_base_with_the_products_added(made, sizes, dtype, monkeypatch):
-    monkeypatch.setattr("e5jax.model.slices.BLOCK", 500)  # products are made block by block
+    monkeypatch.setattr("e5jax.model.weight_io.BLOCK", 500)  # products are made block by block
     found = load(made / "adapter", dtype, sizes)
     if dtype == "bfloat16":  # rounded once, from the sum
         exact = merged()
@@ -94,8 +94,10 @@ def test_an_adapter_folder_is_its_base_with_the_products_added(made, sizes, dtyp
 
 
 def test_whole_tensors_have_the_product_too(made):
-    found = hf.headers(made / "adapter")
-    np.testing.assert_allclose(hf.read(found["layers.1.mlp.down_proj.weight"]), merged()["layers/ff/down/kernel"][1].T, atol=1e-6)
+    found = hf_weights.headers(made / "adapter")
+    np.testing.assert_allclose(
+        hf_weights.read(found["layers.1.mlp.down_proj.weight"]), merged()["layers/ff/down/kernel"][1].T, atol=1e-6
+    )
 
 
 def test_names_of_a_causal_model_and_the_scale_of_rslora_are_known(adapter):
@@ -150,7 +152,7 @@ def test_files_that_the_adapter_does_not_have_are_its_bases(made):
     assert file_of(made / "adapter", "config.json") == made / "base/config.json"
     assert file_of(made / "adapter", "adapter_config.json") == made / "adapter/adapter_config.json"
     assert file_of(made / "base", "tokenizer.json") == made / "base/tokenizer.json"
-    assert {file.parent.name for file in hf.files(made / "adapter")} == {"adapter", "base"}
+    assert {file.parent.name for file in hf_weights.files(made / "adapter")} == {"adapter", "base"}
 
 
 WRONG = {
@@ -171,7 +173,7 @@ WRONG = {
 def test_what_is_not_known_of_a_config_is_refused(adapter, words):
     change(adapter, **WRONG[words])
     with pytest.raises(ConfigError) as caught:
-        hf.headers(adapter)
+        hf_weights.headers(adapter)
     assert words in str(caught.value)
     assert str(adapter) in str(caught.value)
 
@@ -195,16 +197,16 @@ DAMAGED = {
 def test_what_does_not_fit_the_base_is_refused(adapter, words):
     rewrite(adapter, DAMAGED[words])
     with pytest.raises(ConfigError, match=words):
-        hf.headers(adapter)
+        hf_weights.headers(adapter)
 
 
 def test_files_that_are_no_safetensors_are_refused(adapter):
     (adapter / FACTORS).write_bytes(b"x" * 20)
     with pytest.raises(ConfigError, match="not a safetensors file"):
-        hf.headers(adapter)
+        hf_weights.headers(adapter)
     (adapter / FACTORS).unlink()
     with pytest.raises(ConfigError, match="no such file; an adapter is read from safetensors only"):
-        hf.headers(adapter)
+        hf_weights.headers(adapter)
 
 
 def test_nan_in_a_factor_is_named(adapter):

@@ -7,7 +7,7 @@ import pytest
 import torch
 from jax.sharding import Mesh
 
-from e5jax.model.blueprint import Blueprint, blueprint
+from e5jax.model.model_def import ModelDef, model_def
 from e5jax.model.spec import Spec
 from tests import tiny
 
@@ -16,7 +16,7 @@ ROWS, WIDTH = 8, 16
 
 
 def hidden_states(
-    of: Blueprint, values: dict[str, np.ndarray], on: Mesh, tokens: np.ndarray, segments: np.ndarray, positions: np.ndarray
+    of: ModelDef, values: dict[str, np.ndarray], on: Mesh, tokens: np.ndarray, segments: np.ndarray, positions: np.ndarray
 ) -> np.ndarray:
     trained, frozen = tiny.place(of, values, on)
     with jax.set_mesh(on):
@@ -222,7 +222,7 @@ def test_remat_policies_keep_more_the_less_they_recompute():
         with jax.set_mesh(on):
             rows = tiny.rows(on, *(np.zeros((ROWS, WIDTH), np.int32) for _ in range(3)))
 
-            def run(t: dict, of: Blueprint = of, frozen: dict = frozen, rows: list = rows) -> jax.Array:
+            def run(t: dict, of: ModelDef = of, frozen: dict = frozen, rows: list = rows) -> jax.Array:
                 return of.decoder(frozen | t)(*rows)
 
             backward = jax.eval_shape(lambda t, run=run: jax.vjp(run, t)[1], trained)
@@ -234,7 +234,7 @@ def test_bfloat16_is_close_to_float32(one_batch):
     values = tiny.numbers(tiny.made(BASE, lora=None))
     on = tiny.mesh(1, 1, 1)
     wide = hidden_states(tiny.made(BASE, lora=None), values, on, *one_batch)
-    narrow = blueprint(BASE, None, dtype="bfloat16", remat="projections", kernel="xla")
+    narrow = model_def(BASE, None, dtype="bfloat16", remat="projections", kernel="xla")
     found = hidden_states(narrow, values, on, *one_batch)
     # bfloat16 has 8 bits: each of a dozen roundings on the way adds about 2^-9 = 0.2 %, in quadrature under 1.5 %.
     difference = np.linalg.norm(found - wide) / np.linalg.norm(wide)

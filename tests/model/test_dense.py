@@ -9,8 +9,8 @@ import pytest
 import torch
 
 from e5jax.config import TARGETS, Lora
-from e5jax.model.blueprint import Blueprint, blueprint
 from e5jax.model.dense import fold
+from e5jax.model.model_def import ModelDef, model_def
 from e5jax.model.spec import Spec
 from e5jax.train.flops import parameters
 from tests import tiny
@@ -35,7 +35,7 @@ def padded() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     ids=["beside the kernel", "inside it", "inside it, sharded"],
 )
 def test_gradients_of_all_adapters_equal_those_of_peft(inside, sizes):
-    of = blueprint(SPEC, tiny.LORA, dtype="float32", remat="projections", kernel="xla", inside=inside)
+    of = model_def(SPEC, tiny.LORA, dtype="float32", remat="projections", kernel="xla", inside=inside)
     values = tiny.numbers(of)
     assert set(of.lora) == set(TARGETS)
     tokens, segments, positions = padded()
@@ -63,7 +63,7 @@ def states():
     """(blueprint, parameters) -> hidden states of the padded rows on one device."""
     on = tiny.mesh(1, 1, 1)
 
-    def run(of: Blueprint, values: dict[str, np.ndarray]) -> np.ndarray:
+    def run(of: ModelDef, values: dict[str, np.ndarray]) -> np.ndarray:
         trained, frozen = tiny.place(of, values, on)
         with jax.set_mesh(on):
             jitted = jax.jit(lambda p, *rows: of.decoder(p)(*rows))
@@ -107,7 +107,7 @@ def test_dropout_reaches_only_the_adapter_also_of_one_that_may_go_inside_the_ker
     lora, on = Lora(rank=4, alpha=8.0, dropout=0.5), tiny.mesh(1, 1, 1)
 
     def run(inside: bool, seeds: np.ndarray | None) -> np.ndarray:
-        of = blueprint(SPEC, lora, dtype="float32", remat="nothing", kernel="xla", inside=inside)
+        of = model_def(SPEC, lora, dtype="float32", remat="nothing", kernel="xla", inside=inside)
         trained, frozen = tiny.place(of, tiny.numbers(of), on)
         with jax.set_mesh(on):
             jitted = jax.jit(lambda p, *inputs: of.decoder(p)(*inputs))
@@ -134,7 +134,7 @@ def test_without_adapters_every_parameter_is_trained():
 
 
 def test_the_7b_recipe_trains_41943040_of_6979321856_matrix_parameters():
-    of = blueprint(MISTRAL_7B, Lora(rank=16), dtype="bfloat16", remat="projections", kernel="xla")
+    of = model_def(MISTRAL_7B, Lora(rank=16), dtype="bfloat16", remat="projections", kernel="xla")
     assert parameters(of, of.trained) == 41_943_040
     assert parameters(of, [name for name in of.frozen if name.endswith("/kernel")]) == 6_979_321_856
     assert MISTRAL_7B.matrix_parameters == 6_979_321_856

@@ -17,9 +17,9 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from e5jax.data.packing import SHARED
 from e5jax.mesh import BATCH
 from e5jax.model import splash
-from e5jax.model.blueprint import blueprint
 from e5jax.model.decoder import FUSED
 from e5jax.model.kernels import HEADS, attend, choose
+from e5jax.model.model_def import model_def
 from tests import tiny
 
 ROOT = Path(__file__).parents[2]
@@ -301,7 +301,7 @@ def test_cudnn_lowers_to_the_fused_kernel_forward_and_backward_on_every_mesh_axi
 @pytest.mark.usefixtures("pretend_cudnn")
 @pytest.mark.parametrize(("remat", "times"), [("projections", 2), ("attention", 1)])
 def test_what_cudnn_returns_is_computed_again_only_where_attention_is_not_kept(remat, times):
-    of = blueprint(tiny.SPEC, tiny.LORA, dtype="bfloat16", remat=remat, kernel="cudnn")
+    of = model_def(tiny.SPEC, tiny.LORA, dtype="bfloat16", remat=remat, kernel="cudnn")
     on = tiny.mesh(1, 1, 1)
     with jax.set_mesh(on):
         trained, frozen = (of.abstract(names, on, "bfloat16") for names in (of.trained, of.frozen))

@@ -11,10 +11,10 @@ import pytest
 
 from e5jax.config import Mesh
 from e5jax.errors import ConfigError
-from e5jax.model import hf, slices
-from e5jax.model.blueprint import Blueprint, Parameters, blueprint
+from e5jax.model import hf_weights, weight_io
+from e5jax.model.model_def import ModelDef, Parameters, model_def
 from e5jax.model.quantise import bytes_per_parameter, check_groups, integers, scales
-from e5jax.train.build import place
+from e5jax.train.build import put_batch
 from e5jax.train.step import loss_and_accuracy
 from tests import tiny
 
@@ -24,8 +24,8 @@ KINDS = ("int8", "int4")
 MESHES = [(1, 1, 1), (8, 1, 1), (1, 2, 2), (2, 2, 2)]
 
 
-def made(kind: str, lora: bool = True) -> Blueprint:
-    return blueprint(SPEC, tiny.LORA if lora else None, dtype="float32", remat="projections", kernel="xla", quantisation=kind)
+def made(kind: str, lora: bool = True) -> ModelDef:
+    return model_def(SPEC, tiny.LORA if lora else None, dtype="float32", remat="projections", kernel="xla", quantisation=kind)
 
 
 VALUES = tiny.numbers(made("none"))
@@ -35,13 +35,13 @@ VALUES = tiny.numbers(made("none"))
 def folder(tmp_path_factory) -> Path:
     root = tmp_path_factory.mktemp("base")
     tensors = tiny.stored(made("none"), VALUES)
-    hf.save(root, [(name, value.shape, lambda value=value: value) for name, value in tensors.items()], "float32")
+    hf_weights.save(root, [(name, value.shape, lambda value=value: value) for name, value in tensors.items()], "float32")
     return root
 
 
 def load(folder: Path, kind: str, sizes: tuple[int, int, int]) -> Parameters:
     of = made(kind)
-    return hf.load(folder, SPEC, of.abstract(of.frozen, tiny.mesh(*sizes), "float32"))
+    return hf_weights.load(folder, SPEC, of.abstract(of.frozen, tiny.mesh(*sizes), "float32"))
 
 
 def by_hand(kernel: np.ndarray, kind: str) -> tuple[np.ndarray, np.ndarray]:
@@ -94,7 +94,7 @@ def test_the_base_is_that_of_quantising_by_hand(kind, dtype, folder, tmp_path):
     if dtype == "bfloat16":
         source, values = tmp_path, {name: value.astype(ml_dtypes.bfloat16) for name, value in VALUES.items()}
         tensors = tiny.stored(made("none"), values)
-        hf.save(source, [(name, value.shape, lambda value=value: value) for name, value in tensors.items()], dtype)
+        hf_weights.save(source, [(name, value.shape, lambda value=value: value) for name, value in tensors.items()], dtype)
     found = load(source, kind, (1, 1, 1))
     assert set(found) == set(made(kind).frozen)
     for name, value in found.items():
@@ -114,7 +114,7 @@ def test_the_base_is_that_of_quantising_by_hand(kind, dtype, folder, tmp_path):
 @pytest.mark.parametrize("sizes", MESHES[1:], ids=str)
 def test_every_mesh_loads_the_same_integers_and_scales(kind, sizes, folder, monkeypatch):
     wanted = load(folder, kind, (1, 1, 1))
-    monkeypatch.setattr(slices, "BLOCK", 5_000)  # many blocks a slice, the last one shorter
+    monkeypatch.setattr(weight_io, "BLOCK", 5_000)  # many blocks a slice, the last one shorter
     found = load(folder, kind, sizes)
     of = made(kind)
     for name, leaf in of.abstract(of.frozen, tiny.mesh(*sizes), "float32").items():
@@ -129,7 +129,7 @@ def test_weights_that_are_not_finite_are_named(kind, tmp_path):
     values = {name: value.copy() for name, value in VALUES.items()}
     values["layers/ff/down/kernel"][1, 3, 4] = np.nan
     tensors = tiny.stored(made("none"), values)
-    hf.save(tmp_path, [(name, value.shape, lambda value=value: value) for name, value in tensors.items()], "float32")
+    hf_weights.save(tmp_path, [(name, value.shape, lambda value=value: value) for name, value in tensors.items()], "float32")
     with pytest.raises(ConfigError, match=r"NaN or infinity in layers\.1\.mlp\.down_proj\.weight;"):
         load(tmp_path, kind, (1, 1, 1))
 
@@ -145,13 +145,13 @@ def test_bytes_are_those_of_the_arrays(kind, folder):
     assert bytes_per_parameter("int4", 4_096) == 0.5 + 4 / 128
 
 
-def gradients(of: Blueprint, base: Parameters, sizes: tuple[int, int, int]) -> tuple[float, dict[str, np.ndarray]]:
+def gradients(of: ModelDef, base: Parameters, sizes: tuple[int, int, int]) -> tuple[float, dict[str, np.ndarray]]:
     """(loss, gradients of both factors of every map)."""
     on = tiny.mesh(*sizes)
     wanted = of.abstract(of.trained, on, "float32")
     trained = {name: jax.device_put(VALUES[name], leaf.sharding) for name, leaf in wanted.items()}
     with jax.set_mesh(on):
-        batch = place(tiny.batch(16, 1, 2, width=12, texts_a_row=3, shards=8), on)
+        batch = put_batch(tiny.batch(16, 1, 2, width=12, texts_a_row=3, shards=8), on)
         run = jax.jit(jax.value_and_grad(partial(loss_and_accuracy, tiny.objective(of)), has_aux=True))
         (loss, _), found = run(trained, base, batch, None)
     return float(loss), jax.device_get(found)

@@ -14,7 +14,7 @@ from e5jax.model.splash import block_size
 from e5jax.plan.costs import operations, total_flops
 from e5jax.plan.hlo import parse
 from e5jax.plan.topology import parse_topology, prepare
-from e5jax.train.build import abstract_arguments, assemble
+from e5jax.train.build import abstract_arguments, build_step
 from tests import tiny
 
 N, D, LAYERS, CHUNKS = 8, 16, 3, 4
@@ -142,7 +142,7 @@ def test_the_real_step_counts_as_by_hand(chunks, expected):
         batch=Batch(queries=8, negatives=1, chunks=chunks),
         optim=Optim(steps=10, warmup_steps=1),
     )
-    mesh, learner = tiny.mesh(1, 1, 1), assemble(run, tiny.SPEC, "cpu")
+    mesh, learner = tiny.mesh(1, 1, 1), build_step(run, tiny.SPEC, "cpu")
     with jax.set_mesh(mesh):
         text = learner.step.lower(*abstract_arguments(run, learner, mesh)).compile().as_text()
     assert total_flops(operations(parse(text), 1)) == expected

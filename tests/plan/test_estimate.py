@@ -6,7 +6,7 @@ import pytest
 
 from e5jax.config import Batch, Lora, Model, Tokens, Training
 from e5jax.config.load import load
-from e5jax.model.blueprint import blueprint
+from e5jax.model.model_def import model_def
 from e5jax.plan.estimate import Guess, Problem, adapters, base_bytes, filled, guess, least_memory, used_chunks
 from e5jax.plan.fill import Means, expected
 from e5jax.plan.setting import Setting
@@ -47,7 +47,7 @@ def test_the_least_memory_is_below_what_the_compiler_needs_and_not_far_below(one
 def test_bytes_of_base_and_adapters_are_those_of_the_parameters(kind):
     spec = tiny.SPEC._replace(hidden=256, ff=384, heads=8, head_size=32)
     lora = Lora(rank=4, targets=("q", "v", "down"))
-    made = blueprint(spec, lora, dtype="bfloat16", remat="nothing", kernel="xla", quantisation=kind)
+    made = model_def(spec, lora, dtype="bfloat16", remat="nothing", kernel="xla", quantisation=kind)
     sizes = {name: math.prod(leaf.shape) for name, leaf in made.leaves.items()}
     bits = {"int8": 8, "int4": 4, "float32": 32, None: 16}
     stored = sum(sizes[name] * bits[made.leaves[name].dtype] / 8 for name in made.frozen if "/kernel" in name)

@@ -12,7 +12,7 @@ from e5jax.plan.report import plan, refused
 from e5jax.plan.summary import to_json
 from e5jax.plan.table import table
 from e5jax.plan.topology import parse_topology
-from e5jax.train.build import abstract_arguments, assemble
+from e5jax.train.build import abstract_arguments, build_step
 from e5jax.train.flops import model_flops
 from tests import tiny
 
@@ -37,7 +37,7 @@ def report():
 
 
 def test_memory_is_what_the_compiler_says(report):
-    mesh, learner = make_mesh(RUN.mesh, jax.devices()[:4]), assemble(RUN, tiny.SPEC, "cpu")
+    mesh, learner = make_mesh(RUN.mesh, jax.devices()[:4]), build_step(RUN, tiny.SPEC, "cpu")
     with jax.set_mesh(mesh):
         said = learner.step.lower(*abstract_arguments(RUN, learner, mesh)).compile().memory_analysis()
     assert report.memory["arguments"] == said.argument_size_in_bytes
@@ -89,7 +89,7 @@ def test_a_refused_program_is_a_table_with_the_compilers_words(report):
 
 def test_json_has_what_others_rely_on(report):
     found = to_json(report, "a.py")
-    made = assemble(RUN, tiny.SPEC, "cpu").blueprint
+    made = build_step(RUN, tiny.SPEC, "cpu").model_def
     assert found["fits"] is True
     assert found["memory_bytes_per_chip"] == report.memory["peak"]
     assert found["memory_limit_bytes"] == CHIP.limit

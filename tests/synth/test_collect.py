@@ -9,10 +9,10 @@ import pytest
 
 from e5jax.data.records import Example, parse_example
 from e5jax.synth.answer import Halt
+from e5jax.synth.commands import generate
 from e5jax.synth.config import Checks, Endpoint, Families, Grounded, Judge, LanguageModel, Synth, Tasks
 from e5jax.synth.families import BY_NAME
 from e5jax.synth.faults import FAULTS
-from e5jax.synth.main import generate
 from e5jax.synth.output import Output
 from e5jax.synth.plan import Document, Plan
 from e5jax.synth.reasons import REASONS

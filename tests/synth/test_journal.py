@@ -12,8 +12,8 @@ import pytest
 
 from e5jax.errors import ConfigError
 from e5jax.synth.journal import Journal, decode, encode
-from e5jax.synth.ledger import Ledger
 from e5jax.synth.request import Failure, Reply, Stop
+from e5jax.synth.usage import Usage
 from tests.synth.asking import MODELS
 
 TEXT = 'é "\ud800\u2028\x00\n'
@@ -34,7 +34,7 @@ def line(outcome: Reply | Failure) -> dict:
 
 @contextlib.asynccontextmanager
 async def journal(path: Path):
-    async with Journal(path, Ledger(MODELS)) as book:
+    async with Journal(path, Usage(MODELS)) as book:
         yield book
 
 
@@ -111,7 +111,7 @@ def test_without_marks_all_that_was_announced_counts_as_sent(lost, tmp_path, mon
     match lost:
         case "machine":
             (tmp_path / "boot").write_text("another\n", encoding="ascii")
-            monkeypatch.setattr("e5jax.synth.marks.BOOT", tmp_path / "boot")
+            monkeypatch.setattr("e5jax.synth.sent_log.BOOT", tmp_path / "boot")
         case "marks":
             path.with_suffix(".sent").unlink()
         case "damaged":

@@ -9,8 +9,8 @@ import pytest
 from e5jax.data.records import Example, parse_example
 from e5jax.errors import ConfigError
 from e5jax.synth.answer import Halt
+from e5jax.synth.commands import generate
 from e5jax.synth.config import Relabel
-from e5jax.synth.main import generate
 from e5jax.synth.output import Output
 from e5jax.synth.plan import Plan
 from e5jax.synth.reasons import UnfitError

@@ -4,12 +4,12 @@ import numpy as np
 import torch
 
 from e5jax.config import Loss
-from e5jax.train.negatives import Terms
+from e5jax.train.negatives import BatchInfo
 
 PLAIN = Loss()
 
 
-def infonce(q: np.ndarray, p: np.ndarray, terms: Terms, loss: Loss = PLAIN, positives: int = 1) -> tuple:
+def infonce(q: np.ndarray, p: np.ndarray, terms: BatchInfo, loss: Loss = PLAIN, positives: int = 1) -> tuple:
     """((loss, accuracy), (gradient of queries, of passages)); the first of as many passages a query are its positives."""
     tensors = [torch.from_numpy(x.astype(np.float64)).requires_grad_() for x in (q, p)]
     found, hits = [], []
@@ -24,7 +24,7 @@ def infonce(q: np.ndarray, p: np.ndarray, terms: Terms, loss: Loss = PLAIN, posi
 
 
 def _query(
-    queries: torch.Tensor, passages: torch.Tensor, terms: Terms, loss: Loss, i: int, positives: int
+    queries: torch.Tensor, passages: torch.Tensor, terms: BatchInfo, loss: Loss, i: int, positives: int
 ) -> tuple[torch.Tensor, float]:
     """Mean loss of a query's pairs, and the share that is scored highest."""
     first = i * (len(passages) // len(queries))
@@ -34,7 +34,7 @@ def _query(
 
 
 def _pair(
-    queries: torch.Tensor, passages: torch.Tensor, terms: Terms, loss: Loss, pair: tuple[int, int, int]
+    queries: torch.Tensor, passages: torch.Tensor, terms: BatchInfo, loss: Loss, pair: tuple[int, int, int]
 ) -> tuple[torch.Tensor, bool]:
     """Loss of a query and one of its positives, and whether it scores that highest."""
     i, place, positives = pair
@@ -59,7 +59,7 @@ def _pair(
     return _together(by_direction, own / warmth, loss), all(bool(own / warmth > one) for one in by_direction["query_to_doc"])
 
 
-def negatives(terms: Terms, loss: Loss, i: int, positives: int) -> dict[str, list[int]]:
+def negatives(terms: BatchInfo, loss: Loss, i: int, positives: int) -> dict[str, list[int]]:
     """By direction the places of what query i and its positives are told from, before any margin."""
     each = len(terms.passages) // len(terms.queries)
     mine = {int(terms.queries[i]), *terms.passages[i * each : i * each + positives].tolist()} - {-1}

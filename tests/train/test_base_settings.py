@@ -9,7 +9,7 @@ from e5jax.config import Batch, Data, Export, Model, Tokens, Training
 from e5jax.data.records import Example
 from e5jax.errors import ConfigError
 from e5jax.export.settings import settings
-from e5jax.export.subject import Choice, Subject
+from e5jax.export.trained_model import Choice, TrainedModel
 from e5jax.train.inputs import Inputs, read_inputs
 from tests import tiny
 from tests.inference import odd_models
@@ -117,7 +117,7 @@ def test_an_export_claims_the_positions_of_its_base(base, examples):
 
 def exported(inputs: Inputs) -> dict:
     """The config.json that an export would have."""
-    subject = Subject(Training(), inputs.base, tiny.made(inputs.spec, lora=None), {}, inputs.tokenizer, 1)
+    subject = TrainedModel(Training(), inputs.base, tiny.made(inputs.spec, lora=None), {}, inputs.tokenizer, 1)
     config = settings(subject, Choice())["config.json"]
     assert isinstance(config, dict)
     return config

@@ -11,8 +11,8 @@ import pytest
 from jax.ad_checkpoint import checkpoint_name
 from jax.sharding import NamedSharding, PartitionSpec
 
-from e5jax.train.build import place
-from e5jax.train.gradcache import skippable
+from e5jax.train.build import put_batch
+from e5jax.train.gradcache import remat_chunk
 from e5jax.train.step import loss_and_accuracy
 from tests import tiny
 
@@ -48,7 +48,7 @@ def test_value_and_gradient_are_those_of_the_chunks_with_text(policy, seeds):
     has_text = jnp.asarray([True, True, False, True])
 
     def found(trained: dict, frozen: dict, x: jax.Array) -> jax.Array:
-        one = partial(skippable(run, POLICIES[policy]), trained, frozen)
+        one = partial(remat_chunk(run, POLICIES[policy]), trained, frozen)
         return jnp.sum(jax.lax.map(one, (has_text, seeds, x)) ** 2)
 
     def wanted(trained: dict, frozen: dict, x: jax.Array) -> jax.Array:
@@ -71,7 +71,7 @@ def test_what_is_kept_on_the_host_changes_no_bit(numbers, policy):
 
     def program(kept_on: str) -> jax.stages.Traced:
         def loss(trained: dict) -> jax.Array:
-            one = partial(skippable(run, POLICIES[policy], kept_on), trained, frozen)
+            one = partial(remat_chunk(run, POLICIES[policy], kept_on), trained, frozen)
             return jnp.sum(jax.lax.map(one, (jnp.asarray([True, False, True, False]), None, x)) ** 2)
 
         return jax.jit(jax.value_and_grad(loss)).trace(trained)
@@ -86,7 +86,7 @@ def test_what_is_kept_on_the_host_changes_no_bit(numbers, policy):
 
 def test_a_chunk_without_text_is_zero_and_has_no_gradient(numbers):
     trained, frozen, x = numbers
-    one = skippable(run, POLICIES["nothing"])
+    one = remat_chunk(run, POLICIES["nothing"])
     with jax.set_mesh(tiny.mesh(1, 1, 1)):
         value, back = jax.vjp(lambda trained: one(trained, frozen, (jnp.asarray(False), None, x[0])), trained)
         assert not value.any()
@@ -110,7 +110,7 @@ def test_no_weights_come_out_of_a_conditional(kept):
     trained, frozen = tiny.place(of, tiny.numbers(of), on)
     loss = partial(loss_and_accuracy, tiny.objective(of, kept_chunks=kept))
     with jax.set_mesh(on):
-        batch = place(tiny.batch(8, 1, 4, width=12), on)
+        batch = put_batch(tiny.batch(8, 1, 4, width=12), on)
         program = jax.make_jaxpr(jax.grad(loss, has_aux=True))(trained, frozen, batch, None)
     weights = {value.shape for name, value in frozen.items() if name.endswith("kernel")}
     found = list(conditionals(program.jaxpr))

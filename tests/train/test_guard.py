@@ -7,15 +7,15 @@ from jax.sharding import NamedSharding, PartitionSpec
 
 from e5jax.config import Guard
 from e5jax.train import guard
-from e5jax.train.guard import Watch, judge
+from e5jax.train.guard import GuardState, should_apply
 from tests import tiny
 
 SPIKES = Guard(spike=6.0, window=8)
 
 
-def walk(settings: Guard, curve: list[tuple[float, float]]) -> list[tuple[bool, bool, Watch]]:
+def walk(settings: Guard, curve: list[tuple[float, float]]) -> list[tuple[bool, bool, GuardState]]:
     """(made, finite, watch) of every step of a curve of loss and gradient norm."""
-    step, found = jax.jit(lambda watch, loss, norm: judge(settings, watch, loss, norm)), []
+    step, found = jax.jit(lambda watch, loss, norm: should_apply(settings, watch, loss, norm)), []
     with jax.set_mesh(on := tiny.mesh(2, 2, 2)):
         whole = NamedSharding(on, PartitionSpec())
         watch = jax.device_put(guard.fresh(), whole)
@@ -86,7 +86,7 @@ def test_what_one_device_alone_has_found_is_refused_by_all(number):
     copies = [jax.device_put(np.float32(np.nan if n == number else 1), device) for n, device in enumerate(on.devices.flat)]
     with jax.set_mesh(on):
         loss = jax.make_array_from_single_device_arrays((), whole, copies)
-        made, _, watch = jax.jit(lambda *values: judge(Guard(), *values))(
+        made, _, watch = jax.jit(lambda *values: should_apply(Guard(), *values))(
             jax.device_put(guard.fresh(), whole), loss, jax.device_put(np.float32(1), whole)
         )
     assert [bool(shard.data) for shard in made.addressable_shards] == [False] * 8

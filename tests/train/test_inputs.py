@@ -14,7 +14,7 @@ from e5jax.data.records import Example
 from e5jax.data.vocabulary import train_tokenizer
 from e5jax.errors import ConfigError
 from e5jax.export.settings import settings
-from e5jax.export.subject import Choice, Subject
+from e5jax.export.trained_model import Choice, TrainedModel
 from e5jax.model.families import read_spec
 from e5jax.model.families.mistral import config_from_spec
 from e5jax.model.spec import Spec
@@ -143,7 +143,9 @@ def test_theta_and_window_of_the_base_can_be_changed_and_are_exported(shared, ba
     (base / "config.json").write_text(json.dumps(config_from_spec(own, 64, "float32")))
     inputs = read(shared, base, model=model)
     assert inputs.spec == own._replace(theta=theta, window=window)
-    exported = settings(Subject(run(model=model), base, tiny.made(inputs.spec), {}, inputs.tokenizer, 0), Choice())["config.json"]
+    exported = settings(TrainedModel(run(model=model), base, tiny.made(inputs.spec), {}, inputs.tokenizer, 0), Choice())[
+        "config.json"
+    ]
     assert isinstance(exported, dict)
     assert exported["sliding_window"] == window
     assert exported["rope_theta"] == exported["rope_parameters"]["rope_theta"] == theta

@@ -19,7 +19,7 @@ import transformers
 
 from e5jax.checkpoint.checkpointer import Checkpoints
 from e5jax.config import TARGETS, Batch, Checkpoint, Data, Guard, Log, Lora, Mesh, Model, Optim, Scratch, Tokens, Training
-from e5jax.data.batches import Assembly, Taken
+from e5jax.data.batches import BatchBuilder, Selected
 from e5jax.data.packing import digest
 from e5jax.data.records import Batch as Rows
 from e5jax.data.records import Example, Metrics, parse_example
@@ -29,7 +29,7 @@ from e5jax.errors import ConfigError, RunError, StoppedError
 from e5jax.export.folder import export_untrained
 from e5jax.mesh import make_mesh
 from e5jax.train import loop, skipped
-from e5jax.train.build import abstract_arguments, assemble
+from e5jax.train.build import abstract_arguments, build_step
 from e5jax.train.inputs import Inputs, fingerprint, read_inputs
 from e5jax.train.state import State
 from e5jax.workdir.directory import Workdir
@@ -92,7 +92,7 @@ def state_of(run: Training, workdir: Path, step: int) -> str:
     inputs = inputs_for(run)
     mesh = make_mesh(run.mesh)
     with jax.set_mesh(mesh), Checkpoints(workdir / "checkpoints") as checkpoints:
-        wanted, _, _ = abstract_arguments(run, assemble(run, inputs.spec, "cpu"), mesh)
+        wanted, _, _ = abstract_arguments(run, build_step(run, inputs.spec, "cpu"), mesh)
         state = loop.restore(checkpoints, step, wanted)
     assert isinstance(state, State)
     sha = hashlib.sha256()
@@ -218,20 +218,20 @@ def test_a_changed_input_that_is_allowed_is_recorded_beside_the_run_and_in_its_c
 class Odd(NamedTuple):
     """Makes the batches of a run, those of some steps with other temperatures: the one number that is in a batch."""
 
-    real: Assembly
+    real: BatchBuilder
     odd: dict[int, float]
 
     def __call__(self, step: int) -> Rows:
         batch = self.real(step)
         return batch._replace(temperatures=batch.temperatures * np.float32(self.odd.get(step + 1, 1)))
 
-    def take(self, step: int) -> Iterator[Taken]:
+    def take(self, step: int) -> Iterator[Selected]:
         return self.real.take(step)
 
 
 def odd_inputs(run: Training, odd: dict[int, float]) -> Inputs:
     inputs = inputs_for(run)
-    return inputs._replace(assembly=Odd(inputs.assembly, odd))
+    return inputs._replace(batch_builder=Odd(inputs.batch_builder, odd))
 
 
 def test_steps_that_are_skipped_leave_their_batch_and_a_resumed_run_skips_the_same(place, tmp_path, capsys):
@@ -256,7 +256,7 @@ def test_steps_that_are_skipped_leave_their_batch_and_a_resumed_run_skips_the_sa
             assert said["batch"] == found[step - 1]["batch"] == digest(inputs.batches[step - 1])
             assert ("not finite", "spike")[step == 5] in said["why"]
             examples = [parse_example(line, "here") for line in (folder / f"{step}.jsonl").read_text().splitlines()]
-            assert [example.id for example in examples] == [one.example.id for one in inputs.assembly.take(step - 1)]
+            assert [example.id for example in examples] == [one.example.id for one in inputs.batch_builder.take(step - 1)]
             with np.load(folder / f"{step}.npz", allow_pickle=False) as arrays:
                 assert digest(Rows(**arrays)) == said["batch"]
     assert "step 2: no update, loss=nan, gradient norm=nan: not finite; its batch is in" in capsys.readouterr().out
@@ -278,7 +278,7 @@ def test_too_many_skipped_steps_in_a_row_end_the_run_and_going_on_does_not_start
 def test_only_the_first_batches_are_kept(place, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(skipped, "MOST", 2)
     inputs = inputs_for(scratch_run(place))
-    look = skipped.Skipped(tmp_path, Guard(), inputs.assembly)
+    look = skipped.Skipped(tmp_path, Guard(), inputs.batch_builder)
     bad = Metrics(*[np.float32(0)] * len(Metrics._fields))._replace(in_a_row=np.int32(1))
     for number in (1, 2, 3, 2):
         look.look(number, inputs.batches[number - 1], "hash", bad)
@@ -311,9 +311,9 @@ def test_a_base_of_integers_is_named_and_is_no_part_of_a_checkpoint(place, tmp_p
         assert ("frozen (kernels int8)" in said) == (name == "integers")
         taken[name] = re.findall(r"[\d,]+ parameters, [\d,]+ frozen", said)
         with Checkpoints(tmp_path / name / "checkpoints") as checkpoints:
-            made = assemble(run, inputs_for(run).spec, "cpu").blueprint
+            made = build_step(run, inputs_for(run).spec, "cpu").model_def
             # What export reads, which knows nothing of integers: the adapters are all there is.
-            plain = assemble(lora_run(place), inputs_for(run).spec, "cpu").blueprint
+            plain = build_step(lora_run(place), inputs_for(run).spec, "cpu").model_def
             found = checkpoints.open_parameters(2, plain.abstract(plain.trained, make_mesh(run.mesh), "float32"))
             assert set(found) == set(made.trained)
     assert len(taken["plain"]) == 1
@@ -358,7 +358,7 @@ def test_an_adapter_of_peft_goes_on_in_training_from_its_numbers(place, tmp_path
     assert inputs.base == place / "base"
     assert inputs.identity["base"] not in (fingerprint(place / "base"), "")
     loop.train(run, inputs, Workdir(tmp_path), "more")
-    made = assemble(run, inputs.spec, "cpu").blueprint
+    made = build_step(run, inputs.spec, "cpu").model_def
     with jax.set_mesh(make_mesh(run.mesh)), Checkpoints(tmp_path / "checkpoints") as checkpoints:
         found = checkpoints.open_parameters(2, made.abstract(made.trained, make_mesh(run.mesh), "float32"))
     for name, layer, factor in tiny.adapters(made):

@@ -16,7 +16,7 @@ from sentence_transformers.sentence_transformer.losses import MultipleNegativesR
 from e5jax.config import Loss
 from e5jax.mesh import BATCH
 from e5jax.train.loss import infonce
-from e5jax.train.negatives import Terms
+from e5jax.train.negatives import BatchInfo
 from tests import tiny
 from tests.train import exact
 
@@ -39,18 +39,18 @@ def vectors(queries: int, passages: int, seed: int = 0) -> tuple[np.ndarray, np.
     return unit(q), unit(p)
 
 
-def alike(queries: int, passages: int, temperature: float) -> Terms:
+def alike(queries: int, passages: int, temperature: float) -> BatchInfo:
     """No query lacks a negative or differs from the others."""
     return known(np.full(queries, temperature, np.float32), np.ones(queries, np.bool_), np.ones(passages, np.bool_))
 
 
-def known(temperatures: np.ndarray, in_batch: np.ndarray, there: np.ndarray) -> Terms:
+def known(temperatures: np.ndarray, in_batch: np.ndarray, there: np.ndarray) -> BatchInfo:
     """Of texts that are all different."""
     queries = np.arange(len(in_batch), dtype=np.int32)
-    return Terms(temperatures, in_batch, queries, np.where(there, len(queries) + np.arange(len(there)), -1).astype(np.int32))
+    return BatchInfo(temperatures, in_batch, queries, np.where(there, len(queries) + np.arange(len(there)), -1).astype(np.int32))
 
 
-def mixed(queries: int, passages: int) -> Terms:
+def mixed(queries: int, passages: int) -> BatchInfo:
     """Every combination of temperature, in-batch negatives and number of hard negatives."""
     number, place = np.arange(queries), np.arange(passages // queries)
     temperatures, in_batch = np.array([0.02, 0.5], np.float32)[number % 2], number // 2 % 2 == 0
@@ -63,16 +63,16 @@ def compiled(shapes: list[tuple[int, int]], loss: Loss, on: jax.sharding.Mesh, o
     vectors = [jax.ShapeDtypeStruct(shape, np.float32, sharding=spread) for shape in shapes]
     (queries, _), (passages, _) = shapes
     dtypes = zip((queries, queries, queries, passages), (np.float32, np.bool_, np.int32, np.int32), strict=True)
-    terms = Terms._make(jax.ShapeDtypeStruct((count,), dtype, sharding=spread) for count, dtype in dtypes)
+    terms = BatchInfo._make(jax.ShapeDtypeStruct((count,), dtype, sharding=spread) for count, dtype in dtypes)
     run = jax.jit(jax.value_and_grad(partial(of, loss=loss), argnums=(0, 1), has_aux=True))
     with jax.set_mesh(on):
         return run.lower(*vectors, terms).compile()
 
 
-def contrast(q: np.ndarray, p: np.ndarray, loss: Loss, sizes: tuple[int, int, int], terms: Terms | None = None) -> tuple:
+def contrast(q: np.ndarray, p: np.ndarray, loss: Loss, sizes: tuple[int, int, int], terms: BatchInfo | None = None) -> tuple:
     """((loss, accuracy), (gradient of queries, of passages)) on a mesh of these sizes."""
     on = tiny.mesh(*sizes)
-    terms = Terms._make(tiny.rows(on, *(terms or alike(len(q), len(p), loss.temperature))))
+    terms = BatchInfo._make(tiny.rows(on, *(terms or alike(len(q), len(p), loss.temperature))))
     return jax.device_get(compiled([q.shape, p.shape], loss, on)(*tiny.rows(on, q, p), terms))
 
 
@@ -85,7 +85,7 @@ class Problem(NamedTuple):
 
     q: np.ndarray
     p: np.ndarray
-    terms: Terms
+    terms: BatchInfo
     dense: tuple  # result on a mesh
     exact: tuple
 
@@ -239,7 +239,7 @@ def test_scores_are_not_rounded_by_fast_matrix_units(scores):
     on = tiny.mesh(1, 1, 1)
     with jax.set_mesh(on):
         run = jax.value_and_grad(partial(infonce, loss=Loss(scores=scores, block=5)), argnums=(0, 1), has_aux=True)
-        terms = Terms._make(tiny.rows(on, *alike(16, 16, 0.02)))
+        terms = BatchInfo._make(tiny.rows(on, *alike(16, 16, 0.02)))
         lowered = jax.jit(run).lower(*tiny.rows(on, *vectors(16, 16)), terms).as_text()
     products = re.findall(r"dot_general.*", lowered)
     assert len(products) >= 3

@@ -12,7 +12,7 @@ from sentence_transformers.sentence_transformer.losses import MatryoshkaLoss, Mu
 
 from e5jax.config import Loss
 from e5jax.train.loss import contrast
-from e5jax.train.negatives import Terms
+from e5jax.train.negatives import BatchInfo
 from tests import tiny
 from tests.train import exact
 from tests.train.test_loss import alike, compiled, distance, known, vectors
@@ -46,7 +46,7 @@ LOSSES = {
 }
 
 
-def ragged(seed: int, positives: int = 1) -> tuple[np.ndarray, np.ndarray, Terms]:
+def ragged(seed: int, positives: int = 1) -> tuple[np.ndarray, np.ndarray, BatchInfo]:
     """Pairs of any kind, some of whose texts are the same; positives near their queries, some hard negatives nearer."""
     random = np.random.default_rng(seed)
     q, p = vectors(PAIRS, PAIRS * EACH, seed)
@@ -57,16 +57,16 @@ def ragged(seed: int, positives: int = 1) -> tuple[np.ndarray, np.ndarray, Terms
     in_batch = (random.random(PAIRS) < 0.7) | (hard[:, 0] == 0)
     queries, passages = random.integers(0, 12, PAIRS), random.integers(8, 40, PAIRS * EACH)
     temperatures = random.choice(np.array([0.05, 0.2], np.float32), PAIRS)
-    terms = Terms(temperatures, in_batch, queries.astype(np.int32), np.where(there.ravel(), passages, -1).astype(np.int32))
+    terms = BatchInfo(temperatures, in_batch, queries.astype(np.int32), np.where(there.ravel(), passages, -1).astype(np.int32))
     return q, p, terms
 
 
-def run(loss: Loss, sizes: tuple[int, int, int], q: np.ndarray, p: np.ndarray, terms: Terms, positives: int = 1) -> tuple:
+def run(loss: Loss, sizes: tuple[int, int, int], q: np.ndarray, p: np.ndarray, terms: BatchInfo, positives: int = 1) -> tuple:
     """((loss, accuracy), gradients), by a program that is compiled once."""
     on, key = tiny.mesh(*sizes), f"{loss} {sizes} {q.shape} {p.shape} {positives}"
     if key not in PROGRAMS:
         PROGRAMS[key] = compiled([q.shape, p.shape], loss, on, partial(contrast, positives=positives))
-    return jax.device_get(PROGRAMS[key](*tiny.rows(on, q, p), Terms._make(tiny.rows(on, *terms))))
+    return jax.device_get(PROGRAMS[key](*tiny.rows(on, q, p), BatchInfo._make(tiny.rows(on, *terms))))
 
 
 def assert_close(found: tuple, wanted: tuple) -> None:

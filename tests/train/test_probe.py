@@ -13,7 +13,7 @@ from e5jax.data import beir
 from e5jax.errors import ConfigError
 from e5jax.inference.embedder import Embedder
 from e5jax.train import loop
-from e5jax.train.build import assemble
+from e5jax.train.build import build_step
 from e5jax.train.probe import Probe
 from e5jax.workdir.directory import Workdir
 from tests.train.test_loop import WORDS, inputs_for, place, rows, scratch_run
@@ -92,8 +92,8 @@ def test_all_sets_share_one_compiled_shape_and_a_part_of_a_set_is_a_set(place, f
     run = probed(place, folder, queries=4, documents=9)
     inputs = inputs_for(run)
     mesh = loop.make_mesh(run.mesh)
-    learner = assemble(run, inputs.spec, "cpu")
-    made = learner.blueprint
+    learner = build_step(run, inputs.spec, "cpu")
+    made = learner.model_def
     with jax.set_mesh(mesh):
         trained = made.initialise(made.trained, mesh, 0)
         few = Probe(run, inputs.tokenizer, learner.objective, mesh)

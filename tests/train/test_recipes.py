@@ -12,9 +12,9 @@ from e5jax.config import Checkpoint, Config, Log, Mesh
 from e5jax.config.load import load
 from e5jax.config.mixture import Dataset
 from e5jax.export.folder import export
-from e5jax.export.subject import Choice
+from e5jax.export.trained_model import Choice
 from e5jax.train import loop
-from e5jax.train.build import assemble
+from e5jax.train.build import build_step
 from e5jax.train.inputs import Inputs
 from e5jax.train.temperature import NAME
 from e5jax.workdir.directory import Workdir
@@ -56,7 +56,7 @@ def test_a_learned_temperature_is_kept_and_its_export_does_without(place, tmp_pa
 
 
 def abstract_of(run: Config, inputs: Inputs) -> dict[str, jax.ShapeDtypeStruct]:
-    made = assemble(run, inputs.spec, "cpu").blueprint
+    made = build_step(run, inputs.spec, "cpu").model_def
     return made.abstract(made.trained, tiny.mesh(1, 1, 1), "float32")
 
 

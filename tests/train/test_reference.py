@@ -13,7 +13,7 @@ from e5jax.config import Batch, Model, Optim, Tokens, Training
 from e5jax.config import Loss as LossConfig
 from e5jax.data.records import Batch as Rows
 from e5jax.train import state as states
-from e5jax.train.build import assemble, place
+from e5jax.train.build import build_step, put_batch
 from tests import tiny
 
 STEPS, WARMUP, QUERIES, NEGATIVES, WIDTH = 20, 3, 8, 1, 12
@@ -33,13 +33,13 @@ BATCHES = [tiny.batch(QUERIES, NEGATIVES, 2, width=WIDTH, seed=step % 4) for ste
 
 def ours() -> tuple[list[float], list[float], dict[str, np.ndarray]]:
     """(losses, gradient norms, last parameters)."""
-    learner, on = assemble(RUN, SPEC, "cpu"), tiny.mesh(1, 1, 1)
-    trained, frozen = tiny.place(learner.blueprint, tiny.numbers(learner.blueprint), on)
+    learner, on = build_step(RUN, SPEC, "cpu"), tiny.mesh(1, 1, 1)
+    trained, frozen = tiny.place(learner.model_def, tiny.numbers(learner.model_def), on)
     losses, norms = [], []
     with jax.set_mesh(on):
         state = states.fresh(trained, learner.optimiser, on)
         for batch in BATCHES:
-            state, metrics = learner.step(state, frozen, place(batch, on))
+            state, metrics = learner.step(state, frozen, put_batch(batch, on))
             losses.append(float(metrics.loss))
             norms.append(float(metrics.gradient_norm))
     return losses, norms, jax.device_get(state.parameters)

@@ -8,7 +8,7 @@ from jax.sharding import NamedSharding, PartitionSpec
 
 from e5jax.inference.vector_quantization import Store
 from e5jax.mesh import BATCH
-from e5jax.train.build import place
+from e5jax.train.build import put_batch
 from e5jax.train.rounding import through
 from e5jax.train.step import encode, loss_and_accuracy
 from tests import tiny
@@ -47,7 +47,7 @@ def test_the_loss_of_a_step_that_rounds_is_that_of_signs():
         return loss_and_accuracy(objective, trained, frozen, batch, None)[0], encode(objective, trained, frozen, batch, None)
 
     with jax.set_mesh(on):
-        loss, sides = jax.device_get(jax.jit(both)(trained, place(tiny.batch(8, 1, 1, width=12), on)))
+        loss, sides = jax.device_get(jax.jit(both)(trained, put_batch(tiny.batch(8, 1, 1, width=12), on)))
 
     def infonce(queries: np.ndarray, passages: np.ndarray) -> float:
         scores = (queries @ passages.T).astype(np.float64) / 0.05

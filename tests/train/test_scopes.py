@@ -6,7 +6,7 @@ import jax
 import pytest
 
 from e5jax.config import Batch, Lora, Loss, Mesh, Model, Optim, Scores, Tokens, Training
-from e5jax.train.build import abstract_arguments, assemble
+from e5jax.train.build import abstract_arguments, build_step
 from tests import tiny
 
 SPEC = tiny.SPEC._replace(hidden=32, ff=64, head_size=8, layers=2)
@@ -27,7 +27,7 @@ def names(scores: Scores, lora: Lora | None) -> set[str]:
     )
     on = tiny.mesh(2, 2, 2)
     with jax.set_mesh(on):
-        learner = assemble(run, SPEC, "cpu")
+        learner = build_step(run, SPEC, "cpu")
         lowered = learner.step.lower(*abstract_arguments(run, learner, on))
         text = lowered.compile().as_text()
     assert text is not None

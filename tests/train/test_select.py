@@ -11,13 +11,13 @@ from e5jax.checkpoint.checkpointer import Checkpoints
 from e5jax.config import Lora, Select, Training
 from e5jax.errors import ConfigError
 from e5jax.export.folder import check, export
-from e5jax.export.subject import Choice
+from e5jax.export.trained_model import Choice
 from e5jax.mesh import make_mesh
-from e5jax.model import hf
-from e5jax.model.blueprint import blueprint
+from e5jax.model import hf_weights
+from e5jax.model.model_def import model_def
 from e5jax.train import loop
-from e5jax.train.build import abstract_arguments, assemble
-from e5jax.train.build import place as put
+from e5jax.train.build import abstract_arguments, build_step
+from e5jax.train.build import put_batch as put
 from e5jax.train.flops import model_flops, parameters
 from e5jax.train.step import loss_and_accuracy
 from e5jax.workdir.directory import Workdir
@@ -68,7 +68,7 @@ def test_selected_parameters_alone_change_and_have_moments(place, tmp_path, kind
     inputs = inputs_for(run)
     mesh = make_mesh(run.mesh)
     with jax.set_mesh(mesh):
-        state, _, _ = abstract_arguments(run, assemble(run, inputs.spec, "cpu"), mesh)
+        state, _, _ = abstract_arguments(run, build_step(run, inputs.spec, "cpu"), mesh)
     sizes = [leaf.size for leaf in jax.tree.leaves(state.moments) if leaf.ndim]
     assert sum(sizes) == 2 * sum(leaf.size for leaf in state.parameters.values()) == 2 * count
     begun = 0
@@ -82,13 +82,15 @@ def test_selected_parameters_alone_change_and_have_moments(place, tmp_path, kind
         assert set(checkpoints.facts(run.optim.steps)["parameters"]) == set(state.parameters)
     choice = Choice(verify=kind == VERIFIED)
     export(run, inputs.base, inputs.spec, inputs.tokenizer, Workdir(tmp_path), tmp_path / "export", choice)
-    before, after = hf.headers(place / "base"), hf.headers(tmp_path / "export")
-    zeros = {name for name in after if name.endswith(".bias") and not np.asarray(hf.read(after[name])).any()}
+    before, after = hf_weights.headers(place / "base"), hf_weights.headers(tmp_path / "export")
+    zeros = {name for name in after if name.endswith(".bias") and not np.asarray(hf_weights.read(after[name])).any()}
     assert after.keys() - zeros - before.keys() == changed - before.keys()
     assert after.keys() - before.keys() == set(MAPS if run.model.bias else ())
-    widths = [np.asarray(hf.read(after[name])) for name in before]
+    widths = [np.asarray(hf_weights.read(after[name])) for name in before]
     kept = {
-        name for name, found in zip(before, widths, strict=True) if np.array_equal(found, hf.read(before[name]).astype(found.dtype))
+        name
+        for name, found in zip(before, widths, strict=True)
+        if np.array_equal(found, hf_weights.read(before[name]).astype(found.dtype))
     }
     assert before.keys() - kept == changed & before.keys()
 
@@ -96,7 +98,7 @@ def test_selected_parameters_alone_change_and_have_moments(place, tmp_path, kind
 def test_gradients_of_what_is_selected_are_the_same_on_any_mesh():
     # Biases, norms, the last layer, and rows of tokens from 90 on.
     spec = tiny.SPEC._replace(hidden=32, ff=64, head_size=8, layers=2, bias=True, top=1, vocab=90, added=7)
-    of = blueprint(
+    of = model_def(
         spec, None, dtype="float32", remat="projections", kernel="xla", select=("*/bias", "*/scale", "top/ff/*", "added", "norm/*")
     )
     values, found = tiny.numbers(of), []
@@ -154,14 +156,14 @@ def test_there_is_no_backward_pass_below_what_is_trained():
 def test_what_cannot_be_selected_is_named(place, select, lora, said):
     run = run_of(place, select, lora)
     with pytest.raises(ConfigError, match=said):
-        assemble(run, inputs_for(run).spec, "cpu")
+        build_step(run, inputs_for(run).spec, "cpu")
 
 
 def test_integers_cannot_be_trained(place):
     run = run_of(place, Select(("layers/ff/down/kernel",)), Lora(targets=("q",)))
     run.model.quantisation = "int8"
     with pytest.raises(ConfigError, match="layers/ff/down/kernel is stored as int8"):
-        assemble(run, inputs_for(run).spec, "cpu")
+        build_step(run, inputs_for(run).spec, "cpu")
 
 
 def test_there_are_more_layers_than_the_last_ones(place):

@@ -15,7 +15,7 @@ from e5jax.eval.encoder import jax_encoder, torch_encoder
 from e5jax.eval.preset import PRESETS
 from e5jax.export.folder import export
 from e5jax.inference.embedder import Embedder
-from e5jax.model import hf
+from e5jax.model import hf_weights
 from e5jax.train import loop
 from e5jax.train.inputs import read_inputs
 from e5jax.workdir.directory import Workdir
@@ -46,12 +46,12 @@ def trained(place, tmp_path_factory) -> tuple[Training, Path]:
 
 
 def test_only_the_rows_of_new_tokens_are_trained(place, trained):
-    before, after = hf.headers(place / "base"), hf.headers(trained[1])
-    table, longer = (np.asarray(hf.read(found["embed_tokens.weight"]), np.float32) for found in (before, after))
+    before, after = hf_weights.headers(place / "base"), hf_weights.headers(trained[1])
+    table, longer = (np.asarray(hf_weights.read(found["embed_tokens.weight"]), np.float32) for found in (before, after))
     assert len(longer) == len(table) + 2
     for name, tensor in after.items():
-        own = np.asarray(hf.read(tensor), np.float32)
-        kept = np.asarray(hf.read(before[name]), np.float32)
+        own = np.asarray(hf_weights.read(tensor), np.float32)
+        kept = np.asarray(hf_weights.read(before[name]), np.float32)
         np.testing.assert_allclose(own[: len(kept)], kept, rtol=2**-8)  # bfloat16
     mean = table.mean(axis=0)
     new = longer[len(table) :]

@@ -21,9 +21,9 @@ from e5jax.plan.costs import operations
 from e5jax.plan.hlo import parse
 from e5jax.train import state as states
 from e5jax.train import step as steps
-from e5jax.train.build import Learner, abstract_arguments, assemble, place
-from e5jax.train.negatives import Terms
-from e5jax.train.step import encode, loss_and_accuracy, pick
+from e5jax.train.build import TrainStep, abstract_arguments, build_step, put_batch
+from e5jax.train.negatives import BatchInfo
+from e5jax.train.step import encode, gather_text_vectors, loss_and_accuracy
 from tests import tiny
 from tests.train import exact
 from tests.train.test_objective import LOSSES
@@ -55,7 +55,7 @@ def gradients(
     trained, frozen = tiny.place(of, tiny.numbers(of), on)
     key = jax.random.key(5) if lora and lora.dropout else None
     with jax.set_mesh(on):
-        batch = place(tiny.batch(16, 2, width=12, change=tiny.mixed, **layout), on)
+        batch = put_batch(tiny.batch(16, 2, width=12, change=tiny.mixed, **layout), on)
         objective = tiny.objective(of, scores=scores, block=5, kept_chunks=kept)._replace(kept_on=kept_on, unrolled=unrolled)
         loss = partial(loss_and_accuracy, objective)
         run = jax.jit(jax.value_and_grad(loss, has_aux=True))
@@ -103,7 +103,7 @@ def test_neither_packing_nor_mesh_nor_chunks_change_what_all_switches_make_of_a_
         trained, frozen = tiny.place(of, tiny.numbers(of), on)
         objective = tiny.objective(of)._replace(loss=replace(LOSSES["everything"], scores=way), positives=2)
         with jax.set_mesh(on):
-            batch = place(tiny.batch(16, 2, width=12, positives=2, change=doubled, **layout), on)
+            batch = put_batch(tiny.batch(16, 2, width=12, positives=2, change=doubled, **layout), on)
             run = jax.jit(jax.value_and_grad(partial(loss_and_accuracy, objective), has_aux=True))
             (value, _), gradient = run(trained, frozen, batch, None)
         found.append((float(value), jax.device_get(gradient)))
@@ -146,15 +146,15 @@ def test_keeping_activations_on_the_host_changes_no_bit(lora, sizes):
 def test_loss_is_that_of_the_examples_as_they_were_before_packing(padded):
     of, on, examples = tiny.made(SPEC), tiny.mesh(4, 2, 1), tiny.mixed(tiny.examples(16, 2, 12))
     with jax.set_mesh(on):
-        batch = place(tiny.batch(16, 2, 2, width=12, change=tiny.mixed, **PACKED), on)
+        batch = put_batch(tiny.batch(16, 2, 2, width=12, change=tiny.mixed, **PACKED), on)
         run = jax.jit(partial(encode, tiny.objective(of)))
         q, p = jax.device_get(run(*tiny.place(of, tiny.numbers(of), on), batch, None))
-    there = np.array([place < len(one.passages) for one in examples for place in range(3)])
+    there = np.array([put_batch < len(one.passages) for one in examples for put_batch in range(3)])
     assert 16 < there.sum() < 48
     assert not p[~there].any()
     temperatures, in_batch = (np.array([getattr(one, name) for one in examples]) for name in ("temperature", "in_batch"))
     texts = np.arange(16), np.where(there, 16 + np.arange(48), -1)
-    (loss, _), _ = exact.infonce(q, p, Terms(temperatures, in_batch, *texts))
+    (loss, _), _ = exact.infonce(q, p, BatchInfo(temperatures, in_batch, *texts))
     assert padded(tiny.LORA)[0] == pytest.approx(loss, rel=1e-5)  # scores of other programs, lifted by 1 / temperature
 
 
@@ -166,10 +166,10 @@ def test_a_text_that_is_not_there_is_zero_and_moves_no_other(sizes):
     with jax.set_mesh(on):
         spread = jax.device_put(vectors, NamedSharding(on, PartitionSpec(None, BATCH)))
         (at,) = tiny.rows(on, places)
-        found, back = jax.vjp(lambda x: pick(x, at), spread)
+        found, back = jax.vjp(lambda x: gather_text_vectors(x, at), spread)
         slope = jax.device_get(back(jnp.ones_like(found))[0])
     by_shard = vectors.reshape(2, 4, 2, 3, 5).swapaxes(0, 1).reshape(4, 12, 5)
-    wanted = [by_shard[shard, place] if place >= 0 else np.zeros(5) for shard in range(4) for place in places[shard]]
+    wanted = [by_shard[shard, put_batch] if put_batch >= 0 else np.zeros(5) for shard in range(4) for put_batch in places[shard]]
     np.testing.assert_array_equal(found, np.stack(wanted))
     counts = np.array([np.bincount(own[own >= 0], minlength=12) for own in places]).reshape(4, 2, 2, 3).swapaxes(0, 1)
     np.testing.assert_array_equal(slope, np.broadcast_to(counts.reshape(2, 8, 3, 1), slope.shape))
@@ -186,7 +186,7 @@ def test_gradients_are_summed_over_copies_once_a_step_however_many_chunks_and_la
     of, on = tiny.made(SPEC, lora), tiny.mesh(4, 1, 1)
     trained, frozen = tiny.place(of, tiny.numbers(of), on)
     with jax.set_mesh(on):
-        batch = place(tiny.batch(16, 2, 4, width=12, **PACKED), on)
+        batch = put_batch(tiny.batch(16, 2, 4, width=12, **PACKED), on)
         loss = partial(loss_and_accuracy, tiny.objective(of, kept_chunks=2))
         lowered = jax.jit(jax.grad(loss, has_aux=True)).lower(trained, frozen, batch, None)
         program = parse(lowered.compile().as_text())
@@ -224,22 +224,22 @@ def training(lora: Lora | None, **optim: float) -> Training:
 def test_adapters_go_inside_kernels_only_where_products_keep_all_of_float32(platform, dtype, inside):
     run = training(tiny.LORA)
     run.model.dtype = dtype
-    assert {lora.inside for lora in assemble(run, SPEC, platform).blueprint.lora.values()} == {inside}
+    assert {lora.inside for lora in build_step(run, SPEC, platform).model_def.lora.values()} == {inside}
 
 
 def batches(on: jax.sharding.Mesh, count: int) -> list[Rows]:
-    return [place(tiny.batch(16, 2, 2, width=12, seed=seed, **PACKED), on) for seed in range(count)]
+    return [put_batch(tiny.batch(16, 2, 2, width=12, seed=seed, **PACKED), on) for seed in range(count)]
 
 
-def start(learner: Learner, on: jax.sharding.Mesh, values: dict[str, np.ndarray]) -> tuple[states.State, dict[str, jax.Array]]:
-    trained, frozen = tiny.place(learner.blueprint, values, on)
+def start(learner: TrainStep, on: jax.sharding.Mesh, values: dict[str, np.ndarray]) -> tuple[states.State, dict[str, jax.Array]]:
+    trained, frozen = tiny.place(learner.model_def, values, on)
     return states.fresh(trained, learner.optimiser, on), frozen
 
 
 @pytest.fixture(scope="module", params=[tiny.LORA, None], ids=["lora", "full"])
-def learner(request) -> Learner:
+def learner(request) -> TrainStep:
     """A learner whose step is compiled once for the tests below, on the mesh 2 × 2 × 2."""
-    return assemble(training(request.param), SPEC, "cpu")
+    return build_step(training(request.param), SPEC, "cpu")
 
 
 @pytest.fixture(scope="module")
@@ -247,7 +247,7 @@ def on() -> jax.sharding.Mesh:
     return tiny.mesh(2, 2, 2)
 
 
-def update_by_hand(learner: Learner, parameters: dict, moments: optax.OptState, frozen: dict, batch: Rows) -> tuple:
+def update_by_hand(learner: TrainStep, parameters: dict, moments: optax.OptState, frozen: dict, batch: Rows) -> tuple:
     """(parameters, moments, loss, accuracy, gradient norm)."""
     gradient_of = jax.value_and_grad(partial(loss_and_accuracy, learner.objective), has_aux=True)
     (loss, accuracy), gradient = gradient_of(parameters, frozen, batch, None)
@@ -257,7 +257,7 @@ def update_by_hand(learner: Learner, parameters: dict, moments: optax.OptState, 
 
 
 def test_steps_equal_updates_by_hand(learner, on):
-    made = learner.blueprint
+    made = learner.model_def
     values = tiny.numbers(made)
     with jax.set_mesh(on):
         state, frozen = start(learner, on, values)
@@ -288,13 +288,13 @@ def test_steps_equal_updates_by_hand(learner, on):
 
 def test_moments_are_float32_and_lie_where_their_parameters_lie(learner, on):
     with jax.set_mesh(on):
-        state, frozen = start(learner, on, tiny.numbers(learner.blueprint))
+        state, frozen = start(learner, on, tiny.numbers(learner.model_def))
         fresh = jax.tree.map(lambda leaf: (leaf.shape, leaf.dtype, leaf.sharding), state)
         state, _ = learner.step(state, frozen, *batches(on, 1))
     assert jax.tree.map(lambda leaf: (leaf.shape, leaf.dtype, leaf.sharding), state) == fresh
     adam = next(leaf for leaf in jax.tree.leaves(state.moments, is_leaf=lambda x: hasattr(x, "mu")) if hasattr(leaf, "mu"))
     for moment in (adam.mu, adam.nu):
-        assert set(moment) == set(learner.blueprint.trained)
+        assert set(moment) == set(learner.model_def.trained)
         for name, value in moment.items():
             assert value.dtype == jnp.float32
             assert value.sharding == state.parameters[name].sharding
@@ -304,9 +304,9 @@ def test_moments_are_float32_and_lie_where_their_parameters_lie(learner, on):
 
 def test_abstract_arguments_are_those_of_the_real_step(learner, on):
     with jax.set_mesh(on):
-        state, frozen = start(learner, on, tiny.numbers(learner.blueprint))
+        state, frozen = start(learner, on, tiny.numbers(learner.model_def))
         (batch,) = batches(on, 1)
-    lora = tiny.LORA if learner.blueprint.lora else None
+    lora = tiny.LORA if learner.model_def.lora else None
     for real, abstract in zip((state, frozen, batch), abstract_arguments(training(lora), learner, on), strict=True):
         described = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=leaf.sharding), real)
         assert described == abstract
@@ -314,7 +314,7 @@ def test_abstract_arguments_are_those_of_the_real_step(learner, on):
 
 def test_a_step_compiles_once(learner, on):
     with jax.set_mesh(on):
-        state, frozen = start(learner, on, tiny.numbers(learner.blueprint))
+        state, frozen = start(learner, on, tiny.numbers(learner.model_def))
         for batch in batches(on, 3):
             state, _ = learner.step(state, frozen, batch)
     assert learner.step._cache_size() == 1
@@ -322,7 +322,7 @@ def test_a_step_compiles_once(learner, on):
 
 def test_the_old_state_is_donated(learner, on):
     with jax.set_mesh(on):
-        old, frozen = start(learner, on, tiny.numbers(learner.blueprint))
+        old, frozen = start(learner, on, tiny.numbers(learner.model_def))
         learner.step(old, frozen, *batches(on, 1))
     assert all(leaf.is_deleted() for leaf in jax.tree.leaves(old.parameters))
     assert not any(leaf.is_deleted() for leaf in jax.tree.leaves(frozen))
@@ -332,13 +332,13 @@ def test_the_old_state_is_donated(learner, on):
 def test_a_batch_that_gives_no_number_is_skipped(learner, on, harm):
     """Through the one number of a query that is not a token: its temperature."""
     with jax.set_mesh(on):
-        state, frozen = start(learner, on, tiny.numbers(learner.blueprint))
+        state, frozen = start(learner, on, tiny.numbers(learner.model_def))
         before = jax.device_get(state)
         whole = tiny.batch(16, 2, 2, width=12, **PACKED)
         temperatures = whole.temperatures.copy()
         temperatures[3, 1] = harm
         for skipped in (1, 2):
-            state, metrics = learner.step(state, frozen, place(whole._replace(temperatures=temperatures), on))
+            state, metrics = learner.step(state, frozen, put_batch(whole._replace(temperatures=temperatures), on))
             found = jax.device_get(metrics)
             # A query divided by infinity is equally near to all: that is a number.
             assert bool(found.finite) == (harm == np.inf)
@@ -360,7 +360,7 @@ def on_one_device(value: jax.Array, number: int, harm: float) -> jax.Array:
 @pytest.mark.parametrize("number", [0, 5])
 @pytest.mark.parametrize("leaf", ["norm/scale", "layers/attention/o/kernel"])
 def test_what_only_one_device_has_wrong_stops_the_update_on_all(learner, on, leaf, number):
-    values = tiny.numbers(learner.blueprint)
+    values = tiny.numbers(learner.model_def)
     with jax.set_mesh(on):
         state, frozen = start(learner, on, values)
         holder = frozen if leaf in frozen else state.parameters
@@ -381,9 +381,9 @@ def test_the_guard_changes_no_bit_of_a_run_that_is_finite(learner, on, monkeypat
     for guarded in (True, False):
         if not guarded:
             monkeypatch.setattr(steps, "judge", lambda _, watch, *__: (True, jnp.ones((), bool), watch))
-            learner = assemble(training(tiny.LORA), SPEC, "cpu")
+            learner = build_step(training(tiny.LORA), SPEC, "cpu")
         with jax.set_mesh(on):
-            state, frozen = start(learner, on, tiny.numbers(learner.blueprint))
+            state, frozen = start(learner, on, tiny.numbers(learner.model_def))
             lowered = learner.step.lower(state, frozen, *batches(on, 1))
             step = lowered.compile({"xla_cpu_use_fusion_emitters": True})  # as users have it: the other one rounds by what is fused
             for batch in batches(on, 2):
@@ -419,9 +419,9 @@ def no_direction(values: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
 )
 def test_what_tells_nothing_is_a_number_all_the_same(learner, on, change, harm, loss):
     with jax.set_mesh(on):
-        state, frozen = start(learner, on, harm(tiny.numbers(learner.blueprint)))
+        state, frozen = start(learner, on, harm(tiny.numbers(learner.model_def)))
         batch = tiny.batch(16, 2, 2, width=12, change=change, **PACKED)
-        state, metrics = learner.step(state, frozen, place(batch, on))
+        state, metrics = learner.step(state, frozen, put_batch(batch, on))
     found = jax.device_get(metrics)
     assert int(found.in_a_row) == 0
     assert np.isfinite(found.loss)
@@ -433,7 +433,7 @@ def test_what_tells_nothing_is_a_number_all_the_same(learner, on, change, harm, 
 
 @pytest.mark.parametrize("harm", [np.nan, np.inf])
 def test_a_step_that_is_not_finite_leaves_the_state_as_it_was(learner, on, harm):
-    values = tiny.numbers(learner.blueprint)
+    values = tiny.numbers(learner.model_def)
     with jax.set_mesh(on):
         state, frozen = start(learner, on, values)
         first, second = batches(on, 2)
@@ -471,9 +471,9 @@ def test_a_gradient_that_is_not_finite_leaves_the_state_as_it_was_whatever_the_l
         return sum(jnp.sum(slope(x - jax.lax.stop_gradient(x))) for x in trained.values()), jnp.zeros(())
 
     monkeypatch.setattr(steps, "loss_and_accuracy", steep)
-    on, learner = tiny.mesh(1, 1, 1), assemble(training(tiny.LORA), SPEC, "cpu")
+    on, learner = tiny.mesh(1, 1, 1), build_step(training(tiny.LORA), SPEC, "cpu")
     with jax.set_mesh(on):
-        state, frozen = start(learner, on, tiny.numbers(learner.blueprint))
+        state, frozen = start(learner, on, tiny.numbers(learner.model_def))
         before = jax.device_get(state)
         state, metrics = learner.step(state, frozen, *batches(on, 1))
     assert np.isfinite(metrics.loss)
@@ -487,8 +487,8 @@ def test_dropout_depends_on_the_step_and_the_seed_and_on_nothing_else():
     for seed in (0, 1):
         run = training(DROPOUT)
         run.seed = seed
-        learner = assemble(run, SPEC, "cpu")
-        values = tiny.numbers(learner.blueprint)
+        learner = build_step(run, SPEC, "cpu")
+        values = tiny.numbers(learner.model_def)
         with jax.set_mesh(on):
             (batch,) = batches(on, 1)
             for step in (0, 0, 1):
@@ -516,7 +516,7 @@ def test_every_chunk_and_layer_drops_by_a_seed_of_its_own(monkeypatch):
     trained, frozen = tiny.place(of, tiny.numbers(of), on)
     with jax.set_mesh(on):
         run = jax.jit(partial(loss_and_accuracy, tiny.objective(of)))
-        run(trained, frozen, place(tiny.batch(8, 1, 4, width=12), on), jax.random.key(0))
+        run(trained, frozen, put_batch(tiny.batch(8, 1, 4, width=12), on), jax.random.key(0))
         jax.effects_barrier()
     assert len(set(used)) == len(used) == 4 * SPEC.layers * len(of.lora)
     assert len({seed for _, seed in used}) == 4 * SPEC.layers

@@ -8,7 +8,7 @@ import pytest
 from e5jax.config import Config
 from e5jax.errors import ConfigError
 from e5jax.train.run_record import claim
-from e5jax.workdir.directory import Workdir, complete, read_config, write_text
+from e5jax.workdir.directory import Workdir, atomic_output, read_config, write_text
 from e5jax.workdir.outputs import LIST
 
 
@@ -24,7 +24,7 @@ def fill(folder, **files):
 
 def test_artifact_appears_only_when_it_is_complete(tmp_path):
     target = tmp_path / "new" / "export"
-    with complete(target) as folder:
+    with atomic_output(target) as folder:
         fill(folder, a="1")
         assert not target.exists()
         assert folder.name == target.name
@@ -34,7 +34,7 @@ def test_artifact_appears_only_when_it_is_complete(tmp_path):
 
 def test_new_folder_replaces_the_old_one_whole(tmp_path):
     for files in ({"old": "1", "both": "1"}, {"both": "2"}):
-        with complete(tmp_path / "export", "export") as folder:
+        with atomic_output(tmp_path / "export", "export") as folder:
             fill(folder, **files)
     assert content(tmp_path).keys() == {"export/both", f"export/{LIST}"}
     assert (tmp_path / "export/both").read_text() == "2"
@@ -44,13 +44,13 @@ def test_new_folder_replaces_the_old_one_whole(tmp_path):
 @pytest.mark.parametrize("name", ["replaced", "old", "export.replaced", "export.writer"])
 def test_a_folder_of_any_name_can_be_replaced(name, tmp_path):
     for text in ("1", "2"):
-        with complete(tmp_path / name, "export") as folder:
+        with atomic_output(tmp_path / name, "export") as folder:
             fill(folder, a=text)
     assert content(tmp_path)[f"{name}/a"] == "2"
 
 
 def write_half_and_fail(path, error):
-    with complete(path) as folder:
+    with atomic_output(path) as folder:
         fill(folder, a="2")
         raise error
 
@@ -72,7 +72,7 @@ def test_failure_of_the_first_writer_leaves_nothing(tmp_path):
 
 def test_a_writer_that_writes_nothing_does_not_cost_the_old_folder(tmp_path):
     fill(tmp_path / "export", a="1")
-    with pytest.raises(AssertionError, match="the writer made something"), complete(tmp_path / "export"):
+    with pytest.raises(AssertionError, match="the writer made something"), atomic_output(tmp_path / "export"):
         pass
     assert content(tmp_path) == {"export/a": "1"}
 
@@ -100,7 +100,7 @@ def write_elsewhere(path, how):
 
 @pytest.mark.parametrize("how", ["writing", "replacing"])
 def test_what_a_killed_writer_left_is_gone_after_the_next_and_the_old_folder_is_not(how, tmp_path):
-    with complete(tmp_path / "export", "export") as folder:
+    with atomic_output(tmp_path / "export", "export") as folder:
         fill(folder, a="1")
     with write_elsewhere(tmp_path / "export", how) as killed:
         assert killed.wait(60) == -signal.SIGKILL
@@ -117,7 +117,7 @@ def test_what_a_killed_writer_left_is_gone_after_the_next_and_the_old_folder_is_
 def test_a_writer_that_lives_is_left_alone(tmp_path):
     with write_elsewhere(tmp_path / "export", "waiting") as other:
         other.stdout.readline()
-        with complete(tmp_path / "export", "export") as folder:
+        with atomic_output(tmp_path / "export", "export") as folder:
             fill(folder, a="1")
         assert len(list(tmp_path.glob(".export.*"))) == 1
         other.stdin.close()

@@ -6,12 +6,12 @@ import pytest
 
 from e5jax.errors import ConfigError
 from e5jax.workdir import lock
-from e5jax.workdir.directory import complete, write_text, writing
+from e5jax.workdir.directory import atomic_output, write_text, writing
 from e5jax.workdir.outputs import LIST
 
 
 def folder(path, command="export", **files):
-    with complete(path, command) as new:
+    with atomic_output(path, command) as new:
         new.mkdir()
         for name, text in (files or {"a": "1"}).items():
             (new / name).write_text(text)

@@ -9,8 +9,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from e5jax.data.compressed import SUFFIXES, bare_name
-from e5jax.datasets.readers.judged import Judgment, Layout, read_judged
-from e5jax.datasets.readers.outcome import Options, Outcome
+from e5jax.datasets.readers.qrels import Judgment, Layout, read_judged
+from e5jax.datasets.readers.result import Options, Outcome
 from e5jax.datasets.readers.texts import identity, passage
 from e5jax.errors import ConfigError, RecordError
 from e5jax.jsonl import parse_object

@@ -12,7 +12,7 @@ from e5jax.data.compressed import chunks
 from e5jax.data.json_arrays import elements
 from e5jax.data.records import Example, check_example
 from e5jax.datasets.readers.lines import files, name_of
-from e5jax.datasets.readers.outcome import Options, Outcome, Rejected
+from e5jax.datasets.readers.result import Options, Outcome, Rejected
 from e5jax.datasets.readers.texts import passages
 from e5jax.errors import RecordError
 

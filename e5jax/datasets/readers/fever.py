@@ -17,7 +17,7 @@ from e5jax.data.records import Example
 from e5jax.datasets.readers.beir import filled, one_of
 from e5jax.datasets.readers.lines import Line, examples, files
 from e5jax.datasets.readers.offsets import Offsets, find_in
-from e5jax.datasets.readers.outcome import Options, Outcome
+from e5jax.datasets.readers.result import Options, Outcome
 from e5jax.datasets.readers.texts import identity, passage
 from e5jax.errors import ConfigError, RecordError
 from e5jax.jsonl import parse_object

@@ -9,11 +9,11 @@ from e5jax.data.files import Line, kind_of, lines
 from e5jax.datasets.readers import (
     beir,
     dpr,
+    echo_mix,
     fever,
     hotpotqa,
     hub,
     miracl,
-    mix,
     msmarco,
     native,
     pairs,
@@ -24,7 +24,7 @@ from e5jax.datasets.readers import (
     votes,
 )
 from e5jax.datasets.readers.lines import files
-from e5jax.datasets.readers.outcome import LIMITS, OPTIONS, Limits, Options, Outcome
+from e5jax.datasets.readers.result import LIMITS, OPTIONS, Limits, Options, Outcome
 from e5jax.datasets.readers.rows import LABELS
 from e5jax.errors import ConfigError, RecordError
 from e5jax.jsonl import parse_value
@@ -33,7 +33,7 @@ Reader = Callable[[Path, Options], Iterator[Outcome]]
 
 FORMATS: dict[str, Reader] = {
     "e5jax": native.read,
-    "e5-mix": mix.read,
+    "e5-mix": echo_mix.read,
     "pairs": pairs.read,
     "tevatron": tevatron.read,
     "beir": beir.read,

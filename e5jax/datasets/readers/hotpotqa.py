@@ -10,7 +10,7 @@ from typing import Any
 
 from e5jax.data.records import Example
 from e5jax.datasets.readers.dpr import read_array
-from e5jax.datasets.readers.outcome import Options, Outcome
+from e5jax.datasets.readers.result import Options, Outcome
 from e5jax.datasets.readers.texts import identity, passage
 from e5jax.errors import RecordError
 

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from e5jax.data.records import check_example
-from e5jax.datasets.readers.outcome import Options, Outcome, Rejected
+from e5jax.datasets.readers.result import Options, Outcome, Rejected
 from e5jax.datasets.readers.rows import columns, row_example
 from e5jax.errors import ConfigError, RecordError
 

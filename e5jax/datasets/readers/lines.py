@@ -6,7 +6,7 @@ from pathlib import Path
 from e5jax.data.compressed import bare_name
 from e5jax.data.files import JSONL, Line, lines
 from e5jax.data.records import Example, check_example
-from e5jax.datasets.readers.outcome import Options, Outcome, Rejected
+from e5jax.datasets.readers.result import Options, Outcome, Rejected
 from e5jax.errors import ConfigError, RecordError
 
 

@@ -11,10 +11,10 @@ from pathlib import Path
 
 from e5jax.data.compressed import bare_name
 from e5jax.datasets.readers.beir import filled
-from e5jax.datasets.readers.judged import Layout, read_judged
 from e5jax.datasets.readers.lines import files
 from e5jax.datasets.readers.msmarco import graded, query_line
-from e5jax.datasets.readers.outcome import Options, Outcome
+from e5jax.datasets.readers.qrels import Layout, read_judged
+from e5jax.datasets.readers.result import Options, Outcome
 from e5jax.datasets.readers.texts import identity, passage
 from e5jax.errors import ConfigError
 from e5jax.jsonl import parse_object

@@ -11,10 +11,10 @@ from pathlib import Path
 
 from e5jax.data.records import Example
 from e5jax.datasets.readers.beir import filled, one_of
-from e5jax.datasets.readers.judged import Judgment, Layout, read_judged
 from e5jax.datasets.readers.lines import Line, examples
 from e5jax.datasets.readers.offsets import Offsets
-from e5jax.datasets.readers.outcome import Options, Outcome
+from e5jax.datasets.readers.qrels import Judgment, Layout, read_judged
+from e5jax.datasets.readers.result import Options, Outcome
 from e5jax.errors import ConfigError, RecordError
 
 _TRIPLES = "qidpidtriples"

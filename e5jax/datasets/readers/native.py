@@ -6,7 +6,7 @@ from pathlib import Path
 
 from e5jax.data.records import Example, make_example
 from e5jax.datasets.readers.lines import Line, examples, files
-from e5jax.datasets.readers.outcome import Options, Outcome
+from e5jax.datasets.readers.result import Options, Outcome
 from e5jax.jsonl import parse_object
 
 

@@ -12,7 +12,7 @@ import numpy as np
 
 from e5jax.data.compressed import chunks, is_compressed
 from e5jax.data.files import Line, decoded
-from e5jax.datasets.readers.outcome import Limits, Rejected
+from e5jax.datasets.readers.result import Limits, Rejected
 from e5jax.errors import RecordError
 
 Value = TypeVar("Value")

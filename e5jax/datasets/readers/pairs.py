@@ -13,7 +13,7 @@ from e5jax.data.files import kind_of
 from e5jax.data.records import Example, check_example
 from e5jax.data.tables import header, records
 from e5jax.datasets.readers.lines import Line, examples, files, name_of
-from e5jax.datasets.readers.outcome import Options, Outcome, Rejected
+from e5jax.datasets.readers.result import Options, Outcome, Rejected
 from e5jax.datasets.readers.rows import columns, row_example
 from e5jax.errors import ConfigError, RecordError
 from e5jax.jsonl import parse_value

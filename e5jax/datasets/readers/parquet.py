@@ -9,7 +9,7 @@ import pyarrow.parquet as pq
 
 from e5jax.data.records import check_example
 from e5jax.datasets.readers.lines import files, name_of
-from e5jax.datasets.readers.outcome import Limits, Options, Outcome, Rejected
+from e5jax.datasets.readers.result import Limits, Options, Outcome, Rejected
 from e5jax.datasets.readers.rows import columns, row_example
 from e5jax.errors import ConfigError, RecordError
 

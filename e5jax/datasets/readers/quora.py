@@ -11,7 +11,7 @@ from pathlib import Path
 from e5jax.data.records import Example, check_example
 from e5jax.data.tables import Record, header, records
 from e5jax.datasets.readers.lines import files, name_of
-from e5jax.datasets.readers.outcome import Limits, Options, Outcome, Rejected
+from e5jax.datasets.readers.result import Limits, Options, Outcome, Rejected
 from e5jax.errors import RecordError
 
 COLUMNS = ("qid1", "qid2", "question1", "question2", "is_duplicate")

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from e5jax.data.records import Example, check_example
 from e5jax.datasets.readers.lines import Line, files, lines, name_of
-from e5jax.datasets.readers.outcome import Options, Outcome, Rejected
+from e5jax.datasets.readers.result import Options, Outcome, Rejected
 from e5jax.datasets.readers.texts import passage
 from e5jax.errors import RecordError
 

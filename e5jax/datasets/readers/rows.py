@@ -12,7 +12,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from e5jax.data.records import Example
-from e5jax.datasets.readers.outcome import Options
+from e5jax.datasets.readers.result import Options
 from e5jax.datasets.readers.texts import identity, passages, texts
 from e5jax.errors import RecordError
 

@@ -11,7 +11,7 @@ from typing import Any
 
 from e5jax.data.records import Example
 from e5jax.datasets.readers.lines import Line, examples, files
-from e5jax.datasets.readers.outcome import Options, Outcome
+from e5jax.datasets.readers.result import Options, Outcome
 from e5jax.datasets.readers.texts import identity
 from e5jax.errors import RecordError
 from e5jax.jsonl import parse_object

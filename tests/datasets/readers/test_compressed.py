@@ -10,7 +10,7 @@ import zstandard
 
 from e5jax.data.records import Example
 from e5jax.datasets.readers.formats import FORMATS, read
-from e5jax.datasets.readers.outcome import Limits, Options, Rejected
+from e5jax.datasets.readers.result import Limits, Options, Rejected
 from e5jax.errors import ConfigError
 
 PACK = {".gz": gzip.compress, ".zst": zstandard.ZstdCompressor(level=19).compress}

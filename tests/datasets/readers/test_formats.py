@@ -12,7 +12,7 @@ import zstandard
 
 from e5jax.data.records import Example
 from e5jax.datasets.readers.formats import FORMATS, detect, read
-from e5jax.datasets.readers.outcome import Limits, Options, Rejected
+from e5jax.datasets.readers.result import Limits, Options, Rejected
 from e5jax.errors import ConfigError
 
 FILES = Path(__file__).parent / "files"

@@ -9,7 +9,7 @@ import pytest
 
 from e5jax.__main__ import main
 from e5jax.datasets.readers.formats import read
-from e5jax.datasets.readers.outcome import Options, Rejected
+from e5jax.datasets.readers.result import Options, Rejected
 from e5jax.errors import ConfigError
 
 MATCHES = [1, 1.0, True, "1", "1.0", "true"]

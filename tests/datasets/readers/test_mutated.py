@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 
 from e5jax.data.records import Example, check_example
 from e5jax.datasets.readers.formats import read
-from e5jax.datasets.readers.outcome import Limits, Options, Rejected
+from e5jax.datasets.readers.result import Limits, Options, Rejected
 
 ALL = int(os.environ.get("MUTATED_LINES", "10000"))
 LINES = 20  # mutated ones in a file, each between two good ones

@@ -34,7 +34,7 @@ class Leaf(NamedTuple):
     dtype: str | None  # None: that of the run, float32 when it is trained
 
 
-class Blueprint(NamedTuple):
+class ModelDef(NamedTuple):
     """The graph of a decoder with its abstract state."""
 
     spec: Spec
@@ -121,7 +121,7 @@ class Blueprint(NamedTuple):
         """What a layer keeps."""
         return nnx.merge(self.graph, self.state).remat
 
-    def with_kernel(self, kernel: Concrete) -> "Blueprint":
+    def with_kernel(self, kernel: Concrete) -> "ModelDef":
         """The same decoder with another attention kernel."""
         graph, state = nnx.split(nnx.eval_shape(lambda: self._build(jax.random.key(0), kernel)))
         return self._replace(graph=graph, state=state)
@@ -132,7 +132,7 @@ class Blueprint(NamedTuple):
         return _quantised(made, self.quantisation)
 
 
-def blueprint(
+def model_def(
     spec: Spec,
     lora: LoraConfig | None,
     *,
@@ -142,7 +142,7 @@ def blueprint(
     quantisation: Quantisation = "none",
     inside: bool = False,
     select: tuple[str, ...] = (),
-) -> Blueprint:
+) -> ModelDef:
     """The blueprint of a decoder; `lora` None means no adapters, `inside` that they are added to the kernels (`dense.Lora`).
 
     Raises ConfigError when `select` names what is not there, or cannot be trained.
@@ -155,7 +155,7 @@ def blueprint(
         return _quantised(Decoder(spec, targets, dtype=dtype, remat=remat, kernel=kernel, rngs=nnx.Rngs(0)), quantisation)
 
     graph, state = nnx.split(nnx.eval_shape(make))
-    made = Blueprint(spec, targets, quantisation, graph, state, select)
+    made = ModelDef(spec, targets, quantisation, graph, state, select)
     made.check_selected()
     return made
 

@@ -6,10 +6,10 @@ from pathlib import Path
 from typing import NamedTuple
 
 from e5jax.config import Training
-from e5jax.data.mixing import make_draws, mixture_of, open_sets, weights_of
+from e5jax.data.mixing import make_sampler, mixture_of, open_sets, weights_of
 
 
-class Share(NamedTuple):
+class Proportion(NamedTuple):
     """What a run is expected to take from one set."""
 
     name: str
@@ -21,16 +21,16 @@ class Share(NamedTuple):
     epochs: float  # how often the run goes through the set
 
 
-def shares(run: Training, files: tuple[str | Path, ...] = ()) -> list[Share]:
+def proportions(run: Training, files: tuple[str | Path, ...] = ()) -> list[Proportion]:
     """One a set, in the configuration's order. Raises ConfigError for a mixture that cannot be trained on."""
     mixture = mixture_of(run, files)
     sizes = {name: len(source) for name, source in open_sets(mixture, run).items()}
     queries, steps = run.batch.queries, run.optim.steps
-    make_draws(mixture, sizes, queries, run.seed)  # refuses what cannot be drawn
+    make_sampler(mixture, sizes, queries, run.seed)  # refuses what cannot be drawn
     weights = weights_of(mixture, sizes)
     whole = sum(weights.values())
     return [
-        Share(
+        Proportion(
             name=name,
             examples=size,
             share=weights[name] / whole,
@@ -43,7 +43,7 @@ def shares(run: Training, files: tuple[str | Path, ...] = ()) -> list[Share]:
     ]
 
 
-def table(found: list[Share], run: Training) -> str:
+def table(found: list[Proportion], run: Training) -> str:
     """For a terminal."""
     wide = max(len("all"), *(len(one.name) for one in found))
     lines = [f"{'set':<{wide}}  {'examples':>11}  {'share':>7}  {'an epoch':>11}  {'a batch':>8}  {'the run':>11}  {'epochs':>8}"]
@@ -63,6 +63,6 @@ def table(found: list[Share], run: Training) -> str:
     return "\n".join(lines)
 
 
-def as_json(found: list[Share]) -> str:
+def as_json(found: list[Proportion]) -> str:
     """One object a line."""
     return "\n".join(json.dumps(one._asdict()) for one in found)

@@ -8,7 +8,7 @@ from typing import NamedTuple
 from e5jax.data.records import Example, check_example
 from e5jax.datasets.readers.lines import lines
 from e5jax.datasets.readers.offsets import Found, Offsets, find_in
-from e5jax.datasets.readers.outcome import Options, Outcome, Rejected
+from e5jax.datasets.readers.result import Options, Outcome, Rejected
 from e5jax.errors import RecordError
 
 

@@ -12,7 +12,7 @@ import pytest
 
 from e5jax.__main__ import main
 from e5jax.errors import ConfigError
-from e5jax.mine.main import mine
+from e5jax.mine.mine import mine
 from e5jax.mine.settings import Mining
 from e5jax.workdir.outputs import LIST
 from tests.config.test_load import ROOT
@@ -21,7 +21,7 @@ from tests.mine import small
 KILLED = """
 import os, signal, sys
 from pathlib import Path
-from e5jax.mine.main import mine
+from e5jax.mine.mine import mine
 from e5jax.mine.settings import Mining
 from tests.mine import small
 

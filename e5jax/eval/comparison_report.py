@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from e5jax.eval.averages import Mean
-from e5jax.eval.board import ALL, Board
+from e5jax.eval.comparison import ALL, Board
 from e5jax.eval.figures import bars, radar
 from e5jax.report import page
 from e5jax.workdir.directory import write_text

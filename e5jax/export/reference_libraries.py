@@ -1,4 +1,4 @@
-"""What transformers, PEFT and sentence-transformers make of a folder: `python -m e5jax.export.peers QUESTION ANSWER`.
+"""What transformers, PEFT and sentence-transformers make of a folder: `python -m e5jax.export.reference_libraries QUESTION ANSWER`.
 
 A process of its own, whose memory ends with it: nothing of e5jax imports this, and it imports nothing of e5jax. The question
 flows in as JSON, what the libraries say flows out as JSON. All compute is in float32 on the CPU, whatever the weights are.

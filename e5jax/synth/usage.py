@@ -20,7 +20,7 @@ class Try(NamedTuple):
     number: int | None  # that its mark has
 
 
-class Ledger:
+class Usage:
     """Counts by `add`ing lines. Of a try whose answer was lost it assumes the dearest: billed, with as many tokens as allowed."""
 
     def __init__(self, models: Iterable[LanguageModel]):

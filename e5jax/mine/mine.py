@@ -22,7 +22,7 @@ from e5jax.mine.rules import Scored, choose
 from e5jax.mine.settings import Mining
 from e5jax.mine.teacher import Teacher
 from e5jax.model.folder import locate
-from e5jax.workdir.directory import complete, write_text, writing
+from e5jax.workdir.directory import atomic_output, write_text, writing
 
 RECORDS, REPORT, CORPUS = "mined.jsonl", "report.json", "corpus.jsonl"
 
@@ -54,7 +54,7 @@ def mine(embedder: TextEmbedder, identity: str, source: Path, corpus: Path | Non
     texts = Corpus(corpus)
     given = _embed(embedder, identity, examples, texts, output / "vectors", rules)
     tally = Tally(teacher)
-    with complete(output / RECORDS, "mine") as temporary, temporary.open("w", encoding="utf-8", newline="\n") as file:
+    with atomic_output(output / RECORDS, "mine") as temporary, temporary.open("w", encoding="utf-8", newline="\n") as file:
         _search(given, examples, texts, teacher, rules, tally, file)
     report = tally.report(rules, {"corpus": len(texts), "corpus_duplicates": texts.duplicates})
     write_text(output / REPORT, json.dumps(report, indent=2) + "\n", "mine")

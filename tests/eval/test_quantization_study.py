@@ -11,9 +11,9 @@ import pytest
 from e5jax.__main__ import main
 from e5jax.data.beir import read_retrieval
 from e5jax.errors import CONFIG, USAGE
-from e5jax.eval import compact
-from e5jax.eval.compact import PAGE, RESULTS, Options, embedded, halves, score, throughput, write_report
+from e5jax.eval import quantization_study
 from e5jax.eval.evaluate import evaluate
+from e5jax.eval.quantization_study import PAGE, RESULTS, Options, embedded, halves, score, throughput, write_report
 from e5jax.eval.retrieval import load_task
 from e5jax.eval.settings import make_encoder, settings_of
 from e5jax.inference.embedder import Embedder
@@ -123,8 +123,10 @@ def test_a_query_without_a_relevant_document_scores_nothing_and_grades_count(tas
 def test_searches_are_timed_on_as_many_rows_as_asked(task, model, monkeypatch):
     made = embedded(Embedder.from_pretrained(model), read_retrieval(task), "")
     sizes = []
-    real = compact._search
-    monkeypatch.setattr(compact, "_search", lambda q, store, o: (sizes.append(store.vectors.shape), real(q, store, o))[1])
+    real = quantization_study._search
+    monkeypatch.setattr(
+        quantization_study, "_search", lambda q, store, o: (sizes.append(store.vectors.shape), real(q, store, o))[1]
+    )
     assert throughput(made.queries, Store.of(made.documents, "binary"), Options(rows=150)) > 0
     assert sizes == [(150, 8)] * 4
 

@@ -14,8 +14,8 @@ from e5jax.errors import ConfigError
 from e5jax.model.adapter import FILE, read_adapter
 from e5jax.model.families import FAMILIES, read_spec
 from e5jax.model.folder import INDEX, SINGLE, base_of, shards
-from e5jax.model.slices import BLOCK, Source, Tensor, file_headers, placed, plain, quantising, read_slice
 from e5jax.model.spec import Spec, among_all
+from e5jax.model.weight_io import BLOCK, Source, Tensor, file_headers, placed, plain, quantising, read_slice
 
 FLOATS = {"F32": np.dtype(np.float32), "BF16": np.dtype(ml_dtypes.bfloat16), "F16": np.dtype(np.float16)}
 SHARD_BYTES = 5_000_000_000

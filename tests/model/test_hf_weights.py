@@ -13,10 +13,10 @@ import transformers
 from safetensors.torch import load_file, save_file
 
 from e5jax.errors import ConfigError
-from e5jax.model import hf, slices
-from e5jax.model.blueprint import Parameters
+from e5jax.model import hf_weights, weight_io
 from e5jax.model.families import llama, read_spec
 from e5jax.model.families.mistral import config_from_spec, spec_from_config
+from e5jax.model.model_def import Parameters
 from e5jax.model.spec import Spec
 from tests import tiny
 
@@ -28,12 +28,12 @@ VALUES = tiny.numbers(OF)
 
 def load(folder: Path, spec: Spec = SPEC, dtype: str = "float32", sizes: tuple[int, int, int] = (1, 1, 1)) -> Parameters:
     of = tiny.made(spec, lora=None)
-    return hf.load(folder, spec, of.abstract(of.leaves, tiny.mesh(*sizes), dtype))
+    return hf_weights.load(folder, spec, of.abstract(of.leaves, tiny.mesh(*sizes), dtype))
 
 
 def save(folder: Path, values: dict[str, np.ndarray], dtype: str = "float32") -> None:
     tensors = tiny.stored(OF, values)
-    hf.save(folder, [(name, value.shape, lambda value=value: value) for name, value in tensors.items()], dtype)
+    hf_weights.save(folder, [(name, value.shape, lambda value=value: value) for name, value in tensors.items()], dtype)
 
 
 def assert_equal(found: Parameters, wanted: dict[str, np.ndarray]) -> None:
@@ -50,7 +50,7 @@ def folder(tmp_path) -> Path:
 
 @pytest.fixture
 def sharded(tmp_path, monkeypatch) -> Path:
-    monkeypatch.setattr(hf, "SHARD_BYTES", 50_000)
+    monkeypatch.setattr(hf_weights, "SHARD_BYTES", 50_000)
     save(tmp_path, VALUES)
     return tmp_path
 
@@ -71,7 +71,7 @@ def test_a_single_file_gives_back_what_was_saved(folder):
 
 
 def test_several_files_give_back_what_was_saved(sharded):
-    files = hf.files(sharded)
+    files = hf_weights.files(sharded)
     assert len(files) > 3
     largest = max(value.nbytes for value in tiny.stored(OF, VALUES).values())
     for file in files:
@@ -121,7 +121,7 @@ def test_several_files_of_a_causal_model_load(tmp_path):
     model = transformers.MistralForCausalLM(transformers_config())
     model.model.load_state_dict({name: torch.from_numpy(value) for name, value in tiny.stored(OF, VALUES).items()})
     model.save_pretrained(tmp_path, max_shard_size="60KB")
-    assert len(hf.files(tmp_path)) > 2
+    assert len(hf_weights.files(tmp_path)) > 2
     assert_equal(load(tmp_path), VALUES)
 
 
@@ -184,8 +184,8 @@ def test_a_header_longer_than_the_file_is_refused(folder):
 
 
 def test_a_header_without_end_is_refused_before_it_is_read(folder, monkeypatch):
-    monkeypatch.setattr(slices, "safe_open", None)
-    (folder / "model.safetensors").write_bytes(struct.pack("<Q", slices.HEADER_BYTES + 1) + b" " * 100)
+    monkeypatch.setattr(weight_io, "safe_open", None)
+    (folder / "model.safetensors").write_bytes(struct.pack("<Q", weight_io.HEADER_BYTES + 1) + b" " * 100)
     with pytest.raises(ConfigError, match=r"model\.safetensors: not a safetensors file \(a header of 8,000,001 bytes"):
         load(folder)
 
@@ -212,7 +212,7 @@ def test_a_folder_without_weights_is_refused(tmp_path):
 
 
 def test_an_index_that_names_absent_files_is_refused(sharded):
-    first, second, *_ = hf.files(sharded)
+    first, second, *_ = hf_weights.files(sharded)
     first.unlink()
     second.unlink()
     with pytest.raises(ConfigError, match=f"files that are not there: {first.name}, {second.name}"):
@@ -299,7 +299,7 @@ def test_fields_that_older_configs_lack_get_transformers_defaults():
 
 def test_weights_are_read_in_slices(folder, monkeypatch):
     largest = []
-    opened = slices.safe_open
+    opened = weight_io.safe_open
 
     class Watched:
         def __init__(self, *arguments, **options):
@@ -329,7 +329,7 @@ def test_weights_are_read_in_slices(folder, monkeypatch):
 
             return Slice()
 
-    monkeypatch.setattr(slices, "safe_open", Watched)
+    monkeypatch.setattr(weight_io, "safe_open", Watched)
     load(folder, sizes=(1, 4, 2))
     matrices = [(part, whole) for part, whole in largest if whole > SPEC.vocab * SPEC.hidden]
     assert matrices
@@ -352,7 +352,7 @@ def test_a_folder_of_llama_is_read_as_transformers_reads_it(bias, tmp_path):
     spec = read_spec(tmp_path)
     assert (spec.family, spec.bias, spec.window, spec.kv_heads) == ("llama", bias, None, 2)
     of, on = tiny.made(spec, lora=None), tiny.mesh(1, 1, 1)
-    found = hf.load(tmp_path, spec, of.abstract(of.leaves, on, "float32"))
+    found = hf_weights.load(tmp_path, spec, of.abstract(of.leaves, on, "float32"))
     tokens = np.random.default_rng(0).integers(3, 97, (2, 12)).astype(np.int32)
     with jax.set_mesh(on), torch.no_grad():
         rows = tiny.rows(on, tokens, np.ones_like(tokens), np.tile(np.arange(12, dtype=np.int32), (2, 1)))

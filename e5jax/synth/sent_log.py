@@ -12,7 +12,7 @@ from typing import BinaryIO
 BOOT = Path("/proc/sys/kernel/random/boot_id")  # other systems have no such file: their marks tell nothing
 
 
-class Marks:
+class SentLog:
     """`begin`, then call it with a number for each request that leaves."""
 
     def __init__(self, path: Path):

@@ -10,7 +10,7 @@ from typing import Self
 _scratch = partial(tempfile.TemporaryFile, buffering=0)
 
 
-class Shelf:
+class DiskDict:
     """Only keys and places are in memory. Use with `with`: it holds a temporary file in `folder`."""
 
     def __init__(self, folder: Path):

@@ -18,7 +18,7 @@ from jaxtyping import Float, Int
 from e5jax.config import Precision
 from e5jax.data.beir import Retrieval, ndcg, read_retrieval
 from e5jax.errors import ConfigError
-from e5jax.eval.compact_report import report
+from e5jax.eval.quantization_report import report
 from e5jax.inference import rescore
 from e5jax.inference.embedder import Embedder
 from e5jax.inference.vector_quantization import Store, ranges_of, shortened, stored_bytes

@@ -11,13 +11,13 @@ from e5jax.__main__ import parser
 from e5jax.datasets.clean import clean
 from e5jax.errors import ConfigError
 from e5jax.eval.averages import categories, mean
-from e5jax.eval.board import ALL, make_board
+from e5jax.eval.commands import main
+from e5jax.eval.comparison import ALL, make_board
+from e5jax.eval.comparison_report import html as as_html
+from e5jax.eval.comparison_report import markdown
 from e5jax.eval.contamination import read_manifests
-from e5jax.eval.main import main
 from e5jax.eval.results import find_results, paper_table, read_results
 from e5jax.eval.scope import TaskScope
-from e5jax.eval.scoreboard import html as as_html
-from e5jax.eval.scoreboard import markdown
 from e5jax.eval.tasks import paper_scopes
 
 SETTINGS = {"name": "ours", "preset": "paper", "instruction": None}

@@ -9,17 +9,17 @@ import numpy as np
 from e5jax.errors import RunError
 from e5jax.export import weights
 from e5jax.export.settings import settings, with_bos_and_eos
-from e5jax.export.subject import Choice, Subject
-from e5jax.model import hf
+from e5jax.export.trained_model import Choice, TrainedModel
+from e5jax.model import hf_weights
 from e5jax.model.adapter import FILE
-from e5jax.model.slices import Tensor, file_headers, read_slice
+from e5jax.model.weight_io import Tensor, file_headers, read_slice
 
 
 class ExportError(RunError):
     """An exported folder is not the checkpoint's model. Says what is wrong with it."""
 
 
-def check_files(folder: Path, subject: Subject, choice: Choice) -> None:
+def check_files(folder: Path, subject: TrainedModel, choice: Choice) -> None:
     """Every file but weights says what it must, and there is no other."""
     wanted = settings(subject, choice)
     found = {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
@@ -36,10 +36,10 @@ def check_files(folder: Path, subject: Subject, choice: Choice) -> None:
         raise ExportError("tokenizer.json: is not the tokenizer that the model was trained with")
 
 
-def check_tensors(folder: Path, subject: Subject, choice: Choice) -> int:
+def check_tensors(folder: Path, subject: TrainedModel, choice: Choice) -> int:
     """Every tensor is there once, of the right name, shape and dtype, and has the right numbers. Returns how many."""
     whole = choice.format == "merged"
-    files = hf.model_files(folder) if whole else [folder / FILE]
+    files = hf_weights.model_files(folder) if whole else [folder / FILE]
     if extra := {path.name for path in folder.glob("*.safetensors")} - {path.name for path in files}:
         raise ExportError(f"{min(extra)}: does not belong there")
     found: dict[str, Tensor] = {}
@@ -49,13 +49,13 @@ def check_tensors(folder: Path, subject: Subject, choice: Choice) -> int:
                 raise ExportError(f"{file.name}: {tensor.name} is in {found[tensor.name].file.name} too")
             found[tensor.name] = tensor
     _check_index(folder, found)
-    width = hf.width_of(subject.run.export.dtype)
+    width = hf_weights.width_of(subject.run.export.dtype)
     wanted = list(weights.merged(subject) if whole else weights.adapter(subject))
     if odd := {name for name, _, _ in wanted} ^ set(found):
         raise ExportError(f"{min(odd)}: {'does not belong there' if min(odd) in found else 'is missing'}")
     for name, shape, get in wanted:
         tensor = found[name]
-        if (tensor.shape, hf.FLOATS.get(tensor.dtype)) != (tuple(shape), width):
+        if (tensor.shape, hf_weights.FLOATS.get(tensor.dtype)) != (tuple(shape), width):
             raise ExportError(f"{name}: is {tensor.dtype} {list(tensor.shape)}, and must be {width} {list(shape)}")
         _check_numbers(tensor, get(), width)
     if whole and subject.base:
@@ -80,17 +80,17 @@ def _check_numbers(tensor: Tensor, wanted: np.ndarray, width: np.dtype) -> None:
             raise ExportError(f"{tensor.name}: has other numbers than the checkpoint")
 
 
-def _check_merged(found: Mapping[str, Tensor], subject: Subject, width: np.dtype) -> None:
+def _check_merged(found: Mapping[str, Tensor], subject: TrainedModel, width: np.dtype) -> None:
     """No kernel that adapters change is the base's own."""
     assert subject.base is not None
-    base = hf.headers(subject.base)
+    base = hf_weights.headers(subject.base)
     for name in sorted(weights.adapted(subject)):
         if all(np.array_equal(_part(found[name], rows), _part(base[name], rows).astype(width)) for rows in _blocks(found[name])):
             raise ExportError(f"{name}: is the base's own, as if its adapter had not been merged (or is too small for {width})")
 
 
 def _blocks(tensor: Tensor) -> Iterator[slice]:
-    step = hf.rows_a_block(tensor.shape)
+    step = hf_weights.rows_a_block(tensor.shape)
     return (slice(row, min(row + step, tensor.shape[0])) for row in range(0, tensor.shape[0], step))
 
 

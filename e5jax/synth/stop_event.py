@@ -5,7 +5,7 @@ import asyncio
 from e5jax.synth.request import Stop
 
 
-class Brake:
+class StopEvent:
     """The first reason stays."""
 
     def __init__(self) -> None:

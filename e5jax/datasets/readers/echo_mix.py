@@ -12,7 +12,7 @@ from pathlib import Path
 from e5jax.data.records import Example
 from e5jax.datasets.public_sets import in_mix
 from e5jax.datasets.readers.lines import Line, examples, files, name_of
-from e5jax.datasets.readers.outcome import Options, Outcome
+from e5jax.datasets.readers.result import Options, Outcome
 from e5jax.datasets.readers.rows import LABELS
 from e5jax.datasets.readers.texts import texts
 from e5jax.errors import RecordError

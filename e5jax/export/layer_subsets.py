@@ -13,14 +13,14 @@ from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
-from e5jax.export.subject import Subject
+from e5jax.export.trained_model import TrainedModel
 from e5jax.jsonl import read_object
-from e5jax.model import hf
+from e5jax.model import hf_weights
 from e5jax.model.adapter import FILE
 from e5jax.model.families import FAMILIES
 from e5jax.model.folder import ADAPTER, file_of
-from e5jax.model.slices import Tensor, file_headers
 from e5jax.model.spec import Spec
+from e5jax.model.weight_io import Tensor, file_headers
 
 BYTES = 4_000_000_000  # of a part in float32, its embedding included
 _LAYER = re.compile(r"\blayers\.(\d+)\.")
@@ -35,7 +35,7 @@ class Part(NamedTuple):
     base: Path | None
 
 
-def parts(subject: Subject, folder: Path, most: int) -> Iterator[Part]:
+def parts(subject: TrainedModel, folder: Path, most: int) -> Iterator[Part]:
     """Every part of an exported folder, of at most `most` bytes. Those that are copies lie beside it, one at a time."""
     spec = subject.made.spec
     each = max(1, (most // 4 - spec.vocab * spec.hidden) // (spec.matrix_parameters // spec.layers))
@@ -48,7 +48,7 @@ def parts(subject: Subject, folder: Path, most: int) -> Iterator[Part]:
             yield _copied(subject, folder, Path(space), Part(first, small, Path(space, "part"), subject.base))
 
 
-def _copied(subject: Subject, folder: Path, space: Path, part: Part) -> Part:
+def _copied(subject: TrainedModel, folder: Path, space: Path, part: Part) -> Part:
     if part.base is not None and part.spec != subject.made.spec:
         part = part._replace(base=_model(part.base, part, space / "base"))
     shutil.copytree(folder, part.folder, ignore=shutil.ignore_patterns("*.safetensors*"))
@@ -66,7 +66,7 @@ def _model(source: Path, part: Part, to: Path) -> Path:
     """Some layers of a whole model, and a config of as many."""
     to.mkdir(exist_ok=True)
     ignored = FAMILIES[part.spec.family].IGNORED
-    found = {name: tensor for name, tensor in hf.headers(source).items() if not name.endswith(ignored)}
+    found = {name: tensor for name, tensor in hf_weights.headers(source).items() if not name.endswith(ignored)}
     _write(to / "model.safetensors", some_layers(found, part))
     config = read_object(file_of(source, "config.json")) | {"num_hidden_layers": part.spec.layers}
     (to / "config.json").write_text(json.dumps(config), encoding="utf-8")
@@ -75,9 +75,9 @@ def _model(source: Path, part: Part, to: Path) -> Path:
 
 def _write(file: Path, tensors: Mapping[str, Tensor]) -> None:
     narrow = {tensor.dtype for tensor in tensors.values()} == {"BF16"}
-    hf.write(
+    hf_weights.write(
         file,
-        [(name, tensor.shape, partial(hf.read, tensor)) for name, tensor in tensors.items()],
+        [(name, tensor.shape, partial(hf_weights.read, tensor)) for name, tensor in tensors.items()],
         "bfloat16" if narrow else "float32",
     )
 

@@ -6,18 +6,18 @@ from typing import Literal, NamedTuple
 
 from e5jax.config import Training
 from e5jax.data.tokenizer import TextTokenizer
-from e5jax.model.blueprint import Blueprint
-from e5jax.model.hf import Numbers
+from e5jax.model.hf_weights import Numbers
+from e5jax.model.model_def import ModelDef
 
 Format = Literal["merged", "adapter"]
 
 
-class Subject(NamedTuple):
+class TrainedModel(NamedTuple):
     """A trained model. Without adapters `parameters` has every weight, with them the base has the others."""
 
     run: Training
     base: Path | None
-    made: Blueprint
+    made: ModelDef
     parameters: Mapping[str, Numbers]  # what was trained, float32
     tokenizer: TextTokenizer
     step: int

@@ -17,6 +17,7 @@ from e5jax.synth.brainstorm import gather_tasks
 from e5jax.synth.collect import gather_examples
 from e5jax.synth.collection import Collection
 from e5jax.synth.config import Synth
+from e5jax.synth.disk_dict import DiskDict
 from e5jax.synth.documents import read_documents
 from e5jax.synth.families import FAMILIES
 from e5jax.synth.output import Output, write
@@ -26,7 +27,6 @@ from e5jax.synth.prompts import examples
 from e5jax.synth.relabel import ask, records, relabel
 from e5jax.synth.request import Session, Stop
 from e5jax.synth.session import open_session
-from e5jax.synth.shelf import Shelf
 from e5jax.synth.tasks import Tasks, avoided
 from e5jax.synth.validate import validate
 from e5jax.workdir.directory import write_text
@@ -129,7 +129,7 @@ async def generate(plan: Plan, session: Session, output: Output, halt: Halt) -> 
     """All of a run: tasks, examples, files. Returns the statistics."""
     config = plan.config
     output.root.mkdir(parents=True, exist_ok=True)
-    with Tasks(avoided(config.tasks.avoid), config.checks.near) as tasks, Shelf(output.root) as shelf, Progress() as progress:
+    with Tasks(avoided(config.tasks.avoid), config.checks.near) as tasks, DiskDict(output.root) as shelf, Progress() as progress:
         run = Collection(config, plan, tasks, shelf, [], {}, halt, session, progress)
         if config.relabel is not None:
             return write(output, run, await relabel(run, config.relabel, list(records(config.relabel))))

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from e5jax.synth.draw import apportion, parse, seeded, weighted
+from e5jax.synth.sampling import apportion, parse, seeded, weighted
 
 
 def test_weights_stand_behind_an_equals_sign():

@@ -6,12 +6,12 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from e5jax.errors import ConfigError
-from e5jax.eval.board import make_board
+from e5jax.eval.comparison import make_board
+from e5jax.eval.comparison_report import PAGE, RESULTS, TEXT, write_board
 from e5jax.eval.contamination import Manifest, read_manifests
 from e5jax.eval.evaluate import SETTINGS, evaluate
 from e5jax.eval.results import PAPER, find_results, read_results
 from e5jax.eval.scope import TaskScope, scope_of
-from e5jax.eval.scoreboard import PAGE, RESULTS, TEXT, write_board
 from e5jax.eval.settings import make_encoder, settings_of
 from e5jax.eval.tasks import find_tasks, paper_scopes
 from e5jax.eval.texts import TEXTS, write_texts
