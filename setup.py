@@ -8,7 +8,9 @@ from setuptools.command.build_py import build_py
 
 HERE = Path(__file__).parent
 REQUIREMENTS = [
-    line for line in (HERE / "requirements.txt").read_text(encoding="utf-8").splitlines() if line and not line.startswith("#")
+    line
+    for line in (HERE / "requirements.txt").read_text(encoding="utf-8").splitlines()
+    if line and not line.startswith("#")
 ]
 EVAL = [
     "bm25s>=0.2.14,<0.4",
@@ -63,9 +65,25 @@ class Stamped(build_py):
     def run(self) -> None:
         super().run()
         stamp = Path(self.build_lib, "e5jax", "commit.txt")
-        if stamp.is_file() and stamp.read_text(encoding="utf-8").startswith("$") and (HERE / ".git").exists():
-            command = ["git", "-C", str(HERE), "describe", "--always", "--dirty=+", "--abbrev=40", "--exclude=*"]
-            stamp.write_text(subprocess.run(command, capture_output=True, text=True, check=True).stdout, encoding="utf-8")  # noqa: S603
+        if (
+            stamp.is_file()
+            and stamp.read_text(encoding="utf-8").startswith("$")
+            and (HERE / ".git").exists()
+        ):
+            command = [
+                "git",
+                "-C",
+                str(HERE),
+                "describe",
+                "--always",
+                "--dirty=+",
+                "--abbrev=40",
+                "--exclude=*",
+            ]
+            stamp.write_text(
+                subprocess.run(command, capture_output=True, text=True, check=True).stdout,
+                encoding="utf-8",
+            )
 
 
 setup(
@@ -77,7 +95,11 @@ setup(
     license="Apache-2.0",
     python_requires=">=3.11,<3.14",
     packages=find_packages(include=["e5jax", "e5jax.*"]),
-    package_data={"e5jax": ["commit.txt"], "e5jax.eval": ["*.tsv"], "e5jax.synth": ["*.tsv", "avoid.txt", "prompts/*.txt"]},
+    package_data={
+        "e5jax": ["commit.txt"],
+        "e5jax.eval": ["*.tsv"],
+        "e5jax.synth": ["*.tsv", "avoid.txt", "prompts/*.txt"],
+    },
     install_requires=REQUIREMENTS,
     extras_require={
         "tpu": ["jax[tpu]>=0.10.2,<0.11"],

@@ -26,16 +26,35 @@ from e5jax.synth.session import open_session
 
 WORKERS = 64
 KNOWN = 30  # seconds, after which a session should know what is allowed
-PACES = ((10_000, 6_000, 0.2), (3_000, 1_200, 1.0), (1_000, 1_200, 1.0), (1_000, 600, 3.0))  # requests, a minute, seconds each
+PACES = (
+    (10_000, 6_000, 0.2),
+    (3_000, 1_200, 1.0),
+    (1_000, 1_200, 1.0),
+    (1_000, 600, 3.0),
+)  # requests, a minute, seconds each
 TEXTS = {
-    name: {"type": "string", "description": describe(name, Wanted("en", 20, 120))} for name in ("query", "positive", "negative")
+    name: {"type": "string", "description": describe(name, Wanted("en", 20, 120))}
+    for name in ("query", "positive", "negative")
 }
-SCHEMA = {"type": "object", "properties": TEXTS, "required": list(TEXTS), "additionalProperties": False}
+SCHEMA = {
+    "type": "object",
+    "properties": TEXTS,
+    "required": list(TEXTS),
+    "additionalProperties": False,
+}
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--requests", type=int, default=5_000, metavar="N", help="as fast as they go (default: %(default)s)")
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "--requests",
+        type=int,
+        default=5_000,
+        metavar="N",
+        help="as fast as they go (default: %(default)s)",
+    )
     parser.add_argument("--output", type=Path, metavar="FILE", help="JSON")
     args = parser.parse_args()
     found: dict[str, list[dict[str, Any]]] = {"speed": [], "pace": []}
@@ -50,7 +69,9 @@ def main() -> None:
 
 
 def request(number: int) -> Request:
-    prompt = f"{number}: " + "Write a query, a document that answers it and one that does not. " * 12
+    prompt = (
+        f"{number}: " + "Write a query, a document that answers it and one that does not. " * 12
+    )
     return Request(f"benchmark/{number}", (Message("user", prompt),), SCHEMA, 1.0, 1.0, 400)
 
 
@@ -78,10 +99,15 @@ async def alone(url: str) -> AsyncIterator[Ask]:
 
         async def ask(number: int) -> bool:
             asked: Any = [message._asdict() for message in request(number).messages]
-            form: Any = {"type": "json_schema", "json_schema": {"name": "reply", "strict": True, "schema": SCHEMA}}
+            form: Any = {
+                "type": "json_schema",
+                "json_schema": {"name": "reply", "strict": True, "schema": SCHEMA},
+            }
             async with slots:
                 try:
-                    await client.chat.completions.create(model="demo", messages=asked, max_tokens=400, response_format=form)
+                    await client.chat.completions.create(
+                        model="demo", messages=asked, max_tokens=400, response_format=form
+                    )
                 except openai.APIError:
                     return False
             return True
@@ -92,7 +118,9 @@ async def alone(url: str) -> AsyncIterator[Ask]:
 KINDS = {"e5jax": ours, "openai": alone}
 
 
-async def speed(kind: Callable[[str], contextlib.AbstractAsyncContextManager[Ask]], count: int) -> dict[str, float]:
+async def speed(
+    kind: Callable[[str], contextlib.AbstractAsyncContextManager[Ask]], count: int
+) -> dict[str, float]:
     """As fast as it goes."""
     target = Endpoint(base_url="demo")
     async with reachable(target) as there, kind(there.base_url) as ask:
@@ -100,16 +128,26 @@ async def speed(kind: Callable[[str], contextlib.AbstractAsyncContextManager[Ask
         wall, cpu = time.perf_counter(), time.process_time()
         answered = sum(await asyncio.gather(*map(ask, range(count))))
         wall, cpu = time.perf_counter() - wall, time.process_time() - cpu
-    return {"answered": answered, "requests_a_second": count / wall, "cpu_ms_a_request": 1e3 * cpu / count}
+    return {
+        "answered": answered,
+        "requests_a_second": count / wall,
+        "cpu_ms_a_request": 1e3 * cpu / count,
+    }
 
 
 async def pace(
-    kind: Callable[[str], contextlib.AbstractAsyncContextManager[Ask]], count: int, allowed: int, latency: float
+    kind: Callable[[str], contextlib.AbstractAsyncContextManager[Ask]],
+    count: int,
+    allowed: int,
+    latency: float,
 ) -> dict[str, float]:
     """At an endpoint that allows so many a minute, which the client is not told."""
     sent: list[float] = []
     pauses: list[tuple[float, float]] = []  # from the arrival of a Retry-After on
-    async with serve(Demo(requests_a_minute=allowed, latency=latency)) as (url, server), kind(url) as ask:
+    async with (
+        serve(Demo(requests_a_minute=allowed, latency=latency)) as (url, server),
+        kind(url) as ask,
+    ):
         with _watched(sent, pauses):
             start = time.monotonic()
             answered = sum(await asyncio.gather(*map(ask, range(count))))
@@ -121,7 +159,8 @@ async def pace(
         "latency": latency,
         "answered": answered,
         "used_of_allowed": answered / ((end - start) * allowed / 60),
-        "used_when_known": sum(at > start + KNOWN for at in taken) / ((max(taken) - start - KNOWN) * allowed / 60),
+        "used_when_known": sum(at > start + KNOWN for at in taken)
+        / ((max(taken) - start - KNOWN) * allowed / 60),
         "refused": server.received["429"] / len(server.times),
         "pauses": len(pauses),
         "before_retry_after": sum(any(said < at < until for said, until in pauses) for at in sent),
@@ -137,7 +176,9 @@ def _watched(sent: list[float], pauses: list[tuple[float, float]]) -> Iterator[N
         sent.append(time.monotonic())
         response = await send(self, *args, **kwargs)
         if "retry-after" in response.headers:
-            pauses.append((time.monotonic(), time.monotonic() + float(response.headers["retry-after"])))
+            pauses.append(
+                (time.monotonic(), time.monotonic() + float(response.headers["retry-after"]))
+            )
         return response
 
     httpx2.AsyncClient.send = noted

@@ -53,12 +53,16 @@ SHAPES = [
 
 def main() -> None:
     """Measures, prints a table, writes JSON."""
-    options = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    options = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     options.add_argument("--output", type=Path)
     options.add_argument("--repeats", type=int, default=5)
     args = options.parse_args()
     found = []
-    print("rows × length   mean text  window  kernel           ms  temp MiB  floor ms  fraction   × xla")
+    print(
+        "rows × length   mean text  window  kernel           ms  temp MiB  floor ms  fraction   × xla"
+    )
     for shape in SHAPES:
         for line in measure(shape, args.repeats):
             found.append(line)
@@ -79,7 +83,10 @@ def measure(shape: Shape, repeats: int) -> list[dict[str, str | float | None]]:
     kernels: list[Concrete] = ["xla", "blockwise"] if shape.xla else ["blockwise"]
     with jax.set_mesh(make_mesh(Mesh(1, 1, 1), jax.devices()[:1])):
         arguments = tuple(
-            jax.device_put(random.standard_normal((shape.rows, shape.length, heads, SIZE)).astype(np.float32), HEADS)
+            jax.device_put(
+                random.standard_normal((shape.rows, shape.length, heads, SIZE)).astype(np.float32),
+                HEADS,
+            )
             for heads in (HEADS_Q, HEADS_KV, HEADS_KV, HEADS_Q)
         )
         arguments += (jax.device_put(segments, PartitionSpec(BATCH, None)),)
@@ -88,12 +95,17 @@ def measure(shape: Shape, repeats: int) -> list[dict[str, str | float | None]]:
             "product": (jax.jit(jnp.matmul).lower(square, square).compile(), (square, square))
         }
         for kernel in kernels:
-            runs[kernel] = (jax.jit(step(kernel, shape.window)).lower(*arguments).compile(), arguments)
+            runs[kernel] = (
+                jax.jit(step(kernel, shape.window)).lower(*arguments).compile(),
+                arguments,
+            )
         best = dict.fromkeys(runs, float("inf"))
         for turn in range(repeats + 1):
             for name, (run, values) in runs.items():
                 spent = seconds(run, values)
-                best[name] = min(best[name], spent) if turn else float("inf")  # the first turn warms up
+                best[name] = (
+                    min(best[name], spent) if turn else float("inf")
+                )  # the first turn warms up
     floor = products(lengths, shape.window) * best["product"] / (2 * SQUARE**3)
     return [
         {
@@ -130,7 +142,9 @@ def products(lengths: np.ndarray, window: int | None) -> float:
 def step(kernel: Concrete, window: int | None) -> Callable:
     """Output's product with `slope`, and its gradients."""
 
-    def total(q: jax.Array, k: jax.Array, v: jax.Array, slope: jax.Array, segments: jax.Array) -> jax.Array:
+    def total(
+        q: jax.Array, k: jax.Array, v: jax.Array, slope: jax.Array, segments: jax.Array
+    ) -> jax.Array:
         return jnp.sum(attend(q, k, v, segments, window, kernel) * slope)
 
     return jax.value_and_grad(total, argnums=(0, 1, 2))

@@ -48,7 +48,9 @@ class Text(NamedTuple):
 
 
 def main() -> None:
-    options = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    options = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     options.add_argument("--data", type=Path, default=Path("runs/quickstart/data"))
     options.add_argument("--texts", type=int, default=50_000)
     options.add_argument("--planted", type=int, default=1_000, help="copies of each kind")
@@ -56,7 +58,9 @@ def main() -> None:
     args = options.parse_args()
     texts = list(islice(real_texts(args.data), args.texts))
     evaluation = list(beir_texts(args.data / "heldout"))
-    print(f"{len(texts)} texts, {sum(read(text).length < LONG for text in texts)} of fewer than {LONG} words")
+    print(
+        f"{len(texts)} texts, {sum(read(text).length < LONG for text in texts)} of fewer than {LONG} words"
+    )
     found = {
         "texts": len(texts),
         "evaluation_texts": len(evaluation),
@@ -73,7 +77,9 @@ def real_texts(data: Path) -> Iterator[str]:
     source = ExampleSource([data / "train.jsonl"], 0)
     for i in range(len(source)):
         yield from (text for part, text in texts_of(source[i]) if part != "negative")
-    for package in sorted(importlib.metadata.distributions(), key=lambda package: str(package.name)):
+    for package in sorted(
+        importlib.metadata.distributions(), key=lambda package: str(package.name)
+    ):
         for paragraph in re.split(r"\n\s*\n", package.metadata.get_payload() or ""):
             if len(paragraph.split()) >= LONG:
                 yield paragraph
@@ -82,7 +88,9 @@ def real_texts(data: Path) -> Iterator[str]:
 def duplicates(texts: list[str], planted: int) -> dict:
     """Copies of texts of the stream, anywhere behind them."""
     chooser = random.Random(0)
-    copies = [(chooser.randint(i + 1, len(texts)), copy) for i, copy in plant(texts, planted, chooser)]
+    copies = [
+        (chooser.randint(i + 1, len(texts)), copy) for i, copy in plant(texts, planted, chooser)
+    ]
     stream = weave(texts, copies)
     kept: list[str] = []
 
@@ -104,16 +112,31 @@ def pairs(data: Path, planted: int) -> dict:
     examples = [source[i] for i in range(len(source))]
     chooser = random.Random(3)
     long = [one for one in examples if read(one.query).length >= LONG]
-    vocabulary = sorted({word for one in chooser.sample(examples, 1_000) for word in read(texts_of(one)[1][1]).words})
-    equal = [one._replace(id=f"equal {one.id}", query=one.query.upper()) for one in chooser.sample(examples, planted)]
+    vocabulary = sorted(
+        {
+            word
+            for one in chooser.sample(examples, 1_000)
+            for word in read(texts_of(one)[1][1]).words
+        }
+    )
+    equal = [
+        one._replace(id=f"equal {one.id}", query=one.query.upper())
+        for one in chooser.sample(examples, planted)
+    ]
     near = [changed(one, vocabulary, chooser) for one in chooser.sample(long, planted)]
     removed: list[Removed] = []
     start = time.process_time()
     with Earlier() as earlier:
-        kept = {one.id for one in without_duplicates([*examples, *equal, *near], earlier, removed.append)}
+        kept = {
+            one.id
+            for one in without_duplicates([*examples, *equal, *near], earlier, removed.append)
+        }
     row = {
         "pairs": len(examples),
-        "found": {kind: sum(one.id not in kept for one in copies) / planted for kind, copies in (("equal", equal), ("near", near))},
+        "found": {
+            kind: sum(one.id not in kept for one in copies) / planted
+            for kind, copies in (("equal", equal), ("near", near))
+        },
         "removed_share": sum(one.id not in kept for one in examples) / len(examples),
         "cpu_seconds": time.process_time() - start,
     }
@@ -125,9 +148,14 @@ def contamination(texts: list[str], evaluation: list[tuple[str, str]], planted: 
     """Copies of evaluation texts, anywhere in the stream."""
     chooser = random.Random(1)
     wanted = dict(evaluation)
-    inside = chooser.sample([text for text in wanted.values() if read(text).length >= LONG], planted)
+    inside = chooser.sample(
+        [text for text in wanted.values() if read(text).length >= LONG], planted
+    )
     copies = [copy for _, copy in plant(list(wanted.values()), planted, chooser)]
-    copies += [Text(f"{chooser.choice(texts)}\n{text}\n{chooser.choice(texts)}", "inside", text) for text in inside]
+    copies += [
+        Text(f"{chooser.choice(texts)}\n{text}\n{chooser.choice(texts)}", "inside", text)
+        for text in inside
+    ]
     stream = weave(texts, [(chooser.randint(0, len(texts)), copy) for copy in copies])
     start = time.process_time(), time.perf_counter()
     with Evaluation(evaluation) as index:
@@ -143,10 +171,25 @@ def contamination(texts: list[str], evaluation: list[tuple[str, str]], planted: 
 
 def plant(texts: list[str], count: int, chooser: random.Random) -> Iterator[tuple[int, Text]]:
     """Equal and near copies, each with the number of its original."""
-    vocabulary = sorted({word for text in chooser.sample(texts, min(len(texts), 3_000)) for word in read(text).words})
+    vocabulary = sorted(
+        {
+            word
+            for text in chooser.sample(texts, min(len(texts), 3_000))
+            for word in read(text).words
+        }
+    )
     for number, i in enumerate(chooser.sample(range(len(texts)), count)):
-        yield i, Text("  ".join(texts[i].upper().split(" ")) if number % 2 else texts[i], "equal", texts[i])
-    for i in chooser.sample([i for i, text in enumerate(texts) if len(re.findall(r"\w+", text)) >= LONG], count):
+        yield (
+            i,
+            Text(
+                "  ".join(texts[i].upper().split(" ")) if number % 2 else texts[i],
+                "equal",
+                texts[i],
+            ),
+        )
+    for i in chooser.sample(
+        [i for i, text in enumerate(texts) if len(re.findall(r"\w+", text)) >= LONG], count
+    ):
         yield i, Text(change(texts[i], vocabulary, chooser), "near", texts[i])
 
 
@@ -154,27 +197,45 @@ def change(text: str, vocabulary: list[str], chooser: random.Random) -> str:
     """One word in ten, at least one, replaced by another word."""
     spans = [match.span() for match in re.finditer(r"\w+", text)]
     for start, end in sorted(chooser.sample(spans, max(1, round(len(spans) / 10))), reverse=True):
-        other = next(word for word in iter(lambda: chooser.choice(vocabulary), None) if word != text[start:end].casefold())
+        other = next(
+            word
+            for word in iter(lambda: chooser.choice(vocabulary), None)
+            if word != text[start:end].casefold()
+        )
         text = text[:start] + other + text[end:]
     return text
 
 
 def changed(example: Example, vocabulary: list[str], chooser: random.Random) -> Example:
     """`change` of the query and of every positive."""
-    values = {name: value for name, value in example._asdict().items() if name in ("query", "positive", "positives")}
+    values = {
+        name: value
+        for name, value in example._asdict().items()
+        if name in ("query", "positive", "positives")
+    }
     for name, value in values.items():
-        new = [change(text, vocabulary, chooser) for text in ([value] if isinstance(value, str) else value)]
+        new = [
+            change(text, vocabulary, chooser)
+            for text in ([value] if isinstance(value, str) else value)
+        ]
         values[name] = new[0] if isinstance(value, str) else tuple(new)
     return example._replace(id=f"near {example.id}", **values)
 
 
 def weave(texts: list[str], copies: list[tuple[int, Text]]) -> list[Text]:
     """Copies before the text of their number."""
-    places = [(i, 1, Text(text)) for i, text in enumerate(texts)] + [(i, 0, copy) for i, copy in copies]
+    places = [(i, 1, Text(text)) for i, text in enumerate(texts)] + [
+        (i, 0, copy) for i, copy in copies
+    ]
     return [text for _, _, text in sorted(places, key=lambda place: place[:2])]
 
 
-def measure(name: str, stream: Iterable[Text], remove: Callable[[str], tuple[str, str] | None], innocent: int) -> dict:
+def measure(
+    name: str,
+    stream: Iterable[Text],
+    remove: Callable[[str], tuple[str, str] | None],
+    innocent: int,
+) -> dict:
     """Streams the texts through `remove`, which says reason and match, and prints what became of them."""
     memory = resident()
     start = time.process_time(), time.perf_counter()
@@ -184,7 +245,11 @@ def measure(name: str, stream: Iterable[Text], remove: Callable[[str], tuple[str
     found = Counter(text.planted for text, match in seen if text.planted and match)
     removed = [(text.text, *match) for text, match in seen if match and not text.planted]
     lost = {text for text, _, _ in removed}
-    of_kept = [match is not None for text, match in seen if text.planted == "near" and text.original not in lost]
+    of_kept = [
+        match is not None
+        for text, match in seen
+        if text.planted == "near" and text.original not in lost
+    ]
     ratios = [likeness(text, other) for text, reason, other in removed if reason != "equal"]
     row = {
         "planted": dict(planted),
@@ -203,7 +268,9 @@ def measure(name: str, stream: Iterable[Text], remove: Callable[[str], tuple[str
         f"{name}: found {shares} (near copies of texts that stay: {row['found_near_of_kept']:.1%}); not planted but removed ",
         end="",
     )
-    print(f"{row['removed_share']:.2%} {row['removed']}, false {row['false_share']:.2%}; {spent[0]:.1f} s of CPU, {spent[1]:.1f} s")
+    print(
+        f"{row['removed_share']:.2%} {row['removed']}, false {row['false_share']:.2%}; {spent[0]:.1f} s of CPU, {spent[1]:.1f} s"
+    )
     return row
 
 

@@ -29,7 +29,9 @@ TASK = (
 
 
 def main() -> None:
-    options = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    options = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     options.add_argument("--texts", type=int, default=10_000)
     options.add_argument("--queries", type=int, default=2_000)
     options.add_argument("--rounds", type=int, default=3)
@@ -40,10 +42,21 @@ def main() -> None:
 
 def texts_of(args: argparse.Namespace) -> dict[str, list[str]]:
     """The two sets of texts."""
-    lines = (args.work / "train.jsonl").read_text(encoding="utf-8").splitlines()[: max(args.texts // 2, args.queries)]
+    lines = (
+        (args.work / "train.jsonl")
+        .read_text(encoding="utf-8")
+        .splitlines()[: max(args.texts // 2, args.queries)]
+    )
     records = [json.loads(line) for line in lines]
-    pairs = [text for record in records[: args.texts // 2] for text in (record["query"], record["positives"][0])]
-    return {"texts": pairs, "queries": [" ".join(r["query"].split()[:WORDS]) for r in records[: args.queries]]}
+    pairs = [
+        text
+        for record in records[: args.texts // 2]
+        for text in (record["query"], record["positives"][0])
+    ]
+    return {
+        "texts": pairs,
+        "queries": [" ".join(r["query"].split()[:WORDS]) for r in records[: args.queries]],
+    }
 
 
 class Ours:
@@ -56,31 +69,54 @@ class Ours:
         open_cpu([])
         self.texts = texts_of(args)
         self.model = Embedder.from_pretrained(args.model or args.work / "base")
-        self.shapes = {"2048³": (2_048,) * 3, "gate": (2_048, 384, 1_024), "down": (2_048, 1_024, 384)}
+        self.shapes = {
+            "2048³": (2_048,) * 3,
+            "gate": (2_048, 384, 1_024),
+            "down": (2_048, 1_024, 384),
+        }
 
     def facts(self) -> dict:
         """Tokens and FLOPs of each set."""
         tokens = {
-            name: np.array([len(ids) for ids in self.model.tokenize(texts, TASK if name == "queries" else None)])
+            name: np.array(
+                [
+                    len(ids)
+                    for ids in self.model.tokenize(texts, TASK if name == "queries" else None)
+                ]
+            )
             for name, texts in self.texts.items()
         }
-        asked = np.array([ids[: tokens["queries"].min()] for ids in self.model.tokenize(self.texts["queries"], TASK)])
+        asked = np.array(
+            [
+                ids[: tokens["queries"].min()]
+                for ids in self.model.tokenize(self.texts["queries"], TASK)
+            ]
+        )
         start = int(np.argmin(np.append((asked == asked[0]).all(axis=0), False)))
         own = {**tokens, "queries": tokens["queries"] - start}
         # The forward pass is a third of what training all parameters takes; a query's tokens see the instruction's too.
-        kernels = 2 * SIZES.hidden * SIZES.head_size * (SIZES.heads + SIZES.kv_heads) + 3 * SIZES.hidden * SIZES.ff
+        kernels = (
+            2 * SIZES.hidden * SIZES.head_size * (SIZES.heads + SIZES.kv_heads)
+            + 3 * SIZES.hidden * SIZES.ff
+        )
         attention = 4 * SIZES.layers * SIZES.heads * SIZES.head_size
         flops = {
             name: 2 * SIZES.layers * kernels * int(own[name].sum())
             + attention * int((tokens[name] ** 2 - (tokens[name] - own[name]) ** 2).sum()) / 2
             for name in tokens
         }
-        return {"tokens": {name: int(each.sum()) for name, each in tokens.items()}, "instruction": start, "flops": flops}
+        return {
+            "tokens": {name: int(each.sum()) for name, each in tokens.items()},
+            "instruction": start,
+            "flops": flops,
+        }
 
     def encode(self, wanted: dict) -> dict:
         """A set, once."""
         start = time.perf_counter()
-        vectors = self.model.encode(self.texts[wanted["name"]], TASK if wanted["name"] == "queries" else None)
+        vectors = self.model.encode(
+            self.texts[wanted["name"]], TASK if wanted["name"] == "queries" else None
+        )
         return {"seconds": time.perf_counter() - start, "head": vectors[:20].tolist()}
 
     def rate(self, _: dict) -> dict:
@@ -101,7 +137,9 @@ class Peer:
         for attention in ("sdpa", "eager"):
             kwargs = {"attn_implementation": attention, "dtype": torch.float32}
             folder = str(args.model or args.work / "base")
-            self.models[attention] = SentenceTransformer(folder, model_kwargs=kwargs, local_files_only=True, device="cpu")
+            self.models[attention] = SentenceTransformer(
+                folder, model_kwargs=kwargs, local_files_only=True, device="cpu"
+            )
             self.models[attention].max_seq_length = LIMIT
 
     def facts(self) -> dict:
@@ -113,7 +151,9 @@ class Peer:
         texts = self.texts[wanted["name"]][: wanted.get("most")]
         prompt = f"Instruct: {TASK}\nQuery: " if wanted["name"] == "queries" else None
         start = time.perf_counter()
-        vectors = self.models[wanted["attention"]].encode(texts, batch_size=wanted["batch"], prompt=prompt)
+        vectors = self.models[wanted["attention"]].encode(
+            texts, batch_size=wanted["batch"], prompt=prompt
+        )
         return {"seconds": time.perf_counter() - start, "head": vectors[:20].tolist()}
 
 
@@ -129,7 +169,9 @@ def compare(args: argparse.Namespace) -> dict:
                 setting = {"name": name, "attention": attention, "batch": batch}
                 peer("encode", most=128, **setting)
                 trials.append(setting | {"seconds": peer("encode", most=640, **setting)["seconds"]})
-        best = min((trial for trial in trials if trial["name"] == name), key=lambda trial: trial["seconds"])
+        best = min(
+            (trial for trial in trials if trial["name"] == name), key=lambda trial: trial["seconds"]
+        )
         fastest[name] = {key: best[key] for key in ("attention", "batch")}
         ours("encode", name=name)
     rounds = []
@@ -138,8 +180,15 @@ def compare(args: argparse.Namespace) -> dict:
         for name in ("texts", "queries"):
             mine, theirs = ours("encode", name=name), peer("encode", name=name, **fastest[name])
             worst = min(np.sum(np.array(mine["head"]) * np.array(theirs["head"]), axis=1))
-            found[name] = {"ours": mine["seconds"], "peer": theirs["seconds"], "worst_cosine": float(worst)}
-            print(f"round {number + 1}, {name}: ours {mine['seconds']:.2f} s, peer {theirs['seconds']:.2f} s", flush=True)
+            found[name] = {
+                "ours": mine["seconds"],
+                "peer": theirs["seconds"],
+                "worst_cosine": float(worst),
+            }
+            print(
+                f"round {number + 1}, {name}: ours {mine['seconds']:.2f} s, peer {theirs['seconds']:.2f} s",
+                flush=True,
+            )
         rounds.append(found)
     return {"facts": ours.facts, "trials": trials, "fastest": fastest, "rounds": rounds} | {
         name: summary(ours.facts, rounds, name) for name in ("texts", "queries")
@@ -151,12 +200,17 @@ def summary(facts: dict, rounds: list[dict], name: str) -> dict:
     ratios = [found[name]["peer"] / found[name]["ours"] for found in rounds]
 
     def fraction(side: str) -> float:
-        return statistics.median(facts["flops"][name] / 1e9 / found["rate"] / found[name][side] for found in rounds)
+        return statistics.median(
+            facts["flops"][name] / 1e9 / found["rate"] / found[name][side] for found in rounds
+        )
 
     return {
         "ratio": {"median": statistics.median(ratios), "min": min(ratios), "max": max(ratios)},
         "fraction": {side: fraction(side) for side in ("ours", "peer")},
-        "seconds": {side: statistics.median(found[name][side] for found in rounds) for side in ("ours", "peer")},
+        "seconds": {
+            side: statistics.median(found[name][side] for found in rounds)
+            for side in ("ours", "peer")
+        },
         "worst_cosine": min(found[name]["worst_cosine"] for found in rounds),
     }
 
@@ -165,7 +219,9 @@ def show(found: dict) -> None:
     """The table."""
     for name in ("texts", "queries"):
         one, peer = found[name], found["fastest"][name]
-        print(f"{name}: {found['facts']['tokens'][name]:,} tokens; the peer with {peer['attention']}, {peer['batch']} a batch")
+        print(
+            f"{name}: {found['facts']['tokens'][name]:,} tokens; the peer with {peer['attention']}, {peer['batch']} a batch"
+        )
         print("  seconds {ours:.2f} / {peer:.2f}".format(**one["seconds"]))
         print("  ratio {median:.2f} ({min:.2f} – {max:.2f})".format(**one["ratio"]))
         print("  fraction of the floor {ours:.1%} / {peer:.1%}".format(**one["fraction"]))

@@ -25,7 +25,9 @@ from e5jax.datasets.normalise import read, shingles
 
 
 def main() -> None:
-    options = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    options = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     options.add_argument("--data", type=Path, default=Path("runs/quickstart/data"))
     options.add_argument("--texts", type=int, default=50_000)
     options.add_argument("--output", type=Path)
@@ -41,7 +43,12 @@ def libraries(texts: list[str]) -> list[dict]:
     coded = [[part.encode() for part in parts] for parts in sets]
     size = BANDS * ROWS
     return [
-        compared("rensa", sets, lambda: RMinHash.from_token_sets(sets, size, 1), RMinHashLSH(THRESHOLD, size, BANDS)),
+        compared(
+            "rensa",
+            sets,
+            lambda: RMinHash.from_token_sets(sets, size, 1),
+            RMinHashLSH(THRESHOLD, size, BANDS),
+        ),
         compared(
             "datasketch",
             sets,
@@ -62,7 +69,9 @@ def compared(name: str, sets: list[list[str]], make: Callable[[], list], index: 
         index.insert(number, one)
     end = time.process_time()
     chosen = random.Random(2).sample(pairs, min(len(pairs), 20_000))
-    exact = np.array([len({*sets[i]} & {*sets[j]}) / len({*sets[i]} | {*sets[j]}) for i, j in chosen])
+    exact = np.array(
+        [len({*sets[i]} & {*sets[j]}) / len({*sets[i]} | {*sets[j]}) for i, j in chosen]
+    )
     error = np.array([sketches[i].jaccard(sketches[j]) for i, j in chosen]) - exact
     row = {
         "library": name,
@@ -72,7 +81,12 @@ def compared(name: str, sets: list[list[str]], make: Callable[[], list], index: 
         "pairs_at_threshold": round(len(pairs) * float(np.mean(exact >= THRESHOLD))),
         "root_mean_square_error": float(np.sqrt(np.mean(error**2))),
     }
-    print(", ".join(f"{key} {value:.3g}" if isinstance(value, float) else f"{key} {value}" for key, value in row.items()))
+    print(
+        ", ".join(
+            f"{key} {value:.3g}" if isinstance(value, float) else f"{key} {value}"
+            for key, value in row.items()
+        )
+    )
     return row
 
 

@@ -47,7 +47,9 @@ QUERY, PASSAGE = (18, 8), (50, 16)  # tokens: mean and standard deviation
 
 
 def main() -> None:
-    options = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    options = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     options.add_argument("--rounds", type=int, default=40)
     options.add_argument("--output", type=Path)
     args = options.parse_args()
@@ -62,7 +64,10 @@ def main() -> None:
         *(sizes.hidden, sizes.ff, sizes.layers, sizes.heads, sizes.kv_heads, sizes.head_size),
         *(1e4, None, 1e-5, 1, 2),
     )
-    found = {name: measure(run, spec, args.rounds) for name, run in [("from scratch", config.pretrain), ("LoRA", config)]}
+    found = {
+        name: measure(run, spec, args.rounds)
+        for name, run in [("from scratch", config.pretrain), ("LoRA", config)]
+    }
     for name, row in found.items():
         print(f"\n{name}\n" + "\n".join(f"{key:<44}{value:>12.6g}" for key, value in row.items()))
     if args.output:
@@ -77,7 +82,9 @@ def measure(run: Training, spec: Spec, rounds: int) -> dict[str, float]:
         learner = build_step(run, spec, jax.default_backend())
         numbers = learner.model_def.initialise(learner.model_def.leaves, mesh, 0)
         frozen = {name: numbers[name] for name in learner.model_def.frozen}
-        state = states.fresh({name: numbers[name] for name in learner.model_def.trained}, learner.optimiser, mesh)
+        state = states.fresh(
+            {name: numbers[name] for name in learner.model_def.trained}, learner.optimiser, mesh
+        )
         placed = put_batch(batch, mesh)
         both = [partial(timed, way, state, frozen, placed) for way in (guarded, plain)]
         same_bits(*(way()[1] for way in both))
@@ -91,9 +98,19 @@ def measure(run: Training, spec: Spec, rounds: int) -> dict[str, float]:
             away = [a[which] - b[which] for a, b in pairs]
             low, middle, high = statistics.quantiles(away, n=4)
             found[f"step{kind}"] = statistics.median(b[which] for _, b in pairs)
-            found |= {f"guard{kind}": middle, f"guard{kind}, lower quartile": low, f"guard{kind}, upper quartile": high}
+            found |= {
+                f"guard{kind}": middle,
+                f"guard{kind}, lower quartile": low,
+                f"guard{kind}, upper quartile": high,
+            }
         found["batch hash"] = statistics.median(repeat(lambda: digest(batch), rounds))
-        found |= dict(zip(("checkpoint in the background, loop waits", "checkpoint, all of it"), checkpoint(state, 9), strict=True))
+        found |= dict(
+            zip(
+                ("checkpoint in the background, loop waits", "checkpoint, all of it"),
+                checkpoint(state, 9),
+                strict=True,
+            )
+        )
         with Checkpoints(Path(tempfile.gettempdir())) as checkpoints:
             found["looking for notices and failures"] = statistics.median(
                 repeat(lambda: (checkpoints.poll(), signals.received()), 99)
@@ -102,8 +119,12 @@ def measure(run: Training, spec: Spec, rounds: int) -> dict[str, float]:
     found["guard, share of a step"] = found["guard"] / found["step"]
     found["guard (cores), share of a step"] = found["guard (cores)"] / found["step (cores)"]
     found["beside the step, share"] = beside / found["step"]
-    found[f"checkpoint every {EVERY}, share"] = found["checkpoint, all of it"] / EVERY / found["step"]
-    found["all, share"] = (found["guard"] + beside + found["checkpoint, all of it"] / EVERY) / found["step"]
+    found[f"checkpoint every {EVERY}, share"] = (
+        found["checkpoint, all of it"] / EVERY / found["step"]
+    )
+    found["all, share"] = (
+        found["guard"] + beside + found["checkpoint, all of it"] / EVERY
+    ) / found["step"]
     return found
 
 
@@ -118,7 +139,9 @@ def unguarded(run: Training, spec: Spec, mesh: jax.sharding.Mesh) -> jax.stages.
         return program(run, spec, mesh)
 
 
-def timed(way: jax.stages.Compiled, state: State, frozen: Any, batch: Batch) -> tuple[tuple[float, float], State]:
+def timed(
+    way: jax.stages.Compiled, state: State, frozen: Any, batch: Batch
+) -> tuple[tuple[float, float], State]:
     """Seconds, seconds of all cores, and what comes out."""
     given = jax.block_until_ready(jax.tree.map(jnp.copy, state))  # a step takes its state away
     begin, worked = time.perf_counter(), time.process_time()
@@ -128,8 +151,14 @@ def timed(way: jax.stages.Compiled, state: State, frozen: Any, batch: Batch) -> 
 
 
 def same_bits(one: State, other: State) -> None:
-    pairs = zip(jax.tree.leaves(one._replace(watch=())), jax.tree.leaves(other._replace(watch=())), strict=True)
-    assert all(np.asarray(a).tobytes() == np.asarray(b).tobytes() for a, b in pairs), "the guard has changed a number"
+    pairs = zip(
+        jax.tree.leaves(one._replace(watch=())),
+        jax.tree.leaves(other._replace(watch=())),
+        strict=True,
+    )
+    assert all(np.asarray(a).tobytes() == np.asarray(b).tobytes() for a, b in pairs), (
+        "the guard has changed a number"
+    )
 
 
 def repeat(go: Callable[[], object], times: int) -> list[float]:
@@ -144,7 +173,10 @@ def repeat(go: Callable[[], object], times: int) -> list[float]:
 def checkpoint(state: State, times: int) -> tuple[float, float]:
     """Seconds that the loop waits for a save to begin, and until it is verified on the disk."""
     waits, whole = [], []
-    with tempfile.TemporaryDirectory() as folder, Checkpoints(Path(folder), Retention(2), background=True) as checkpoints:
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        Checkpoints(Path(folder), Retention(2), background=True) as checkpoints,
+    ):
         for number in range(1, times + 1):
             begin = time.perf_counter()
             save(checkpoints, number, state, {})
@@ -162,7 +194,10 @@ def random_batch(run: Training, spec: Spec) -> Batch:
         return [1, *random.integers(3, spec.vocab, length - 2).tolist(), 2]
 
     passages = 1 + run.batch.negatives
-    one = [Ids(text(*QUERY), [text(*PASSAGE) for _ in range(passages)], 0.02, True) for _ in range(run.batch.queries)]
+    one = [
+        Ids(text(*QUERY), [text(*PASSAGE) for _ in range(passages)], 0.02, True)
+        for _ in range(run.batch.queries)
+    ]
     return pack(one, layout(run.batch, limit))
 
 

@@ -19,19 +19,35 @@ from e5jax.data.source import ExampleSource
 from e5jax.data.tokenizer import TextTokenizer
 
 LIMIT = 512
-SETTINGS = [(64, 1), (64, 2), (64, 4), (128, 1), (128, 2), (128, 4), (128, 8), (512, 8)]  # pairs a batch, rows a chunk
+SETTINGS = [
+    (64, 1),
+    (64, 2),
+    (64, 4),
+    (128, 1),
+    (128, 2),
+    (128, 4),
+    (128, 8),
+    (512, 8),
+]  # pairs a batch, rows a chunk
 
 
 def main() -> None:
-    options = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    options = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     options.add_argument("--data", type=Path, default=Path("runs/quickstart/data"))
     options.add_argument("--batches", type=int, default=10)
     options.add_argument("--output", type=Path)
     args = options.parse_args()
     source = ExampleSource([args.data / "train.jsonl"], 0)
     tokenizer = TextTokenizer.from_file(args.data / "tokenizer.json", 1, 2, LIMIT)
-    order = np.random.default_rng(0).permutation(len(source))[: args.batches * max(pairs for pairs, _ in SETTINGS)]
-    queries, passages = tokenizer([source[i].query for i in order]), tokenizer([source[i].positives[0] for i in order])
+    order = np.random.default_rng(0).permutation(len(source))[
+        : args.batches * max(pairs for pairs, _ in SETTINGS)
+    ]
+    queries, passages = (
+        tokenizer([source[i].query for i in order]),
+        tokenizer([source[i].positives[0] for i in order]),
+    )
     found = [measure(queries, passages, pairs, rows, args.batches) for pairs, rows in SETTINGS]
     print(f"{'pairs':>6}{'rows a chunk':>14}{'packed':>9}{'padded':>9}{'grouped':>9}")
     for one in found:
@@ -41,11 +57,15 @@ def main() -> None:
         args.output.write_text(json.dumps(found, indent=2) + "\n", encoding="utf-8")
 
 
-def measure(queries: list[list[int]], passages: list[list[int]], pairs: int, rows: int, batches: int) -> dict[str, float]:
+def measure(
+    queries: list[list[int]], passages: list[list[int]], pairs: int, rows: int, batches: int
+) -> dict[str, float]:
     """Real over computed tokens in these batches."""
     to = layout(Batch(queries=pairs, negatives=0, chunks=2 * pairs // rows, texts_a_row=64), LIMIT)
     count = pairs * batches
-    lengths = np.array([[len(q), len(p)] for q, p in zip(queries[:count], passages[:count], strict=True)])
+    lengths = np.array(
+        [[len(q), len(p)] for q, p in zip(queries[:count], passages[:count], strict=True)]
+    )
     computed = 0
     for i in range(0, count, pairs):
         texts = zip(queries[i : i + pairs], passages[i : i + pairs], strict=True)

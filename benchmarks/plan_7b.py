@@ -18,10 +18,22 @@ ROOT = Path(__file__).parents[1]
 PARAMETERS = {"frozen": 6_979_321_856, "trained": 41_943_040, "table": 32_000 * 4_096}
 POD = (
     *("batch.chunks=48", "batch.kept_chunks=11", "batch.shards=128", "batch.texts_a_row=24"),
-    *("mesh.data=32", "mesh.fsdp=4", "mesh.tensor=2", "model.remat=attention", "model.quantisation=int8"),
+    *(
+        "mesh.data=32",
+        "mesh.fsdp=4",
+        "mesh.tensor=2",
+        "model.remat=attention",
+        "model.quantisation=int8",
+    ),
 )
 LONG = (
-    *("tokens.limit=32768", "batch.queries=16", "batch.chunks=3", "batch.shards=16", "batch.texts_a_row=1"),
+    *(
+        "tokens.limit=32768",
+        "batch.queries=16",
+        "batch.chunks=3",
+        "batch.shards=16",
+        "batch.texts_a_row=1",
+    ),
     "model.remat=nothing",
 )
 BYTES = {"none": 2, "int8": 1, "int4": 0.5}
@@ -32,9 +44,21 @@ CASES = {  # name: topology, slices, overrides, other options
     "v4:2x2x1": ("v4:2x2x1", 1, ("batch.chunks=192", "batch.shards=8")),
     "v5p:2x2x1": ("v5p:2x2x1", 1, ("batch.chunks=48", "batch.shards=8")),
     "v6e:1x1": ("v6e:1x1", 1, ("batch.chunks=1536", "batch.shards=1", "batch.texts_a_row=2")),
-    "v5e:1x1 int8": ("v5e:1x1", 1, ("batch.chunks=1536", "batch.shards=1", "batch.texts_a_row=2", "model.quantisation=int8")),
-    "v5e:1x1 int4": ("v5e:1x1", 1, ("batch.chunks=1536", "batch.shards=1", "batch.texts_a_row=2", "model.quantisation=int4")),
-    "2 × v5e:4x4": ("v5e:4x4", 2, ("batch.chunks=24", "batch.shards=32", "mesh.data=2", "mesh.fsdp=16")),
+    "v5e:1x1 int8": (
+        "v5e:1x1",
+        1,
+        ("batch.chunks=1536", "batch.shards=1", "batch.texts_a_row=2", "model.quantisation=int8"),
+    ),
+    "v5e:1x1 int4": (
+        "v5e:1x1",
+        1,
+        ("batch.chunks=1536", "batch.shards=1", "batch.texts_a_row=2", "model.quantisation=int4"),
+    ),
+    "2 × v5e:4x4": (
+        "v5e:4x4",
+        2,
+        ("batch.chunks=24", "batch.shards=32", "mesh.data=2", "mesh.fsdp=16"),
+    ),
     "v5e:16x16 int8, packed": ("v5e:16x16", 1, POD, "--lengths=40,150"),
     "v5e:4x4, 32k rows": ("v5e:4x4", 1, LONG),
 }
@@ -42,13 +66,29 @@ COLUMNS = "{:<24}{:>8}{:>8}{:>8}{:>13}{:>9}{:>11}{:>11}{:>9}"
 
 
 def main() -> None:
-    options = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    options.add_argument("names", nargs="*", metavar="NAME", help=f"of {', '.join(CASES)}; all without")
+    options = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    options.add_argument(
+        "names", nargs="*", metavar="NAME", help=f"of {', '.join(CASES)}; all without"
+    )
     options.add_argument("--output", type=Path)
     args = options.parse_args()
     if unknown := sorted(set(args.names) - set(CASES)):
         options.error(f"{', '.join(unknown)}: known are {', '.join(CASES)}")
-    print(COLUMNS.format("machine", "GiB", "limit", "free", "FLOPs ratio", "traffic", "compute s", "network s", "step s"))
+    print(
+        COLUMNS.format(
+            "machine",
+            "GiB",
+            "limit",
+            "free",
+            "FLOPs ratio",
+            "traffic",
+            "compute s",
+            "network s",
+            "step s",
+        )
+    )
     found = {}
     for name in args.names or CASES:
         found[name] = plan(*CASES[name])
@@ -59,8 +99,20 @@ def main() -> None:
 
 def plan(topology: str, slices: int, overrides: tuple[str, ...], *options: str) -> dict:
     """What `e5jax plan --json` prints."""
-    command = [sys.executable, "-m", "e5jax", "plan", "--config=configs/e5_mistral_7b.py", f"--topology={topology}"]
-    command += [f"--slices={slices}", "--json", *options, *(f"--config.{override}" for override in overrides)]
+    command = [
+        sys.executable,
+        "-m",
+        "e5jax",
+        "plan",
+        "--config=configs/e5_mistral_7b.py",
+        f"--topology={topology}",
+    ]
+    command += [
+        f"--slices={slices}",
+        "--json",
+        *options,
+        *(f"--config.{override}" for override in overrides),
+    ]
     ran = subprocess.run(command, cwd=ROOT, stdout=subprocess.PIPE, text=True, check=False)
     if not ran.stdout:
         raise SystemExit(f"{' '.join(command)} ended with {ran.returncode}")

@@ -63,17 +63,23 @@ RUNS = {
 
 
 def main() -> None:
-    options = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    options = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     options.add_argument("--output", type=Path)
     args = options.parse_args()
     found = []
-    print(f"{'seconds of a step':<34}{'compute':>9}{'memory':>9}{'network':>9}{'predicted':>11}{'measured':>10}{'ratio':>7}")
+    print(
+        f"{'seconds of a step':<34}{'compute':>9}{'memory':>9}{'network':>9}{'predicted':>11}{'measured':>10}{'ratio':>7}"
+    )
     for name, (spec, run) in RUNS.items():
         on = machine(TOPOLOGY)  # measured anew
         report, seconds = plan(run, spec, on), clock(run, spec, on)
         assert report.work is not None, "a CPU refuses no program"
         times = report.work.seconds
-        found.append({"run": name, **times._asdict(), "measured": seconds, "rates": on.chip._asdict()})
+        found.append(
+            {"run": name, **times._asdict(), "measured": seconds, "rates": on.chip._asdict()}
+        )
         print(
             f"{name:<34}{times.compute:>9.3f}{times.memory:>9.3f}{times.network:>9.3f}{times.step:>11.3f}{seconds:>10.3f}"
             f"{times.step / seconds:>7.2f}",

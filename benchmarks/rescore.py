@@ -22,8 +22,17 @@ COLUMNS = ("system", "bytes a vector", "queries a second", "queries a CPU second
 
 def main() -> None:
     """Measures, prints a table, writes JSON."""
-    options = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    for name, size in {"rows": 200_000, "queries": 1_000, "width": 256, "k": 10, "oversample": 4, "repeats": 3}.items():
+    options = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    for name, size in {
+        "rows": 200_000,
+        "queries": 1_000,
+        "width": 256,
+        "k": 10,
+        "oversample": 4,
+        "repeats": 3,
+    }.items():
         options.add_argument(f"--{name}", type=int, default=size)
     options.add_argument("--output", type=Path)
     args = options.parse_args()
@@ -42,26 +51,44 @@ def main() -> None:
     found = []
     print("".join(f"{name:<26}" for name in COLUMNS))
     for name, (size, _) in made.items():
-        same = [len(set(a) & set(b)) for a, b in zip(places[name].tolist(), places["float32"].tolist(), strict=True)]
-        rates = [args.queries / statistics.median(taken) for taken in zip(*seconds[name], strict=True)]
+        same = [
+            len(set(a) & set(b))
+            for a, b in zip(places[name].tolist(), places["float32"].tolist(), strict=True)
+        ]
+        rates = [
+            args.queries / statistics.median(taken) for taken in zip(*seconds[name], strict=True)
+        ]
         row = dict(zip(COLUMNS, (name, size, *rates, sum(same) / places[name].size), strict=True))
         found.append(row | {"seconds": seconds[name]})
-        print(f"{name:<26}{size:<26}{rates[0]:<26,.0f}{rates[1]:<26,.0f}{row['recall']:<26.4f}", flush=True)
+        print(
+            f"{name:<26}{size:<26}{rates[0]:<26,.0f}{rates[1]:<26,.0f}{row['recall']:<26.4f}",
+            flush=True,
+        )
     if args.output:
-        sizes = {name: getattr(args, name) for name in ("rows", "queries", "width", "k", "oversample")}
-        args.output.write_text(json.dumps({**sizes, "cores": os.cpu_count(), "systems": found}, indent=2) + "\n")
+        sizes = {
+            name: getattr(args, name) for name in ("rows", "queries", "width", "k", "oversample")
+        }
+        args.output.write_text(
+            json.dumps({**sizes, "cores": os.cpu_count(), "systems": found}, indent=2) + "\n"
+        )
 
 
 def vectors(rows: int, queries: int, width: int) -> tuple[np.ndarray, np.ndarray]:
     """Unit vectors in clusters, queries near some of them."""
     random = np.random.default_rng(0)
     centres = random.standard_normal((rows // 20, width), np.float32)
-    corpus = centres[random.integers(len(centres), size=rows)] + 0.6 * random.standard_normal((rows, width), np.float32)
-    asked = corpus[random.choice(rows, queries, replace=False)] + 0.4 * random.standard_normal((queries, width), np.float32)
+    corpus = centres[random.integers(len(centres), size=rows)] + 0.6 * random.standard_normal(
+        (rows, width), np.float32
+    )
+    asked = corpus[random.choice(rows, queries, replace=False)] + 0.4 * random.standard_normal(
+        (queries, width), np.float32
+    )
     return tuple(x / np.linalg.norm(x, axis=1, keepdims=True) for x in (asked, corpus))
 
 
-def systems(queries: np.ndarray, rows: np.ndarray, args: argparse.Namespace) -> dict[str, tuple[int, Callable[[], np.ndarray]]]:
+def systems(
+    queries: np.ndarray, rows: np.ndarray, args: argparse.Namespace
+) -> dict[str, tuple[int, Callable[[], np.ndarray]]]:
     """Bytes of a vector, and a search, by name."""
     from e5jax.inference import rescore
     from e5jax.inference.faiss_index import faiss_index
@@ -73,7 +100,9 @@ def systems(queries: np.ndarray, rows: np.ndarray, args: argparse.Namespace) -> 
         def search() -> np.ndarray:
             if first:
                 return rescore.first_stage(queries, store, args.k)[1]
-            return rescore.search(queries, store, args.k, oversample=args.oversample, candidates=index)[1]
+            return rescore.search(
+                queries, store, args.k, oversample=args.oversample, candidates=index
+            )[1]
 
         made[name] = stored_bytes(store.dimensions, store.precision), search
 

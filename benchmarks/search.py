@@ -32,11 +32,24 @@ SAMPLED = 10  # one in so many rows is multiplied for the floor
 
 def main() -> None:
     """Measures, prints a table, writes JSON."""
-    options = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    for name, size in {"rows": 1_000_000, "queries": 10_000, "width": 256, "k": 100, "repeats": 3}.items():
+    options = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    for name, size in {
+        "rows": 1_000_000,
+        "queries": 10_000,
+        "width": 256,
+        "k": 100,
+        "repeats": 3,
+    }.items():
         options.add_argument(f"--{name}", type=int, default=size)
     options.add_argument("--output", type=Path)
-    options.add_argument("--search", nargs=2, metavar=("SYSTEM", "FOLDER"), help="one search as JSON, in this process")
+    options.add_argument(
+        "--search",
+        nargs=2,
+        metavar=("SYSTEM", "FOLDER"),
+        help="one search as JSON, in this process",
+    )
     args = options.parse_args()
     if args.search:
         system, folder = args.search
@@ -49,19 +62,27 @@ def main() -> None:
         write(Path(place), args)
         for number in range(args.repeats):
             turns.append(measure(args, Path(place), SYSTEMS if number % 2 == 0 else SYSTEMS[::-1]))
-            ratios = {name: [turn["e5jax"][name] / turn["faiss"][name] for turn in turns] for name in ("seconds", "cpu_seconds")}
+            ratios = {
+                name: [turn["e5jax"][name] / turn["faiss"][name] for turn in turns]
+                for name in ("seconds", "cpu_seconds")
+            }
             if args.output:
                 found = {**sizes, "cores": os.cpu_count(), "turns": turns, "ratios": ratios}
                 args.output.write_text(json.dumps(found, indent=2) + "\n")
     time_of, cpu_of = (np.median(ratios[name]) for name in ("seconds", "cpu_seconds"))
-    print(f"e5jax / faiss, median of {len(turns)}: {time_of:.2f} of the time, {cpu_of:.2f} of the CPU time")
+    print(
+        f"e5jax / faiss, median of {len(turns)}: {time_of:.2f} of the time, {cpu_of:.2f} of the CPU time"
+    )
 
 
 def write(folder: Path, args: argparse.Namespace) -> None:
     """Random unit vectors."""
     random = np.random.default_rng(0)
     counts = [min(SHARD, args.rows - start) for start in range(0, args.rows, SHARD)]
-    for name, count in [*((f"corpus{number:03}", count) for number, count in enumerate(counts)), ("queries", args.queries)]:
+    for name, count in [
+        *((f"corpus{number:03}", count) for number, count in enumerate(counts)),
+        ("queries", args.queries),
+    ]:
         drawn = random.standard_normal((count, args.width), np.float32)
         drawn /= np.linalg.norm(drawn, axis=1, keepdims=True)
         np.save(folder / f"{name}.npy", drawn)
@@ -72,16 +93,23 @@ def measure(args: argparse.Namespace, folder: Path, order: Sequence[str]) -> dic
     turn = {}
     for system in order:
         command = [sys.executable, __file__, "--search", system, str(folder), f"--k={args.k}"]
-        turn[system] = json.loads(subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout)
+        turn[system] = json.loads(
+            subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout
+        )
     (mine, ours), (scores, theirs) = (
-        [np.load(folder / f"{system}_{part}.npy") for part in ("scores", "places")] for system in SYSTEMS[1:]
+        [np.load(folder / f"{system}_{part}.npy") for part in ("scores", "places")]
+        for system in SYSTEMS[1:]
     )
     turn |= {"agree": float((ours == theirs).mean()), "apart": float(np.abs(mine - scores).max())}
     for system in SYSTEMS:
         row = turn[system]
         row["gflops_per_second"] = 2 * args.rows * args.queries * args.width / row["seconds"] / 1e9
-        row["floor"], row["cpu_floor"] = (turn["product"][name] / row[name] for name in ("seconds", "cpu_seconds"))
-        cells = (f"{row[name]:<18,.2f}" if name != "system" else f"{system:<18}" for name in COLUMNS)
+        row["floor"], row["cpu_floor"] = (
+            turn["product"][name] / row[name] for name in ("seconds", "cpu_seconds")
+        )
+        cells = (
+            f"{row[name]:<18,.2f}" if name != "system" else f"{system:<18}" for name in COLUMNS
+        )
         print("".join(cells), f"{turn['agree']:.5f}  {turn['apart']:.1e}", flush=True)
     return turn
 
@@ -117,7 +145,9 @@ def product(corpus: list[np.ndarray], queries: np.ndarray, _: int) -> tuple[floa
 
     from e5jax.inference.search import CPU
 
-    mesh = jax.make_mesh((jax.device_count(),), ("rows",), axis_types=(jax.sharding.AxisType.Explicit,))
+    mesh = jax.make_mesh(
+        (jax.device_count(),), ("rows",), axis_types=(jax.sharding.AxisType.Explicit,)
+    )
     spread, whole = jax.sharding.PartitionSpec("rows"), jax.sharding.PartitionSpec()
 
     def local(tiles: jax.Array, rows: jax.Array) -> jax.Array:
@@ -129,11 +159,17 @@ def product(corpus: list[np.ndarray], queries: np.ndarray, _: int) -> tuple[floa
 
     multiply = jax.jit(jax.shard_map(local, mesh=mesh, in_specs=(whole, spread), out_specs=spread))
     rows = CPU.rows * mesh.size
-    block = jax.device_put(np.resize(corpus[0], (rows, queries.shape[1])), jax.NamedSharding(mesh, spread))
-    tiles = jax.device_put(
-        np.resize(queries, (-(-len(queries) // CPU.queries), CPU.queries, queries.shape[1])), jax.NamedSharding(mesh, whole)
+    block = jax.device_put(
+        np.resize(corpus[0], (rows, queries.shape[1])), jax.NamedSharding(mesh, spread)
     )
-    total, repeats = sum(map(len, corpus)) * len(queries), max(1, sum(map(len, corpus)) // rows // SAMPLED)
+    tiles = jax.device_put(
+        np.resize(queries, (-(-len(queries) // CPU.queries), CPU.queries, queries.shape[1])),
+        jax.NamedSharding(mesh, whole),
+    )
+    total, repeats = (
+        sum(map(len, corpus)) * len(queries),
+        max(1, sum(map(len, corpus)) // rows // SAMPLED),
+    )
 
     def run() -> Found:
         for _ in range(repeats):

@@ -82,7 +82,9 @@ class Side:
         self.process.wait()
 
 
-def product_rates(shapes: dict[str, tuple[int, int, int]], dtype: str = "float32") -> dict[str, float]:
+def product_rates(
+    shapes: dict[str, tuple[int, int, int]], dtype: str = "float32"
+) -> dict[str, float]:
     """GFLOP/s of products of these shapes (m, k, n), in JAX, of random numbers."""
     import jax
     import jax.numpy as jnp

@@ -41,11 +41,53 @@ from e5jax.train.inputs import BOS, EOS, scratch_spec
 from e5jax.workdir.directory import Workdir
 
 CONFIG = Path(__file__).parents[1] / "configs" / "quickstart.py"
-OUTER = ("kept", "again", "layers")  # scopes around others: what has no other is their own work, of keeping and fetching
-SCOPES = (*OUTER, "embed", "attention", "kernel", "ff", "norm", "pool", "loss", "gather", "scores", "update")
-MOVES = {"parameter", "constant", "tuple", "get-tuple-element", "bitcast", "copy", "transpose", "reshape", "broadcast", "iota"}
-MOVES |= {"slice", "dynamic-slice", "dynamic-update-slice", "concatenate", "pad", "reverse", "gather"}
-INDICES = {"add", "compare", "select", "clamp", "convert", "subtract"}  # beside a move, on whole numbers, they are part of it
+OUTER = (
+    "kept",
+    "again",
+    "layers",
+)  # scopes around others: what has no other is their own work, of keeping and fetching
+SCOPES = (
+    *OUTER,
+    "embed",
+    "attention",
+    "kernel",
+    "ff",
+    "norm",
+    "pool",
+    "loss",
+    "gather",
+    "scores",
+    "update",
+)
+MOVES = {
+    "parameter",
+    "constant",
+    "tuple",
+    "get-tuple-element",
+    "bitcast",
+    "copy",
+    "transpose",
+    "reshape",
+    "broadcast",
+    "iota",
+}
+MOVES |= {
+    "slice",
+    "dynamic-slice",
+    "dynamic-update-slice",
+    "concatenate",
+    "pad",
+    "reverse",
+    "gather",
+}
+INDICES = {
+    "add",
+    "compare",
+    "select",
+    "clamp",
+    "convert",
+    "subtract",
+}  # beside a move, on whole numbers, they are part of it
 AROUND = {"while", "conditional", "call"}
 NETWORK = ("all-gather", "all-reduce", "reduce-scatter", "collective-permute", "all-to-all")
 MARK = "traced step"
@@ -68,7 +110,9 @@ class Event(NamedTuple):
 
 
 def main() -> None:
-    options = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    options = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     options.add_argument("--data", type=Path)
     options.add_argument("--steps", type=int, default=3)
     options.add_argument("--top", type=int, default=12)
@@ -103,7 +147,9 @@ def measure(run: Training, scratch: Training, data: Path, steps: int, folder: Pa
     (file,) = folder.rglob("*.xplane.pb")
     operations = dict(read(parse(program)))
     events = list(trace(file, operations))
-    spent = share_out(events, {name for name, operation in operations.items() if operation.kind == "loops"})
+    spent = share_out(
+        events, {name for name, operation in operations.items() if operation.kind == "loops"}
+    )
     runs, wall = Counter(event.name for event in events), sum(spent.values())
     return {
         "seconds": statistics.median(plain),
@@ -111,14 +157,21 @@ def measure(run: Training, scratch: Training, data: Path, steps: int, folder: Pa
         "kinds": shares(spent, lambda name: operations[name].kind if name else "idle"),
         "phases": shares(spent, lambda name: operations[name].phase if name else "idle"),
         "operations": [
-            {"name": name, "share": nanoseconds / wall, "runs": runs[name] / steps, **operations[name]._asdict()}
+            {
+                "name": name,
+                "share": nanoseconds / wall,
+                "runs": runs[name] / steps,
+                **operations[name]._asdict(),
+            }
             for name, nanoseconds in sorted(spent.items(), key=lambda item: -item[1])
             if name and operations[name].kind != "loops"
         ],
     }
 
 
-def prepare(run: Training, scratch: Training, data: Path, steps: int) -> tuple[str, Callable[[], list[float]]]:
+def prepare(
+    run: Training, scratch: Training, data: Path, steps: int
+) -> tuple[str, Callable[[], list[float]]]:
     """The compiled program as text, and what takes some steps and says how long each took."""
     spec = scratch_spec(scratch, data / "tokenizer.json")
     tokenizer = TextTokenizer.from_file(data / "tokenizer.json", BOS, EOS, run.tokens.limit)
@@ -129,8 +182,12 @@ def prepare(run: Training, scratch: Training, data: Path, steps: int) -> tuple[s
         made = learner.model_def
         numbers = made.initialise(made.leaves, mesh, 0)
         frozen = {name: numbers[name] for name in made.frozen}
-        current = state.fresh({name: numbers[name] for name in made.trained}, learner.optimiser, mesh)
-        placed = [put_batch(batch, mesh) for batch in batches.slice(slice(0, steps)).to_iter_dataset()]
+        current = state.fresh(
+            {name: numbers[name] for name in made.trained}, learner.optimiser, mesh
+        )
+        placed = [
+            put_batch(batch, mesh) for batch in batches.slice(slice(0, steps)).to_iter_dataset()
+        ]
         step = learner.step.lower(*abstract_arguments(run, learner, mesh)).compile()
     text = step.as_text()
     assert text is not None, "every backend prints its program"
@@ -156,9 +213,20 @@ def read(module: Module) -> Iterator[tuple[str, Operation]]:
             origin = re.search(r'op_name="([^"]*)"', made.attributes.get("metadata", ""))
             path = origin[1] if origin else ""
             scopes = scopes_of(path)
-            shape = f"{made.shapes[0].dtype}[{','.join(map(str, made.shapes[0].dims))}]" if made.shapes else ""
-            kind = "attention" if "kernel" in scopes and made.opcode not in AROUND else kind_of(made, module)
-            yield name, Operation(kind, phase_of(scopes), f"{shape} {path.rpartition('/')[2]}".strip())
+            shape = (
+                f"{made.shapes[0].dtype}[{','.join(map(str, made.shapes[0].dims))}]"
+                if made.shapes
+                else ""
+            )
+            kind = (
+                "attention"
+                if "kernel" in scopes and made.opcode not in AROUND
+                else kind_of(made, module)
+            )
+            yield (
+                name,
+                Operation(kind, phase_of(scopes), f"{shape} {path.rpartition('/')[2]}".strip()),
+            )
 
 
 def scopes_of(path: str) -> list[str]:
@@ -182,8 +250,14 @@ def kind_of(made: Instruction, module: Module) -> str:
     opcodes = {part.opcode for part in inside}
     if opcodes & {"dot", "convolution"} or made.name.startswith(("dot", "ynn")):
         return "products"
-    whole = {part.opcode for part in inside if part.shapes and part.shapes[0].dtype[0] in "sup"}  # integers and truth
-    return "moves" if opcodes <= MOVES | (whole & INDICES if opcodes & MOVES else set()) else "elementwise"
+    whole = {
+        part.opcode for part in inside if part.shapes and part.shapes[0].dtype[0] in "sup"
+    }  # integers and truth
+    return (
+        "moves"
+        if opcodes <= MOVES | (whole & INDICES if opcodes & MOVES else set())
+        else "elementwise"
+    )
 
 
 def within(made: Instruction, module: Module) -> Iterator[Instruction]:
@@ -201,17 +275,26 @@ def trace(file: Path, operations: dict[str, Operation]) -> Iterator[Event]:
         for line in plane.lines:
             for event in line.events:
                 if event.name == MARK or event.name in operations:
-                    yield Event(event.start_ns, event.end_ns, None if event.name == MARK else event.name)
+                    yield Event(
+                        event.start_ns, event.end_ns, None if event.name == MARK else event.name
+                    )
 
 
 def share_out(events: list[Event], around: set[str]) -> dict[str | None, float]:
     """Nanoseconds of each operation; those of None are the moments of a step in which nothing ran."""
-    edges = sorted([(event.start, 1, event.name) for event in events] + [(event.end, -1, event.name) for event in events])
+    edges = sorted(
+        [(event.start, 1, event.name) for event in events]
+        + [(event.end, -1, event.name) for event in events]
+    )
     running: Counter[str | None] = Counter()
     spent: dict[str | None, float] = defaultdict(float)
     before = 0.0
     for now, change, name in edges:
-        layers = ([one for one in running if one and one not in around], [one for one in running if one], list(running))
+        layers = (
+            [one for one in running if one and one not in around],
+            [one for one in running if one],
+            list(running),
+        )
         innermost = next((layer for layer in layers if layer), [])
         total = sum(running[one] for one in innermost)
         for one in innermost:
@@ -232,16 +315,27 @@ def shares(spent: dict[str | None, float], group: Callable[[str | None], str]) -
 
 
 def show(name: str, found: dict, top: int) -> None:
-    print(f"\n{name}: {found['seconds']:.2f} s a step, {found['traced_seconds']:.2f} s while traced\n")
+    print(
+        f"\n{name}: {found['seconds']:.2f} s a step, {found['traced_seconds']:.2f} s while traced\n"
+    )
     for title in ("kinds", "phases"):
         print(f"| {title[:-1]} | share |\n|---|---|")
-        print("\n".join(f"| {key} | {share:.1%} |" for key, share in found[title].items() if share >= 0.0005), end="\n\n")
+        print(
+            "\n".join(
+                f"| {key} | {share:.1%} |" for key, share in found[title].items() if share >= 0.0005
+            ),
+            end="\n\n",
+        )
     print("| operation | runs a step | share | kind | phase | result |\n|---|---|---|---|---|---|")
     for one in found["operations"][:top]:
-        print(f"| {one['name']} | {one['runs']:.0f} | {one['share']:.1%} | {one['kind']} | {one['phase']} | `{one['what']}` |")
+        print(
+            f"| {one['name']} | {one['runs']:.0f} | {one['share']:.1%} | {one['kind']} | {one['phase']} | `{one['what']}` |"
+        )
     largest = next(one for one in found["operations"] if one["kind"] != "products")
     verdict = "above" if largest["share"] > 0.1 else "not above"
-    print(f"\nLargest operation that is no product: {largest['name']}, {largest['share']:.1%}, {verdict} 10 % of the step.")
+    print(
+        f"\nLargest operation that is no product: {largest['name']}, {largest['share']:.1%}, {verdict} 10 % of the step."
+    )
 
 
 if __name__ == "__main__":

@@ -25,7 +25,10 @@ import numpy as np
 WIDTH, STEPS, MORE, QUERIES = 128, 100, 50, 128
 SHORT = WIDTH // 8
 SMALLEST = 300  # pairs of a package that is a set
-PLANTED, COPIED = 0.1, 8  # share of the pairs that are copies, and of how many others they are copies
+PLANTED, COPIED = (
+    0.1,
+    8,
+)  # share of the pairs that are copies, and of how many others they are copies
 
 
 class Comparison(NamedTuple):
@@ -43,16 +46,31 @@ COMPARISONS = (
     Comparison("prefixes in the loss, at 1/8 of the dimensions", "prefixes", "plain", "short"),
     Comparison("prefixes in the loss, at all dimensions", "prefixes", "plain", "whole"),
     Comparison("trained through binary at the end, bits by bits", "binary", "further", "bits"),
-    Comparison("trained through binary at the end, bits by float queries", "binary", "further", "rescored"),
-    Comparison("trained through binary from the start, bits by bits", "binary_alone", "plain", "bits"),
+    Comparison(
+        "trained through binary at the end, bits by float queries", "binary", "further", "rescored"
+    ),
+    Comparison(
+        "trained through binary from the start, bits by bits", "binary_alone", "plain", "bits"
+    ),
 )
-ARMS = ("plain", "planted", "masked", "homogeneous", "prefixes", "binary_alone", "further", "binary")
+ARMS = (
+    "plain",
+    "planted",
+    "masked",
+    "homogeneous",
+    "prefixes",
+    "binary_alone",
+    "further",
+    "binary",
+)
 LATER = ("further", "binary")  # than the plain run, from its export on
 
 
 def main() -> None:
     """Does the runs that are missing, prints the table, writes it."""
-    options = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    options = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     options.add_argument("--work", type=Path, required=True)
     options.add_argument("--seeds", type=int, default=5)
     options.add_argument("--output", type=Path)
@@ -67,10 +85,21 @@ def main() -> None:
     for seed in range(args.seeds):
         for arm in ARMS:
             if (arm, seed) not in read(done):
-                command = [sys.executable, __file__, f"--work={args.work}", f"--arm={arm}", f"--seed={seed}"]
-                cached = {"JAX_COMPILATION_CACHE_DIR": str(args.work / "programs"), "JAX_PLATFORMS": "cpu"}
+                command = [
+                    sys.executable,
+                    __file__,
+                    f"--work={args.work}",
+                    f"--arm={arm}",
+                    f"--seed={seed}",
+                ]
+                cached = {
+                    "JAX_COMPILATION_CACHE_DIR": str(args.work / "programs"),
+                    "JAX_PLATFORMS": "cpu",
+                }
                 subprocess.run(command, check=True, env=os.environ | cached)
-    text = table({key: scores for key, scores in read(done).items() if key[1] < args.seeds}, args.seeds)
+    text = table(
+        {key: scores for key, scores in read(done).items() if key[1] < args.seeds}, args.seeds
+    )
     print(text)
     if args.output:
         args.output.write_text(text + "\n", encoding="utf-8")
@@ -91,7 +120,10 @@ def table(found: Mapping[tuple[str, int], Mapping[str, float]], seeds: int) -> s
         "|---|---|---:|---:|---:|---|---|",
     ]
     for one in COMPARISONS:
-        sides = [np.array([found[arm, seed][one.measure] for seed in range(seeds)]) for arm in (one.on, one.off)]
+        sides = [
+            np.array([found[arm, seed][one.measure] for seed in range(seeds)])
+            for arm in (one.on, one.off)
+        ]
         differences = sides[0] - sides[1]
         half = t.ppf(0.975, seeds - 1) * differences.std(ddof=1) / seeds**0.5
         mean = differences.mean()
@@ -174,10 +206,26 @@ def work(arm: str, seed: int, place: Path) -> None:
 
 def config_of(arm: str, seed: int, data: Path):
     """The training run of an arm: what differs from the plain one is in this function alone."""
-    from e5jax.config import Batch, Checkpoint, Config, Data, Export, Loss, Mesh, Model, Optim, Scratch, Tokens
+    from e5jax.config import (
+        Batch,
+        Checkpoint,
+        Config,
+        Data,
+        Export,
+        Loss,
+        Mesh,
+        Model,
+        Optim,
+        Scratch,
+        Tokens,
+    )
     from e5jax.config.mixture import Dataset, Mixture
 
-    files = [data / "planted.jsonl"] if arm in ("planted", "masked") else sorted((data / "packages").iterdir())
+    files = (
+        [data / "planted.jsonl"]
+        if arm in ("planted", "masked")
+        else sorted((data / "packages").iterdir())
+    )
     mixture = Mixture(
         datasets={path.stem: Dataset(files=(str(path),)) for path in files},
         shares="size",
@@ -186,13 +234,22 @@ def config_of(arm: str, seed: int, data: Path):
     loss = Loss(mask_duplicates=arm == "masked")
     if arm == "prefixes":
         loss.dimensions = tuple(WIDTH >> times for times in range(4))
-    model = Model(dtype="float32", remat="attention", rounding="binary" if arm.startswith("binary") else "float32")
-    optim, tokens = Optim(learning_rate=2e-3, steps=STEPS, warmup_steps=10, weight_decay=0.01), Tokens(limit=48)
+    model = Model(
+        dtype="float32",
+        remat="attention",
+        rounding="binary" if arm.startswith("binary") else "float32",
+    )
+    optim, tokens = (
+        Optim(learning_rate=2e-3, steps=STEPS, warmup_steps=10, weight_decay=0.01),
+        Tokens(limit=48),
+    )
     if arm in LATER:
         model.base = str(data.parent / f"plain-{seed}" / "export")
         optim.learning_rate, optim.steps, optim.warmup_steps = 1e-3, MORE, 5
     else:
-        model.scratch = Scratch(hidden=WIDTH, ff=2 * WIDTH, layers=2, heads=4, kv_heads=2, head_size=32)
+        model.scratch = Scratch(
+            hidden=WIDTH, ff=2 * WIDTH, layers=2, heads=4, kv_heads=2, head_size=32
+        )
         tokens.tokenizer = str(data / "tokenizer.json")
     return Config(
         stages=("train",),
@@ -200,7 +257,15 @@ def config_of(arm: str, seed: int, data: Path):
         data=Data(mixture=mixture, instructions=False),
         tokens=tokens,
         model=model,
-        batch=Batch(queries=QUERIES, negatives=0, chunks=16, kept_chunks=16, row_tokens=96, texts_a_row=16, shards=4),
+        batch=Batch(
+            queries=QUERIES,
+            negatives=0,
+            chunks=16,
+            kept_chunks=16,
+            row_tokens=96,
+            texts_a_row=16,
+            shards=4,
+        ),
         loss=loss,
         mesh=Mesh(data=-1, fsdp=1),
         optim=optim,
@@ -221,8 +286,13 @@ def scores(model: Path, task: Path) -> dict[str, float]:
     bits = Store.of(found.documents, "binary")
     short = Store.of(shortened(found.documents, SHORT), "float32")
     return {
-        "whole": score(found, rescore.first_stage(found.queries, Store.of(found.documents, "float32"), DEPTH)[1]),
-        "short": score(found, rescore.first_stage(shortened(found.queries, SHORT), short, DEPTH)[1]),
+        "whole": score(
+            found,
+            rescore.first_stage(found.queries, Store.of(found.documents, "float32"), DEPTH)[1],
+        ),
+        "short": score(
+            found, rescore.first_stage(shortened(found.queries, SHORT), short, DEPTH)[1]
+        ),
         "bits": score(found, rescore.first_stage(found.queries, bits, DEPTH)[1]),
         "rescored": score(found, rescore.search(found.queries, bits, DEPTH)[1]),
     }

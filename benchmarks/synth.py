@@ -33,21 +33,57 @@ from e5jax.synth.sampling import seeded
 from e5jax.synth.validate import validate
 
 CONFIG = Path(__file__).parents[1] / "configs/synth_demo.py"
-ODD = ('"', "\\", "{", "}", "[", "\0", "\ud800", "\u2028", "NaN", "1e999", "```", "\ufeff", "</s>", "\\u", "9" * 5_000, "[" * 9_000)
+ODD = (
+    '"',
+    "\\",
+    "{",
+    "}",
+    "[",
+    "\0",
+    "\ud800",
+    "\u2028",
+    "NaN",
+    "1e999",
+    "```",
+    "\ufeff",
+    "</s>",
+    "\\u",
+    "9" * 5_000,
+    "[" * 9_000,
+)
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--replies", type=int, default=5_000, metavar="N", help="that are checked (default: %(default)s)")
-    parser.add_argument("--broken", type=int, default=10_000, metavar="N", help="broken ones (default: %(default)s)")
-    parser.add_argument("--examples", type=int, default=5_000, metavar="N", help="end to end (default: %(default)s)")
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "--replies",
+        type=int,
+        default=5_000,
+        metavar="N",
+        help="that are checked (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--broken", type=int, default=10_000, metavar="N", help="broken ones (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--examples", type=int, default=5_000, metavar="N", help="end to end (default: %(default)s)"
+    )
     parser.add_argument("--output", type=Path, metavar="FILE", help="JSON")
     args = parser.parse_args()
     config = load_tree(Synth, validate, str(CONFIG), [f"--config.examples={args.replies}"])
     pairs = list(replies(config))
-    found = {**checked(config, pairs), **broken(config, pairs, args.broken), **end_to_end(args.examples)}
+    found = {
+        **checked(config, pairs),
+        **broken(config, pairs, args.broken),
+        **end_to_end(args.examples),
+    }
     for name, value in found.items():
-        print(f"{name.replace('_', ' '):<34}", f"{value:>14,.4g}" if isinstance(value, float) else f"{value!s:>14}")
+        print(
+            f"{name.replace('_', ' '):<34}",
+            f"{value:>14,.4g}" if isinstance(value, float) else f"{value!s:>14}",
+        )
     if args.output:
         args.output.write_text(json.dumps(found, indent=2) + "\n", encoding="utf-8")
 
@@ -55,9 +91,14 @@ def main() -> None:
 def replies(config: Synth) -> Iterator[tuple[Asked, Reply]]:
     """What the demo would say to the plan's requests, in the proportions of the families and languages."""
     plan = Plan(config)
-    slots = (plan.slots(family, examples(family.name) * 500 if family.brainstorms else ()) for family in FAMILIES)
+    slots = (
+        plan.slots(family, examples(family.name) * 500 if family.brainstorms else ())
+        for family in FAMILIES
+    )
     for asked in map(plan.ask, chain.from_iterable(slots)):
-        text = json.dumps(fill(asked.request.schema or {}, seeded(asked.slot.id)), ensure_ascii=False)
+        text = json.dumps(
+            fill(asked.request.schema or {}, seeded(asked.slot.id)), ensure_ascii=False
+        )
         yield asked, Reply(asked.request.id, 0, text, "stop", "demo", 1, 1)
 
 
@@ -94,7 +135,11 @@ def broken(config: Synth, pairs: list[tuple[Asked, Reply]], count: int) -> dict[
         text = reply.text
         for _ in range(random.randrange(1, 6)):
             at = random.randrange(len(text) + 1)
-            text = text[:at] + random.choice(ODD) * random.choice((1, 1, 1, 100)) + text[at + random.randrange(3) :]
+            text = (
+                text[:at]
+                + random.choice(ODD) * random.choice((1, 1, 1, 100))
+                + text[at + random.randrange(3) :]
+            )
         start = time.perf_counter()
         reasons[fits(config, (asked, reply._replace(text=text)))] += 1
         slowest = max(slowest, time.perf_counter() - start)
@@ -131,12 +176,20 @@ class Run(NamedTuple):
 def run(address: str, count: int) -> Run:
     with tempfile.TemporaryDirectory() as folder:
         output = Path(folder) / "run"
-        options = [f"--output={output}", f"--config.examples={count}", f"--config.endpoint.base_url={address}"]
+        options = [
+            f"--output={output}",
+            f"--config.examples={count}",
+            f"--config.endpoint.base_url={address}",
+        ]
         command = [sys.executable, "-m", "e5jax", "synth", f"--config={CONFIG}", *options]
         start, before = time.perf_counter(), cpu_of_children()
         subprocess.run(command, check=True, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
         seconds, cpu = time.perf_counter() - start, cpu_of_children() - before
-        return Run(json.loads((output / "stats.json").read_text(encoding="utf-8"))["examples"]["kept"], seconds, cpu)
+        return Run(
+            json.loads((output / "stats.json").read_text(encoding="utf-8"))["examples"]["kept"],
+            seconds,
+            cpu,
+        )
 
 
 def cpu_of_children() -> float:
@@ -147,7 +200,9 @@ def cpu_of_children() -> float:
 
 @contextlib.contextmanager
 def endpoint() -> Iterator[str]:
-    with subprocess.Popen([sys.executable, "-m", "e5jax.synth.demo"], stdout=subprocess.PIPE, text=True) as server:
+    with subprocess.Popen(
+        [sys.executable, "-m", "e5jax.synth.demo"], stdout=subprocess.PIPE, text=True
+    ) as server:
         assert server.stdout is not None
         yield server.stdout.readline().strip()
         server.terminate()

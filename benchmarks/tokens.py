@@ -20,7 +20,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
-sys.path.insert(0, str(Path(__file__).parent.parent))  # the tests' copy of Mistral's tokenizer, and workers that import this
+sys.path.insert(
+    0, str(Path(__file__).parent.parent)
+)  # the tests' copy of Mistral's tokenizer, and workers that import this
 
 from e5jax.config import Batch, Tokens, Training
 from e5jax.data.batches import batch_builder, encode, make_batches
@@ -42,8 +44,12 @@ COLUMNS = {  # and how they are printed
 
 def main() -> None:
     """Measures, prints a table, writes JSON."""
-    options = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    options.add_argument("--data", type=Path, required=True, help="folder with train.jsonl of the harvest")
+    options = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    options.add_argument(
+        "--data", type=Path, required=True, help="folder with train.jsonl of the harvest"
+    )
     options.add_argument("--queries", type=int, default=2_048)
     options.add_argument("--batches", type=int, default=4)
     options.add_argument("--turns", type=int, default=3)
@@ -51,20 +57,31 @@ def main() -> None:
     args = options.parse_args()
     from tests.data.test_tokenizer import mistral
 
-    run = Training(batch=Batch(queries=args.queries, negatives=1, chunks=48, shards=16), tokens=Tokens(limit=512))
+    run = Training(
+        batch=Batch(queries=args.queries, negatives=1, chunks=48, shards=16),
+        tokens=Tokens(limit=512),
+    )
     tokenizer = TextTokenizer(mistral(), 1, 2, run.tokens.limit)
     with tempfile.TemporaryDirectory() as folder:
         file = with_negatives(args.data / "train.jsonl", Path(folder))
         rows = measure(file, tokenizer, run, args.batches, args.turns)
-    print(f"{os.cpu_count()} cores; {rows[0]['tokens']:,} tokens in {3 * args.queries * args.batches:,} texts")
+    print(
+        f"{os.cpu_count()} cores; {rows[0]['tokens']:,} tokens in {3 * args.queries * args.batches:,} texts"
+    )
     print("".join(f"{name:<28}" for name in COLUMNS))
     for row in rows:
         shown = ("", ".3f", ",.0f", ".0%", ".3f", ".0%")
         print(
-            "".join(f"{'' if row[name] is None else format(row[name], how):<28}" for name, how in zip(COLUMNS, shown, strict=True))
+            "".join(
+                f"{'' if row[name] is None else format(row[name], how):<28}"
+                for name, how in zip(COLUMNS, shown, strict=True)
+            )
         )
     if args.output:
-        args.output.write_text(json.dumps({"cores": os.cpu_count(), "queries": args.queries, "rows": rows}, indent=2) + "\n")
+        args.output.write_text(
+            json.dumps({"cores": os.cpu_count(), "queries": args.queries, "rows": rows}, indent=2)
+            + "\n"
+        )
 
 
 def with_negatives(path: Path, folder: Path) -> Path:
@@ -73,17 +90,31 @@ def with_negatives(path: Path, folder: Path) -> Path:
     file = folder / "train.jsonl"
     with file.open("w", encoding="utf-8") as opened:
         for i in range(len(source)):
-            opened.write(source[i]._replace(negatives=source[i - 1 if i else len(source) - 1].positives).to_json() + "\n")
+            opened.write(
+                source[i]
+                ._replace(negatives=source[i - 1 if i else len(source) - 1].positives)
+                .to_json()
+                + "\n"
+            )
     return file
 
 
-def measure(file: Path, tokenizer: TextTokenizer, run: Training, batches: int, turns: int) -> list[dict]:
+def measure(
+    file: Path, tokenizer: TextTokenizer, run: Training, batches: int, turns: int
+) -> list[dict]:
     """One row a run; each `batches` batches, the fastest of `turns`."""
     mixture = mixture_of(run, [file])
     whole = batch_builder(mixture, open_sets(mixture, run), tokenizer, run)
     made = make_batches(whole)
     taken = [list(whole.take(step)) for step in range(batches)]
-    texts = [[text for e, task, _ in batch for text in (E5.put(e.query, task), *e.positives, *e.negatives)] for batch in taken]
+    texts = [
+        [
+            text
+            for e, task, _ in batch
+            for text in (E5.put(e.query, task), *e.positives, *e.negatives)
+        ]
+        for batch in taken
+    ]
     library = tokenizer.tokenizer
     tokens = sum(int((made[step].segments > 0).sum()) for step in range(batches))
 
@@ -96,11 +127,16 @@ def measure(file: Path, tokenizer: TextTokenizer, run: Training, batches: int, t
             return Took(clock(lambda: [next(feed) for _ in range(count)]).wall / cores, ELSEWHERE)
 
     def bare() -> object:
-        return [[found.ids for found in library.encode_batch(batch, add_special_tokens=False)] for batch in texts]
+        return [
+            [found.ids for found in library.encode_batch(batch, add_special_tokens=False)]
+            for batch in texts
+        ]
 
     runs: dict[str, Callable[[], Took]] = {
         "encode_batch": lambda: clock(bare),
-        "tokenise + pack": lambda: clock(lambda: [whole.pack(encode(batch, tokenizer)) for batch in taken]),
+        "tokenise + pack": lambda: clock(
+            lambda: [whole.pack(encode(batch, tokenizer)) for batch in taken]
+        ),
         "the whole": lambda: clock(lambda: [made[step] for step in range(batches)]),
         "the whole, a process a core": processes,
     }
@@ -108,7 +144,10 @@ def measure(file: Path, tokenizer: TextTokenizer, run: Training, batches: int, t
     for _ in range(turns):
         for name, go in runs.items():
             found[name].append(go())
-    best = {name: Took(min(took.wall for took in turn), min(took.cpu for took in turn)) for name, turn in found.items()}
+    best = {
+        name: Took(min(took.wall for took in turn), min(took.cpu for took in turn))
+        for name, turn in found.items()
+    }
     peer = best["encode_batch"]
     return [
         {

@@ -27,7 +27,20 @@ from typing import Any, NamedTuple
 import numpy as np
 from sides import Side, product_rates, take_turns
 
-from e5jax.config import Batch, Data, Dtype, Export, Harvest, Lora, Mesh, Model, Optim, Scratch, Tokens, Training
+from e5jax.config import (
+    Batch,
+    Data,
+    Dtype,
+    Export,
+    Harvest,
+    Lora,
+    Mesh,
+    Model,
+    Optim,
+    Scratch,
+    Tokens,
+    Training,
+)
 
 LIMIT = 512  # tokens a text
 CACHED = 16  # texts that the peer encodes at a time where it caches gradients
@@ -60,7 +73,9 @@ SETTINGS = {
 
 
 def main() -> None:
-    options = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    options = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     options.add_argument("--setting", choices=tuple(SETTINGS), default="cpu")
     options.add_argument("--rounds", type=int, default=5)
     options.add_argument("--batches", type=int, default=4)
@@ -68,7 +83,9 @@ def main() -> None:
     take_turns(options, {"ours": Ours, "peer": Peer}, prepare, compare, show)
 
 
-def training(pairs: int, lora: Lora | None, setting: Setting, scratch: Scratch | None = None) -> Training:
+def training(
+    pairs: int, lora: Lora | None, setting: Setting, scratch: Scratch | None = None
+) -> Training:
     """The run both sides do."""
     rows, width = setting.rows, LIMIT
     return Training(
@@ -102,10 +119,17 @@ def prepare(args: argparse.Namespace) -> None:
     if not file.is_file():
         harvest(Harvest(), args.work)
         source = ExampleSource([args.work / "train.jsonl"], 0)
-        texts = (text for i in range(len(source)) for text in (source[i].query, source[i].positives[0]))
+        texts = (
+            text for i in range(len(source)) for text in (source[i].query, source[i].positives[0])
+        )
         train_tokenizer(texts, 8_192).save(str(file))
     scratch = training(args.pairs, None, setting, replace(setting.sizes, layers=1))
-    export_untrained(scratch, scratch_spec(scratch, file), TextTokenizer.from_file(file, 1, 2, LIMIT), args.work / "base")
+    export_untrained(
+        scratch,
+        scratch_spec(scratch, file),
+        TextTokenizer.from_file(file, 1, 2, LIMIT),
+        args.work / "base",
+    )
     repeat(args.work / "base", setting.sizes.layers)
 
 
@@ -118,14 +142,25 @@ def repeat(base: Path, layers: int) -> None:
     prefix = first if any(name.startswith(first) for name in tensors) else "layers.0."
     rest = {name: tensor for name, tensor in tensors.items() if not name.startswith(prefix)}
     for number in range(layers):
-        own = {name.replace(".0.", f".{number}.", 1): tensor for name, tensor in tensors.items() if name.startswith(prefix)}
-        own, name = own | (rest if number == 0 else {}), f"model-{number + 1:05d}-of-{layers:05d}.safetensors"
+        own = {
+            name.replace(".0.", f".{number}.", 1): tensor
+            for name, tensor in tensors.items()
+            if name.startswith(prefix)
+        }
+        own, name = (
+            own | (rest if number == 0 else {}),
+            f"model-{number + 1:05d}-of-{layers:05d}.safetensors",
+        )
         save_file(own, base / name, {"format": "pt"})
         places |= dict.fromkeys(own, name)
     (base / "model.safetensors").unlink()
-    (base / "model.safetensors.index.json").write_text(json.dumps({"metadata": {}, "weight_map": places}), encoding="utf-8")
+    (base / "model.safetensors.index.json").write_text(
+        json.dumps({"metadata": {}, "weight_map": places}), encoding="utf-8"
+    )
     config = json.loads((base / "config.json").read_text(encoding="utf-8"))
-    (base / "config.json").write_text(json.dumps(config | {"num_hidden_layers": layers}), encoding="utf-8")
+    (base / "config.json").write_text(
+        json.dumps(config | {"num_hidden_layers": layers}), encoding="utf-8"
+    )
 
 
 # --- our side --------------------------------------------------------------------------------------------------
@@ -146,7 +181,10 @@ class Ours:
         from e5jax.train.build import abstract_arguments, build_step, put_batch
 
         self.setting = SETTINGS[args.setting]
-        run, base = training(args.pairs, Lora(rank=16, alpha=32.0, dropout=0.0), self.setting), args.work / "base"
+        run, base = (
+            training(args.pairs, Lora(rank=16, alpha=32.0, dropout=0.0), self.setting),
+            args.work / "base",
+        )
         open_cpu([run])
         spec, self.mesh = read_spec(base), make_mesh(run.mesh)
         self.learner = build_step(run, spec, jax.devices()[0].platform)
@@ -155,11 +193,15 @@ class Ours:
         batches = batches_of([args.work / "train.jsonl"], tokenizer, run)
         self.host = [batches[i] for i in range(args.batches)]
         with jax.set_mesh(self.mesh):
-            self.frozen = hf_weights.load(base, spec, made.abstract(made.frozen, self.mesh, run.model.dtype))
+            self.frozen = hf_weights.load(
+                base, spec, made.abstract(made.frozen, self.mesh, run.model.dtype)
+            )
             trained = made.initialise(made.trained, self.mesh, 0)
             self.state = state.fresh(trained, self.learner.optimiser, self.mesh)
             self.batches = [put_batch(batch, self.mesh) for batch in self.host]
-            self.step = self.learner.step.lower(*abstract_arguments(run, self.learner, self.mesh)).compile()
+            self.step = self.learner.step.lower(
+                *abstract_arguments(run, self.learner, self.mesh)
+            ).compile()
 
     def facts(self) -> dict:
         """Tokens and model FLOPs of a round, and what the device could do at best by its maker's word."""
@@ -169,13 +211,25 @@ class Ours:
         from e5jax.train.flops import model_flops
 
         real = sum(int(np.sum(batch.segments > 0)) for batch in self.host)
-        active = sum(int(np.any(batch.ends >= 0, axis=(1, 2)).sum()) * batch.tokens[0].size for batch in self.host)
-        last = [np.take_along_axis(batch.positions, np.maximum(batch.ends, 0), -1)[batch.ends >= 0] for batch in self.host]
+        active = sum(
+            int(np.any(batch.ends >= 0, axis=(1, 2)).sum()) * batch.tokens[0].size
+            for batch in self.host
+        )
+        last = [
+            np.take_along_axis(batch.positions, np.maximum(batch.ends, 0), -1)[batch.ends >= 0]
+            for batch in self.host
+        ]
         squares = float(np.sum((np.concatenate(last).astype(np.float64) + 1) ** 2))
         device = jax.devices()[0].device_kind
         published = CHIPS[device].flops if device in CHIPS else None
         flops = model_flops(self.learner.model_def, real, squares)
-        return {"tokens": real, "computed": active, "flops": flops, "device": device, "published": published}
+        return {
+            "tokens": real,
+            "computed": active,
+            "flops": flops,
+            "device": device,
+            "published": published,
+        }
 
     def round(self, _: dict) -> dict:
         """Every batch once."""
@@ -211,18 +265,27 @@ class Peer:
         from e5jax.data.batches import batches_of
         from e5jax.data.tokenizer import TextTokenizer
 
-        run = training(args.pairs, Lora(rank=16, alpha=32.0, dropout=0.0), self.setting._replace(shards=1))  # see `unpack`
+        run = training(
+            args.pairs, Lora(rank=16, alpha=32.0, dropout=0.0), self.setting._replace(shards=1)
+        )  # see `unpack`
         tokenizer = TextTokenizer.from_file(args.work / "tokenizer.json", 1, 2, LIMIT)
         batches = batches_of([args.work / "train.jsonl"], tokenizer, run)
-        pairs = [pair for i in range(args.batches) for pair in zip(*unpack(batches[i]), strict=True)]
+        pairs = [
+            pair for i in range(args.batches) for pair in zip(*unpack(batches[i]), strict=True)
+        ]
         grouped = sorted(pairs, key=lambda pair: len(pair[1]))
-        self.batches = {False: split(pairs, args.pairs, self.setting), True: split(grouped, args.pairs, self.setting)}
+        self.batches = {
+            False: split(pairs, args.pairs, self.setting),
+            True: split(grouped, args.pairs, self.setting),
+        }
         self.model, self.optimiser = build(args.work / "base", self.setting)
 
     def facts(self) -> dict:
         """Tokens that padding makes of each arrangement."""
         return {
-            name: sum(int(side["input_ids"].numel()) for batch in self.batches[grouped] for side in batch)
+            name: sum(
+                int(side["input_ids"].numel()) for batch in self.batches[grouped] for side in batch
+            )
             for name, grouped in [("padded", False), ("padded_grouped", True)]
         }
 
@@ -234,7 +297,9 @@ class Peer:
         start, losses = time.perf_counter(), []
         try:
             for sides in self.batches[wanted["grouped"]]:
-                with torch.autocast(self.setting.device, torch.bfloat16, enabled=self.setting.dtype == "bfloat16"):
+                with torch.autocast(
+                    self.setting.device, torch.bfloat16, enabled=self.setting.dtype == "bfloat16"
+                ):
                     loss = loss_of([dict(side) for side in sides], labels=None)
                 loss.backward()
                 self.optimiser.step()
@@ -259,7 +324,9 @@ class Peer:
         else:
             decoder.gradient_checkpointing_disable()
         if memory == "cached":
-            return CachedMultipleNegativesRankingLoss(self.model, scale=1 / 0.02, mini_batch_size=CACHED)
+            return CachedMultipleNegativesRankingLoss(
+                self.model, scale=1 / 0.02, mini_batch_size=CACHED
+            )
         return MultipleNegativesRankingLoss(self.model, scale=1 / 0.02)
 
 
@@ -272,7 +339,9 @@ def unpack(batch) -> tuple[list[list[int]], list[list[int]]]:
         row, slot = divmod(int(put_batch), slots)
         return tokens[row][segments[row] == slot + 1].tolist()
 
-    return [text(put_batch) for put_batch in batch.queries[0]], [text(put_batch) for put_batch in batch.passages[0]]
+    return [text(put_batch) for put_batch in batch.queries[0]], [
+        text(put_batch) for put_batch in batch.passages[0]
+    ]
 
 
 def split(pairs: list, size: int, setting: Setting) -> list:
@@ -280,12 +349,20 @@ def split(pairs: list, size: int, setting: Setting) -> list:
     import torch
 
     def pad(texts: tuple[list[int], ...]) -> dict:
-        ids = torch.nn.utils.rnn.pad_sequence([torch.tensor(text) for text in texts], batch_first=True, padding_value=2)
+        ids = torch.nn.utils.rnn.pad_sequence(
+            [torch.tensor(text) for text in texts], batch_first=True, padding_value=2
+        )
         lengths = torch.tensor([len(text) for text in texts])
-        made = {"input_ids": ids, "attention_mask": (torch.arange(ids.shape[1])[None] < lengths[:, None]).long()}
+        made = {
+            "input_ids": ids,
+            "attention_mask": (torch.arange(ids.shape[1])[None] < lengths[:, None]).long(),
+        }
         return {name: part.to(setting.device) for name, part in made.items()}
 
-    return [[pad(side) for side in zip(*pairs[i : i + size], strict=True)] for i in range(0, len(pairs), size)]
+    return [
+        [pad(side) for side in zip(*pairs[i : i + size], strict=True)]
+        for i in range(0, len(pairs), size)
+    ]
 
 
 def build(folder: Path, setting: Setting) -> tuple:
@@ -294,10 +371,17 @@ def build(folder: Path, setting: Setting) -> tuple:
     import torch
     from sentence_transformers import SentenceTransformer
 
-    kwargs = {"attn_implementation": setting.ways[0].split()[0], "dtype": getattr(torch, setting.dtype)}
-    model = SentenceTransformer(str(folder), model_kwargs=kwargs, local_files_only=True, device=setting.device)
+    kwargs = {
+        "attn_implementation": setting.ways[0].split()[0],
+        "dtype": getattr(torch, setting.dtype),
+    }
+    model = SentenceTransformer(
+        str(folder), model_kwargs=kwargs, local_files_only=True, device=setting.device
+    )
     maps = [f"{name}_proj" for name in ("q", "k", "v", "o", "gate", "up", "down")]
-    model[0].auto_model.add_adapter(peft.LoraConfig(r=16, lora_alpha=32, lora_dropout=0.0, target_modules=maps))
+    model[0].auto_model.add_adapter(
+        peft.LoraConfig(r=16, lora_alpha=32, lora_dropout=0.0, target_modules=maps)
+    )
     model.train()
     trained = [p for p in model.parameters() if p.requires_grad]
     return model, torch.optim.AdamW(trained, lr=1e-4)
@@ -318,16 +402,26 @@ def compare(args: argparse.Namespace) -> dict:
         ours.close()
     peer = Side(__file__, "peer", settings, setting.device)
     trials = []
-    peer_first = peer("round", way=setting.ways[0], grouped=False)["loss"]  # and pays for more than itself
+    peer_first = peer("round", way=setting.ways[0], grouped=False)[
+        "loss"
+    ]  # and pays for more than itself
     for way, grouped in itertools.product(setting.ways, (False, True)):
         trials.append({"way": way, "grouped": grouped, **peer("round", way=way, grouped=grouped)})
         print("peer, {way}, grouped {grouped}: {seconds} s".format(**trials[-1]), flush=True)
     fits = [trial for trial in trials if trial["seconds"]]
-    fastest = {g: min((t for t in fits if t["grouped"] is g), key=lambda t: t["seconds"])["way"] for g in (False, True)}
+    fastest = {
+        g: min((t for t in fits if t["grouped"] is g), key=lambda t: t["seconds"])["way"]
+        for g in (False, True)
+    }
     for number in range(args.rounds):
-        times = {name: peer("round", way=fastest[g], grouped=g)["seconds"] for name, g in (("peer", False), ("grouped", True))}
+        times = {
+            name: peer("round", way=fastest[g], grouped=g)["seconds"]
+            for name, g in (("peer", False), ("grouped", True))
+        }
         if setting.together:
-            ours("round")  # it has slept for a minute, after which one takes up to half as long again; the peer has not
+            ours(
+                "round"
+            )  # it has slept for a minute, after which one takes up to half as long again; the peer has not
             rounds.append({"ours": ours("round")["seconds"], **ours("rate")})
         rounds[number] |= times
         shown = ", ".join(f"{name} {rounds[number][name]:.2f} s" for name in ("ours", *times))
@@ -347,7 +441,10 @@ def summary(facts: dict, rounds: list[dict], args: argparse.Namespace) -> dict:
     """Medians, and the fraction of the floor."""
     pairs = args.pairs * args.batches
     # Of each round its own: from minute to minute a shared machine's rate moves by a fifth.
-    rates = [1e9 * max(value for key, value in r.items() if key not in ("ours", "peer", "grouped")) for r in rounds]
+    rates = [
+        1e9 * max(value for key, value in r.items() if key not in ("ours", "peer", "grouped"))
+        for r in rounds
+    ]
     peak = facts["published"]
     fractions = [facts["flops"] / rate / r["ours"] for rate, r in zip(rates, rounds, strict=True)]
 
@@ -362,8 +459,13 @@ def summary(facts: dict, rounds: list[dict], args: argparse.Namespace) -> dict:
         "ratio_grouped": ratio("grouped"),
         "product_gflops": {"median": statistics.median(rates) / 1e9, "max": max(rates) / 1e9},
         "floor_seconds": facts["flops"] / max(rates),
-        "fraction_of_floor": {"median": statistics.median(fractions), "min": min(fractions), "max": max(fractions)},
-        "utilisation": peak and statistics.median(facts["flops"] / r["ours"] / peak for r in rounds),
+        "fraction_of_floor": {
+            "median": statistics.median(fractions),
+            "min": min(fractions),
+            "max": max(fractions),
+        },
+        "utilisation": peak
+        and statistics.median(facts["flops"] / r["ours"] / peak for r in rounds),
         "real_token_share": facts["tokens"] / facts["computed"],
     }
 
@@ -371,8 +473,13 @@ def summary(facts: dict, rounds: list[dict], args: argparse.Namespace) -> dict:
 def show(found: dict) -> None:
     """The table."""
     tokens, fraction = found["tokens"], found["fraction_of_floor"]
-    ratios = [(name, found[key]) for name, key in (("without grouping", "ratio"), ("with grouping", "ratio_grouped"))]
-    shares = " / ".join(f"{tokens['tokens'] / tokens[k]:.1%}" for k in ("computed", "padded", "padded_grouped"))
+    ratios = [
+        (name, found[key])
+        for name, key in (("without grouping", "ratio"), ("with grouping", "ratio_grouped"))
+    ]
+    shares = " / ".join(
+        f"{tokens['tokens'] / tokens[k]:.1%}" for k in ("computed", "padded", "padded_grouped")
+    )
     lines = [
         ("first loss, ours / peer", f"{found['first_loss']['ours']:.5f} / {found['first_loss']['peer']:.5f}"),
         ("real tokens, ours / peer / peer grouped", shares),

@@ -42,13 +42,19 @@ State = dict[str, dict[str, jax.Array]]
 
 
 def main() -> None:
-    options = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    options = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     options.add_argument("--bytes", type=int, default=1_000_000_000)
     options.add_argument("--rounds", type=int, default=5)
     options.add_argument("--layouts", nargs="+", choices=LAYOUTS, default=list(LAYOUTS))
-    options.add_argument("--folder", type=Path, help="on the disk to be measured (default: the temporary one)")
+    options.add_argument(
+        "--folder", type=Path, help="on the disk to be measured (default: the temporary one)"
+    )
     options.add_argument("--output", type=Path)
-    options.add_argument("--fresh", type=Path, help=argparse.SUPPRESS)  # what is there to be verified and restored, and no more
+    options.add_argument(
+        "--fresh", type=Path, help=argparse.SUPPRESS
+    )  # what is there to be verified and restored, and no more
     args = options.parse_args()
     open_cpu([])
     if args.fresh:
@@ -57,10 +63,17 @@ def main() -> None:
     made, rows = state(args.bytes), []
     for name in args.layouts:
         with tempfile.TemporaryDirectory(dir=args.folder) as place:
-            rows.append({"layout": name, **measure(Path(place) / "1", LAYOUTS[name], made, args.rounds)})
+            rows.append(
+                {"layout": name, **measure(Path(place) / "1", LAYOUTS[name], made, args.rounds)}
+            )
             alone = [fresh(Path(place) / "1", name, args.bytes) for _ in range(args.rounds)]
             rows[-1] |= summary("fresh", {key: [one[key] for one in alone] for key in alone[0]})
-        print("  ".join(f"{key} {value:.3g}" if isinstance(value, float) else str(value) for key, value in rows[-1].items()))
+        print(
+            "  ".join(
+                f"{key} {value:.3g}" if isinstance(value, float) else str(value)
+                for key, value in rows[-1].items()
+            )
+        )
     if args.output:
         args.output.write_text(json.dumps(rows, indent=2) + "\n", encoding="utf-8")
 
@@ -73,7 +86,10 @@ def state(size: int) -> State:
         values = np.float32(SCALES[kind]) * random.standard_normal(like.shape, np.float32)
         return jax.device_put(np.square(values) if kind == "nu" else values, like.sharding)
 
-    return {kind: {name: make(kind, like) for name, like in of.items()} for kind, of in abstract(size).items()}
+    return {
+        kind: {name: make(kind, like) for name, like in of.items()}
+        for kind, of in abstract(size).items()
+    }
 
 
 def abstract(size: int) -> dict[str, dict[str, jax.ShapeDtypeStruct]]:
@@ -95,7 +111,9 @@ def measure(folder: Path, layout: dict[str, bool], made: State, rounds: int) -> 
     wanted = ocp.checkpoint_utils.construct_restore_args(made)
 
     def restore() -> None:
-        jax.block_until_ready(orbax.restore(folder, args=ocp.args.PyTreeRestore(made, restore_args=wanted)))
+        jax.block_until_ready(
+            orbax.restore(folder, args=ocp.args.PyTreeRestore(made, restore_args=wanted))
+        )
 
     def verify() -> None:
         manifest.check(folder)
@@ -103,8 +121,18 @@ def measure(folder: Path, layout: dict[str, bool], made: State, rounds: int) -> 
     def thorough() -> None:
         manifest.check(folder, thorough=True)
 
-    ways = {"restore": [restore], "verify": [verify], "both": [verify, restore], "thorough": [thorough]}
-    found: dict[str, float] = {"bytes": written.bytes, "files": len(written.files), "save": save, "manifest": hashed}
+    ways = {
+        "restore": [restore],
+        "verify": [verify],
+        "both": [verify, restore],
+        "thorough": [thorough],
+    }
+    found: dict[str, float] = {
+        "bytes": written.bytes,
+        "files": len(written.files),
+        "save": save,
+        "manifest": hashed,
+    }
     for cold in (False, True):
         times: dict[str, list[float]] = {name: [] for name in ways}
         restore()
@@ -117,7 +145,14 @@ def measure(folder: Path, layout: dict[str, bool], made: State, rounds: int) -> 
 
 def fresh(folder: Path, layout: str, size: int) -> dict[str, float]:
     """Seconds in a process that has just started."""
-    command = [sys.executable, __file__, f"--fresh={folder}", f"--bytes={size}", "--layouts", layout]
+    command = [
+        sys.executable,
+        __file__,
+        f"--fresh={folder}",
+        f"--bytes={size}",
+        "--layouts",
+        layout,
+    ]
     return json.loads(subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True).stdout)
 
 
@@ -127,14 +162,18 @@ def once(folder: Path, layout: dict[str, bool], size: int) -> dict[str, float]:
     begin = time.perf_counter()
     manifest.check(folder)
     verified = time.perf_counter()
-    args = ocp.args.PyTreeRestore(wanted, restore_args=ocp.checkpoint_utils.construct_restore_args(wanted))
+    args = ocp.args.PyTreeRestore(
+        wanted, restore_args=ocp.checkpoint_utils.construct_restore_args(wanted)
+    )
     jax.block_until_ready(orbax.restore(folder, args=args))
     return {"verify": verified - begin, "restore": time.perf_counter() - verified}
 
 
 def summary(kind: str, times: Mapping[str, Sequence[float]]) -> dict[str, float]:
     """Medians, and what share of a restore verifying is: the median, and the most."""
-    shares = [verify / restore for verify, restore in zip(times["verify"], times["restore"], strict=True)]
+    shares = [
+        verify / restore for verify, restore in zip(times["verify"], times["restore"], strict=True)
+    ]
     middle = {f"{kind} {name}": statistics.median(values) for name, values in times.items()}
     return middle | {f"{kind} share": statistics.median(shares), f"{kind} share, most": max(shares)}
 

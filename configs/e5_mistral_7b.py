@@ -18,11 +18,19 @@ from e5jax.datasets.public_sets import SETS
 
 
 def get_config() -> Config:
-    datasets = {s.name: Dataset(files=(f"data/{s.name}",), ratio=s.ratio, instructions=s.instructions) for s in SETS}
+    datasets = {
+        s.name: Dataset(files=(f"data/{s.name}",), ratio=s.ratio, instructions=s.instructions)
+        for s in SETS
+    }
     return Config(
-        data=Data(mixture=Mixture(datasets, shares="ratio", order="interleaved", batches="mixed"), workers=2),
+        data=Data(
+            mixture=Mixture(datasets, shares="ratio", order="interleaved", batches="mixed"),
+            workers=2,
+        ),
         tokens=Tokens(limit=512),
-        model=Model(base="mistralai/Mistral-7B-v0.1", pooling="last", dtype="bfloat16", remat="projections"),
+        model=Model(
+            base="mistralai/Mistral-7B-v0.1", pooling="last", dtype="bfloat16", remat="projections"
+        ),
         lora=Lora(rank=16, alpha=32.0, dropout=0.1),
         batch=Batch(queries=2_048, negatives=1, chunks=48, shards=16),
         optim=Optim(learning_rate=1e-4, steps=879, warmup_steps=100, weight_decay=0.1),

@@ -17,6 +17,8 @@ from e5jax.config import Config
 def get_config() -> Config:
     config = e5_mistral_7b()
     sets = config.data.mixture.datasets
-    config.data.mixture.datasets = {name: sets[name] for name in ("synthetic", "msmarco_passage", "msmarco_document")}
+    config.data.mixture.datasets = {
+        name: sets[name] for name in ("synthetic", "msmarco_passage", "msmarco_document")
+    }
     config.optim.steps, config.optim.warmup_steps = 400, 50
     return config

@@ -27,7 +27,9 @@ def get_config() -> Config:
     config.tokens.limit = 128
     config.model.pooling = "mean"
     config.loss = Loss(
-        temperature=0.01, directions=("query_to_doc", "doc_to_query", "query_to_query", "doc_to_doc"), partition="joint"
+        temperature=0.01,
+        directions=("query_to_doc", "doc_to_query", "query_to_query", "doc_to_doc"),
+        partition="joint",
     )
     config.batch = Batch(queries=16_384, negatives=0, chunks=16, row_tokens=512, shards=64)
     config.optim.steps, config.optim.warmup_steps = 50_000, 2_500

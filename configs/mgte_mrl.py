@@ -17,7 +17,11 @@ from e5jax.config import Batch, Config, Loss
 
 def get_config() -> Config:
     config = e5_mistral_7b()
-    config.data.mixture.batches, config.data.mixture.shares, config.data.mixture.alpha = "homogeneous", "size", 0.5
+    config.data.mixture.batches, config.data.mixture.shares, config.data.mixture.alpha = (
+        "homogeneous",
+        "size",
+        0.5,
+    )
     config.loss = Loss(temperature=0.05, dimensions=(4_096, 2_048, 1_024, 512, 256, 128, 64))
     config.batch = Batch(queries=2_048, negatives=8, chunks=80, shards=64)
     return config

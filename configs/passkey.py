@@ -8,7 +8,20 @@ Hardware   2 CPU cores, 2 minutes (70 CPU seconds)
 Expected   the right text first for 100 % of the queries at 256 and 512 tokens, 82 % at 1,024, 40 % at 2,048
 """
 
-from e5jax.config import Batch, Checkpoint, Config, Data, Eval, Export, Loss, Mesh, Model, Optim, Scratch, Tokens
+from e5jax.config import (
+    Batch,
+    Checkpoint,
+    Config,
+    Data,
+    Eval,
+    Export,
+    Loss,
+    Mesh,
+    Model,
+    Optim,
+    Scratch,
+    Tokens,
+)
 from e5jax.datasets.passkey import TASK
 
 LENGTH = 256  # tokens

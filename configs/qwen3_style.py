@@ -18,6 +18,9 @@ from e5jax.config import Config, Loss
 def get_config() -> Config:
     config = e5_mistral_7b()
     config.loss = Loss(
-        temperature=0.02, directions=("query_to_doc", "query_to_query", "doc_to_doc"), mask_duplicates=True, margin=0.1
+        temperature=0.02,
+        directions=("query_to_doc", "query_to_query", "doc_to_doc"),
+        mask_duplicates=True,
+        margin=0.1,
     )
     return config

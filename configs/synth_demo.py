@@ -13,15 +13,39 @@ from e5jax.synth.config import Endpoint, Hints, LanguageModel, Synth
 from e5jax.synth.languages import table
 
 # The server repeats itself word for word where a prompt repeats itself, and similarity has no task that would tell prompts apart.
-DOMAINS = ("farming", "astronomy", "tax law", "cooking", "railways", "nursing", "chess", "geology", "theatre", "sailing", "bees")
-PERSONAS = ("a pupil", "a lawyer", "a nurse", "a baker", "a tourist", "an engineer", "a translator", "a gardener", "a judge")
+DOMAINS = (
+    "farming",
+    "astronomy",
+    "tax law",
+    "cooking",
+    "railways",
+    "nursing",
+    "chess",
+    "geology",
+    "theatre",
+    "sailing",
+    "bees",
+)
+PERSONAS = (
+    "a pupil",
+    "a lawyer",
+    "a nurse",
+    "a baker",
+    "a tourist",
+    "an engineer",
+    "a translator",
+    "a gardener",
+    "a judge",
+)
 SILENT = ("jv", "ku", "la", "mg", "om", "sa", "su", "yi")  # no catalogue has them
 
 
 def get_config() -> Synth:
     return Synth(
         examples=5_000,
-        languages=tuple(f"{code}={language.weight}" for code, language in table().items() if code not in SILENT),
+        languages=tuple(
+            f"{code}={language.weight}" for code, language in table().items() if code not in SILENT
+        ),
         hints=Hints(domains=DOMAINS, domain_rate=1.0, personas=PERSONAS, persona_rate=1.0),
         endpoint=Endpoint(
             base_url="demo",

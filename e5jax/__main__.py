@@ -63,7 +63,9 @@ def _check_encoding(arguments: Sequence[str]) -> None:
     for word in arguments:
         if not word.isascii() and any("\ud800" <= letter <= "\udfff" for letter in word):
             fix = "set LC_ALL=C.UTF-8, or rename the file"
-            raise ConfigError(f"{word!a}: is not text in this terminal's encoding ({sys.getfilesystemencoding()}); {fix}")
+            raise ConfigError(
+                f"{word!a}: is not text in this terminal's encoding ({sys.getfilesystemencoding()}); {fix}"
+            )
 
 
 def _check_writable(args: argparse.Namespace) -> None:
@@ -75,73 +77,211 @@ def _check_writable(args: argparse.Namespace) -> None:
 
 def parser() -> argparse.ArgumentParser:
     """All stages and their options."""
-    top = argparse.ArgumentParser(prog="e5jax", description="Turns an open decoder language model into a text embedder.")
-    top.add_argument("--version", action=_Version, nargs=0, help="prints commit and versions of what is running, and exits")
+    top = argparse.ArgumentParser(
+        prog="e5jax", description="Turns an open decoder language model into a text embedder."
+    )
+    top.add_argument(
+        "--version",
+        action=_Version,
+        nargs=0,
+        help="prints commit and versions of what is running, and exits",
+    )
     stages = top.add_subparsers(dest="stage", metavar="STAGE", required=True)
 
-    def add(name: str, go: Callable[[argparse.Namespace, list[str]], int | None], text: str) -> argparse.ArgumentParser:
+    def add(
+        name: str, go: Callable[[argparse.Namespace, list[str]], int | None], text: str
+    ) -> argparse.ArgumentParser:
         stage = stages.add_parser(name, help=text, description=text, allow_abbrev=False)
         stage.set_defaults(go=go)
         return stage
 
-    _add_config(add("run", _all, "all stages of a config, one after the other; finished ones are skipped"), resumes=True)
+    _add_config(
+        add("run", _all, "all stages of a config, one after the other; finished ones are skipped"),
+        resumes=True,
+    )
     data = add("data", _data, "builds the training data of a config; or an action on files")
     _add_config(data, required=False)
     add_actions(data)
     _add_config(add("train", _train, "trains; the same command resumes"), resumes=True)
-    _add_export(add("export", _export, "writes the newest checkpoint of a run as a Hugging Face folder, and verifies it"))
-    _add_eval(add("eval", _eval, "runs MTEB tasks on a model folder, or writes the texts they would give a model"))
-    _add_compact(add("compact", _compact, "measures how well and how fast vectors of fewer bytes are searched"))
-    keeper = add("checkpoints", _checkpoints, "says which checkpoints a run has, whether they are sound, and what they are of")
-    keeper.add_argument("action", choices=("list", "verify", "show"), help="verify reads every byte; show prints what one says")
-    keeper.add_argument("--workdir", type=Path, required=True, metavar="DIR", help="directory of the run")
-    keeper.add_argument("--step", type=int, metavar="N", help="of show (default: the newest)")
-    _add_encode(add("encode", _encode, "embeds the texts of a file; the same command goes on where it was"))
-    _add_calibrate(add("calibrate", _calibrate, "asks texts for the ranges of int8 vectors, and keeps them in the model's folder"))
-    _add_mine(add("mine", _mine, "finds hard negatives for records with a model; the same command goes on where it was"))
-    _add_synth(add("synth", _synth, "generates training examples with a language model; the same command goes on where it was"))
-    looks = add("doctor", _doctor, "looks at this machine before a run does: versions, memory, disks, network, keys, devices")
-    looks.add_argument(
-        "--workdir", type=Path, default=DEFAULT_RUNS, metavar="DIR", help="where the run will be (default: %(default)s)"
+    _add_export(
+        add(
+            "export",
+            _export,
+            "writes the newest checkpoint of a run as a Hugging Face folder, and verifies it",
+        )
     )
-    _add_plan(add("plan", _plan, "compiles a config's training step for a machine that is not here, and says what it needs"))
+    _add_eval(
+        add(
+            "eval",
+            _eval,
+            "runs MTEB tasks on a model folder, or writes the texts they would give a model",
+        )
+    )
+    _add_compact(
+        add(
+            "compact",
+            _compact,
+            "measures how well and how fast vectors of fewer bytes are searched",
+        )
+    )
+    keeper = add(
+        "checkpoints",
+        _checkpoints,
+        "says which checkpoints a run has, whether they are sound, and what they are of",
+    )
+    keeper.add_argument(
+        "action",
+        choices=("list", "verify", "show"),
+        help="verify reads every byte; show prints what one says",
+    )
+    keeper.add_argument(
+        "--workdir", type=Path, required=True, metavar="DIR", help="directory of the run"
+    )
+    keeper.add_argument("--step", type=int, metavar="N", help="of show (default: the newest)")
+    _add_encode(
+        add("encode", _encode, "embeds the texts of a file; the same command goes on where it was")
+    )
+    _add_calibrate(
+        add(
+            "calibrate",
+            _calibrate,
+            "asks texts for the ranges of int8 vectors, and keeps them in the model's folder",
+        )
+    )
+    _add_mine(
+        add(
+            "mine",
+            _mine,
+            "finds hard negatives for records with a model; the same command goes on where it was",
+        )
+    )
+    _add_synth(
+        add(
+            "synth",
+            _synth,
+            "generates training examples with a language model; the same command goes on where it was",
+        )
+    )
+    looks = add(
+        "doctor",
+        _doctor,
+        "looks at this machine before a run does: versions, memory, disks, network, keys, devices",
+    )
+    looks.add_argument(
+        "--workdir",
+        type=Path,
+        default=DEFAULT_RUNS,
+        metavar="DIR",
+        help="where the run will be (default: %(default)s)",
+    )
+    _add_plan(
+        add(
+            "plan",
+            _plan,
+            "compiles a config's training step for a machine that is not here, and says what it needs",
+        )
+    )
     return top
 
 
-def _add_config(stage: argparse.ArgumentParser, required: bool = True, resumes: bool = False) -> None:
-    stage.add_argument("--config", required=required, metavar="FILE", help="Python config file; --config.field=value overrides it")
-    stage.add_argument("--workdir", type=Path, metavar="DIR", help="directory of the run (default: runs/ and the config's name)")
+def _add_config(
+    stage: argparse.ArgumentParser, required: bool = True, resumes: bool = False
+) -> None:
+    stage.add_argument(
+        "--config",
+        required=required,
+        metavar="FILE",
+        help="Python config file; --config.field=value overrides it",
+    )
+    stage.add_argument(
+        "--workdir",
+        type=Path,
+        metavar="DIR",
+        help="directory of the run (default: runs/ and the config's name)",
+    )
     if resumes:
         allow = "goes on although configuration or data are not those of the run so far, and records the difference"
         stage.add_argument("--allow-change", action="store_true", help=allow)
 
 
 def _add_encode(stage: argparse.ArgumentParser) -> None:
-    stage.add_argument("--model", required=True, metavar="DIR", help="Hugging Face folder or hub id of the model")
+    stage.add_argument(
+        "--model", required=True, metavar="DIR", help="Hugging Face folder or hub id of the model"
+    )
     texts = "JSON lines, CSV, TSV, Parquet, or lines of text (.txt), perhaps compressed; docs/data.md has the rule"
     stage.add_argument("--input", type=Path, required=True, metavar="FILE", help=texts)
-    stage.add_argument("--output", type=Path, required=True, metavar="FILE", help="vectors: .npy, .safetensors or .parquet")
-    stage.add_argument("--field", default="text", help="of JSON or column of a table, with the text (default: %(default)s)")
+    stage.add_argument(
+        "--output",
+        type=Path,
+        required=True,
+        metavar="FILE",
+        help="vectors: .npy, .safetensors or .parquet",
+    )
+    stage.add_argument(
+        "--field",
+        default="text",
+        help="of JSON or column of a table, with the text (default: %(default)s)",
+    )
     task = stage.add_mutually_exclusive_group()
     task.add_argument("--instruction", help="the bare task, for queries; documents have none")
-    task.add_argument("--prompt", metavar="NAME", help="a prompt of the folder instead, such as query")
-    stage.add_argument("--compute", choices=("float32", "bfloat16"), help="dtype of weights and compute (default: the folder's)")
-    stage.add_argument("--dtype", choices=("float32", "float16"), default="float32", help="of the output (default: %(default)s)")
-    stage.add_argument("--dimensions", type=int, metavar="N", help="leading dimensions to keep (default: as the folder says)")
-    stage.add_argument("--precision", choices=PRECISIONS, default="float32", help="of the output (docs/compact.md)")
-    stage.add_argument("--limit", type=int, metavar="N", help="most tokens of a text (default: the folder's)")
+    task.add_argument(
+        "--prompt", metavar="NAME", help="a prompt of the folder instead, such as query"
+    )
+    stage.add_argument(
+        "--compute",
+        choices=("float32", "bfloat16"),
+        help="dtype of weights and compute (default: the folder's)",
+    )
+    stage.add_argument(
+        "--dtype",
+        choices=("float32", "float16"),
+        default="float32",
+        help="of the output (default: %(default)s)",
+    )
+    stage.add_argument(
+        "--dimensions",
+        type=int,
+        metavar="N",
+        help="leading dimensions to keep (default: as the folder says)",
+    )
+    stage.add_argument(
+        "--precision", choices=PRECISIONS, default="float32", help="of the output (docs/compact.md)"
+    )
+    stage.add_argument(
+        "--limit", type=int, metavar="N", help="most tokens of a text (default: the folder's)"
+    )
     between = "texts encoded between two savings (default: %(default)s)"
     stage.add_argument("--shard", type=int, default=16_384, metavar="N", help=between)
 
 
 def _add_calibrate(stage: argparse.ArgumentParser) -> None:
-    stage.add_argument("--model", type=Path, required=True, metavar="DIR", help="folder of the model, which gets ranges.json")
+    stage.add_argument(
+        "--model",
+        type=Path,
+        required=True,
+        metavar="DIR",
+        help="folder of the model, which gets ranges.json",
+    )
     texts = "texts like those that will be stored, in any file that `e5jax encode` reads"
     stage.add_argument("--input", type=Path, required=True, metavar="FILE", help=texts)
-    stage.add_argument("--field", default="text", help="of JSON or column of a table, with the text (default: %(default)s)")
-    stage.add_argument("--dimensions", type=_numbers, default=(), metavar="N,M", help="for which (default: as the folder says)")
     stage.add_argument(
-        "--most", type=int, default=10_000, metavar="N", help="texts at most, spread over the file (default: %(default)s)"
+        "--field",
+        default="text",
+        help="of JSON or column of a table, with the text (default: %(default)s)",
+    )
+    stage.add_argument(
+        "--dimensions",
+        type=_numbers,
+        default=(),
+        metavar="N,M",
+        help="for which (default: as the folder says)",
+    )
+    stage.add_argument(
+        "--most",
+        type=int,
+        default=10_000,
+        metavar="N",
+        help="texts at most, spread over the file (default: %(default)s)",
     )
 
 
@@ -150,35 +290,94 @@ def _numbers(text: str) -> tuple[int, ...]:
 
 
 def _add_export(stage: argparse.ArgumentParser) -> None:
-    stage.add_argument("--workdir", type=Path, required=True, metavar="DIR", help="directory of the run")
-    stage.add_argument("--output", type=Path, required=True, metavar="DIR", help="folder to write; replaces only its own")
+    stage.add_argument(
+        "--workdir", type=Path, required=True, metavar="DIR", help="directory of the run"
+    )
+    stage.add_argument(
+        "--output",
+        type=Path,
+        required=True,
+        metavar="DIR",
+        help="folder to write; replaces only its own",
+    )
     kinds = "merged: adapters folded into the base; adapter: PEFT's files, on the base (default: %(default)s)"
     stage.add_argument("--format", choices=("merged", "adapter"), default="merged", help=kinds)
-    stage.add_argument("--dtype", choices=("float32", "bfloat16"), help="of the weights (default: the run's config.export.dtype)")
-    stage.add_argument("--base-name", default="", metavar="NAME", help="what an adapter calls its base (default: as the run does)")
-    stage.add_argument("--shard-gigabytes", type=float, default=5, metavar="GB", help="of a file at most (default: %(default)s)")
-    stage.add_argument("--no-verify", dest="verify", action="store_false", help="writes without looking at what was written")
-    stage.add_argument("--push-to-hub", metavar="OWNER/NAME", help="puts the folder on the Hugging Face hub, too")
-    stage.add_argument("--private", action="store_true", help="a repository that is made for it is private")
+    stage.add_argument(
+        "--dtype",
+        choices=("float32", "bfloat16"),
+        help="of the weights (default: the run's config.export.dtype)",
+    )
+    stage.add_argument(
+        "--base-name",
+        default="",
+        metavar="NAME",
+        help="what an adapter calls its base (default: as the run does)",
+    )
+    stage.add_argument(
+        "--shard-gigabytes",
+        type=float,
+        default=5,
+        metavar="GB",
+        help="of a file at most (default: %(default)s)",
+    )
+    stage.add_argument(
+        "--no-verify",
+        dest="verify",
+        action="store_false",
+        help="writes without looking at what was written",
+    )
+    stage.add_argument(
+        "--push-to-hub", metavar="OWNER/NAME", help="puts the folder on the Hugging Face hub, too"
+    )
+    stage.add_argument(
+        "--private", action="store_true", help="a repository that is made for it is private"
+    )
 
 
 def _add_mine(stage: argparse.ArgumentParser) -> None:
-    stage.add_argument("--model", required=True, metavar="DIR", help="Hugging Face folder or hub id of the model")
-    stage.add_argument("--input", type=Path, required=True, metavar="FILE", help="records, JSONL; their negatives are replaced")
+    stage.add_argument(
+        "--model", required=True, metavar="DIR", help="Hugging Face folder or hub id of the model"
+    )
+    stage.add_argument(
+        "--input",
+        type=Path,
+        required=True,
+        metavar="FILE",
+        help="records, JSONL; their negatives are replaced",
+    )
     corpus = "texts, in any file that `e5jax encode` reads; from-records: the records' own passages (default: from-records)"
     stage.add_argument("--corpus", default="from-records", metavar="FILE", help=corpus)
     stage.add_argument(
-        "--output", type=Path, required=True, metavar="DIR", help="mined.jsonl, report.json, and vectors/ to resume from"
+        "--output",
+        type=Path,
+        required=True,
+        metavar="DIR",
+        help="mined.jsonl, report.json, and vectors/ to resume from",
     )
     for name, kind, default, text in [
         ("negatives", int, 1, "of each record"),
         ("first", int, 1, "best rank that may be a negative; positives have no rank"),
         ("last", int, 100, "worst rank"),
-        ("absolute-margin", float, None, "a negative scores at least that much less than every positive"),
-        ("relative-margin", float, None, "the same as a share of the positive's score; 0.05 is at most 95 %% of it"),
+        (
+            "absolute-margin",
+            float,
+            None,
+            "a negative scores at least that much less than every positive",
+        ),
+        (
+            "relative-margin",
+            float,
+            None,
+            "the same as a share of the positive's score; 0.05 is at most 95 %% of it",
+        ),
         ("min-score", float, None, "of a negative"),
         ("max-score", float, None, "of a negative"),
-        ("teacher-absolute-margin", float, None, "the same of the teacher's scores, which --scores brings"),
+        (
+            "teacher-absolute-margin",
+            float,
+            None,
+            "the same of the teacher's scores, which --scores brings",
+        ),
         ("teacher-relative-margin", float, None, "the same of the teacher's scores"),
         ("teacher-min-score", float, None, "by the teacher"),
         ("teacher-max-score", float, None, "by the teacher"),
@@ -190,7 +389,9 @@ def _add_mine(stage: argparse.ArgumentParser) -> None:
         said = "" if default is None else " (default: %(default)s)"
         stage.add_argument(f"--{name}", type=kind, default=default, help=text + said)
     stage.add_argument("--instruction", help="instead of each record's own; empty for none")
-    stage.add_argument("--scores", metavar="FILE", help="a teacher's scores of pairs, JSONL (docs/mining.md)")
+    stage.add_argument(
+        "--scores", metavar="FILE", help="a teacher's scores of pairs, JSONL (docs/mining.md)"
+    )
 
 
 def _add_eval(stage: argparse.ArgumentParser) -> None:
@@ -199,35 +400,85 @@ def _add_eval(stage: argparse.ArgumentParser) -> None:
     what.add_argument("--model", metavar="DIR", help="Hugging Face folder or hub id of the model")
     texts = "writes texts.jsonl, which `e5jax data clean --evaluation` keeps out of training data"
     what.add_argument("--texts", action="store_true", help=texts)
-    what.add_argument("--report", action="store_true", help="writes the report of what --output holds again, and evaluates nothing")
-    stage.add_argument("--tasks", default="", metavar="A,B", help="MTEB tasks, folders in BEIR layout, or both")
+    what.add_argument(
+        "--report",
+        action="store_true",
+        help="writes the report of what --output holds again, and evaluates nothing",
+    )
     stage.add_argument(
-        "--benchmark", metavar="NAME", help="all tasks of 'MTEB(eng, v1)', NanoBEIR, or another of MTEB's benchmarks"
+        "--tasks", default="", metavar="A,B", help="MTEB tasks, folders in BEIR layout, or both"
+    )
+    stage.add_argument(
+        "--benchmark",
+        metavar="NAME",
+        help="all tasks of 'MTEB(eng, v1)', NanoBEIR, or another of MTEB's benchmarks",
     )
     output = "where results.json and mteb's own results go; the same command goes on with what is missing"
     stage.add_argument("--output", type=Path, required=True, metavar="DIR", help=output)
     preset = "the official evaluation of E5-Mistral, or what mteb does with it (docs/evaluation.md; default: %(default)s)"
     stage.add_argument("--preset", choices=("paper", "mteb-v2"), default="paper", help=preset)
-    stage.add_argument("--backend", choices=("torch", "jax"), default="torch", help="what runs the model (default: %(default)s)")
+    stage.add_argument(
+        "--backend",
+        choices=("torch", "jax"),
+        default="torch",
+        help="what runs the model (default: %(default)s)",
+    )
     dtype = "of weights and arithmetic (default: float32 on CPUs; else float16 on torch, bfloat16 on jax)"
     stage.add_argument("--dtype", choices=("float32", "float16", "bfloat16"), help=dtype)
-    stage.add_argument("--instruction", help="instead of each task's own instruction; empty for none")
+    stage.add_argument(
+        "--instruction", help="instead of each task's own instruction; empty for none"
+    )
     beside = "another folder of mteb's results, or the paper's table: paper, paper:public only, …; may be given again"
     stage.add_argument("--beside", action="append", default=[], metavar="NAME=DIR", help=beside)
     data = "training data that `e5jax data clean` or `prepare` wrote: the report says what is known of each task's texts in it"
-    stage.add_argument("--data", nargs="+", action="extend", type=Path, default=[], metavar="DIR", help=data)
+    stage.add_argument(
+        "--data", nargs="+", action="extend", type=Path, default=[], metavar="DIR", help=data
+    )
     stage.add_argument("--price", type=float, metavar="MONEY", help="of an hour, for the report")
-    stage.add_argument("--vectors", type=Path, metavar="DIR", help="keeps all vectors there, and computes none of them twice")
+    stage.add_argument(
+        "--vectors",
+        type=Path,
+        metavar="DIR",
+        help="keeps all vectors there, and computes none of them twice",
+    )
 
 
 def _add_compact(stage: argparse.ArgumentParser) -> None:
-    stage.add_argument("--model", required=True, metavar="DIR", help="Hugging Face folder or hub id of the model")
-    stage.add_argument("--task", type=Path, required=True, metavar="DIR", help="folder in BEIR layout")
-    stage.add_argument("--output", type=Path, required=True, metavar="DIR", help="where results.json and report.html go")
-    stage.add_argument("--dimensions", type=_numbers, default=(), metavar="N,M", help="leading ones (default: all, a half, …)")
+    stage.add_argument(
+        "--model", required=True, metavar="DIR", help="Hugging Face folder or hub id of the model"
+    )
+    stage.add_argument(
+        "--task", type=Path, required=True, metavar="DIR", help="folder in BEIR layout"
+    )
+    stage.add_argument(
+        "--output",
+        type=Path,
+        required=True,
+        metavar="DIR",
+        help="where results.json and report.html go",
+    )
+    stage.add_argument(
+        "--dimensions",
+        type=_numbers,
+        default=(),
+        metavar="N,M",
+        help="leading ones (default: all, a half, …)",
+    )
     kinds = "of what is stored (default: float32,int8,binary)"
-    stage.add_argument("--precisions", type=_precisions, default=("float32", "int8", "binary"), metavar="A,B", help=kinds)
-    stage.add_argument("--oversample", type=int, default=4, metavar="N", help="candidates a result (default: %(default)s)")
+    stage.add_argument(
+        "--precisions",
+        type=_precisions,
+        default=("float32", "int8", "binary"),
+        metavar="A,B",
+        help=kinds,
+    )
+    stage.add_argument(
+        "--oversample",
+        type=int,
+        default=4,
+        metavar="N",
+        help="candidates a result (default: %(default)s)",
+    )
     stage.add_argument("--instruction", help="instead of the task's own; empty for none")
     rows = "vectors that searches are timed on (default: %(default)s)"
     stage.add_argument("--rows", type=int, default=100_000, metavar="N", help=rows)
@@ -241,22 +492,54 @@ def _precisions(text: str) -> tuple[str, ...]:
 
 
 def _add_synth(stage: argparse.ArgumentParser) -> None:
-    stage.add_argument("--config", required=True, metavar="FILE", help="Python config file; --config.field=value overrides it")
-    stage.add_argument("--output", type=Path, metavar="DIR", help="directory of the run (default: runs/ and the config's name)")
-    stage.add_argument("--dry-run", action="store_true", help="asks nothing: prints requests, tokens, cost and prompts")
+    stage.add_argument(
+        "--config",
+        required=True,
+        metavar="FILE",
+        help="Python config file; --config.field=value overrides it",
+    )
+    stage.add_argument(
+        "--output",
+        type=Path,
+        metavar="DIR",
+        help="directory of the run (default: runs/ and the config's name)",
+    )
+    stage.add_argument(
+        "--dry-run",
+        action="store_true",
+        help="asks nothing: prints requests, tokens, cost and prompts",
+    )
 
 
 def _add_plan(stage: argparse.ArgumentParser) -> None:
-    stage.add_argument("--config", required=True, metavar="FILE", help="Python config file; --config.field=value overrides it")
-    stage.add_argument("--topology", required=True, metavar="NAME", help="v5e:4x4, v4:2x2x4, v5p:2x2x2, v6e:4x4, v5e:1x1, cpu:8, …")
-    stage.add_argument("--slices", type=int, default=1, metavar="N", help="that many of them (default: 1)")
-    means = "mean tokens of a query and of a passage, e.g. 40,180 (default: every text at the limit)"
+    stage.add_argument(
+        "--config",
+        required=True,
+        metavar="FILE",
+        help="Python config file; --config.field=value overrides it",
+    )
+    stage.add_argument(
+        "--topology",
+        required=True,
+        metavar="NAME",
+        help="v5e:4x4, v4:2x2x4, v5p:2x2x2, v6e:4x4, v5e:1x1, cpu:8, …",
+    )
+    stage.add_argument(
+        "--slices", type=int, default=1, metavar="N", help="that many of them (default: 1)"
+    )
+    means = (
+        "mean tokens of a query and of a passage, e.g. 40,180 (default: every text at the limit)"
+    )
     stage.add_argument("--lengths", metavar="QUERY,PASSAGE", help=means)
     stage.add_argument("--json", action="store_true", help="prints one JSON object")
     stage.add_argument(
-        "--search", action="store_true", help="looks for the fastest setting that fits: mesh, chunks, remat, base precision"
+        "--search",
+        action="store_true",
+        help="looks for the fastest setting that fits: mesh, chunks, remat, base precision",
     )
-    stage.add_argument("--limit", type=int, default=20, metavar="N", help="most trials of a search (default: 20)")
+    stage.add_argument(
+        "--limit", type=int, default=20, metavar="N", help="most trials of a search (default: 20)"
+    )
     free = "memory of a chip that a search leaves free, per cent (default: 8; 0: whatever compiles)"
     stage.add_argument("--headroom", type=float, default=8, metavar="PERCENT", help=free)
 
@@ -269,12 +552,16 @@ def _open(args: argparse.Namespace, overrides: list[str]) -> tuple[Config, Workd
 # Each stage imports what it needs when it runs: `e5jax --help` must not wait for JAX, nor training load PyTorch.
 
 
-def _run(args: argparse.Namespace, overrides: list[str], only: str | None = None, allow: bool = False) -> None:
+def _run(
+    args: argparse.Namespace, overrides: list[str], only: str | None = None, allow: bool = False
+) -> None:
     config, workdir = _open(args, overrides)
     place = read_process_info(os.environ)
     if heartbeat.FILE in os.environ:
         heartbeat.tell(Path(os.environ[heartbeat.FILE]))
-    with listening(others=place.processes > 1):  # from here on there are artifacts, and JAX is imported
+    with listening(
+        others=place.processes > 1
+    ):  # from here on there are artifacts, and JAX is imported
         from e5jax.pipeline import run
 
         run(config, workdir, only, place, allow)
@@ -306,7 +593,12 @@ def _export(args: argparse.Namespace, _: list[str]) -> None:
         check_name(args.push_to_hub)
     if not args.shard_gigabytes > 0:
         raise ConfigError(f"--shard-gigabytes={args.shard_gigabytes}: must be above 0")
-    export_to(config, workdir, args.output, Choice(args.format, args.base_name, int(args.shard_gigabytes * 1e9), args.verify))
+    export_to(
+        config,
+        workdir,
+        args.output,
+        Choice(args.format, args.base_name, int(args.shard_gigabytes * 1e9), args.verify),
+    )
     if args.push_to_hub:
         print(f"export: {push(args.output, args.push_to_hub, private=args.private)}", flush=True)
 
@@ -315,9 +607,15 @@ def _checkpoints(args: argparse.Namespace, _: list[str]) -> int:
     from e5jax.checkpoint.retention import listing, said_of
 
     workdir = Workdir(args.workdir)
-    folder = workdir.checkpoints_of(read_config(workdir).checkpoint) if workdir.config.is_file() else workdir.checkpoints
+    folder = (
+        workdir.checkpoints_of(read_config(workdir).checkpoint)
+        if workdir.config.is_file()
+        else workdir.checkpoints
+    )
     if not folder.is_dir():
-        raise ConfigError(f"--workdir={args.workdir}: no checkpoints in it; it is not the directory of a training run")
+        raise ConfigError(
+            f"--workdir={args.workdir}: no checkpoints in it; it is not the directory of a training run"
+        )
     if args.action == "show":
         print(said_of(folder, args.step))
         return DONE
@@ -340,7 +638,12 @@ def _encode(args: argparse.Namespace, _: list[str]) -> int:
 
     if args.shard < 1:
         raise ConfigError(f"--shard={args.shard}: must be at least 1")
-    return encode(args.model, args.input, args.output, Options(**{name: getattr(args, name) for name in Options._fields}))
+    return encode(
+        args.model,
+        args.input,
+        args.output,
+        Options(**{name: getattr(args, name) for name in Options._fields}),
+    )
 
 
 def _calibrate(args: argparse.Namespace, _: list[str]) -> int:
@@ -356,17 +659,30 @@ def _mine(args: argparse.Namespace, _: list[str]) -> int:
 
     from e5jax.mine.settings import Mining
 
-    rules = Mining(**{field.name: getattr(args, field.name) for field in fields(Mining)})  # before JAX is imported
+    rules = Mining(
+        **{field.name: getattr(args, field.name) for field in fields(Mining)}
+    )  # before JAX is imported
     from e5jax.mine.mine import main as mine
 
-    return mine(args.model, args.input, None if args.corpus == "from-records" else Path(args.corpus), args.output, rules)
+    return mine(
+        args.model,
+        args.input,
+        None if args.corpus == "from-records" else Path(args.corpus),
+        args.output,
+        rules,
+    )
 
 
 def _compact(args: argparse.Namespace, _: list[str]) -> int:
     from e5jax.eval.quantization_study import Options
     from e5jax.eval.quantization_study import main as compact
 
-    return compact(args.model, args.task, args.output, Options(**{name: getattr(args, name) for name in Options._fields}))
+    return compact(
+        args.model,
+        args.task,
+        args.output,
+        Options(**{name: getattr(args, name) for name in Options._fields}),
+    )
 
 
 def _synth(args: argparse.Namespace, overrides: list[str]) -> int:
@@ -375,7 +691,9 @@ def _synth(args: argparse.Namespace, overrides: list[str]) -> int:
     from e5jax.synth.commands import main as synth
 
     gc.freeze()  # the libraries stay: looking them through again and again is a sixth of a run
-    return synth(args.config, overrides, args.output or DEFAULT_RUNS / Path(args.config).stem, args.dry_run)
+    return synth(
+        args.config, overrides, args.output or DEFAULT_RUNS / Path(args.config).stem, args.dry_run
+    )
 
 
 def _plan(args: argparse.Namespace, overrides: list[str]) -> int:
@@ -388,7 +706,12 @@ def _plan(args: argparse.Namespace, overrides: list[str]) -> int:
     from e5jax.plan.fill import parse_means
 
     means = parse_means(args.lengths) if args.lengths else None
-    return main(args.config, overrides, topology, Options(means, args.limit if args.search else None, args.headroom, args.json))
+    return main(
+        args.config,
+        overrides,
+        topology,
+        Options(means, args.limit if args.search else None, args.headroom, args.json),
+    )
 
 
 def _doctor(args: argparse.Namespace, _: list[str]) -> int:
@@ -427,7 +750,9 @@ class _Output(io.FileIO):
         try:
             return super().write(data)
         except OSError as error:
-            gone = isinstance(error, BrokenPipeError) or self._terminal  # a terminal that was closed gives EIO
+            gone = (
+                isinstance(error, BrokenPipeError) or self._terminal
+            )  # a terminal that was closed gives EIO
             if gone or self._required:
                 null = os.open(os.devnull, os.O_WRONLY)
                 os.dup2(null, self.fileno())  # for child processes and native code, too
@@ -443,7 +768,9 @@ def open_streams() -> None:
         try:
             os.fstat(descriptor)
         except OSError:
-            os.open(os.devnull, os.O_RDWR)  # takes the lowest free number; else the next file of the run would be standard output
+            os.open(
+                os.devnull, os.O_RDWR
+            )  # takes the lowest free number; else the next file of the run would be standard output
     sys.stdout = _text(1, "standard output", sys.stdout, required=True)
     sys.stderr = _text(2, "standard error", sys.stderr, required=False)
 
@@ -453,7 +780,13 @@ def _text(descriptor: int, name: str, before: TextIO | None, *, required: bool) 
     encoding = before.encoding if before is not None else "utf-8"
     buffered = isinstance(before, io.TextIOWrapper) and not before.line_buffering
     unbuffered = isinstance(before, io.TextIOWrapper) and before.write_through
-    return io.TextIOWrapper(buffer, encoding, errors="backslashreplace", line_buffering=not buffered, write_through=unbuffered)
+    return io.TextIOWrapper(
+        buffer,
+        encoding,
+        errors="backslashreplace",
+        line_buffering=not buffered,
+        write_through=unbuffered,
+    )
 
 
 def exit_code(main: Callable[[], int]) -> int:

@@ -70,7 +70,13 @@ def report(error: BaseException) -> int:
     """Prints in one line what stopped a run, if it is one of `CODES`, and returns its exit code."""
     if os.environ.get(TRACEBACK):
         traceback.print_exception(error)
-    line = "interrupted" if isinstance(error, KeyboardInterrupt) else _describe(error) if isinstance(error, OSError) else error
+    line = (
+        "interrupted"
+        if isinstance(error, KeyboardInterrupt)
+        else _describe(error)
+        if isinstance(error, OSError)
+        else error
+    )
     print(f"e5jax: {line}", file=sys.stderr, flush=True)
     if isinstance(error, OSError):
         return CONFIG if error.errno in _PATH_FIXES else ERROR

@@ -62,7 +62,10 @@ def peak_flops(device: jax.Device) -> Peak:
         return Peak(CHIPS[device.device_kind].flops, "published")
     square = jax.device_put(jnp.ones((SIZE, SIZE), jnp.float32), device)
     # Simulated devices of a CPU share its cores.
-    return Peak(2 * SIZE**3 / _seconds(jax.jit(jnp.matmul), square, square) / jax.local_device_count(), "measured")
+    return Peak(
+        2 * SIZE**3 / _seconds(jax.jit(jnp.matmul), square, square) / jax.local_device_count(),
+        "measured",
+    )
 
 
 def measure(devices: Sequence[jax.Device]) -> Chip:
@@ -84,13 +87,18 @@ def measure(devices: Sequence[jax.Device]) -> Chip:
         return reshard(1 + reshard(a, whole), each)
 
     with jax.set_mesh(mesh):
-        left, wide = (jax.device_put(jnp.ones(shape), each) for shape in ((count, SIZE // count, SIZE), (count, WIDE)))
+        left, wide = (
+            jax.device_put(jnp.ones(shape), each)
+            for shape in ((count, SIZE // count, SIZE), (count, WIDE))
+        )
         right = jax.device_put(jnp.ones((SIZE, SIZE)), whole)
         flops = 2 * left.size * SIZE / count / _seconds(jax.jit(product), left, right)
         moved = 2 * wide.nbytes / count * ROUNDS
         bandwidth = moved / _seconds(jax.jit(lambda a: jax.lax.fori_loop(0, ROUNDS, add, a)), wide)
         received = wide.nbytes * (count - 1) / count * ROUNDS
-        network = received / _seconds(jax.jit(lambda a: jax.lax.fori_loop(0, ROUNDS, gather, a)), wide)
+        network = received / _seconds(
+            jax.jit(lambda a: jax.lax.fori_loop(0, ROUNDS, gather, a)), wide
+        )
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / count
     return Chip(flops, memory, memory, bandwidth, network or math.inf, network or math.inf)
 

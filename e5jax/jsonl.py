@@ -78,7 +78,11 @@ def number(config: Mapping[str, Any], name: str, at: str) -> float | None:
     if value is None:
         return None
     try:
-        parsed = float(value) if isinstance(value, str | int | float) and not isinstance(value, bool) else math.nan
+        parsed = (
+            float(value)
+            if isinstance(value, str | int | float) and not isinstance(value, bool)
+            else math.nan
+        )
     except (ValueError, OverflowError):
         parsed = math.nan
     if not math.isfinite(parsed):

@@ -55,7 +55,9 @@ def make_mesh(config: MeshConfig, devices: Sequence[jax.Device] | None = None) -
             f"config.mesh.data={shape[0]}: must be a multiple of the {slices} slices; set --config.mesh.data={slices}"
         )
     inside = (shape[0] // slices, *shape[1:])
-    return jax.sharding.Mesh(create_hybrid_device_mesh(inside, (slices, 1, 1), devices), AXES, axis_types=types)
+    return jax.sharding.Mesh(
+        create_hybrid_device_mesh(inside, (slices, 1, 1), devices), AXES, axis_types=types
+    )
 
 
 def open_cpu(runs: Sequence[Training], processes: int = 1) -> None:
@@ -73,8 +75,17 @@ def cpu_devices(runs: Sequence[Training], cores: int, processes: int = 1) -> int
 
     A mesh without -1 asks for its own number, however many cores there are. Both are those of one process of so many alike.
     """
-    asked = [max(1, math.prod(_sizes(run.mesh)) // processes) for run in runs if -1 not in _sizes(run.mesh)]
-    return max(asked, default=next((n for n in range(cores, 1, -1) if all(_fits(run, n * processes) for run in runs)), 1))
+    asked = [
+        max(1, math.prod(_sizes(run.mesh)) // processes)
+        for run in runs
+        if -1 not in _sizes(run.mesh)
+    ]
+    return max(
+        asked,
+        default=next(
+            (n for n in range(cores, 1, -1) if all(_fits(run, n * processes) for run in runs)), 1
+        ),
+    )
 
 
 def _fits(run: Training, devices: int) -> bool:
@@ -115,4 +126,9 @@ def gather_fsdp(weight: jax.Array) -> jax.Array:
     stored = jax.typeof(weight).sharding.spec
     deferred = frozenset(BATCH) if stored.reduced else stored.reduced
     with jax.named_scope("gather"):
-        return reshard(weight, PartitionSpec(*(None if axis == "fsdp" else axis for axis in stored.partitions), reduced=deferred))
+        return reshard(
+            weight,
+            PartitionSpec(
+                *(None if axis == "fsdp" else axis for axis in stored.partitions), reduced=deferred
+            ),
+        )

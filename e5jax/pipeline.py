@@ -59,7 +59,13 @@ class Start(NamedTuple):
     begin: Callable[[], None]
 
 
-def run(config: Config, workdir: Workdir, only: str | None = None, place: ProcessInfo = ALONE, allow: bool = False) -> None:
+def run(
+    config: Config,
+    workdir: Workdir,
+    only: str | None = None,
+    place: ProcessInfo = ALONE,
+    allow: bool = False,
+) -> None:
     """Takes a run from where it is to its end; `only` names the one stage to do, `allow` goes on although something changed.
 
     Every process of a run calls this.
@@ -67,7 +73,12 @@ def run(config: Config, workdir: Workdir, only: str | None = None, place: Proces
     runs = [config, config.pretrain] if config.pretrain else [config]
     open_cpu(runs, place.processes)
     slowest = max(made.checkpoint.seconds for made in runs)
-    limits = Limits(config.watchdog.start, config.watchdog.step, config.watchdog.step + slowest, config.watchdog.silence)
+    limits = Limits(
+        config.watchdog.start,
+        config.watchdog.step,
+        config.watchdog.step + slowest,
+        config.watchdog.silence,
+    )
     with Watchdog(place, limits):
         if place.processes > 1:
             jax.devices()  # all open theirs together: one that does so alone, in a stage of its own, waits for the others for ever
@@ -98,14 +109,21 @@ def _begin(config: Config, workdir: Workdir, allow: bool) -> None:
     """Writes down what the run is. A run that goes on does so once that has begun: a start that fails changes nothing."""
     if coordination.first():
         claim(workdir, config, allow)
-        write_text(workdir.versions, json.dumps({"commit": commit(), **versions()}, indent=2) + "\n")
+        write_text(
+            workdir.versions, json.dumps({"commit": commit(), **versions()}, indent=2) + "\n"
+        )
 
 
 def _do(stage: Stage, head: str, start: Start) -> None:
     """A stage, by all processes or by the first one alone, while the others wait."""
     done = coordination.agree("done", lambda: stage.done)
     if coordination.first():
-        print(f"{head} complete, nothing to do ({stage.artifact})" if done else f"{head} {stage.artifact}", flush=True)
+        print(
+            f"{head} complete, nothing to do ({stage.artifact})"
+            if done
+            else f"{head} {stage.artifact}",
+            flush=True,
+        )
     if done:
         return
     if stage.name in TOGETHER:
@@ -135,13 +153,17 @@ def build_data(config: Config, workdir: Workdir) -> None:
     """Writes the data folder whole or not at all."""
     spec = config.data.harvest
     if spec is None:
-        raise ConfigError("config.data.harvest is None: there is no data to build; set the harvest, or bring config.data.files")
+        raise ConfigError(
+            "config.data.harvest is None: there is no data to build; set the harvest, or bring config.data.files"
+        )
     with atomic_output(workdir.data) as folder:
         summary = harvest(spec, folder)
         tokens = first_training(config).tokens
         if not tokens.tokenizer and first_training(config).model.scratch:
             source = ExampleSource([folder / "train.jsonl"], 0)
-            texts = (text for i in range(len(source)) for text in (source[i].query, *source[i].positives))
+            texts = (
+                text for i in range(len(source)) for text in (source[i].query, *source[i].positives)
+            )
             train_tokenizer(texts, tokens.vocabulary).save(str(folder / "tokenizer.json"))
     print(
         f"data: {summary['train_pairs']:,} training pairs of {len(summary['train_packages'])} packages, {_held(summary)}",
@@ -150,7 +172,9 @@ def build_data(config: Config, workdir: Workdir) -> None:
 
 
 def _held(summary: dict) -> str:
-    return f"{summary['heldout_pairs']:,} held-out pairs of {len(summary['heldout_packages'])} others"
+    return (
+        f"{summary['heldout_pairs']:,} held-out pairs of {len(summary['heldout_packages'])} others"
+    )
 
 
 def first_training(config: Config) -> Training:
@@ -170,9 +194,15 @@ def pretrain_stage(config: Config, workdir: Workdir, start: Start) -> Stage:
     def go() -> None:
         inputs = _inputs(made, workdir, made.model.base)
         if inputs.base is None and not coordination.agree("untrained", untrained(workdir).is_dir):
-            alone("export", lambda: export_untrained(made, inputs.spec, inputs.tokenizer, untrained(workdir)))
+            alone(
+                "export",
+                lambda: export_untrained(made, inputs.spec, inputs.tokenizer, untrained(workdir)),
+            )
         train_to_end(made, inputs, place, "pretrain", start)
-        alone("export", lambda: export(made, inputs.base, inputs.spec, inputs.tokenizer, place, place.export))
+        alone(
+            "export",
+            lambda: export(made, inputs.base, inputs.spec, inputs.tokenizer, place, place.export),
+        )
 
     return Stage("pretrain", place.export, go, place.export.is_dir())
 
@@ -200,8 +230,15 @@ def export_to(config: Config, workdir: Workdir, output: Path, choice: Choice = C
     """The newest checkpoint of the main run as a folder."""
     checkpoints, base = workdir.checkpoints_of(config.checkpoint), Path(_base(config, workdir))
     if Path(os.path.realpath(output)).is_relative_to(checkpoints):
-        raise ConfigError(f"--output={output}: is where the run has its checkpoints; choose another --output")
-    inputs = [workdir.root, base, base_of(base) if base.is_dir() else None, None if in_bucket(checkpoints) else checkpoints]
+        raise ConfigError(
+            f"--output={output}: is where the run has its checkpoints; choose another --output"
+        )
+    inputs = [
+        workdir.root,
+        base,
+        base_of(base) if base.is_dir() else None,
+        None if in_bucket(checkpoints) else checkpoints,
+    ]
     with writing(EXPORT, output, folder=True, inputs=filter(None, inputs)):
         inputs = inputs_of(config, workdir)
         step = export(config, inputs.base, inputs.spec, inputs.tokenizer, workdir, output, choice)
@@ -228,7 +265,11 @@ def train_to_end(run: Training, inputs: Inputs, workdir: Workdir, name: str, sta
     made = build_step(run, inputs.spec, jax.default_backend()).model_def
     lengths = sample_lengths(inputs.batch_builder, run.optim.steps, run.batch.queries)
     write_text(workdir.lengths, json.dumps(lengths._asdict()) + "\n")
-    note = {"steps": run.optim.steps, "trained_parameters": parameters(made, made.trained), "identity": dict(inputs.identity)}
+    note = {
+        "steps": run.optim.steps,
+        "trained_parameters": parameters(made, made.trained),
+        "identity": dict(inputs.identity),
+    }
     write_text(workdir.trained, json.dumps(note, indent=2) + "\n")
 
 
@@ -244,7 +285,9 @@ def _base(config: Config, workdir: Workdir) -> str:
 def _inputs(run: Training, workdir: Workdir, base: str) -> Inputs:
     heartbeat.enter(heartbeat.READ)
     files = run.data.files or (str(workdir.data / "train.jsonl"),)
-    tokenizer = run.tokens.tokenizer or (str(workdir.data / "tokenizer.json") if run.model.scratch else "")
+    tokenizer = run.tokens.tokenizer or (
+        str(workdir.data / "tokenizer.json") if run.model.scratch else ""
+    )
     return read_inputs(run, files, Path(tokenizer) if tokenizer else None, base)
 
 
@@ -270,7 +313,9 @@ def eval_stage(config: Config, workdir: Workdir, _: Start) -> Stage:
         write_text(card, with_scores(card.read_text(encoding="utf-8"), workdir.results))
         outputs.list_again(card, EXPORT)
 
-    return Stage("eval", workdir.results, go, workdir.results.is_file() and workdir.report.is_file())
+    return Stage(
+        "eval", workdir.results, go, workdir.results.is_file() and workdir.report.is_file()
+    )
 
 
 def write_base(config: Config, folder: Path) -> str:

@@ -33,17 +33,32 @@ class Bucket(NamedTuple):
 
 BUCKETS = {
     "gs://": Bucket(
-        "gcsfs", "gcs", "gcs", ("gcsfs.retry:HttpError", "google.auth.exceptions:GoogleAuthError", "aiohttp:ClientError")
+        "gcsfs",
+        "gcs",
+        "gcs",
+        ("gcsfs.retry:HttpError", "google.auth.exceptions:GoogleAuthError", "aiohttp:ClientError"),
     ),
-    "s3://": Bucket("s3fs", "s3", "s3", ("botocore.exceptions:BotoCoreError", "botocore.exceptions:ClientError")),
+    "s3://": Bucket(
+        "s3fs", "s3", "s3", ("botocore.exceptions:BotoCoreError", "botocore.exceptions:ClientError")
+    ),
 }
 PROBE = ".e5jax"  # is written into a bucket, and deleted again
 MANIFEST = "MANIFEST"  # what makes a numbered folder a checkpoint
-PARTS = {MANIFEST, f".{MANIFEST}", "parameters", "rest", "_CHECKPOINT_METADATA", "commit_success.txt"}  # of a checkpoint
+PARTS = {
+    MANIFEST,
+    f".{MANIFEST}",
+    "parameters",
+    "rest",
+    "_CHECKPOINT_METADATA",
+    "commit_success.txt",
+}  # of a checkpoint
 DELETED = ".deleted"  # end of the name of a folder that is being deleted
 
 SAFE, FAST = "sha256", "xxh3_128"
-SUMS: Mapping[str, Callable[..., Any]] = {SAFE: hashlib.sha256, FAST: xxhash.xxh3_128}  # against anybody; against accidents
+SUMS: Mapping[str, Callable[..., Any]] = {
+    SAFE: hashlib.sha256,
+    FAST: xxhash.xxh3_128,
+}  # against anybody; against accidents
 BLOCK = 2**19  # bytes that are read at once, and are still in a core's cache when they are hashed
 PIECE = 2**25  # bytes of one task: enough tasks for many cores, in one large file too
 THREADS = min(32, os.cpu_count() or 1)  # hashing gives Python's lock back
@@ -62,7 +77,9 @@ def folder_of(where: str) -> Path:
     if bucket is None:
         return Path(where).absolute()
     if find_spec(bucket.package) is None:
-        raise ConfigError(f"{where}: needs the package {bucket.package}: pip install 'e5jax[{bucket.extra}]'")
+        raise ConfigError(
+            f"{where}: needs the package {bucket.package}: pip install 'e5jax[{bucket.extra}]'"
+        )
     import fsspec.config  # noqa: PLC0415  only who has a bucket has them
     from etils import epath  # noqa: PLC0415  beside it
 
@@ -86,7 +103,10 @@ def claim(folder: Path) -> None:
     if bucket is None:
         folder.mkdir(parents=True, exist_ok=True)
         return
-    known = (getattr(import_module(module), name) for module, name in (error.split(":") for error in bucket.errors))
+    known = (
+        getattr(import_module(module), name)
+        for module, name in (error.split(":") for error in bucket.errors)
+    )
     try:
         (folder / PROBE).write_bytes(b"")
         (folder / PROBE).unlink()
@@ -100,7 +120,9 @@ def steps(folder: Path) -> list[int]:
     """Numbers of all checkpoints in a folder, sound or not, the oldest first."""
     if not folder.is_dir():
         return []
-    return sorted(int(path.name) for path in folder.iterdir() if path.name.isdecimal() and path.is_dir())
+    return sorted(
+        int(path.name) for path in folder.iterdir() if path.name.isdecimal() and path.is_dir()
+    )
 
 
 def finished(folder: Path) -> list[int]:
@@ -122,9 +144,18 @@ def entries(folder: Path, paths: Sequence[str], sums: Sequence[str], *, sync: bo
     """Reads files with all cores, in pieces, for these of `SUMS`; with `sync` sends each to the disk as well."""
     with ThreadPoolExecutor(THREADS) as pool:
         sizes = list(pool.map(lambda path: _size(folder / path), paths))
-        pieces = [[(path, start) for start in range(0, max(size, 1), PIECE)] for path, size in zip(paths, sizes, strict=True)]
-        read = pool.map(lambda piece: _piece(folder / piece[0], piece[1], sums, sync), chain.from_iterable(pieces))
-        return [_join(sums, [next(read) for _ in own], size) for own, size in zip(pieces, sizes, strict=True)]
+        pieces = [
+            [(path, start) for start in range(0, max(size, 1), PIECE)]
+            for path, size in zip(paths, sizes, strict=True)
+        ]
+        read = pool.map(
+            lambda piece: _piece(folder / piece[0], piece[1], sums, sync),
+            chain.from_iterable(pieces),
+        )
+        return [
+            _join(sums, [next(read) for _ in own], size)
+            for own, size in zip(pieces, sizes, strict=True)
+        ]
 
 
 def _join(sums: Sequence[str], found: list[tuple[int, list[bytes]]], size: int) -> Entry:

@@ -13,7 +13,19 @@ from e5jax.errors import ConfigError
 
 STAMP = Path(__file__).with_name("commit.txt")  # `git archive` writes the commit into it
 PACKAGES = (
-    *("e5jax", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain", "array_record", "tokenizers", "safetensors", "numpy"),
+    *(
+        "e5jax",
+        "jax",
+        "jaxlib",
+        "flax",
+        "optax",
+        "orbax-checkpoint",
+        "grain",
+        "array_record",
+        "tokenizers",
+        "safetensors",
+        "numpy",
+    ),
 )
 OPTIONAL = (
     "libtpu",
@@ -32,7 +44,10 @@ SECONDS = 10
 
 def versions() -> dict[str, str]:
     """Python and packages, to be kept beside what they made."""
-    return {"python": platform.python_version(), **{name: metadata.version(name) for name in PACKAGES}}
+    return {
+        "python": platform.python_version(),
+        **{name: metadata.version(name) for name in PACKAGES},
+    }
 
 
 def optional() -> dict[str, str]:
@@ -50,8 +65,24 @@ def commit() -> str:
     if not (root / ".git").exists():
         return UNKNOWN
     try:
-        command = ["git", "-C", str(root), "describe", "--always", "--dirty=+", "--abbrev=40", "--exclude=*"]
-        done = subprocess.run(command, capture_output=True, encoding="utf-8", errors="replace", check=False, timeout=SECONDS)  # noqa: S603  nothing in it is read from anywhere
+        command = [
+            "git",
+            "-C",
+            str(root),
+            "describe",
+            "--always",
+            "--dirty=+",
+            "--abbrev=40",
+            "--exclude=*",
+        ]
+        done = subprocess.run(
+            command,
+            capture_output=True,
+            encoding="utf-8",
+            errors="replace",
+            check=False,
+            timeout=SECONDS,
+        )
     except (FileNotFoundError, subprocess.TimeoutExpired):
         return UNKNOWN
     return done.stdout.strip() or UNKNOWN
@@ -70,11 +101,15 @@ def needed(stage: str) -> Iterator[None]:
         if not (extras := _extras(module)):
             raise
         extra = stage if stage in extras else extras[0]
-        raise ConfigError(f"`e5jax {stage}` needs the package {module}: pip install 'e5jax[{extra}]'") from error
+        raise ConfigError(
+            f"`e5jax {stage}` needs the package {module}: pip install 'e5jax[{extra}]'"
+        ) from error
 
 
 def _extras(module: str) -> list[str]:
     """In the order of `setup.py`; none for what is needed always. Packages are called as their modules are, but for a -cpu."""
     found = [match for line in requires("e5jax") or () if (match := _REQUIREMENT.match(line))]
-    extras = [match[2] for match in found if match[1].removesuffix("-cpu").replace("-", "_") == module]
+    extras = [
+        match[2] for match in found if match[1].removesuffix("-cpu").replace("-", "_") == module
+    ]
     return [] if None in extras else extras

@@ -18,13 +18,17 @@ from hypothesis import settings
 jax.config.update("jax_numpy_rank_promotion", "raise")
 
 # All workers of pytest, and the programs that tests start, share what they compile.
-PROGRAMS = "" if "JAX_COMPILATION_CACHE_DIR" in os.environ else tempfile.mkdtemp(prefix="e5jax-programs-")
+PROGRAMS = (
+    "" if "JAX_COMPILATION_CACHE_DIR" in os.environ else tempfile.mkdtemp(prefix="e5jax-programs-")
+)
 os.environ["JAX_COMPILATION_CACHE_DIR"] = PROGRAMS or os.environ["JAX_COMPILATION_CACHE_DIR"]
 os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0.2"
 jax.config.update("jax_compilation_cache_dir", os.environ["JAX_COMPILATION_CACHE_DIR"])
 jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.2)
 
-settings.register_profile("e5jax", deadline=None)  # how long an example takes says how busy the machine is
+settings.register_profile(
+    "e5jax", deadline=None
+)  # how long an example takes says how busy the machine is
 settings.load_profile("e5jax")
 
 

@@ -42,8 +42,15 @@ OVERRIDES = tuple(
 
 def overrides(root: Path, backend: str) -> list[str]:
     """Options of a run on what `lay_out` wrote."""
-    files = [f"data.mixture.datasets.{one.name}.files=('{file_of(root, one.name)}',)" for one in SETS]
-    own = [*files, f"model.base={root / 'base'}", f"eval.tasks=('{root / 'tasks/words'}',)", f"eval.backend={backend}"]
+    files = [
+        f"data.mixture.datasets.{one.name}.files=('{file_of(root, one.name)}',)" for one in SETS
+    ]
+    own = [
+        *files,
+        f"model.base={root / 'base'}",
+        f"eval.tasks=('{root / 'tasks/words'}',)",
+        f"eval.backend={backend}",
+    ]
     return [*OVERRIDES, *(f"--config.{change}" for change in own)]
 
 
@@ -65,8 +72,15 @@ def lay_out(root: Path) -> None:
             folder = file_of(root, one.name) / f"{SCHEMA}.0.0"
             folder.parent.mkdir()
             write(one, _examples(chooser, one.name), folder)
-            about = {"title": one.title, "licence": one.licence, "published": [], "languages": ["en"]}
-            (folder / MANIFEST).write_text(json.dumps({"schema": SCHEMA, "examples": EXAMPLES, "set": one.name, **about}))
+            about = {
+                "title": one.title,
+                "licence": one.licence,
+                "published": [],
+                "languages": ["en"],
+            }
+            (folder / MANIFEST).write_text(
+                json.dumps({"schema": SCHEMA, "examples": EXAMPLES, "set": one.name, **about})
+            )
         else:
             lines = [example.to_json() + "\n" for example in _examples(chooser, one.name)]
             file_of(root, one.name).write_text("".join(lines))
@@ -78,7 +92,12 @@ def _examples(chooser: random.Random, name: str) -> Iterator[Example]:
     for number in range(EXAMPLES):
         positive = sentence(chooser, 6)
         query = " ".join(positive.split()[:3])
-        yield Example(id=f"{name}-{number}", query=query, positives=(positive,), negatives=(sentence(chooser, 6),))
+        yield Example(
+            id=f"{name}-{number}",
+            query=query,
+            positives=(positive,),
+            negatives=(sentence(chooser, 6),),
+        )
 
 
 def save_base(folder: Path) -> None:
@@ -100,9 +119,13 @@ def save_base(folder: Path) -> None:
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     alphabet = pre_tokenizers.ByteLevel.alphabet()
-    trainer = trainers.BpeTrainer(vocab_size=300, special_tokens=["<unk>", "<s>", "</s>"], initial_alphabet=alphabet)
+    trainer = trainers.BpeTrainer(
+        vocab_size=300, special_tokens=["<unk>", "<s>", "</s>"], initial_alphabet=alphabet
+    )
     tokenizer.train_from_iterator(WORDS, trainer)
-    tokenizer.post_processor = processors.TemplateProcessing(single="<s> $A", special_tokens=[("<s>", 1)])
+    tokenizer.post_processor = processors.TemplateProcessing(
+        single="<s> $A", special_tokens=[("<s>", 1)]
+    )
     tokenizer.save(str(folder / "tokenizer.json"))
 
 
@@ -110,9 +133,12 @@ def save_task(folder: Path, chooser: random.Random) -> None:
     """A folder in BEIR layout: two words of a document find it, more or less."""
     (folder / "qrels").mkdir(parents=True)
     texts = [sentence(chooser, 6) for _ in range(DOCUMENTS)]
-    documents = [{"_id": f"d{number}", "title": "", "text": text} for number, text in enumerate(texts)]
+    documents = [
+        {"_id": f"d{number}", "title": "", "text": text} for number, text in enumerate(texts)
+    ]
     queries = [
-        {"_id": f"q{number}", "text": " ".join(chooser.sample(text.split(), 2))} for number, text in enumerate(texts[:QUERIES])
+        {"_id": f"q{number}", "text": " ".join(chooser.sample(text.split(), 2))}
+        for number, text in enumerate(texts[:QUERIES])
     ]
     for name, rows in (("corpus", documents), ("queries", queries)):
         (folder / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))

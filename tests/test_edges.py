@@ -45,13 +45,28 @@ import runpy
 def get_config():
     return runpy.run_path("{root}/configs/synth_demo.py")["get_config"]()
 """
-MODEL, TASK, OUTPUT, TOKENIZER = "--model={at}/model", "{at}/task", "--output={out}", "{at}/model/tokenizer.json"
-TEXTS, RECORDS, CORPUS = "--input={at}/texts.jsonl", "--input={at}/records.jsonl", "--corpus={at}/corpus.jsonl"
+MODEL, TASK, OUTPUT, TOKENIZER = (
+    "--model={at}/model",
+    "{at}/task",
+    "--output={out}",
+    "{at}/model/tokenizer.json",
+)
+TEXTS, RECORDS, CORPUS = (
+    "--input={at}/texts.jsonl",
+    "--input={at}/records.jsonl",
+    "--corpus={at}/corpus.jsonl",
+)
 CONFIG_FILE, WORKDIR = "--config={at}/config.py", "--workdir={out}"
 BASE = ("--config.model.scratch=none", "--config.tokens.tokenizer=")
 # The words of each command. One after the other, what follows the = of each word with a place in it is replaced by a wrong path.
 COMMANDS = {
-    "train": ("train", CONFIG_FILE, WORKDIR, f"--config.tokens.tokenizer={TOKENIZER}", "--config.checkpoint.folder={out}"),
+    "train": (
+        "train",
+        CONFIG_FILE,
+        WORKDIR,
+        f"--config.tokens.tokenizer={TOKENIZER}",
+        "--config.checkpoint.folder={out}",
+    ),
     "train files": ("train", CONFIG_FILE, WORKDIR, "--config.data.files={at}/records.jsonl"),
     "train base": ("train", CONFIG_FILE, WORKDIR, *BASE, "--config.model.base={at}/model"),
     "export": ("export", "--workdir={at}/run", OUTPUT),
@@ -66,7 +81,15 @@ COMMANDS = {
     "encode safetensors": ("encode", MODEL, TEXTS, "--output={out}.safetensors"),
     "calibrate": ("calibrate", MODEL, TEXTS),
     "mine": ("mine", MODEL, RECORDS, CORPUS, OUTPUT),
-    "mine scores": ("mine", MODEL, RECORDS, CORPUS, OUTPUT, "--scores={at}/scores.jsonl", "--teacher-min-score=0"),
+    "mine scores": (
+        "mine",
+        MODEL,
+        RECORDS,
+        CORPUS,
+        OUTPUT,
+        "--scores={at}/scores.jsonl",
+        "--teacher-min-score=0",
+    ),
     "synth": ("synth", "--config={at}/synth.py", OUTPUT, "--dry-run"),
     "convert": ("data", "convert", RECORDS, "--output={out}.jsonl"),
     "clean": ("data", "clean", RECORDS, OUTPUT, "--evaluation={at}/texts.jsonl"),
@@ -98,9 +121,15 @@ def material(tmp_path_factory) -> Path:
     (folder / "synth.py").write_text(SYNTH.format(root=ROOT), encoding="utf-8")
     task = folder / "task"
     (task / "qrels").mkdir(parents=True)
-    write(task / "corpus.jsonl", {"_id": "d", "title": "", "text": "a document"}, {"_id": "e", "title": "", "text": "another"})
+    write(
+        task / "corpus.jsonl",
+        {"_id": "d", "title": "", "text": "a document"},
+        {"_id": "e", "title": "", "text": "another"},
+    )
     write(task / "queries.jsonl", {"_id": "q", "text": "a query"})
-    (task / "qrels" / "test.tsv").write_text("query-id\tcorpus-id\tscore\nq\td\t1\n", encoding="utf-8")
+    (task / "qrels" / "test.tsv").write_text(
+        "query-id\tcorpus-id\tscore\nq\td\t1\n", encoding="utf-8"
+    )
     (folder / "run").mkdir()
     return folder
 
@@ -140,7 +169,12 @@ def wrong(way: str, folder: Path, suffix: str) -> Path:
 
 def cases() -> list[tuple[str, int, str]]:
     """(command, which of its words, way to be wrong)."""
-    places = [(name, number) for name, words in COMMANDS.items() for number, word in enumerate(words) if "{" in word]
+    places = [
+        (name, number)
+        for name, words in COMMANDS.items()
+        for number, word in enumerate(words)
+        if "{" in word
+    ]
     every = [(name, number, way) for name, number in places for way in WAYS]
     return every if ALL else sorted(Random(SEED).sample(every, SOME))
 
@@ -151,12 +185,16 @@ class Capabilities:
     OVERRIDES = 0b110  # CAP_DAC_OVERRIDE, CAP_DAC_READ_SEARCH
 
     def __init__(self) -> None:
-        self._header = (ctypes.c_uint32 * 2)(0x20080522, 0)  # _LINUX_CAPABILITY_VERSION_3, this thread
+        self._header = (ctypes.c_uint32 * 2)(
+            0x20080522, 0
+        )  # _LINUX_CAPABILITY_VERSION_3, this thread
         self._libc = ctypes.CDLL(None, use_errno=True)
 
     def set(self, keep: int) -> None:
         """Leaves these of the effective capabilities."""
-        data = (ctypes.c_uint32 * 6)()  # effective, permitted, inheritable of the first 32; the same of the others
+        data = (
+            ctypes.c_uint32 * 6
+        )()  # effective, permitted, inheritable of the first 32; the same of the others
         assert self._libc.capget(self._header, data) == 0
         data[0] = data[1] & keep
         assert self._libc.capset(self._header, data) == 0
@@ -205,12 +243,27 @@ def small_files(size: int) -> Iterator[None]:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
 
 
-@pytest.mark.parametrize("name", ["convert", "clean", "inspect", "prepare", "encode npy", "encode parquet", "encode safetensors"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "convert",
+        "clean",
+        "inspect",
+        "prepare",
+        "encode npy",
+        "encode parquet",
+        "encode safetensors",
+    ],
+)
 def test_a_result_that_does_not_fit_is_one_line(name, at, capsys):
     words = [word.format(at=at, out=at / "out") for word in COMMANDS[name]]
     with small_files(500):
         assert main(words) == ERROR
-    (line,) = (line for line in capsys.readouterr().err.splitlines() if "e5jax" in line or "Traceback" in line)
+    (line,) = (
+        line
+        for line in capsys.readouterr().err.splitlines()
+        if "e5jax" in line or "Traceback" in line
+    )
     assert line.startswith(f"e5jax: {at}/")
     assert "/out" in line or "/.out" in line
 
@@ -222,4 +275,6 @@ def test_a_checkpoint_that_does_not_fit_is_one_line(at):
         done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.returncode == ERROR
     assert "Traceback" not in done.stderr
-    assert done.stderr.splitlines()[-1].startswith(f"e5jax: checkpoint 2: could not be saved in {at}/out/checkpoints (")
+    assert done.stderr.splitlines()[-1].startswith(
+        f"e5jax: checkpoint 2: could not be saved in {at}/out/checkpoints ("
+    )

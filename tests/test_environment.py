@@ -18,7 +18,16 @@ from e5jax.datasets.public_sets import named
 
 ROOT = Path(__file__).parents[1]
 ABSENT = (
-    *("torch", "functorch", "torchgen", "tensorflow", "keras", "transformers", "sentence_transformers", "mteb"),
+    *(
+        "torch",
+        "functorch",
+        "torchgen",
+        "tensorflow",
+        "keras",
+        "transformers",
+        "sentence_transformers",
+        "mteb",
+    ),
     *("tensorflow_datasets", "datasets", "pyarrow"),
 )
 
@@ -49,10 +58,17 @@ def without(tmp_path) -> dict[str, str]:
     return {**os.environ, "PYTHONPATH": f"{ROOT}:{packages}", "XLA_FLAGS": ""}
 
 
-def python(environment: dict[str, str], folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+def python(
+    environment: dict[str, str], folder: Path, *arguments: str
+) -> subprocess.CompletedProcess[str]:
     # -S: the interpreter's own site-packages stay out, PYTHONPATH is all there is.
     return subprocess.run(
-        [sys.executable, "-S", *arguments], cwd=folder, env=environment, capture_output=True, text=True, check=False
+        [sys.executable, "-S", *arguments],
+        cwd=folder,
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
     )
 
 
@@ -66,7 +82,10 @@ def test_the_environment_really_lacks_them(package, without, tmp_path):
 def test_train_export_and_encode_run_there(without, tmp_path):
     texts = [f"query {i} about a file" for i in range(8)]
     train_tokenizer(texts, 300).save(str(tmp_path / "tokenizer.json"))
-    lines = [json.dumps({"id": str(i), "query": text, "positives": [f"answer {i}"]}) for i, text in enumerate(texts)]
+    lines = [
+        json.dumps({"id": str(i), "query": text, "positives": [f"answer {i}"]})
+        for i, text in enumerate(texts)
+    ]
     (tmp_path / "train.jsonl").write_text("\n".join(lines[:4]) + "\n")
     (tmp_path / "rest.jsonl").write_text("\n".join(lines[4:]) + "\n")
     prepare(Order(named("synthetic"), [tmp_path / "rest.jsonl"]), tmp_path / "prepared")
@@ -74,6 +93,9 @@ def test_train_export_and_encode_run_there(without, tmp_path):
     trained = python(without, tmp_path, "-m", "e5jax", "run", "--config=config.py", "--workdir=run")
     assert trained.returncode == 0, trained.stderr
     encoded = python(
-        without, tmp_path, "-c", "import e5jax; print(e5jax.Embedder.from_pretrained('run/export').encode(['x']).shape)"
+        without,
+        tmp_path,
+        "-c",
+        "import e5jax; print(e5jax.Embedder.from_pretrained('run/export').encode(['x']).shape)",
     )
     assert encoded.stdout.strip().endswith("(1, 32)"), encoded.stderr

@@ -30,20 +30,32 @@ def root(tmp_path_factory) -> Path:
 
 def called(root: Path, *command: str) -> str:
     """What a command says, once it has ended well. Runs share their compiled programs."""
-    cache = {"JAX_COMPILATION_CACHE_DIR": str(root / "cache"), "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0"}
+    cache = {
+        "JAX_COMPILATION_CACHE_DIR": str(root / "cache"),
+        "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
+    }
     environment = {**os.environ, **cache, "XLA_FLAGS": FAST}
-    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False, timeout=600)
+    done = subprocess.run(
+        command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False, timeout=600
+    )
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout
 
 
 def by_hand(root: Path, folder: Path) -> float:
     """nDCG@10 of a model on the task, as the paper's protocol has it: queries with an instruction, bare documents."""
-    data, model = read_retrieval(root / "tasks/words"), Embedder.from_pretrained(folder, dtype="float32")
+    data, model = (
+        read_retrieval(root / "tasks/words"),
+        Embedder.from_pretrained(folder, dtype="float32"),
+    )
     documents = model.encode([one.text for one in data.corpus.values()])
     scores = model.encode([data.queries[query] for query in data.relevant], "") @ documents.T
-    grades = np.array([[of.get(name, 0) for name in data.corpus] for of in data.relevant.values()], np.float64)
-    return ndcg(np.take_along_axis(grades, np.argsort(-scores, axis=1, kind="stable"), axis=1), grades)
+    grades = np.array(
+        [[of.get(name, 0) for name in data.corpus] for of in data.relevant.values()], np.float64
+    )
+    return ndcg(
+        np.take_along_axis(grades, np.argsort(-scores, axis=1, kind="stable"), axis=1), grades
+    )
 
 
 def check(root: Path, workdir: Path, output: str) -> None:
@@ -67,10 +79,21 @@ def check(root: Path, workdir: Path, output: str) -> None:
 
 def test_the_recipe_goes_from_data_to_report_and_card_on_torch_and_then_is_complete(root):
     workdir = root / "torch"
-    command = (sys.executable, "-m", "e5jax", "run", f"--config={CONFIG}", f"--workdir={workdir}", *overrides(root, "torch"))
+    command = (
+        sys.executable,
+        "-m",
+        "e5jax",
+        "run",
+        f"--config={CONFIG}",
+        f"--workdir={workdir}",
+        *overrides(root, "torch"),
+    )
     check(root, workdir, called(root, *command))
     lengths = json.loads((workdir / "lengths.json").read_text())
-    assert {name: len(values) for name, values in lengths.items()} == {"queries": 48, "passages": 48}
+    assert {name: len(values) for name, values in lengths.items()} == {
+        "queries": 48,
+        "passages": 48,
+    }
     # Every set but one has instructions, which stand before queries and not before documents.
     assert np.mean(lengths["queries"]) > 2 * np.mean(lengths["passages"])
     assert called(root, *command).count("complete, nothing to do") == 3
@@ -81,8 +104,20 @@ def test_the_recipe_goes_from_data_to_report_and_card_on_jax_with_two_processes(
     try:
         output = called(
             root,
-            *(str(ROOT / "launch/train.sh"), CONFIG, "--target=local", "--num-processes=2", "--platform=cpu", "--devices=2"),
-            *(f"--python={sys.executable}", f"--run-name={NAME}", f"--workdir={workdir}", *overrides(root, "jax")),
+            *(
+                str(ROOT / "launch/train.sh"),
+                CONFIG,
+                "--target=local",
+                "--num-processes=2",
+                "--platform=cpu",
+                "--devices=2",
+            ),
+            *(
+                f"--python={sys.executable}",
+                f"--run-name={NAME}",
+                f"--workdir={workdir}",
+                *overrides(root, "jax"),
+            ),
         )
     finally:
         forget(NAME)

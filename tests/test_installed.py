@@ -72,7 +72,9 @@ COMMANDS: dict[str, list[tuple[str, ...]]] = {
     "s3": [(PYTHON, "-c", "from e5jax.storage import folder_of; folder_of('s3://bucket/run').name")],
 }  # fmt: skip
 CHOSEN = [name for name in COMMANDS if ASKED == "all" or name in ASKED.split(",")]
-pytestmark = pytest.mark.skipif(not ASKED, reason="asked for by E5JAX_EXTRAS=all: it installs packages")
+pytestmark = pytest.mark.skipif(
+    not ASKED, reason="asked for by E5JAX_EXTRAS=all: it installs packages"
+)
 
 
 @pytest.fixture
@@ -80,7 +82,10 @@ def checkout(request, tmp_path) -> Iterator[Path]:
     """The repository's files with a .venv that has one extra."""
     folder = tmp_path / "e5jax"
     listed = subprocess.run(
-        ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"], cwd=ROOT, capture_output=True, check=True
+        ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"],
+        cwd=ROOT,
+        capture_output=True,
+        check=True,
     )
     for name in filter(None, listed.stdout.decode().split("\0")):
         if (ROOT / name).is_file() and not Path(name).parts[0].startswith(".venv"):
@@ -98,24 +103,41 @@ def checkout(request, tmp_path) -> Iterator[Path]:
     shutil.rmtree(folder)
 
 
-@pytest.mark.parametrize(("checkout", "extra"), [(name, name) for name in CHOSEN or COMMANDS], indirect=["checkout"])
+@pytest.mark.parametrize(
+    ("checkout", "extra"), [(name, name) for name in CHOSEN or COMMANDS], indirect=["checkout"]
+)
 def test_an_extra_alone_runs_its_commands(checkout, extra, tmp_path):
     at = tmp_path / "at"
     small.model_folder(at / "model")
     small.task(at)
     write(at / "texts.jsonl", *({"id": str(i), "text": f"text {i}"} for i in range(4)))
     (at / "task" / "qrels").mkdir(parents=True)
-    write(at / "task" / "corpus.jsonl", *({"_id": f"d{i}", "title": "", "text": f"document {i}"} for i in range(5)))
+    write(
+        at / "task" / "corpus.jsonl",
+        *({"_id": f"d{i}", "title": "", "text": f"document {i}"} for i in range(5)),
+    )
     write(at / "task" / "queries.jsonl", {"_id": "q", "text": "a query"})
-    (at / "task" / "qrels" / "test.tsv").write_text("query-id\tcorpus-id\tscore\nq\td1\t1\n", encoding="utf-8")
+    (at / "task" / "qrels" / "test.tsv").write_text(
+        "query-id\tcorpus-id\tscore\nq\td1\t1\n", encoding="utf-8"
+    )
     (at / "config.py").write_text(CONFIG.format(folder=at), encoding="utf-8")
     (at / "cleaned").mkdir()
-    report = {"examples": 1, "kept": 1, "rejected": {}, "removed": {}, "evaluation": {"task": {"texts": 1, "records": 0}}}
+    report = {
+        "examples": 1,
+        "kept": 1,
+        "rejected": {},
+        "removed": {},
+        "evaluation": {"task": {"texts": 1, "records": 0}},
+    }
     (at / "cleaned" / "clean.json").write_text(json.dumps(report), encoding="utf-8")
-    inherited = {name: value for name, value in os.environ.items() if name not in ("PYTHONPATH", "XLA_FLAGS")}
+    inherited = {
+        name: value for name, value in os.environ.items() if name not in ("PYTHONPATH", "XLA_FLAGS")
+    }
     for words in COMMANDS[extra]:
         command = [word.replace("{at}", str(at)) for word in words]
-        done = subprocess.run(command, cwd=checkout, env=inherited, capture_output=True, text=True, check=False)
+        done = subprocess.run(
+            command, cwd=checkout, env=inherited, capture_output=True, text=True, check=False
+        )
         assert done.returncode == 0, (
             f"{' '.join(command)}: exit code {done.returncode}\n{done.stdout[-1000:]}\n{done.stderr[-3000:]}"
         )

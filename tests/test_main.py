@@ -20,7 +20,13 @@ WRONG = {**test_load.WRONG, **test_validate.WRONG}
 
 
 def e5jax_process(*words: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run([sys.executable, "-m", "e5jax", *words], cwd=ROOT, capture_output=True, text=True, check=False)
+    return subprocess.run(
+        [sys.executable, "-m", "e5jax", *words],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
 
 
 def one_line(text: str) -> str:
@@ -72,7 +78,9 @@ def test_a_misspelt_option_is_named(capsys):
 
 
 @pytest.mark.parametrize("name", WRONG)
-def test_wrong_configuration_exits_3_with_one_line_and_writes_nothing(name, capsys, tmp_path, monkeypatch):
+def test_wrong_configuration_exits_3_with_one_line_and_writes_nothing(
+    name, capsys, tmp_path, monkeypatch
+):
     text, overrides, named = WRONG[name]
     path = config_file(tmp_path, text) if "\n" in text else text
     here = tmp_path / "here"
@@ -89,7 +97,10 @@ def test_wrong_configuration_exits_3_with_one_line_and_writes_nothing(name, caps
 
 @pytest.mark.parametrize("stage", ["run", "data", "train"])
 def test_every_stage_with_a_config_refuses_a_wrong_one(stage, capsys, tmp_path):
-    assert main([stage, f"--config={PAPER}", f"--workdir={tmp_path / 'run'}", "--config.lora.rank=0"]) == 3
+    assert (
+        main([stage, f"--config={PAPER}", f"--workdir={tmp_path / 'run'}", "--config.lora.rank=0"])
+        == 3
+    )
     assert "config.lora.rank=0" in one_line(capsys.readouterr().err)
     assert not list(tmp_path.iterdir())
 
@@ -115,12 +126,19 @@ def test_version_tells_package_commit_and_libraries(capsys):
         main(["--version"])
     assert caught.value.code == 0
     first, rest = capsys.readouterr().out.splitlines()
-    assert re.fullmatch(rf"e5jax {re.escape(e5jax.__version__)} \(commit (unknown|[0-9a-f]{{40}}\+?)\)", first)
+    assert re.fullmatch(
+        rf"e5jax {re.escape(e5jax.__version__)} \(commit (unknown|[0-9a-f]{{40}}\+?)\)", first
+    )
     assert f"jax {jax.__version__}, " in rest
 
 
 @pytest.mark.parametrize(
-    "words", [["export", "--workdir=x", "--output=y"], ["eval", "--model=x", "--tasks=STSBenchmark", "--output=y"]], ids=" ".join
+    "words",
+    [
+        ["export", "--workdir=x", "--output=y"],
+        ["eval", "--model=x", "--tasks=STSBenchmark", "--output=y"],
+    ],
+    ids=" ".join,
 )
 def test_override_for_a_stage_without_config_is_refused(words, capsys, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
@@ -140,7 +158,9 @@ def test_override_for_a_stage_without_config_is_refused(words, capsys, tmp_path,
     ],
     ids=["RunError", "KeyboardInterrupt", "ConfigError"],
 )
-def test_what_stops_a_run_is_one_line_and_an_exit_code(raised, code, said, capsys, tmp_path, monkeypatch):
+def test_what_stops_a_run_is_one_line_and_an_exit_code(
+    raised, code, said, capsys, tmp_path, monkeypatch
+):
     def stopped(*_, **__):
         raise raised
 
@@ -159,18 +179,26 @@ def test_what_stops_a_run_is_one_line_and_an_exit_code(raised, code, said, capsy
         ("train", ["--allow-change"], "train", True),
     ],
 )
-def test_a_stage_gets_config_workdir_and_whether_changes_are_allowed(stage, options, only, allow, tmp_path, monkeypatch):
+def test_a_stage_gets_config_workdir_and_whether_changes_are_allowed(
+    stage, options, only, allow, tmp_path, monkeypatch
+):
     seen = []
     monkeypatch.setattr(
-        "e5jax.pipeline.run", lambda config, workdir, only, _, allow: seen.append((config, workdir.root, only, allow))
+        "e5jax.pipeline.run",
+        lambda config, workdir, only, _, allow: seen.append((config, workdir.root, only, allow)),
     )
-    assert main([stage, f"--config={PAPER}", f"--workdir={tmp_path}", "--config.seed=5", *options]) == 0
+    assert (
+        main([stage, f"--config={PAPER}", f"--workdir={tmp_path}", "--config.seed=5", *options])
+        == 0
+    )
     assert seen == [(load(PAPER, ["--config.seed=5"]), tmp_path, only, allow)]
 
 
 def test_workdir_is_named_after_the_config_when_not_given(monkeypatch):
     seen = []
-    monkeypatch.setattr("e5jax.pipeline.run", lambda _, workdir, *__: seen.append(str(workdir.root)))
+    monkeypatch.setattr(
+        "e5jax.pipeline.run", lambda _, workdir, *__: seen.append(str(workdir.root))
+    )
     assert main(["run", f"--config={PAPER}"]) == 0
     assert seen == ["runs/e5_mistral_7b"]
 
@@ -182,7 +210,9 @@ def test_export_of_a_directory_that_is_no_run_is_refused(capsys, tmp_path):
 
 
 def test_a_directory_of_another_run_is_refused(capsys, tmp_path):
-    (tmp_path / "config.json").write_text(to_json(load(PAPER, ["--config.seed=1"])), encoding="utf-8")
+    (tmp_path / "config.json").write_text(
+        to_json(load(PAPER, ["--config.seed=1"])), encoding="utf-8"
+    )
     assert main(["train", f"--config={PAPER}", f"--workdir={tmp_path}"]) == 3
     assert "config.seed: 1 -> 0" in one_line(capsys.readouterr().err)
 
@@ -194,7 +224,12 @@ def test_nothing_to_build_is_said_by_the_data_stage(capsys, tmp_path):
 
 
 def test_process_exits_3_with_one_line_and_no_traceback(tmp_path):
-    done = e5jax_process("train", f"--config={PAPER}", f"--workdir={tmp_path / 'run'}", "--config.optim.lerning_rate=1")
+    done = e5jax_process(
+        "train",
+        f"--config={PAPER}",
+        f"--workdir={tmp_path / 'run'}",
+        "--config.optim.lerning_rate=1",
+    )
     assert done.returncode == 3
     assert "did you mean learning_rate?" in one_line(done.stderr)
     assert done.stdout == ""
@@ -205,7 +240,9 @@ def test_process_exits_3_with_one_line_and_no_traceback(tmp_path):
 def test_an_error_does_not_wait_for_what_was_left_in_the_background(code):
     left = f"import threading, time; threading.Thread(target=time.sleep, args=(100,), daemon={code != 1}).start()"
     script = f"{left}\nfrom e5jax import __main__ as it\nit.main = lambda: print('said') or {code}\nit.command()"
-    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=60, check=False)
+    done = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, timeout=60, check=False
+    )
     assert (done.returncode, done.stdout) == (code, "said\n")
 
 

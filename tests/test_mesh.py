@@ -9,7 +9,17 @@ from jax.sharding import PartitionSpec as P
 
 from e5jax.config import TARGETS, Batch, Lora, Mesh, Training
 from e5jax.errors import ConfigError
-from e5jax.mesh import AXES, BATCH, RULES, cpu_devices, defer_sums, gather_fsdp, make_mesh, sharding, spec
+from e5jax.mesh import (
+    AXES,
+    BATCH,
+    RULES,
+    cpu_devices,
+    defer_sums,
+    gather_fsdp,
+    make_mesh,
+    sharding,
+    spec,
+)
 from tests import tiny
 
 
@@ -38,12 +48,24 @@ def test_mesh_is_explicit_on_every_axis_and_over_the_devices_given():
 
 @pytest.mark.parametrize(
     ("config", "count", "known"),
-    [(Mesh(2, 2, 1), 8, 4), (Mesh(3, -1, 1), 8, 3), (Mesh(4, 4, 1), 8, 16), (Mesh(16, -1, 1), 8, 16), (Mesh(2, 2, 2), 4, 8)],
+    [
+        (Mesh(2, 2, 1), 8, 4),
+        (Mesh(3, -1, 1), 8, 3),
+        (Mesh(4, 4, 1), 8, 16),
+        (Mesh(16, -1, 1), 8, 16),
+        (Mesh(2, 2, 2), 4, 8),
+    ],
 )
 def test_sizes_that_do_not_fill_the_devices_are_refused_with_the_numbers(config, count, known):
     with pytest.raises(ConfigError) as caught:
         make_mesh(config, jax.devices()[:count])
-    for words in ("config.mesh", f"'data': {config.data}", f"of {known} devices", f"there are {count}", "-1"):
+    for words in (
+        "config.mesh",
+        f"'data': {config.data}",
+        f"of {known} devices",
+        f"there are {count}",
+        "-1",
+    ):
         assert words in str(caught.value)
 
 
@@ -107,7 +129,10 @@ def test_sharding_divides_an_array_over_its_axes():
     assert sharding(mesh, (None, "vocab")) == NamedSharding(mesh, P(None, None))
 
 
-@pytest.mark.parametrize("axes", [("embed", "ff"), ("ff", "embed"), ("layers", "embed", "heads"), ("layers", "rank", "ff")])
+@pytest.mark.parametrize(
+    "axes",
+    [("embed", "ff"), ("ff", "embed"), ("layers", "embed", "heads"), ("layers", "rank", "ff")],
+)
 def test_gather_undoes_fsdp_and_keeps_the_tensor_axis(axes):
     mesh = tiny.mesh(2, 2, 2)
     shape = (4, 8, 2)[: len(axes)]
@@ -127,12 +152,19 @@ def test_a_deferred_sum_gives_the_gradient_that_an_immediate_one_gives():
     x = np.arange(32, dtype=np.float32).reshape(4, 2, 4)
 
     def loss(weight, treated):
-        y = jax.numpy.einsum("nti,io->nto", rows, gather_fsdp(treated(weight)), out_sharding=P(BATCH, None, "tensor"))
+        y = jax.numpy.einsum(
+            "nti,io->nto", rows, gather_fsdp(treated(weight)), out_sharding=P(BATCH, None, "tensor")
+        )
         return jax.numpy.sum(jax.numpy.sin(y))
 
     with jax.set_mesh(mesh):
         (rows,) = tiny.rows(mesh, x)
-        weight = jax.device_put(np.arange(16, dtype=np.float32).reshape(4, 4), sharding(mesh, ("embed", "ff")))
-        late, now = (jax.jit(jax.grad(partial(loss, treated=treated)))(weight) for treated in (defer_sums, lambda w: w))
+        weight = jax.device_put(
+            np.arange(16, dtype=np.float32).reshape(4, 4), sharding(mesh, ("embed", "ff"))
+        )
+        late, now = (
+            jax.jit(jax.grad(partial(loss, treated=treated)))(weight)
+            for treated in (defer_sums, lambda w: w)
+        )
     assert late.sharding == now.sharding == weight.sharding
     np.testing.assert_allclose(late, now, rtol=1e-6)

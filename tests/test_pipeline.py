@@ -35,9 +35,20 @@ SMALL = [
 
 
 def e5jax(workdir: Path, *more: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "e5jax", "run", "--config=configs/quickstart.py", f"--workdir={workdir}", *SMALL, *more]
+    command = [
+        sys.executable,
+        "-m",
+        "e5jax",
+        "run",
+        "--config=configs/quickstart.py",
+        f"--workdir={workdir}",
+        *SMALL,
+        *more,
+    ]
     environment = {**os.environ, "XLA_FLAGS": FAST}
-    return subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False, timeout=600)
+    return subprocess.run(
+        command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False, timeout=600
+    )
 
 
 @pytest.fixture(scope="module")
@@ -50,7 +61,15 @@ def finished(tmp_path_factory) -> tuple[Path, subprocess.CompletedProcess[str]]:
 
 def test_every_artifact_is_there_and_opens(finished):
     workdir, _ = finished
-    for name in ("config.json", "versions.json", "metrics.jsonl", "checkpoints", "report.html", "results.json", "train.json"):
+    for name in (
+        "config.json",
+        "versions.json",
+        "metrics.jsonl",
+        "checkpoints",
+        "report.html",
+        "results.json",
+        "train.json",
+    ):
         assert (workdir / name).exists(), name
     assert len((workdir / "metrics.jsonl").read_text().splitlines()) == 4
     assert len((workdir / "pretrain/metrics.jsonl").read_text().splitlines()) == 6

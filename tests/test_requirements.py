@@ -21,7 +21,11 @@ OTHERS = {
     "e5jax.export.reference_libraries": "eval",
     "e5jax.synth.demo.__main__": "demo",
 }
-EXTRAS = {"e5jax.eval": "eval", "e5jax.data": "data", "e5jax.synth": "synth"}  # of a command, by its package; others need none
+EXTRAS = {
+    "e5jax.eval": "eval",
+    "e5jax.data": "data",
+    "e5jax.synth": "synth",
+}  # of a command, by its package; others need none
 
 
 def file_of(module: str) -> Path:
@@ -38,12 +42,16 @@ def imports(body: list[ast.stmt]) -> Iterator[str]:
             assert statement.module is not None
             assert statement.level == 0
             inner = [f"{statement.module}.{alias.name}" for alias in statement.names]
-            found = [name for name in inner if name.startswith("e5jax.") and file_of(name).is_file()]
+            found = [
+                name for name in inner if name.startswith("e5jax.") and file_of(name).is_file()
+            ]
             yield from found or [statement.module]
         elif isinstance(statement, ast.If) and ast.unparse(statement.test) == "TYPE_CHECKING":
             continue
         elif isinstance(statement, ast.If | ast.Try | ast.With):
-            yield from imports([one for one in ast.iter_child_nodes(statement) if isinstance(one, ast.stmt)])
+            yield from imports(
+                [one for one in ast.iter_child_nodes(statement) if isinstance(one, ast.stmt)]
+            )
 
 
 @cache
@@ -101,7 +109,10 @@ def distributions(extra: str) -> frozenset[str]:
 
 @cache
 def providers() -> dict[str, list[str]]:
-    return {module: [canonicalize_name(name) for name in names] for module, names in packages_distributions().items()}
+    return {
+        module: [canonicalize_name(name) for name in names]
+        for module, names in packages_distributions().items()
+    }
 
 
 @pytest.mark.parametrize(("module", "extra"), sorted(commands().items()))
@@ -109,7 +120,9 @@ def test_a_command_imports_nothing_beyond_its_extra(module, extra):
     here = distributions(extra)
     # What no distribution provides belongs to Python.
     beyond = {
-        f"{ours} imports {name}" for ours, name in loaded(module) if name in providers() and here.isdisjoint(providers()[name])
+        f"{ours} imports {name}"
+        for ours, name in loaded(module)
+        if name in providers() and here.isdisjoint(providers()[name])
     }
     assert not beyond
 

@@ -34,19 +34,56 @@ from tests.train.test_loop import lora_run, place
 
 __all__ = ["place"]  # a fixture
 ROOT = Path(__file__).parent.parent
-SOURCES = sorted(path for part in ("e5jax", "configs", "benchmarks", "launch") for path in (ROOT / part).rglob("*.py"))
+SOURCES = sorted(
+    path
+    for part in ("e5jax", "configs", "benchmarks", "launch")
+    for path in (ROOT / part).rglob("*.py")
+)
 
 # Formats that are programs, and what runs a string.
-MODULES = {"pickle", "_pickle", "cloudpickle", "dill", "marshal", "shelve", "joblib", "jsonpickle", "pty"}
+MODULES = {
+    "pickle",
+    "_pickle",
+    "cloudpickle",
+    "dill",
+    "marshal",
+    "shelve",
+    "joblib",
+    "jsonpickle",
+    "pty",
+}
 CALLS = {"eval", "exec", "compile", "__import__", "execfile"}
 METHODS = {
-    *("os.system", "os.popen", "torch.load", "joblib.load", "subprocess.getoutput", "subprocess.getstatusoutput"),
-    *("yaml.load", "yaml.load_all", "yaml.unsafe_load", "yaml.unsafe_load_all", "yaml.full_load", "yaml.full_load_all"),
-    *("pandas.read_pickle", "pd.read_pickle", "runpy.run_path", "runpy.run_module", "importlib.import_module"),
+    *(
+        "os.system",
+        "os.popen",
+        "torch.load",
+        "joblib.load",
+        "subprocess.getoutput",
+        "subprocess.getstatusoutput",
+    ),
+    *(
+        "yaml.load",
+        "yaml.load_all",
+        "yaml.unsafe_load",
+        "yaml.unsafe_load_all",
+        "yaml.full_load",
+        "yaml.full_load_all",
+    ),
+    *(
+        "pandas.read_pickle",
+        "pd.read_pickle",
+        "runpy.run_path",
+        "runpy.run_module",
+        "importlib.import_module",
+    ),
 }
 ONLY = {"shell": False, "trust_remote_code": False, "allow_pickle": False, "weights_only": True}
 MAY = {
-    ("e5jax/config/load.py", "runpy.run_path"),  # a configuration is Python, and whoever names the file is who runs the command
+    (
+        "e5jax/config/load.py",
+        "runpy.run_path",
+    ),  # a configuration is Python, and whoever names the file is who runs the command
     ("e5jax/train/metrics.py", "importlib.import_module"),  # of a name that stands there
     ("e5jax/storage.py", "importlib.import_module"),  # of names that stand there
 }
@@ -59,13 +96,18 @@ def dangers(source: str) -> Iterator[str]:
             case ast.Import(names=names):
                 yield from (name.name for name in names if name.name.partition(".")[0] in MODULES)
             case ast.ImportFrom(module=str(module), names=names):
-                yield from (f"{module}.{name.name}" for name in names if f"{module}.{name.name}" in METHODS)
+                yield from (
+                    f"{module}.{name.name}" for name in names if f"{module}.{name.name}" in METHODS
+                )
                 yield from [module] if module.partition(".")[0] in MODULES else []
             case ast.Name(id=name, ctx=ast.Load()) if name in CALLS:
                 yield name
             case ast.Attribute() if (name := ast.unparse(node)) in METHODS:
                 yield name
-            case ast.keyword(arg=str(name), value=value) | ast.Tuple(elts=[ast.Constant(value=str(name)), value]):
+            case (
+                ast.keyword(arg=str(name), value=value)
+                | ast.Tuple(elts=[ast.Constant(value=str(name)), value])
+            ):
                 yield from switched(name, value)
             case ast.Dict(keys=keys, values=values):
                 for key, value in zip(keys, values, strict=True):
@@ -79,20 +121,50 @@ def switched(name: object, value: ast.expr) -> Iterator[str]:
 
 def test_nothing_of_ours_runs_what_it_reads():
     assert len(SOURCES) > 200
-    sources = {path.relative_to(ROOT).as_posix(): path.read_text(encoding="utf-8") for path in SOURCES}
+    sources = {
+        path.relative_to(ROOT).as_posix(): path.read_text(encoding="utf-8") for path in SOURCES
+    }
     assert {(name, danger) for name, source in sources.items() for danger in dangers(source)} == MAY
     for script in (ROOT / "launch").glob("*.sh"):
-        assert not re.search(r"(^|[;&|(]\s*)eval\s|\bsh -c\b", script.read_text(encoding="utf-8"), re.MULTILINE), script
+        assert not re.search(
+            r"(^|[;&|(]\s*)eval\s|\bsh -c\b", script.read_text(encoding="utf-8"), re.MULTILINE
+        ), script
 
 
 @pytest.mark.parametrize(
     "line",
     [
-        *("import pickle", "import os, marshal as m", "from dill import loads", "from joblib.memory import x"),
-        *("eval(x)", "f = exec", "compile(x, y, z)", "__import__(x)", "os.system(x)", "from os import system"),
-        *("torch.load(x)", "torch.load(x, weights_only=True)", "yaml.load(x)", "importlib.import_module(x)"),
-        *("run(x, shell=True)", "run(x, shell=flag)", "np.load(x, allow_pickle=True)", "f(weights_only=False)"),
-        *("f(trust_remote_code=True)", "f(**{'trust_remote_code': 1})", "x = [('allow_pickle', True)]"),
+        *(
+            "import pickle",
+            "import os, marshal as m",
+            "from dill import loads",
+            "from joblib.memory import x",
+        ),
+        *(
+            "eval(x)",
+            "f = exec",
+            "compile(x, y, z)",
+            "__import__(x)",
+            "os.system(x)",
+            "from os import system",
+        ),
+        *(
+            "torch.load(x)",
+            "torch.load(x, weights_only=True)",
+            "yaml.load(x)",
+            "importlib.import_module(x)",
+        ),
+        *(
+            "run(x, shell=True)",
+            "run(x, shell=flag)",
+            "np.load(x, allow_pickle=True)",
+            "f(weights_only=False)",
+        ),
+        *(
+            "f(trust_remote_code=True)",
+            "f(**{'trust_remote_code': 1})",
+            "x = [('allow_pickle', True)]",
+        ),
     ],
 )
 def test_the_check_sees_what_it_looks_for(line):
@@ -100,7 +172,15 @@ def test_the_check_sees_what_it_looks_for(line):
 
 
 @pytest.mark.parametrize(
-    "line", ["np.load(x)", "f(shell=False)", "evaluate(x)", "model.eval()", "re.compile(x)", "yaml.safe_load(x)"]
+    "line",
+    [
+        "np.load(x)",
+        "f(shell=False)",
+        "evaluate(x)",
+        "model.eval()",
+        "re.compile(x)",
+        "yaml.safe_load(x)",
+    ],
 )
 def test_the_check_lets_pass_what_is_harmless(line):
     assert not list(dangers(line))
@@ -140,9 +220,24 @@ def test_the_bomb_works(tmp_path):
 def plant(folder: Path, bomb: bytes, canary: Path) -> None:
     """All that has ever been run by somebody who only wanted to load a model, beside what is there."""
     code = f"import os\nos.mkdir({str(canary)!r})\nclass Evil: pass\n"
-    for name in ("pytorch_model.bin", "model.pt", "model.pkl", "adapter_model.bin", "model.npy", "optimizer.pt", "tokenizer.pkl"):
+    for name in (
+        "pytorch_model.bin",
+        "model.pt",
+        "model.pkl",
+        "adapter_model.bin",
+        "model.npy",
+        "optimizer.pt",
+        "tokenizer.pkl",
+    ):
         (folder / name).write_bytes(bomb)
-    for name in ("modeling_evil.py", "configuration_evil.py", "tokenization_evil.py", "handler.py", "setup.py", "conftest.py"):
+    for name in (
+        "modeling_evil.py",
+        "configuration_evil.py",
+        "tokenization_evil.py",
+        "handler.py",
+        "setup.py",
+        "conftest.py",
+    ):
         (folder / name).write_text(code)
     for name in ("config.json", "tokenizer_config.json"):
         values = json.loads((folder / name).read_text()) if (folder / name).exists() else {}
@@ -182,7 +277,9 @@ def test_programs_in_a_base_folder_are_as_good_as_not_there(base, place, bomb, c
     assert inputs_of(base, place).spec == inputs_of(place / "base", place).spec
 
 
-@pytest.mark.parametrize("name", ["model.safetensors", "model.safetensors.index.json", "tokenizer.json", "config.json"])
+@pytest.mark.parametrize(
+    "name", ["model.safetensors", "model.safetensors.index.json", "tokenizer.json", "config.json"]
+)
 def test_a_program_in_place_of_a_part_of_the_base_is_refused(name, base, place, bomb):
     (base / name).write_bytes(bomb)
     with pytest.raises(ConfigError, match=re.escape(name)):
@@ -214,17 +311,27 @@ def test_a_program_in_place_of_vectors_is_made_anew(bomb, canary, tmp_path):
     (file,) = tmp_path.glob("queries-*/*.npy")
     objects = tmp_path / "objects.npy"
     np.save(objects, np.array([Bomb(canary)], dtype=object), allow_pickle=True)
-    for content in (bomb, objects.read_bytes(), file.read_bytes()[:-1], file.read_bytes()[:90], b""):
+    for content in (
+        bomb,
+        objects.read_bytes(),
+        file.read_bytes()[:-1],
+        file.read_bytes()[:90],
+        b"",
+    ):
         file.write_bytes(content)
         (found,) = embed(Model().encode, ["a", "b"], 2, "identity", tmp_path / "queries", 8)
         assert np.array_equal(found, made)
 
 
-def test_a_program_in_a_checkpoint_is_found_and_not_run_even_if_the_manifest_is_forged(bomb, canary, tmp_path):
+def test_a_program_in_a_checkpoint_is_found_and_not_run_even_if_the_manifest_is_forged(
+    bomb, canary, tmp_path
+):
     state = {"a": np.arange(64.0)}
     with Checkpoints(tmp_path, Retention(9)) as checkpoints:
         checkpoints.save(1, state, state, {})
-    files = sorted(path.relative_to(tmp_path / "1") for path in (tmp_path / "1").rglob("*") if path.is_file())
+    files = sorted(
+        path.relative_to(tmp_path / "1") for path in (tmp_path / "1").rglob("*") if path.is_file()
+    )
     assert len(files) > 8
     for file in files:
         shutil.copytree(tmp_path / "1", tmp_path / "2")
@@ -233,7 +340,10 @@ def test_a_program_in_a_checkpoint_is_found_and_not_run_even_if_the_manifest_is_
             with pytest.raises(DamagedError, match=file.name):
                 manifest.check(tmp_path / "2")
             manifest.write(tmp_path / "2", {"parameters": {"a": [64]}})
-            with Checkpoints(tmp_path) as checkpoints, contextlib.suppress(Exception):  # whatever Orbax makes of it
+            with (
+                Checkpoints(tmp_path) as checkpoints,
+                contextlib.suppress(Exception),
+            ):  # whatever Orbax makes of it
                 checkpoints.restore(2, state, state)
         assert not canary.exists(), file
         shutil.rmtree(tmp_path / "2")
@@ -250,10 +360,16 @@ print(hashlib.sha256(numpy.asarray(found).tobytes()).hexdigest(), len(hits))
 
 def compiled(cache: Path) -> list[str]:
     """(hash of what was computed, programs that came out of the cache)."""
-    settings = {"JAX_PLATFORMS": "cpu", "XLA_FLAGS": "", "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0"}
+    settings = {
+        "JAX_PLATFORMS": "cpu",
+        "XLA_FLAGS": "",
+        "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
+    }
     environment = os.environ | settings | {"JAX_COMPILATION_CACHE_DIR": str(cache)}
     command = [sys.executable, "-c", COMPILES]
-    return subprocess.run(command, env=environment, check=True, capture_output=True, text=True).stdout.split()
+    return subprocess.run(
+        command, env=environment, check=True, capture_output=True, text=True
+    ).stdout.split()
 
 
 def test_a_cache_of_programs_that_is_damaged_or_cannot_be_written_changes_no_number(bomb, tmp_path):
@@ -274,9 +390,61 @@ def test_a_cache_of_programs_that_is_damaged_or_cannot_be_written_changes_no_num
 # --- names that lead elsewhere ---------------------------------------------------------------------------------
 
 PARTS = (
-    *("..", ".", "/", "\\", "~", "~root", "C:", "//host/share", "\0", "\n", " ", "-rf", "--", "%2e%2e", "%00", "$HOME", "`id`"),
-    *("．．", "／", "∕", "‥", "\u202e", "\u200b", "e\u0301", "é", "CON", "nul.txt", "a" * 300, "é" * 200, "etc", "passwd", "x"),
-    *("file:", "gs:", ".hidden", "x.json", "x/", "/x", "*", "?", "|", "<b>", "'", '"', ";", "&&", "{0}", "%s", "\ud800"),
+    *(
+        "..",
+        ".",
+        "/",
+        "\\",
+        "~",
+        "~root",
+        "C:",
+        "//host/share",
+        "\0",
+        "\n",
+        " ",
+        "-rf",
+        "--",
+        "%2e%2e",
+        "%00",
+        "$HOME",
+        "`id`",
+    ),
+    *(
+        "．．",
+        "／",
+        "∕",
+        "‥",
+        "\u202e",
+        "\u200b",
+        "e\u0301",
+        "é",
+        "CON",
+        "nul.txt",
+        "a" * 300,
+        "é" * 200,
+        "etc",
+        "passwd",
+        "x",
+    ),
+    *(
+        "file:",
+        "gs:",
+        ".hidden",
+        "x.json",
+        "x/",
+        "/x",
+        "*",
+        "?",
+        "|",
+        "<b>",
+        "'",
+        '"',
+        ";",
+        "&&",
+        "{0}",
+        "%s",
+        "\ud800",
+    ),
 )
 NAMES = 2_000
 
@@ -285,7 +453,9 @@ def names(seed: int = 0) -> Iterator[str]:
     """Two thousand of them, all different."""
     random, made = np.random.default_rng(seed), set()
     while len(made) < NAMES:
-        name = random.choice(["", "/", os.sep.join([".."] * 5) + "/"]) + "".join(random.choice(PARTS, random.integers(1, 5)))
+        name = random.choice(["", "/", os.sep.join([".."] * 5) + "/"]) + "".join(
+            random.choice(PARTS, random.integers(1, 5))
+        )
         if name not in made:
             made.add(name)
             yield str(name)
@@ -304,7 +474,9 @@ def _note(event: str, arguments: tuple) -> None:
         return
     if event == "open" and isinstance(arguments[0], str):
         flags = arguments[2] or 0
-        (_Watched.written if flags & (os.O_WRONLY | os.O_RDWR | os.O_CREAT) else _Watched.read).add(arguments[0])
+        (_Watched.written if flags & (os.O_WRONLY | os.O_RDWR | os.O_CREAT) else _Watched.read).add(
+            arguments[0]
+        )
     elif event in ("os.mkdir", "os.rename", "os.remove", "os.symlink", "os.link", "os.truncate"):
         _Watched.written |= {os.fspath(path) for path in arguments if isinstance(path, str | Path)}
 
@@ -324,7 +496,11 @@ def watched(read: bool, *allowed: Path) -> Iterator[None]:
         _Watched.on = False
     opened = _Watched.written if read else _Watched.written | _Watched.read
     roots = [path.resolve() for path in allowed]
-    outside = [path for path in opened if not any(Path(os.path.normpath(path)).is_relative_to(root) for root in roots)]
+    outside = [
+        path
+        for path in opened
+        if not any(Path(os.path.normpath(path)).is_relative_to(root) for root in roots)
+    ]
     assert not outside
 
 
@@ -350,20 +526,29 @@ def test_a_manifest_names_no_file_outside_its_folder(tmp_path):
         folder.mkdir()
         files = {name: [1, "0" * 64] for name in some}
         body = json.dumps({"format": manifest.FORMAT, "files": files, "facts": {}})
-        (folder / manifest.NAME).write_text(f"{body}\n{hashlib.sha256(body.encode()).hexdigest()}\n")
+        (folder / manifest.NAME).write_text(
+            f"{body}\n{hashlib.sha256(body.encode()).hexdigest()}\n"
+        )
         with watched(False, folder), pytest.raises(DamagedError):
             manifest.check(folder)
 
 
 def test_names_in_data_and_configuration_make_no_file_outside_the_run(place, tmp_path):
     good = [name for name in names() if not set(name) & {"\0", "\ud800"} and name.strip()]
-    lines = [Example(name, name, (f"{name} a",), (f"{name} b",), name, source=name).to_json() for name in good]
+    lines = [
+        Example(name, name, (f"{name} a",), (f"{name} b",), name, source=name).to_json()
+        for name in good
+    ]
     data = tmp_path / "train.jsonl"
     data.write_text("".join(f"{line}\n" for line in lines))
     inside = tmp_path / "run"
     with watched(True, inside):
         for name in names():
-            with contextlib.nullcontext() if re.fullmatch("[a-z]+", name) else pytest.raises(ConfigError):
+            with (
+                contextlib.nullcontext()
+                if re.fullmatch("[a-z]+", name)
+                else pytest.raises(ConfigError)
+            ):
                 check_mixture(Mixture({name: Dataset((str(data),))}), 16, {}, "config")
         inputs = inputs_of(place / "base", place, data)
         look = Skipped(Workdir(inside).skipped, Guard(), inputs.batch_builder)

@@ -42,7 +42,9 @@ def numbers(of: ModelDef, seed: int = 0) -> dict[str, np.ndarray]:
     random = np.random.default_rng(seed)
     return {
         name: (
-            1 + 0.1 * random.standard_normal(leaf.shape) if name.endswith("scale") else 0.05 * random.standard_normal(leaf.shape)
+            1 + 0.1 * random.standard_normal(leaf.shape)
+            if name.endswith("scale")
+            else 0.05 * random.standard_normal(leaf.shape)
         ).astype(np.float32)
         for name, leaf in sorted(of.leaves.items())
     }
@@ -72,9 +74,13 @@ def stored(of: ModelDef, values: dict[str, np.ndarray]) -> dict[str, np.ndarray]
 
 def torch_mistral(of: ModelDef, values: dict[str, np.ndarray]) -> transformers.PreTrainedModel:
     """The same decoder in transformers, with the same numbers, float32."""
-    config = transformers.AutoConfig.for_model(**config_from_spec(of.spec, 512, "float32"), pad_token_id=None)
+    config = transformers.AutoConfig.for_model(
+        **config_from_spec(of.spec, 512, "float32"), pad_token_id=None
+    )
     model = transformers.AutoModel.from_config(config).eval()
-    model.load_state_dict({name: torch.from_numpy(value) for name, value in stored(of, values).items()})
+    model.load_state_dict(
+        {name: torch.from_numpy(value) for name, value in stored(of, values).items()}
+    )
     return model
 
 
@@ -82,12 +88,17 @@ def peft_mistral(of: ModelDef, values: dict[str, np.ndarray]) -> peft.PeftModel:
     """The decoder in transformers with our adapters put into PEFT's."""
     (lora,) = set(of.lora.values())
     config = peft.LoraConfig(
-        r=lora.rank, lora_alpha=lora.alpha, lora_dropout=0.0, target_modules=[f"{target}_proj" for target in of.lora]
+        r=lora.rank,
+        lora_alpha=lora.alpha,
+        lora_dropout=0.0,
+        target_modules=[f"{target}_proj" for target in of.lora],
     )
     model = peft.get_peft_model(torch_mistral(of, values), config)
     with torch.no_grad():
         for name, layer, factor in adapters(of):
-            peft_factor(model, name, layer, factor).copy_(torch.from_numpy(values[f"{name}/{factor}"][layer].T.copy()))
+            peft_factor(model, name, layer, factor).copy_(
+                torch.from_numpy(values[f"{name}/{factor}"][layer].T.copy())
+            )
     return model
 
 
@@ -100,7 +111,9 @@ def adapters(of: ModelDef) -> list[tuple[str, int, str]]:
 def peft_factor(model: torch.nn.Module, name: str, layer: int, factor: str) -> torch.nn.Parameter:
     """The parameter of PEFT, `[out, in]`, of one of our matrices."""
     _, block, target = name.split("/")
-    module = getattr(model.base_model.model.layers[layer], {"attention": "self_attn", "ff": "mlp"}[block])
+    module = getattr(
+        model.base_model.model.layers[layer], {"attention": "self_attn", "ff": "mlp"}[block]
+    )
     linear = getattr(module, f"{target}_proj")
     return (linear.lora_A if factor == "lora_a" else linear.lora_B)["default"].weight
 
@@ -108,13 +121,19 @@ def peft_factor(model: torch.nn.Module, name: str, layer: int, factor: str) -> t
 def texts(count: int, longest: int, vocab: int = 97, seed: int = 0) -> list[list[int]]:
     """Random ids with BOS and EOS."""
     random = np.random.default_rng(seed)
-    return [[1, *random.integers(3, vocab, random.integers(1, longest - 1)).tolist(), 2] for _ in range(count)]
+    return [
+        [1, *random.integers(3, vocab, random.integers(1, longest - 1)).tolist(), 2]
+        for _ in range(count)
+    ]
 
 
 def examples(queries: int, negatives: int, longest: int, seed: int = 0) -> list[Ids]:
     """Random ids, all with as many hard negatives."""
     passages = iter(texts(queries * (1 + negatives), longest, seed=seed + 1_000))
-    return [Ids(query, list(islice(passages, 1 + negatives)), 0.05, True) for query in texts(queries, longest, seed=seed)]
+    return [
+        Ids(query, list(islice(passages, 1 + negatives)), 0.05, True)
+        for query in texts(queries, longest, seed=seed)
+    ]
 
 
 def mixed(of: list[Ids]) -> list[Ids]:
@@ -122,7 +141,12 @@ def mixed(of: list[Ids]) -> list[Ids]:
 
     def change(number: int, one: Ids) -> Ids:
         passages = one.passages[: 1 + number % len(one.passages)]
-        return Ids(one.query, passages, (0.05, 0.2)[number // 2 % 2], len(passages) == 1 or number % 5 in (0, 3))
+        return Ids(
+            one.query,
+            passages,
+            (0.05, 0.2)[number // 2 % 2],
+            len(passages) == 1 or number % 5 in (0, 3),
+        )
 
     return [change(number, one) for number, one in enumerate(of)]
 
@@ -145,7 +169,13 @@ def batch(
     return pack(change(examples(queries, negatives, width, seed)), to)
 
 
-def objective(of: ModelDef, pooling: str = "last", scores: str = "dense", block: int = 4_096, kept_chunks: int = 0) -> StepConfig:
+def objective(
+    of: ModelDef,
+    pooling: str = "last",
+    scores: str = "dense",
+    block: int = 4_096,
+    kept_chunks: int = 0,
+) -> StepConfig:
     return StepConfig(of, pooling, Loss(0.05, scores, block), kept_chunks, seed=0)
 
 
@@ -153,9 +183,16 @@ def unpack(of: Batch, positives: int = 1) -> list[Ids]:
     """The examples of a batch, in the order in which they were packed; checks what belongs to each text."""
     (shards, each), slots = of.queries.shape, of.ends.shape[-1]
     chunks, rows, width = of.tokens.shape
-    wide = [np.asarray(x).reshape(chunks, shards, rows // shards, width).swapaxes(0, 1) for x in of[:3]]
+    wide = [
+        np.asarray(x).reshape(chunks, shards, rows // shards, width).swapaxes(0, 1) for x in of[:3]
+    ]
     tokens, segments, positions = (x.reshape(shards, -1, width) for x in wide)
-    ends = np.asarray(of.ends).reshape(chunks, shards, -1, slots).swapaxes(0, 1).reshape(shards, -1, slots)
+    ends = (
+        np.asarray(of.ends)
+        .reshape(chunks, shards, -1, slots)
+        .swapaxes(0, 1)
+        .reshape(shards, -1, slots)
+    )
 
     def text(shard: int, place: int) -> list[int]:
         row, slot = divmod(place, slots)
@@ -167,7 +204,9 @@ def unpack(of: Batch, positives: int = 1) -> list[Ids]:
     def example(shard: int, i: int) -> Ids:
         own = np.asarray(of.passages)[shard].reshape(each, -1)[i]
         parts = own[:positives], own[positives:]
-        assert all(np.array_equal(part >= 0, np.sort(part < 0) == 0) for part in parts)  # what is missing is missing at the end
+        assert all(
+            np.array_equal(part >= 0, np.sort(part < 0) == 0) for part in parts
+        )  # what is missing is missing at the end
         assert own[0] >= 0
         return Ids(
             text(shard, of.queries[shard, i]),

@@ -28,7 +28,9 @@ from e5jax.errors import ConfigError, RunError
 from e5jax.storage import claim, folder_of, in_bucket
 from e5jax.workdir.directory import ALLOW
 
-Identity = Mapping[str, str]  # what a resumed run must share with the first one: fingerprints of data, base, tokenizer
+Identity = Mapping[
+    str, str
+]  # what a resumed run must share with the first one: fingerprints of data, base, tokenizer
 MATRIX = 2  # axes
 S3 = "s3://"
 SHOWN = 40  # characters of an entry that differs
@@ -47,7 +49,10 @@ def _not_of_orbax(record: logging.LogRecord) -> bool:
 
 
 def _unraisable_hook(unraisable: "sys.UnraisableHookArgs") -> None:
-    if not (isinstance(unraisable.exc_value, RuntimeError) and str(unraisable.exc_value) == "Event loop is closed"):
+    if not (
+        isinstance(unraisable.exc_value, RuntimeError)
+        and str(unraisable.exc_value) == "Event loop is closed"
+    ):
         sys.__unraisablehook__(unraisable)
 
 
@@ -66,18 +71,39 @@ class Checkpoints:
     A reader asks no other process.
     """
 
-    def __init__(self, directory: Path, retention: Retention | None = None, seconds: int = 600, *, background: bool = False):
-        self._directory, self._retention, self._seconds = folder_of(os.fspath(directory)), retention, seconds
+    def __init__(
+        self,
+        directory: Path,
+        retention: Retention | None = None,
+        seconds: int = 600,
+        *,
+        background: bool = False,
+    ):
+        self._directory, self._retention, self._seconds = (
+            folder_of(os.fspath(directory)),
+            retention,
+            seconds,
+        )
         self._waits = not background
         _drop_tracebacks()
         # Random numbers do not compress: zstd makes a save 1.3 to 5.6 times as long, for 8 % (benchmarks/results/verify.md).
         parameters, rest = (ocp.PyTreeCheckpointHandler(use_compression=False) for _ in range(2))
         # A bucket has no rename.
-        whole = ocp.options.AtomicityOptions(ocp.options.AtomicityMode.COMMIT_FILE) if in_bucket(self._directory) else None
+        whole = (
+            ocp.options.AtomicityOptions(ocp.options.AtomicityMode.COMMIT_FILE)
+            if in_bucket(self._directory)
+            else None
+        )
         composed = ocp.CompositeOptions(atomicity_options=whole)
-        handler = ocp.CompositeCheckpointHandler(composite_options=composed, parameters=parameters, rest=rest)
+        handler = ocp.CompositeCheckpointHandler(
+            composite_options=composed, parameters=parameters, rest=rest
+        )
         own = jax.process_index()
-        alone = ocp.options.MultiprocessingOptions(own, {own}, f"reader{own}") if retention is None else None
+        alone = (
+            ocp.options.MultiprocessingOptions(own, {own}, f"reader{own}")
+            if retention is None
+            else None
+        )
         self._orbax = ocp.AsyncCheckpointer(
             handler,
             async_options=ocp.AsyncOptions(timeout_secs=seconds),
@@ -94,7 +120,12 @@ class Checkpoints:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
         try:
             self.finish()
         except RunError as failed:
@@ -118,7 +149,9 @@ class Checkpoints:
     def _newest(self) -> int | None:
         sound, wrong = newest_sound(self._directory)
         for step, reason in wrong.items():
-            moved = f"; moved to {quarantine(self._directory, step, reason)}" if self._retention else ""
+            moved = (
+                f"; moved to {quarantine(self._directory, step, reason)}" if self._retention else ""
+            )
             print(f"checkpoint {step} is not used: {reason}{moved}", flush=True)
         return sound.step if sound else None
 
@@ -136,8 +169,12 @@ class Checkpoints:
         heartbeat.enter(heartbeat.SAVE)
         saved = ocp.args.PyTreeSave(parameters, save_args=jax.tree.map(_by_layer, parameters))
         parts = ocp.args.Composite(parameters=saved, rest=ocp.args.PyTreeSave(rest))
-        self._orbax.save(self._directory / str(step), args=parts, force=True)  # over one that was never finished
-        result = self._background.submit(self._complete, step, {**facts, "parameters": _shapes(parameters)})
+        self._orbax.save(
+            self._directory / str(step), args=parts, force=True
+        )  # over one that was never finished
+        result = self._background.submit(
+            self._complete, step, {**facts, "parameters": _shapes(parameters)}
+        )
         self._saving = _Save(step, result, time.monotonic() + self._seconds)
         if self._waits:
             self.finish()
@@ -151,7 +188,9 @@ class Checkpoints:
 
     def poll(self) -> None:
         """To be called after every step: raises RunError if the save in the background has failed, or takes too long."""
-        if self._saving is not None and (self._saving.result.done() or time.monotonic() > self._saving.deadline):
+        if self._saving is not None and (
+            self._saving.result.done() or time.monotonic() > self._saving.deadline
+        ):
             self.finish()
 
     def finish(self) -> None:
@@ -161,7 +200,9 @@ class Checkpoints:
         (step, result, deadline), self._saving = self._saving, None
         wait([result], timeout=max(0.0, deadline - time.monotonic()))
         if not result.done():
-            raise RunError(f"checkpoint {step}: not saved within {self._seconds} s in {self._directory}; is the disk too slow?")
+            raise RunError(
+                f"checkpoint {step}: not saved within {self._seconds} s in {self._directory}; is the disk too slow?"
+            )
         if (error := result.exception()) is not None:
             raise RunError(
                 f"checkpoint {step}: could not be saved in {self._directory} ({type(error).__name__}: {error}); "
@@ -175,8 +216,12 @@ class Checkpoints:
     def check_identity(self, step: int, identity: Identity, allow: bool = False) -> list[str]:
         """What of data, base and tokenizer is not what the checkpoint was trained with: ConfigError if that is not allowed."""
         found = self.facts(step)["identity"]
-        changed = sorted(name for name in found | dict(identity) if found.get(name) != identity.get(name))
-        details = [f"{name}: {_short(found.get(name))} -> {_short(identity.get(name))}" for name in changed]
+        changed = sorted(
+            name for name in found | dict(identity) if found.get(name) != identity.get(name)
+        )
+        details = [
+            f"{name}: {_short(found.get(name))} -> {_short(identity.get(name))}" for name in changed
+        ]
         if changed and not allow:
             raise ConfigError(
                 f"checkpoint {step} was trained with another {', '.join(changed)} ({'; '.join(details)}); "
@@ -188,19 +233,28 @@ class Checkpoints:
         """(parameters, rest) placed as the abstract trees say."""
         self._check_shapes(step, parameters)
         parts = {
-            name: ocp.args.PyTreeRestore(tree, restore_args=ocp.checkpoint_utils.construct_restore_args(tree))
+            name: ocp.args.PyTreeRestore(
+                tree, restore_args=ocp.checkpoint_utils.construct_restore_args(tree)
+            )
             for name, tree in {"parameters": parameters, "rest": rest}.items()
         }
         found = self._orbax.restore(self._directory / str(step), args=ocp.args.Composite(**parts))
         return found["parameters"], found["rest"]
 
-    def open_parameters(self, step: int, parameters: Mapping[str, jax.ShapeDtypeStruct]) -> dict[str, tensorstore.TensorStore]:
+    def open_parameters(
+        self, step: int, parameters: Mapping[str, jax.ShapeDtypeStruct]
+    ) -> dict[str, tensorstore.TensorStore]:
         """The parameters of these shapes, none of whose numbers are read before `numpy.asarray` asks for some of them."""
         self._check_shapes(step, parameters)
         base = _opened(self._directory / str(step) / "parameters")
         opened = {
             name: tensorstore.open(
-                {"driver": "zarr", "kvstore": {"driver": "ocdbt", "base": base, "path": f"{name}/"}}, open=True, read=True
+                {
+                    "driver": "zarr",
+                    "kvstore": {"driver": "ocdbt", "base": base, "path": f"{name}/"},
+                },
+                open=True,
+                read=True,
             )
             for name in parameters
         }
@@ -234,7 +288,11 @@ def _amazon() -> dict[str, Any]:
     Unless it is told so, TensorStore looks for files of keys first, and complains where there are none.
     """
     endpoint = os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL")
-    region = os.environ.get("AWS_REGION") or os.environ.get("AWS_DEFAULT_REGION") or ("us-east-1" if endpoint else None)
+    region = (
+        os.environ.get("AWS_REGION")
+        or os.environ.get("AWS_DEFAULT_REGION")
+        or ("us-east-1" if endpoint else None)
+    )
     keys = {"type": "environment"} if "AWS_ACCESS_KEY_ID" in os.environ else None
     said = {"endpoint": endpoint, "aws_region": region, "aws_credentials": keys}
     return {name: value for name, value in said.items() if value}
@@ -245,7 +303,11 @@ def _into_s3(spec: Any) -> Any:
     if not isinstance(spec, dict):
         return [_into_s3(one) for one in spec] if isinstance(spec, list) else spec
     inner = {name: _into_s3(value) for name, value in spec.items()}
-    return inner | {"driver": "s3", **_amazon()} if inner.get("driver") in ("gcs", "gcs_grpc") else inner
+    return (
+        inner | {"driver": "s3", **_amazon()}
+        if inner.get("driver") in ("gcs", "gcs_grpc")
+        else inner
+    )
 
 
 _orbax_specs = specs.build_kvstore_tspec

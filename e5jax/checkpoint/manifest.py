@@ -39,7 +39,9 @@ class DamagedError(Exception):
 def write(folder: Path, facts: Mapping[str, Any]) -> Manifest:
     """Hashes every file, sends all to the disk, and puts the manifest beside them, whole or not at all."""
     paths = sorted(_files(folder))
-    made = Manifest(dict(zip(paths, entries(folder, paths, list(SUMS), sync=True), strict=True)), dict(facts))
+    made = Manifest(
+        dict(zip(paths, entries(folder, paths, list(SUMS), sync=True), strict=True)), dict(facts)
+    )
     body = json.dumps({"format": FORMAT, **made._asdict()}, ensure_ascii=False, allow_nan=False)
     publish(folder, NAME, f"{body}\n{_digest(body)}\n")
     return made
@@ -57,8 +59,12 @@ def read(folder: Path) -> Manifest:
             raise DamagedError(f"{NAME}: its own checksum does not fit")
         values = parse_object(body)
         if values["format"] not in (OLD, FORMAT):
-            raise DamagedError(f"{NAME}: format {values['format']!r}; this e5jax reads {OLD} and {FORMAT}")
-        return Manifest({path: _entry(*entry) for path, entry in values["files"].items()}, dict(values["facts"]))
+            raise DamagedError(
+                f"{NAME}: format {values['format']!r}; this e5jax reads {OLD} and {FORMAT}"
+            )
+        return Manifest(
+            {path: _entry(*entry) for path, entry in values["files"].items()}, dict(values["facts"])
+        )
     except (ValueError, LookupError, TypeError, AttributeError, RecordError) as error:
         raise DamagedError(f"{NAME}: cannot be read ({error})") from error
 
@@ -70,11 +76,20 @@ def check(folder: Path, *, thorough: bool = False) -> Manifest:
     """
     wanted = read(folder)
     there = _files(folder)
-    for problem, paths in (("is missing", wanted.files.keys() - there), ("does not belong there", there - wanted.files.keys())):
+    for problem, paths in (
+        ("is missing", wanted.files.keys() - there),
+        ("does not belong there", there - wanted.files.keys()),
+    ):
         if paths:
             raise DamagedError(f"{min(paths)}: {problem}")
-    by = FAST if not thorough and all(FAST in entry.sums for entry in wanted.files.values()) else SAFE
-    for (path, written), other in zip(wanted.files.items(), entries(folder, list(wanted.files), [by], sync=False), strict=True):
+    by = (
+        FAST
+        if not thorough and all(FAST in entry.sums for entry in wanted.files.values())
+        else SAFE
+    )
+    for (path, written), other in zip(
+        wanted.files.items(), entries(folder, list(wanted.files), [by], sync=False), strict=True
+    ):
         if written.bytes != other.bytes:
             raise DamagedError(f"{path}: {other.bytes:,} bytes, and {written.bytes:,} were written")
         if written.sums.get(by) != other.sums[by]:

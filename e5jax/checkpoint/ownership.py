@@ -23,7 +23,18 @@ from e5jax.workdir import lock
 from e5jax.workdir.directory import Workdir, write_text
 
 FILE = "run.json"
-LATER = ("mesh", "checkpoint", "log", "profile", "probe", "export", "stages", "eval", "pretrain", "watchdog")
+LATER = (
+    "mesh",
+    "checkpoint",
+    "log",
+    "profile",
+    "probe",
+    "export",
+    "stages",
+    "eval",
+    "pretrain",
+    "watchdog",
+)
 
 
 class Owner(NamedTuple):
@@ -48,14 +59,22 @@ def owned(folder: Path, workdir: Workdir, run: Training) -> Iterator[None]:
     owner = check(folder, workdir, run)
     if owner is None:
         _check_unowned(folder, workdir)
-    foreign = [str(step) for step in steps(folder) if not any((folder / str(step) / part).exists() for part in PARTS)]
+    foreign = [
+        str(step)
+        for step in steps(folder)
+        if not any((folder / str(step) / part).exists() for part in PARTS)
+    ]
     if foreign:
         raise ConfigError(
             f"config.checkpoint.folder={folder}: {foreign[0]} in it is no checkpoint of e5jax, but named like one; move it away"
         )
     if not in_bucket(folder):
         claim(folder)
-    with contextlib.nullcontext() if in_bucket(folder) else lock.hold(folder / ".lock", f"{folder}", "choose another folder"):
+    with (
+        contextlib.nullcontext()
+        if in_bucket(folder)
+        else lock.hold(folder / ".lock", f"{folder}", "choose another folder")
+    ):
         own = _owner(workdir, run, owner.run if owner else _name(workdir) or secrets.token_hex(8))
         if _name(workdir) != own.run:
             write_text(workdir.identity, json.dumps({"run": own.run}) + "\n")
@@ -85,7 +104,9 @@ def _read(folder: Path) -> Owner | None:
     except (FileNotFoundError, NotADirectoryError):
         return None
     except (RecordError, TypeError) as error:
-        raise ConfigError(f"{folder / FILE}: names no run ({error}); bring the file back, or choose another folder") from error
+        raise ConfigError(
+            f"{folder / FILE}: names no run ({error}); bring the file back, or choose another folder"
+        ) from error
 
 
 def _check_unowned(folder: Path, workdir: Workdir) -> None:
@@ -106,7 +127,9 @@ def _name(workdir: Workdir) -> str:
     except FileNotFoundError:
         return ""
     except (RecordError, KeyError) as error:
-        raise ConfigError(f"{workdir.identity}: names no run ({error}); bring the file back") from error
+        raise ConfigError(
+            f"{workdir.identity}: names no run ({error}); bring the file back"
+        ) from error
 
 
 def _owner(workdir: Workdir, run: Training, name: str) -> Owner:

@@ -48,14 +48,20 @@ def quarantine(directory: Path, step: int, reason: str) -> Path:
     there = place.iterdir() if place.is_dir() else ()  # a bucket has no empty folders
     taken = sum(path.name.split("-")[0] == str(step) for path in there if path.is_dir())
     to = place / (f"{step}-{taken}" if taken else str(step))
-    (place / f"{to.name}.txt").write_text(f"{reason}\n")  # first: in a bucket it is what makes the folder
+    (place / f"{to.name}.txt").write_text(
+        f"{reason}\n"
+    )  # first: in a bucket it is what makes the folder
     move(directory / str(step), to, NAME)
     return to
 
 
 def expire(directory: Path, retention: Retention) -> list[int]:
     """Deletes what need not stay; of checkpoints without a manifest it deletes none and counts none. Returns their steps."""
-    old = [step for step in finished(directory)[: -retention.keep] if not (retention.forever and step % retention.forever == 0)]
+    old = [
+        step
+        for step in finished(directory)[: -retention.keep]
+        if not (retention.forever and step % retention.forever == 0)
+    ]
     for step in old:
         delete(directory / str(step), NAME)
     return old
@@ -88,7 +94,11 @@ def listing(directory: Path, verify: bool) -> tuple[list[str], bool]:
     lines, sound = [], True
     for step in steps(directory):
         try:
-            found = check(directory / str(step), thorough=True) if verify else read(directory / str(step))
+            found = (
+                check(directory / str(step), thorough=True)
+                if verify
+                else read(directory / str(step))
+            )
             said = f"{found.bytes / 1e6:12,.1f} MB  {len(found.files):4} files  {'sound' if verify else ''}".rstrip()
         except DamagedError as error:
             said, sound = f"DAMAGED: {error}", False
@@ -102,9 +112,15 @@ def said_of(directory: Path, step: int | None) -> str:
     """What a checkpoint says of itself, as JSON: the newest if no step is named. Raises ConfigError."""
     there = steps(directory)
     if not there or step not in (None, *there):
-        raise ConfigError(f"{directory}: no checkpoint {'' if step is None else step}; there are {there or 'none'}")
+        raise ConfigError(
+            f"{directory}: no checkpoint {'' if step is None else step}; there are {there or 'none'}"
+        )
     try:
         found = read(directory / str(there[-1] if step is None else step))
     except DamagedError as error:
         raise ConfigError(f"{directory}/{there[-1] if step is None else step}: {error}") from error
-    return json.dumps({**found.facts, "bytes": found.bytes, "files": len(found.files)}, indent=2, ensure_ascii=False)
+    return json.dumps(
+        {**found.facts, "bytes": found.bytes, "files": len(found.files)},
+        indent=2,
+        ensure_ascii=False,
+    )

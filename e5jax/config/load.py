@@ -46,7 +46,9 @@ class _Scalar(flags.ArgumentParser):
 
 config_flags.register_flag_parser_for_type(int, _Scalar(int, "an integer"))
 config_flags.register_flag_parser_for_type(float, _Scalar(float, "a number"))
-config_flags.register_flag_parser_for_type(bool, _Scalar(flags.BooleanParser().parse, "true or false"))
+config_flags.register_flag_parser_for_type(
+    bool, _Scalar(flags.BooleanParser().parse, "true or false")
+)
 # A Literal is parsed as the string it is; `validate` names the allowed values.
 config_flags.register_flag_parser_for_type(typing.Literal, flags.ArgumentParser())
 
@@ -56,7 +58,9 @@ def load(path: str, overrides: Sequence[str] = ()) -> Config:
     return load_tree(Config, validate, path, overrides)
 
 
-def load_tree(tree: type[Tree], check: Callable[[Tree], object], path: str, overrides: Sequence[str] = ()) -> Tree:
+def load_tree(
+    tree: type[Tree], check: Callable[[Tree], object], path: str, overrides: Sequence[str] = ()
+) -> Tree:
     """The same for any tree of dataclasses and its check."""
     config = _read(tree, path)
     for override in overrides:
@@ -78,26 +82,42 @@ def _read(tree: type[Tree], path: str) -> Tree:
     """Runs the file and its `get_config`."""
     name = tree.__name__
     if not Path(path).is_file():
-        raise ConfigError(f"--config={path}: there is no such file; see configs/ for the ones that come with e5jax")
+        raise ConfigError(
+            f"--config={path}: there is no such file; see configs/ for the ones that come with e5jax"
+        )
     folder = str(Path(path).resolve().parent)
     sys.path.insert(0, folder)  # a variant imports what it varies, from beside it
     try:
         names = runpy.run_path(path)
         if "get_config" not in names:
-            raise ConfigError(f"--config={path}: there is no get_config() in it; define one that returns a {name}")
+            raise ConfigError(
+                f"--config={path}: there is no get_config() in it; define one that returns a {name}"
+            )
         config = names["get_config"]()
     except ConfigError:
         raise
     except MISTAKES as error:
-        lines = [f"line {frame.lineno}: " for frame in traceback.extract_tb(error.__traceback__) if frame.filename == path]
+        lines = [
+            f"line {frame.lineno}: "
+            for frame in traceback.extract_tb(error.__traceback__)
+            if frame.filename == path
+        ]
         home = tree.__module__.replace(".", "/")
-        fix = f"; the fields are those in {home}.py" if isinstance(error, AttributeError | TypeError) else ""
+        fix = (
+            f"; the fields are those in {home}.py"
+            if isinstance(error, AttributeError | TypeError)
+            else ""
+        )
         where = lines[-1] if lines else ""
-        raise ConfigError(f"--config={path}: {where}{type(error).__name__}: {' '.join(str(error).split())}{fix}") from error
+        raise ConfigError(
+            f"--config={path}: {where}{type(error).__name__}: {' '.join(str(error).split())}{fix}"
+        ) from error
     finally:
         sys.path.remove(folder)
     if not isinstance(config, tree):
-        raise ConfigError(f"--config={path}: get_config() returned {type(config).__name__}; return a {name}")
+        raise ConfigError(
+            f"--config={path}: get_config() returned {type(config).__name__}; return a {name}"
+        )
     return config
 
 
@@ -118,7 +138,9 @@ def _check_override(tree: type, override: str, config: object) -> None:
             near = difflib.get_close_matches(name, hints, n=1)
             fix = f"did you mean {near[0]}?" if near else f"it has {', '.join(hints)}"
             raise ConfigError(f"{override}: {where} has no field {name!r}; {fix}")
-        value = value[name] if isinstance(value, dict) else getattr(value, name, None)  # None: below a group that is not there
+        value = (
+            value[name] if isinstance(value, dict) else getattr(value, name, None)
+        )  # None: below a group that is not there
         holder = without_none(hints[name])
 
 

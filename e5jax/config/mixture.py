@@ -19,14 +19,20 @@ _NAME = re.compile(r"[a-z][a-z0-9_]*")
 class Dataset:
     """One set of examples, and how it is trained on. None: as the run does it."""
 
-    files: tuple[str, ...] = ()  # JSONL of `records.Example`, or folders of prepared sets; glob patterns too
+    files: tuple[
+        str, ...
+    ] = ()  # JSONL of `records.Example`, or folders of prepared sets; glob patterns too
     ratio: float = 1.0  # of its examples that an epoch takes, with shares="ratio"
     weight: float = 1.0  # its share of the draws over the sum of all, with shares="weight"
-    instructions: tuple[str, ...] = ()  # bare tasks, in turn from example to example; empty: each example's own
+    instructions: tuple[
+        str, ...
+    ] = ()  # bare tasks, in turn from example to example; empty: each example's own
     symmetric: bool = False  # True puts the instruction before passages too; the paper leaves all documents bare in training
     query_tokens: int | None = None  # at most, BOS and EOS included; None: tokens.limit
     passage_tokens: int | None = None
-    negatives: int | None = None  # hard ones that every example must have; None: those it has, at most batch.negatives
+    negatives: int | None = (
+        None  # hard ones that every example must have; None: those it has, at most batch.negatives
+    )
     in_batch: bool = True  # False: a query is compared with its own passages alone
     temperature: float | None = None  # None: loss.temperature
     positives: int | None = None  # of an example, at most; None: batch.positives
@@ -55,7 +61,9 @@ def check_mixture(mixture: Mixture, limit: int, most: Mapping[str, int], at: str
     if not 0 <= mixture.alpha <= 1:
         raise ConfigError(f"{at}.alpha={mixture.alpha}: must be at least 0 and at most 1")
     for name, dataset in mixture.datasets.items():
-        if not _NAME.fullmatch(name) or hasattr(dict, name):  # an override finds the method of a dict before its key
+        if not _NAME.fullmatch(name) or hasattr(
+            dict, name
+        ):  # an override finds the method of a dict before its key
             raise ConfigError(
                 f"{at}.datasets has {name!r}: a name is small letters, digits and _, begins with a letter, and is no method of "
                 "a dict; it is part of overrides and of checkpoints"
@@ -75,15 +83,23 @@ def check_dataset(dataset: Dataset, limit: int, most: Mapping[str, int], at: str
     above_zero(f"{at}.weight", dataset.weight)
     if not all(task.strip() for task in dataset.instructions):
         raise ConfigError(f"{at}.instructions={dataset.instructions}: one is empty; leave it out")
-    for name, value in [("query_tokens", dataset.query_tokens), ("passage_tokens", dataset.passage_tokens)]:
+    for name, value in [
+        ("query_tokens", dataset.query_tokens),
+        ("passage_tokens", dataset.passage_tokens),
+    ]:
         if value is not None:
             at_least(f"{at}.{name}", value, 3)
             _at_most(f"{at}.{name}", value, "tokens.limit", limit)
-    for name, value, least in [("positives", dataset.positives, 1), ("negatives", dataset.negatives, 0)]:
+    for name, value, least in [
+        ("positives", dataset.positives, 1),
+        ("negatives", dataset.negatives, 0),
+    ]:
         if value is not None:
             at_least(f"{at}.{name}", value, least)
             _at_most(f"{at}.{name}", value, f"batch.{name}", most[name])
-    if not dataset.in_batch and not (most["negatives"] if dataset.negatives is None else dataset.negatives):
+    if not dataset.in_batch and not (
+        most["negatives"] if dataset.negatives is None else dataset.negatives
+    ):
         raise ConfigError(
             f"{at}.in_batch=False with no hard negatives compares its queries with nothing; "
             f"raise {at}.negatives or batch.negatives, or set in_batch=True"

@@ -8,7 +8,9 @@ from e5jax.config.mixture import Mixture
 
 Pooling = Literal["last", "mean", "weighted_mean"]
 Dtype = Literal["float32", "bfloat16"]
-Precision = Literal["float32", "int8", "uint8", "binary", "ubinary"]  # of stored vectors, as sentence-transformers has them
+Precision = Literal[
+    "float32", "int8", "uint8", "binary", "ubinary"
+]  # of stored vectors, as sentence-transformers has them
 Rounding = Literal["float32", "int8", "binary"]
 Remat = Literal["nothing", "projections", "attention", "everything"]
 KeptOn = Literal["device", "host"]
@@ -89,14 +91,22 @@ class Model:
     scratch: Scratch | None = None
     pooling: Pooling = "last"
     rounding: Rounding = "float32"  # of vectors before the loss; gradients pass through as if there were none (docs/compact.md)
-    dtype: Dtype = "bfloat16"  # of compute and of frozen weights; trained parameters are always float32
-    quantisation: Quantisation = "none"  # of the kernels of a frozen base: int8 by output, int4 by groups of 128 inputs
+    dtype: Dtype = (
+        "bfloat16"  # of compute and of frozen weights; trained parameters are always float32
+    )
+    quantisation: Quantisation = (
+        "none"  # of the kernels of a frozen base: int8 by output, int4 by groups of 128 inputs
+    )
     remat: Remat = "projections"
     attention: Kernel = "auto"  # what fits platform and length: see `model.kernels.choose`
     theta: float | None = None  # base of the rotary embedding; None: the base's own
-    window: int | None = None  # tokens that a token sees, itself included; None: the base's own, 0: all before it
+    window: int | None = (
+        None  # tokens that a token sees, itself included; None: the base's own, 0: all before it
+    )
     bias: bool = False  # adds one, zero at first, to every linear map of a base without: what `select` may train (UDEVER's BitFit)
-    causal: bool | None = None  # False: a token sees its whole text, not only what is before it; None: the base's own
+    causal: bool | None = (
+        None  # False: a token sees its whole text, not only what is before it; None: the base's own
+    )
 
 
 @dataclass(slots=True)
@@ -185,16 +195,26 @@ class Loss:
     scores: Scores = "dense"
     block: int = 4_096  # passages scored at a time by `chunked` and `ring`
     directions: tuple[str, ...] = ("query_to_doc",)  # of `Direction`
-    partition: Literal["joint", "per_direction"] = "joint"  # one softmax over all directions, or the mean of one for each
+    partition: Literal["joint", "per_direction"] = (
+        "joint"  # one softmax over all directions, or the mean of one for each
+    )
     mask_duplicates: bool = False  # a text that equals or belongs to the query or its positive is no negative, on any device
-    margin: float | None = None  # a text is no negative that scores above the positive's cosine plus this, or times this
+    margin: float | None = (
+        None  # a text is no negative that scores above the positive's cosine plus this, or times this
+    )
     margin_kind: Literal["difference", "ratio"] = "difference"
-    hardness_strength: float = 0.0  # this times its cosine is added to the logit of a negative passage, without a gradient
+    hardness_strength: float = (
+        0.0  # this times its cosine is added to the logit of a negative passage, without a gradient
+    )
     hardness_mode: HardnessMode = "all_negatives"  # which negatives get it
     smoothing: float = 0.0  # share of the target that is spread over all candidates
-    dimensions: tuple[int, ...] = ()  # prefixes whose losses are summed (Matryoshka, arXiv 2205.13147); empty: the whole vector
+    dimensions: tuple[
+        int, ...
+    ] = ()  # prefixes whose losses are summed (Matryoshka, arXiv 2205.13147); empty: the whole vector
     weights: tuple[float, ...] = ()  # of the prefixes; empty: 1 each
-    bounds: tuple[float, ...] = ()  # lowest and highest of a temperature that is learned; empty: it stays as it is
+    bounds: tuple[
+        float, ...
+    ] = ()  # lowest and highest of a temperature that is learned; empty: it stays as it is
 
 
 @dataclass(slots=True)
@@ -205,8 +225,12 @@ class Guard:
     """
 
     skips: int = 8  # in a row, after which the run ends
-    spike: float = 0.0  # standard deviations of loss or gradient norm above their running means; 0: off
-    window: int = 100  # steps that the running means are of; before as many nothing is called a spike
+    spike: float = (
+        0.0  # standard deviations of loss or gradient norm above their running means; 0: off
+    )
+    window: int = (
+        100  # steps that the running means are of; before as many nothing is called a spike
+    )
 
 
 @dataclass(slots=True)
@@ -240,7 +264,9 @@ class Watchdog:
     """Seconds after which a run that hangs is ended, exit code 99; the same command goes on from its last checkpoint."""
 
     step: int = 600  # that a batch or a step may take
-    start: int = 3_600  # that each phase before the first step may take, and the other processes to come
+    start: int = (
+        3_600  # that each phase before the first step may take, and the other processes to come
+    )
     silence: int = 60  # without a sign of another process, which is then taken for dead
 
 
@@ -259,7 +285,9 @@ class Probe:
     every: int = 0  # steps, and at the end; 0: never
     folders: tuple[str, ...] = ()  # in BEIR layout
     queries: int = 200  # of a folder, at most: the first
-    documents: int = 2_000  # of a folder, about: what is right for these queries, then the first others
+    documents: int = (
+        2_000  # of a folder, about: what is right for these queries, then the first others
+    )
 
 
 @dataclass(slots=True)

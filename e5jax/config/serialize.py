@@ -34,7 +34,9 @@ def _build(cls: type, values: object, where: str) -> typing.Any:
         raise ConfigError(f"{where} is {values!r}, not the fields of a {cls.__name__}")
     hints = typing.get_type_hints(cls)
     if unknown := sorted(set(values) - set(hints)):
-        raise ConfigError(f"{where} has fields this version of e5jax does not know: {', '.join(unknown)}")
+        raise ConfigError(
+            f"{where} has fields this version of e5jax does not know: {', '.join(unknown)}"
+        )
     made = {}
     for name, value in values.items():
         made[name] = _value(without_none(hints[name]), value, f"{where}.{name}")
@@ -54,12 +56,17 @@ def _value(hint: object, value: typing.Any, where: str) -> typing.Any:
 def differences(old: Tree, new: Tree) -> list[str]:
     """Names the fields that differ, as `field: old -> new`."""
     a, b = fields(old), fields(new)
-    return [f"{key}: {a.get(key)} -> {b.get(key)}" for key in sorted(a | b) if a.get(key) != b.get(key)]
+    return [
+        f"{key}: {a.get(key)} -> {b.get(key)}" for key in sorted(a | b) if a.get(key) != b.get(key)
+    ]
 
 
 def fields(config: object) -> dict[str, str]:
     """Every field of a tree of dataclasses by its path, as Python writes its value."""
-    return {key: repr(value) for key, value in _leaves(dataclasses.asdict(typing.cast(typing.Any, config)))}
+    return {
+        key: repr(value)
+        for key, value in _leaves(dataclasses.asdict(typing.cast(typing.Any, config)))
+    }
 
 
 def _leaves(tree: object, path: str = "config") -> Iterator[tuple[str, object]]:

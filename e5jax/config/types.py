@@ -82,7 +82,9 @@ def _matches(value: object, hint: object) -> bool:
     if isinstance(hint, types.UnionType):
         return any(_matches(value, arg) for arg in typing.get_args(hint))
     if typing.get_origin(hint) is tuple:
-        return isinstance(value, tuple) and all(_matches(item, typing.get_args(hint)[0]) for item in value)
+        return isinstance(value, tuple) and all(
+            _matches(item, typing.get_args(hint)[0]) for item in value
+        )
     if hint is float:
         return isinstance(value, int | float) and not isinstance(value, bool)
     if hint is int:

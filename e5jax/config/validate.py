@@ -37,7 +37,10 @@ def validate(config: Config) -> None:
                 f"config.model.base={config.model.base!r}: the pretrain stage makes the base; leave base and scratch empty"
             )
         _validate_training(config.pretrain, "config.pretrain", needs_start=True)
-        if config.checkpoint.folder and config.checkpoint.folder == config.pretrain.checkpoint.folder:
+        if (
+            config.checkpoint.folder
+            and config.checkpoint.folder == config.pretrain.checkpoint.folder
+        ):
             raise ConfigError(
                 f"config.checkpoint.folder={config.checkpoint.folder!r} is that of config.pretrain too; give each its own"
             )
@@ -46,9 +49,13 @@ def validate(config: Config) -> None:
                 "config.pretrain.data.harvest differs from config.data.harvest: a run has one harvest; use one object for both"
             )
     if "data" in config.stages and config.data.harvest is None:
-        raise ConfigError("config.stages has 'data', and config.data.harvest is None: set the harvest, or leave the stage out")
+        raise ConfigError(
+            "config.stages has 'data', and config.data.harvest is None: set the harvest, or leave the stage out"
+        )
     if "heldout" in config.eval.tasks and "eval" in config.stages and config.data.harvest is None:
-        raise ConfigError("config.eval.tasks has 'heldout', which only config.data.harvest makes; name MTEB tasks instead")
+        raise ConfigError(
+            "config.eval.tasks has 'heldout', which only config.data.harvest makes; name MTEB tasks instead"
+        )
 
 
 def _validate_training(run: Training, at: str, *, needs_start: bool) -> None:
@@ -83,7 +90,9 @@ def _validate_training(run: Training, at: str, *, needs_start: bool) -> None:
     if not 0 <= run.seed < SEEDS:
         raise ConfigError(f"{at}.seed={run.seed}: must be at least 0 and below {SEEDS}")
     if run.optim.warmup_steps >= run.optim.steps:
-        raise ConfigError(f"{at}.optim.warmup_steps={run.optim.warmup_steps}: must be below optim.steps={run.optim.steps}")
+        raise ConfigError(
+            f"{at}.optim.warmup_steps={run.optim.warmup_steps}: must be below optim.steps={run.optim.steps}"
+        )
     if "://" in run.checkpoint.folder and not run.checkpoint.folder.startswith(tuple(BUCKETS)):
         raise ConfigError(
             f"{at}.checkpoint.folder={run.checkpoint.folder!r}: Orbax writes to a disk, or to {', '.join(BUCKETS)}; "
@@ -113,7 +122,9 @@ def _validate_data(run: Training, at: str) -> None:
     most = {"positives": run.batch.positives, "negatives": run.batch.negatives}
     check_mixture(data.mixture, run.tokens.limit, most, f"{at}.data.mixture")
     if run.batch.queries == 1 and not run.batch.negatives:
-        raise ConfigError(f"{at}.batch.queries=1 and {at}.batch.negatives=0 compare a query with nothing; raise one of them")
+        raise ConfigError(
+            f"{at}.batch.queries=1 and {at}.batch.negatives=0 compare a query with nothing; raise one of them"
+        )
     if data.harvest is None and not data.files and not data.mixture.datasets:
         raise ConfigError(
             f"{at}.data.files and {at}.data.mixture.datasets are empty and {at}.data.harvest is None: nothing to train on; set one"
@@ -149,28 +160,47 @@ def _validate_loss(loss: Loss, at: str) -> None:
         raise ConfigError(
             f"{at}.loss.directions={loss.directions}: must have 'query_to_doc', which has the positives, and each of them once"
         )
-    if loss.partition == "per_direction" and (alone := {"query_to_query", "doc_to_doc"} & set(loss.directions)):
+    if loss.partition == "per_direction" and (
+        alone := {"query_to_query", "doc_to_doc"} & set(loss.directions)
+    ):
         raise ConfigError(
             f"{at}.loss.partition='per_direction': the softmax of a direction needs a positive, and {min(alone)!r} has none; "
             "use 'joint', or leave the direction out"
         )
-    if loss.margin is not None and not (0 < loss.margin <= 1 if loss.margin_kind == "ratio" else 0 <= loss.margin < math.inf):
+    if loss.margin is not None and not (
+        0 < loss.margin <= 1 if loss.margin_kind == "ratio" else 0 <= loss.margin < math.inf
+    ):
         of = "above 0 and at most 1" if loss.margin_kind == "ratio" else "at least 0 and finite"
-        raise ConfigError(f"{at}.loss.margin={loss.margin} with margin_kind={loss.margin_kind!r}: must be {of}, or none")
+        raise ConfigError(
+            f"{at}.loss.margin={loss.margin} with margin_kind={loss.margin_kind!r}: must be {of}, or none"
+        )
     if not 0 <= loss.hardness_strength < math.inf:
-        raise ConfigError(f"{at}.loss.hardness_strength={loss.hardness_strength}: must be at least 0 and finite")
+        raise ConfigError(
+            f"{at}.loss.hardness_strength={loss.hardness_strength}: must be at least 0 and finite"
+        )
     if not 0 <= loss.smoothing < 1:
         raise ConfigError(f"{at}.loss.smoothing={loss.smoothing}: must be at least 0 and below 1")
     if min(loss.dimensions, default=1) < 1 or len(set(loss.dimensions)) < len(loss.dimensions):
-        raise ConfigError(f"{at}.loss.dimensions={loss.dimensions}: lengths of prefixes must be at least 1 and different")
-    if loss.weights and (len(loss.weights) != len(loss.dimensions) or not all(0 < weight < math.inf for weight in loss.weights)):
-        raise ConfigError(f"{at}.loss.weights={loss.weights}: needs one weight above 0 for each of dimensions={loss.dimensions}")
+        raise ConfigError(
+            f"{at}.loss.dimensions={loss.dimensions}: lengths of prefixes must be at least 1 and different"
+        )
+    if loss.weights and (
+        len(loss.weights) != len(loss.dimensions)
+        or not all(0 < weight < math.inf for weight in loss.weights)
+    ):
+        raise ConfigError(
+            f"{at}.loss.weights={loss.weights}: needs one weight above 0 for each of dimensions={loss.dimensions}"
+        )
 
 
 def _validate_bounds(run: Training, at: str) -> None:
     bounds, sets = run.loss.bounds, run.data.mixture.datasets.values()
-    given = sorted({run.loss.temperature, *(one.temperature for one in sets if one.temperature is not None)})
-    if bounds and not (len(bounds) == 2 and 0 < bounds[0] < given[0] and given[-1] < bounds[1] < math.inf):
+    given = sorted(
+        {run.loss.temperature, *(one.temperature for one in sets if one.temperature is not None)}
+    )
+    if bounds and not (
+        len(bounds) == 2 and 0 < bounds[0] < given[0] and given[-1] < bounds[1] < math.inf
+    ):
         raise ConfigError(
             f"{at}.loss.bounds={bounds}: must be two numbers, below and above every temperature that learning begins with "
             f"({', '.join(f'{value:g}' for value in given)}), or empty for a fixed one"
@@ -180,14 +210,18 @@ def _validate_bounds(run: Training, at: str) -> None:
 def check_dimensions(loss: Loss, hidden: int, at: str = "config") -> None:
     """No prefix is longer than the vector."""
     if max(loss.dimensions, default=0) > hidden:
-        raise ConfigError(f"{at}.loss.dimensions={loss.dimensions}: the model's vectors have {hidden} numbers; use no more")
+        raise ConfigError(
+            f"{at}.loss.dimensions={loss.dimensions}: the model's vectors have {hidden} numbers; use no more"
+        )
 
 
 def _validate_lora(lora: Lora | None, at: str) -> None:
     if lora is None:
         return
     if lora.rank < 1:
-        raise ConfigError(f"{at}.lora.rank={lora.rank}: must be at least 1; for full fine-tuning set --config.lora=none")
+        raise ConfigError(
+            f"{at}.lora.rank={lora.rank}: must be at least 1; for full fine-tuning set --config.lora=none"
+        )
     if not 0 <= lora.dropout < 1:
         raise ConfigError(f"{at}.lora.dropout={lora.dropout}: must be at least 0 and below 1")
     if not lora.targets:
@@ -201,23 +235,31 @@ def _validate_tokens(run: Training, at: str) -> None:
     if len(set(added)) < len(added) or not all(token.strip() for token in added):
         raise ConfigError(f"{at}.tokens.added={added}: tokens must differ, and not be blank")
     if "{task}" in run.tokens.document:
-        raise ConfigError(f"{at}.tokens.document={run.tokens.document!r}: documents have no instruction; leave {{task}} out")
+        raise ConfigError(
+            f"{at}.tokens.document={run.tokens.document!r}: documents have no instruction; leave {{task}} out"
+        )
 
 
 def _validate_select(run: Training, at: str) -> None:
     select = run.select
     at_least(f"{at}.select.top", select.top, 0)
     if select.top and not select.names:
-        raise ConfigError(f"{at}.select.top={select.top} names layers, and {at}.select.names is empty; set it to ('top/*',)")
+        raise ConfigError(
+            f"{at}.select.top={select.top} names layers, and {at}.select.names is empty; set it to ('top/*',)"
+        )
     if select.names and run.model.scratch is not None:
-        raise ConfigError(f"{at}.select with {at}.model.scratch: what is not selected would stay random; leave select.names empty")
+        raise ConfigError(
+            f"{at}.select with {at}.model.scratch: what is not selected would stay random; leave select.names empty"
+        )
 
 
 def _validate_mesh(run: Training, at: str) -> None:
     axes = {f.name: getattr(run.mesh, f.name) for f in dataclasses.fields(run.mesh)}
     for name, size in axes.items():
         if size < 1 and size != -1:
-            raise ConfigError(f"{at}.mesh.{name}={size}: must be at least 1, or -1 for all devices that are left")
+            raise ConfigError(
+                f"{at}.mesh.{name}={size}: must be at least 1, or -1 for all devices that are left"
+            )
     if list(axes.values()).count(-1) > 1:
         raise ConfigError(f"{at}.mesh={axes}: -1 on more than one axis; give all but one a size")
     check_shards(run.batch, max(run.mesh.data, 1) * max(run.mesh.fsdp, 1), at)
@@ -230,7 +272,9 @@ def check_batch(batch: Batch, limit: int, at: str = "config") -> None:
     for name in ("negatives", "kept_chunks"):
         at_least(f"{at}.batch.{name}", getattr(batch, name), 0)
     if batch.row_tokens and batch.row_tokens < limit:
-        raise ConfigError(f"{at}.batch.row_tokens={batch.row_tokens}: must be at least tokens.limit={limit}, or 0 for just that")
+        raise ConfigError(
+            f"{at}.batch.row_tokens={batch.row_tokens}: must be at least tokens.limit={limit}, or 0 for just that"
+        )
     if batch.kept_on == "host" and batch.kept_chunks == 0 and batch.chunks > 1:
         raise ConfigError(
             f"{at}.batch.kept_on='host' moves what kept chunks keep, and {at}.batch.kept_chunks=0 keeps nothing; "
@@ -254,23 +298,33 @@ def check_shards(batch: Batch, devices: int, at: str = "config") -> None:
 def _validate_start(run: Training, at: str, *, needs_start: bool) -> None:
     base, scratch = run.model.base, run.model.scratch
     if needs_start and bool(base) == (scratch is not None):
-        raise ConfigError(f"{at}.model.base={base!r} and {at}.model.scratch: set exactly one of them")
+        raise ConfigError(
+            f"{at}.model.base={base!r} and {at}.model.scratch: set exactly one of them"
+        )
     if base and not is_hub_id(base) and not Path(base).is_dir():
         raise ConfigError(
             f"{at}.model.base={base!r}: there is no such folder; give a Hugging Face folder or a hub id like org/name"
         )
     if run.tokens.tokenizer and not Path(run.tokens.tokenizer).is_file():
-        raise ConfigError(f"{at}.tokens.tokenizer={run.tokens.tokenizer!r}: there is no such file; give a tokenizer.json")
+        raise ConfigError(
+            f"{at}.tokens.tokenizer={run.tokens.tokenizer!r}: there is no such file; give a tokenizer.json"
+        )
     if scratch is None:
         return
     if run.lora is not None:
-        raise ConfigError(f"{at}.lora with {at}.model.scratch: adapters on frozen random weights learn nothing; set lora to none")
+        raise ConfigError(
+            f"{at}.lora with {at}.model.scratch: adapters on frozen random weights learn nothing; set lora to none"
+        )
     for name in ("hidden", "ff", "layers", "heads", "kv_heads", "head_size"):
         at_least(f"{at}.model.scratch.{name}", getattr(scratch, name), 1)
     if scratch.heads % scratch.kv_heads:
-        raise ConfigError(f"{at}.model.scratch.kv_heads={scratch.kv_heads}: must divide heads={scratch.heads}")
+        raise ConfigError(
+            f"{at}.model.scratch.kv_heads={scratch.kv_heads}: must divide heads={scratch.heads}"
+        )
     if scratch.head_size % 2:
-        raise ConfigError(f"{at}.model.scratch.head_size={scratch.head_size}: must be even for rotary embedding")
+        raise ConfigError(
+            f"{at}.model.scratch.head_size={scratch.head_size}: must be even for rotary embedding"
+        )
 
 
 def _validate_attention(run: Training, at: str) -> None:
@@ -292,7 +346,9 @@ def _validate_attention(run: Training, at: str) -> None:
             f"{at}.model.scratch.theta and {at}.model.scratch.window"
         )
     if model.theta is not None and not 0 < model.theta < math.inf:
-        raise ConfigError(f"{at}.model.theta={model.theta}: must be above 0 and finite, or none for the base's own")
+        raise ConfigError(
+            f"{at}.model.theta={model.theta}: must be above 0 and finite, or none for the base's own"
+        )
     if model.window is not None:
         at_least(f"{at}.model.window", model.window, 0)
 
@@ -300,4 +356,9 @@ def _validate_attention(run: Training, at: str) -> None:
 def is_hub_id(name: str) -> bool:
     """True for `org/name` when no such folder is here."""
     parts = name.split("/")
-    return len(parts) == 2 and all(parts) and not name.startswith((".", "~")) and not os.path.exists(name)
+    return (
+        len(parts) == 2
+        and all(parts)
+        and not name.startswith((".", "~"))
+        and not os.path.exists(name)
+    )

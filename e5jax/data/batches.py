@@ -46,9 +46,14 @@ class BatchBuilder(NamedTuple):
     def __call__(self, step: int) -> Batch:
         taken = list(self.take(step))
         ids = encode(taken, self.tokenizer)
-        order = deal(np.array([len(one.query) + sum(map(len, one.passages)) for one in ids]), self.layout.shards)
+        order = deal(
+            np.array([len(one.query) + sum(map(len, one.passages)) for one in ids]),
+            self.layout.shards,
+        )
         batch = pack([ids[i] for i in order], self.layout)
-        refuse_alone(batch, [taken[i].example for i in order], self.layout.positives, masked=self.masked)
+        refuse_alone(
+            batch, [taken[i].example for i in order], self.layout.positives, masked=self.masked
+        )
         return batch
 
     def take(self, step: int) -> Iterator[Selected]:
@@ -56,17 +61,37 @@ class BatchBuilder(NamedTuple):
         drawn, random = self.draws(step), np.random.default_rng([self.seed, step])
         for number, row in zip(drawn.sets.tolist(), drawn.rows.tolist(), strict=True):
             dataset, example = self.datasets[number], self.sources[number][row]
-            task = dataset.instructions[row % len(dataset.instructions)] if dataset.instructions else example.instruction
+            task = (
+                dataset.instructions[row % len(dataset.instructions)]
+                if dataset.instructions
+                else example.instruction
+            )
             chosen = choose(example, dataset.positives or 1, dataset.negatives or 0, random)
             yield Selected(chosen, task if self.instructions else "", dataset)
 
 
-def batch_builder(mixture: Mixture, sources: Mapping[str, ExampleSource], tokenizer: TextTokenizer, run: Training) -> BatchBuilder:
+def batch_builder(
+    mixture: Mixture, sources: Mapping[str, ExampleSource], tokenizer: TextTokenizer, run: Training
+) -> BatchBuilder:
     """What makes the batches of a run."""
-    draws = make_sampler(mixture, {name: len(source) for name, source in sources.items()}, run.batch.queries, run.seed)
+    draws = make_sampler(
+        mixture,
+        {name: len(source) for name, source in sources.items()},
+        run.batch.queries,
+        run.seed,
+    )
     datasets = tuple(fill_defaults(mixture.datasets[name], run) for name in draws.names)
     opened, to = tuple(sources[name] for name in draws.names), layout(run.batch, run.tokens.limit)
-    return BatchBuilder(draws, datasets, opened, tokenizer, to, run.seed, run.data.instructions, run.loss.mask_duplicates)
+    return BatchBuilder(
+        draws,
+        datasets,
+        opened,
+        tokenizer,
+        to,
+        run.seed,
+        run.data.instructions,
+        run.loss.mask_duplicates,
+    )
 
 
 def make_batches(assemble: BatchBuilder) -> grain.MapDataset[Batch]:
@@ -74,7 +99,9 @@ def make_batches(assemble: BatchBuilder) -> grain.MapDataset[Batch]:
     return grain.MapDataset.range(sys.maxsize).map(assemble)
 
 
-def batches_of(files: Sequence[str | Path], tokenizer: TextTokenizer, run: Training) -> grain.MapDataset[Batch]:
+def batches_of(
+    files: Sequence[str | Path], tokenizer: TextTokenizer, run: Training
+) -> grain.MapDataset[Batch]:
     """The batches of a run on these files as its only set."""
     mixture = mixture_of(run, files)
     return make_batches(batch_builder(mixture, open_sets(mixture, run), tokenizer, run))
@@ -93,15 +120,21 @@ def fill_defaults(dataset: Dataset, run: Training) -> Dataset:
     )
 
 
-def choose(example: Example, positives: int, negatives: int, random: np.random.Generator) -> Example:
+def choose(
+    example: Example, positives: int, negatives: int, random: np.random.Generator
+) -> Example:
     """At most so many positives and hard negatives; where there is no choice nothing is drawn."""
     count = len(example.positives)
-    chosen = [int(random.integers(count))] if positives == 1 < count else _some(count, positives, random)
+    chosen = (
+        [int(random.integers(count))] if positives == 1 < count else _some(count, positives, random)
+    )
     return example.only(chosen, _some(len(example.negatives), negatives, random))
 
 
 def _some(count: int, most: int, random: np.random.Generator) -> Sequence[int]:
-    return random.permutation(count)[:most].tolist() if most and count > 1 else range(min(most, count))
+    return (
+        random.permutation(count)[:most].tolist() if most and count > 1 else range(min(most, count))
+    )
 
 
 def encode(taken: Sequence[Selected], tokenizer: TextTokenizer) -> list[Ids]:
@@ -109,7 +142,10 @@ def encode(taken: Sequence[Selected], tokenizer: TextTokenizer) -> list[Ids]:
     texts, limits, put = [], [], tokenizer.templates.put
     for example, task, dataset in taken:
         passages = (*example.positives, *example.negatives)
-        texts += [put(example.query, task), *(put(text, task if dataset.symmetric else None) for text in passages)]
+        texts += [
+            put(example.query, task),
+            *(put(text, task if dataset.symmetric else None) for text in passages),
+        ]
         limits += [dataset.query_tokens, *[dataset.passage_tokens] * len(passages)]
     ids = iter(tokenizer(texts, limits))
     return [
@@ -125,11 +161,15 @@ def encode(taken: Sequence[Selected], tokenizer: TextTokenizer) -> list[Ids]:
     ]
 
 
-def refuse_alone(batch: Batch, examples: Sequence[Example], positives: int, *, masked: bool) -> None:
+def refuse_alone(
+    batch: Batch, examples: Sequence[Example], positives: int, *, masked: bool
+) -> None:
     """Raises ConfigError for a batch in which a query has no negative: its loss would be the same whatever its vector."""
     found = np.flatnonzero(alone(batch, positives, masked=masked)).tolist()
     if found:
-        named = ", ".join(f"{examples[i].id!r} (source {examples[i].source!r})" for i in found[:SHOWN])
+        named = ", ".join(
+            f"{examples[i].id!r} (source {examples[i].source!r})" for i in found[:SHOWN]
+        )
         why = ", config.loss.mask_duplicates leaving out texts like their own" if masked else ""
         raise ConfigError(
             f"{len(found)} of the {len(examples)} queries of a batch have no negative{why}, the first are {named}; give them hard "
@@ -145,7 +185,11 @@ def alone(batch: Batch, positives: int, *, masked: bool) -> Bool[np.ndarray, " q
     queries = np.asarray(batch.query_texts).reshape(-1, 1)
     passages = np.asarray(batch.passage_texts).reshape(len(queries), -1)
     own, hard = passages[:, :positives], passages[:, positives:]
-    mine = np.concatenate([queries, np.where(own < 0, queries, own)], axis=1) if masked else np.empty((len(queries), 0), np.int32)
+    mine = (
+        np.concatenate([queries, np.where(own < 0, queries, own)], axis=1)
+        if masked
+        else np.empty((len(queries), 0), np.int32)
+    )
     partner = np.where(np.arange(passages.shape[1]) < positives, queries, -1)
     some = np.any((hard >= 0) & np.all(hard[:, :, None] != mine[:, None], axis=-1), axis=1)
     return ~(some | np.asarray(batch.in_batch).ravel() & _others(passages, partner, mine))
@@ -156,8 +200,12 @@ def _others(
 ) -> Bool[np.ndarray, " q"]:
     """Which queries have a passage of others that is none of their own texts and belongs to none."""
     there = passages >= 0
-    near = np.bincount(np.concatenate([passages[there], partner[there & (partner >= 0)]]))  # passages of that text or partner
-    found = near[mine].sum(axis=1) < there.sum() - there.sum(axis=1)  # fewer are left out than there are: all but always
+    near = np.bincount(
+        np.concatenate([passages[there], partner[there & (partner >= 0)]])
+    )  # passages of that text or partner
+    found = near[mine].sum(axis=1) < there.sum() - there.sum(
+        axis=1
+    )  # fewer are left out than there are: all but always
     for i in np.flatnonzero(~found):
         free = there & ~np.isin(passages, mine[i]) & ~np.isin(partner, mine[i])
         free[i] = False

@@ -23,7 +23,10 @@ from e5jax.jsonl import parse_object
 
 FILES = ("corpus.jsonl", "queries.jsonl", "qrels/test.tsv")
 HEADER = "query-id\tcorpus-id\tscore"
-SCORES = ("ndcg_at_10", "ndcg_at_1")  # the latter, where one document is right, is how often it comes first
+SCORES = (
+    "ndcg_at_10",
+    "ndcg_at_1",
+)  # the latter, where one document is right, is how often it comes first
 DEPTH = 10  # ranks that count
 SHORTEST = 3  # tokens: BOS, one of the text, EOS
 _GRADE = re.compile(r"-?\d+")
@@ -57,39 +60,70 @@ class Retrieval(NamedTuple):
     limit: int | None  # tokens
     score: str  # one of SCORES
     notes: tuple[str, ...] = ()  # what the files lack, and how it is counted
-    skips_own: bool = False  # a query never retrieves the document with its own id: it is the query itself
+    skips_own: bool = (
+        False  # a query never retrieves the document with its own id: it is the query itself
+    )
 
 
 def read_retrieval(folder: Path) -> Retrieval:
     """Reads and checks the folder; raises ConfigError `file:line: reason` for the first thing wrong with it."""
     corpus, queries, relevance = (find_file(folder, name) for name in FILES)
-    documents = {id_: Document(row.get("title") or "", row["text"]) for id_, row in _read_texts(corpus, empty=True).items()}
+    documents = {
+        id_: Document(row.get("title") or "", row["text"])
+        for id_, row in _read_texts(corpus, empty=True).items()
+    }
     questions = {id_: row["text"] for id_, row in _read_texts(queries, empty=False).items()}
     judgements = _read_judgements(relevance, questions, documents)
     itself = _queries_in_corpus(documents, questions, judgements.grades)
     notes = _notes(documents, judgements, itself)
     return Retrieval(
-        documents, questions, judgements.grades, **_read_settings(folder / "task.json"), notes=notes, skips_own=itself > 0
+        documents,
+        questions,
+        judgements.grades,
+        **_read_settings(folder / "task.json"),
+        notes=notes,
+        skips_own=itself > 0,
     )
 
 
-def _queries_in_corpus(documents: Mapping[str, Document], queries: Mapping[str, str], grades: Mapping[str, dict[str, int]]) -> int:
+def _queries_in_corpus(
+    documents: Mapping[str, Document],
+    queries: Mapping[str, str],
+    grades: Mapping[str, dict[str, int]],
+) -> int:
     """How many queries are documents too, under their own id and without being their own answer, as in ArguAna and Quora."""
     if any(of.get(query, 0) > 0 for query, of in grades.items()):
         return 0
     texts = {query: documents[query] for query in grades if query in documents}
-    return sum(queries[query].strip() in (one.text.strip(), f"{one.title} {one.text}".strip()) for query, one in texts.items())
+    return sum(
+        queries[query].strip() in (one.text.strip(), f"{one.title} {one.text}".strip())
+        for query, one in texts.items()
+    )
 
 
-def _notes(documents: Mapping[str, Document], judgements: Judgements, itself: int) -> tuple[str, ...]:
+def _notes(
+    documents: Mapping[str, Document], judgements: Judgements, itself: int
+) -> tuple[str, ...]:
     """What is missing, with its number."""
     empty = sum(not f"{one.title}{one.text}".strip() for one in documents.values())
     judged = sum(map(len, judgements.grades.values()))
     found = [
-        (judgements.missing_documents, f"of {judged:,} judgements are of documents that corpus.jsonl lacks: never retrieved"),
-        (judgements.missing_queries, "judgements are of queries that queries.jsonl lacks: left out"),
-        (empty, f"of {len(documents):,} documents have neither title nor text: embedded as empty texts"),
-        (itself, "queries are documents with the same id: a query does not retrieve the document with its own id"),
+        (
+            judgements.missing_documents,
+            f"of {judged:,} judgements are of documents that corpus.jsonl lacks: never retrieved",
+        ),
+        (
+            judgements.missing_queries,
+            "judgements are of queries that queries.jsonl lacks: left out",
+        ),
+        (
+            empty,
+            f"of {len(documents):,} documents have neither title nor text: embedded as empty texts",
+        ),
+        (
+            itself,
+            "queries are documents with the same id: a query does not retrieve the document with its own id",
+        ),
     ]
     return tuple(f"{count:,} {what}" for count, what in found if count)
 
@@ -112,18 +146,24 @@ def _read_texts(path: Path, *, empty: bool) -> dict[str, dict[str, str]]:
         row = _parse(line, where)
         for name, may_be_empty in (("_id", False), ("text", empty)):
             if not isinstance(row.get(name), str) or not (may_be_empty or row[name].strip()):
-                raise ConfigError(f"{where}: {name} must be a string{'' if may_be_empty else ' that is not empty'}")
+                raise ConfigError(
+                    f"{where}: {name} must be a string{'' if may_be_empty else ' that is not empty'}"
+                )
         if not isinstance(row.get("title") or "", str):
             raise ConfigError(f"{where}: title must be a string")
         if row["_id"] in texts:
-            raise ConfigError(f"{where}: _id {row['_id']!r} was given to an earlier line; ids must be unique")
+            raise ConfigError(
+                f"{where}: _id {row['_id']!r} was given to an earlier line; ids must be unique"
+            )
         texts[row["_id"]] = row
     if not texts:
         raise ConfigError(f"{path}: the file is empty")
     return texts
 
 
-def _read_judgements(path: Path, queries: Mapping[str, object], corpus: Mapping[str, object]) -> Judgements:
+def _read_judgements(
+    path: Path, queries: Mapping[str, object], corpus: Mapping[str, object]
+) -> Judgements:
     rows = _lines(path)
     where, header = next(rows, (f"{path}:1", ""))
     if header != HEADER:
@@ -152,7 +192,9 @@ def _read_judgements(path: Path, queries: Mapping[str, object], corpus: Mapping[
 def _parse_relevance(line: str, where: str) -> tuple[str, str, int]:
     fields = line.split("\t")
     if len(fields) != 3 or not _GRADE.fullmatch(fields[2]):
-        raise ConfigError(f"{where}: must be a query id, a corpus id and a whole number, separated by tabs")
+        raise ConfigError(
+            f"{where}: must be a query id, a corpus id and a whole number, separated by tabs"
+        )
     return fields[0], fields[1], int(fields[2])
 
 
@@ -161,11 +203,17 @@ def _read_settings(path: Path) -> dict[str, Any]:
     if not path.exists():
         return {"instruction": "", "limit": None, "score": SCORES[0]}
     values = _parse(path.read_text(encoding="utf-8"), f"{path}:1")
-    instruction, limit, score = values.get("instruction"), values.get("limit"), values.get("score", SCORES[0])
+    instruction, limit, score = (
+        values.get("instruction"),
+        values.get("limit"),
+        values.get("score", SCORES[0]),
+    )
     if not isinstance(instruction, str):
         raise ConfigError(f"{path}:1: instruction must be a string")
     if limit is not None and (type(limit) is not int or limit < SHORTEST):
-        raise ConfigError(f"{path}:1: limit={limit!r}: must be a whole number of tokens, at least {SHORTEST}")
+        raise ConfigError(
+            f"{path}:1: limit={limit!r}: must be a whole number of tokens, at least {SHORTEST}"
+        )
     if score not in SCORES:
         raise ConfigError(f"{path}:1: score={score!r}: must be one of {', '.join(SCORES)}")
     return {"instruction": instruction, "limit": limit, "score": score}
@@ -180,13 +228,18 @@ def _parse(text: str, where: str) -> dict:
 
 def find_file(folder: Path, name: str) -> Path:
     """A file of the folder, or the same compressed."""
-    return next((path for suffix in ("", *SUFFIXES) if (path := folder / f"{name}{suffix}").is_file()), folder / name)
+    return next(
+        (path for suffix in ("", *SUFFIXES) if (path := folder / f"{name}{suffix}").is_file()),
+        folder / name,
+    )
 
 
 def _lines(path: Path) -> Iterator[tuple[str, str]]:
     """Yields `file:line` and the line, skipping empty ones."""
     if not path.is_file():
-        raise ConfigError(f"{path}:1: there is no such file; a task folder has corpus.jsonl, queries.jsonl and qrels/test.tsv")
+        raise ConfigError(
+            f"{path}:1: there is no such file; a task folder has corpus.jsonl, queries.jsonl and qrels/test.tsv"
+        )
     for line in lines(path):
         if isinstance(line, Rejected):
             raise ConfigError(str(line))

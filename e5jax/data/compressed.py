@@ -17,7 +17,14 @@ SUFFIXES = (".gz", ".zst", ".bz2", ".xz")
 _PLAIN = 1 << 20
 _FREE = 1 << 20  # decompressed bytes before the ratio counts: small files may repeat themselves
 _MAGIC = 10  # bytes that tell a compression
-_ERRORS = (EOFError, OSError, ValueError, zlib.error, lzma.LZMAError, zstandard.ZstdError)  # bz2 raises the first three
+_ERRORS = (
+    EOFError,
+    OSError,
+    ValueError,
+    zlib.error,
+    lzma.LZMAError,
+    zstandard.ZstdError,
+)  # bz2 raises the first three
 
 
 class Limits(NamedTuple):
@@ -46,7 +53,11 @@ class _Engine(NamedTuple):
 # Formats that expand a thousandfold and thirty-thousandfold then give no more than some tens of MB before the caps are looked at.
 _ENGINES = (
     _Engine(re.compile(rb"\x1f\x8b"), lambda: zlib.decompressobj(wbits=31), 16 << 10),
-    _Engine(re.compile(rb"\x28\xb5\x2f\xfd"), lambda: zstandard.ZstdDecompressor().decompressobj(), 1 << 10),
+    _Engine(
+        re.compile(rb"\x28\xb5\x2f\xfd"),
+        lambda: zstandard.ZstdDecompressor().decompressobj(),
+        1 << 10,
+    ),
     _Engine(re.compile(rb"BZh[1-9](1AY&SY|\x17rE8P\x90)"), bz2.BZ2Decompressor, 1 << 10),
     _Engine(re.compile(rb"\xfd7zXZ\0"), lambda: lzma.LZMADecompressor(lzma.FORMAT_XZ), 1 << 10),
 )
@@ -57,7 +68,11 @@ def chunks(path: Path, limits: Limits) -> Iterator[bytes]:
     try:
         with path.open("rb") as raw:
             engine = _engine(raw)
-            yield from iter(lambda: raw.read(_PLAIN), b"") if engine is None else _capped(raw, engine, path, limits)
+            yield from (
+                iter(lambda: raw.read(_PLAIN), b"")
+                if engine is None
+                else _capped(raw, engine, path, limits)
+            )
     except OSError as error:
         raise ConfigError(f"{path}: {error.strerror}") from error
 
@@ -87,7 +102,9 @@ def _capped(raw: BinaryIO, engine: _Engine, path: Path, limits: Limits) -> Itera
     for piece in _decompressed(raw, engine):
         total += len(piece)
         if total > limits.total_bytes:
-            raise ConfigError(f"{path}: more than {limits.total_bytes:,} bytes when decompressed; raise total_bytes to read it")
+            raise ConfigError(
+                f"{path}: more than {limits.total_bytes:,} bytes when decompressed; raise total_bytes to read it"
+            )
         if total > _FREE and total > limits.ratio * raw.tell():
             raise ConfigError(
                 f"{path}: {total:,} bytes from {raw.tell():,} compressed ones, more than ratio={limits.ratio:g}; "

@@ -46,7 +46,9 @@ class Epochs:
         count = min(size, most)
         self._size, self._seed, self._spans = size, seed, spans
         self._bounds = np.arange(count + 1) * size // count
-        self._kept: tuple[tuple[int, Epoch], ...] = ()  # whole values: threads may do it twice, never by halves
+        self._kept: tuple[
+            tuple[int, Epoch], ...
+        ] = ()  # whole values: threads may do it twice, never by halves
 
     def rows(self, draws: Int[np.ndarray, " n"]) -> Int[np.ndarray, " n"]:
         """The row of each draw."""
@@ -95,7 +97,9 @@ class Epochs:
         return [Span(-(-span.head // least), -(-span.tail // least)) for span in spans]
 
 
-def _shuffled(before: Int[np.ndarray, " n"], spans: Sequence[Span], seed: np.uint64) -> Int[np.ndarray, " n"]:
+def _shuffled(
+    before: Int[np.ndarray, " n"], spans: Sequence[Span], seed: np.uint64
+) -> Int[np.ndarray, " n"]:
     """A shuffle whose first `head` are none of the last `tail` before, for every span.
 
     Where large units leave no room for that, the order stays: then no row comes earlier than it did.

@@ -11,7 +11,15 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
-from e5jax.data.compressed import LIMITS, SUFFIXES, DamagedError, Limits, bare_name, chunks, is_compressed
+from e5jax.data.compressed import (
+    LIMITS,
+    SUFFIXES,
+    DamagedError,
+    Limits,
+    bare_name,
+    chunks,
+    is_compressed,
+)
 from e5jax.errors import ConfigError, RecordError
 from e5jax.jsonl import parse_object, parse_value
 
@@ -68,16 +76,26 @@ def kind_of(path: Path) -> Kind:
     kind = KINDS.get(suffix)
     content = _content(head)
     if head.startswith(_UTF16_AND_32):
-        raise ConfigError(f"{path}:1: not UTF-8: UTF-16 or UTF-32; `iconv -f UTF-16 -t UTF-8` makes it UTF-8")
+        raise ConfigError(
+            f"{path}:1: not UTF-8: UTF-16 or UTF-32; `iconv -f UTF-16 -t UTF-8` makes it UTF-8"
+        )
     if content == "parquet" and is_compressed(path):
         raise ConfigError(f"{path}: a compressed Parquet file; decompress it first")
     if kind is None:
         if content in ("jsonl", "parquet"):
             return content
-        raise ConfigError(f"{path}: the suffix {suffix!r} does not say what is in it; these are read: {READ}")
-    if (kind == "parquet") != (content == "parquet") or (content in ("jsonl", "array") and kind in ("csv", "tsv", "text")):
-        actual = {"parquet": "a Parquet file", "jsonl": "JSON lines", "array": "a JSON array"}.get(content or "", "no Parquet file")
-        raise ConfigError(f"{path}: its name ends in {suffix}, but it is {actual}; rename it; these are read: {READ}")
+        raise ConfigError(
+            f"{path}: the suffix {suffix!r} does not say what is in it; these are read: {READ}"
+        )
+    if (kind == "parquet") != (content == "parquet") or (
+        content in ("jsonl", "array") and kind in ("csv", "tsv", "text")
+    ):
+        actual = {"parquet": "a Parquet file", "jsonl": "JSON lines", "array": "a JSON array"}.get(
+            content or "", "no Parquet file"
+        )
+        raise ConfigError(
+            f"{path}: its name ends in {suffix}, but it is {actual}; rename it; these are read: {READ}"
+        )
     return "array" if suffix == ".json" and _text(head).startswith(b"[") else kind
 
 
@@ -87,7 +105,9 @@ def check_records(path: Path) -> None:
         return  # an empty file has no wrong content; that nothing is in it is for others to say
     kind = kind_of(path)
     if kind != "jsonl":
-        name = {"array": "a JSON array", "text": "lines of text", "parquet": "Parquet"}.get(kind, kind.upper())
+        name = {"array": "a JSON array", "text": "lines of text", "parquet": "Parquet"}.get(
+            kind, kind.upper()
+        )
         raise ConfigError(
             f"{path}: is {name}, and training records are JSON lines: "
             f"`e5jax data convert --input={path} --output=FILE.jsonl` writes them"
@@ -110,19 +130,25 @@ def objects(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
             raise ConfigError(f"{path}:{line.number}: {error}") from error
 
 
-def decoded(pieces: Iterable[bytes], file: str, limits: Limits, blank: bool = False) -> Iterator[Line | Rejected]:
+def decoded(
+    pieces: Iterable[bytes], file: str, limits: Limits, blank: bool = False
+) -> Iterator[Line | Rejected]:
     """`lines` of bytes that are at hand."""
     number = 0
     try:
         for number, (start, raw) in enumerate(_split(pieces, limits.line_bytes), 1):
             if raw is None:
-                yield Rejected(file, number, f"line too long: more than {limits.line_bytes:,} bytes")
+                yield Rejected(
+                    file, number, f"line too long: more than {limits.line_bytes:,} bytes"
+                )
             else:
                 line = _decode(raw, file, number, start)
                 if blank or isinstance(line, Rejected) or line.text.strip(" \t\n\r\v\f"):
                     yield line
     except DamagedError as error:
-        yield Rejected(file, number + 1, f"compressed data is damaged: {error}; nothing after this was read")
+        yield Rejected(
+            file, number + 1, f"compressed data is damaged: {error}; nothing after this was read"
+        )
 
 
 def temporary_copy(pieces: Iterable[bytes], of: Path) -> int:
@@ -134,7 +160,9 @@ def temporary_copy(pieces: Iterable[bytes], of: Path) -> int:
             return os.dup(file.fileno())
     except OSError as error:
         where = f"{of}: cannot be copied to {tempfile.gettempdir()}: {error.strerror}"
-        raise ConfigError(f"{where}; set TMPDIR to a folder with room for all of it, decompressed") from error
+        raise ConfigError(
+            f"{where}; set TMPDIR to a folder with room for all of it, decompressed"
+        ) from error
 
 
 def _decode(raw: bytes, file: str, number: int, start: int) -> Line | Rejected:
@@ -190,6 +218,10 @@ def _content(head: bytes) -> Kind | None:
         return None
     line, end, _ = text.partition(b"\n")
     try:
-        return "jsonl" if (not end and len(head) == _HEAD) or isinstance(parse_value(line), dict) else None
+        return (
+            "jsonl"
+            if (not end and len(head) == _HEAD) or isinstance(parse_value(line), dict)
+            else None
+        )
     except RecordError:
         return None

@@ -31,7 +31,9 @@ class _Text:
     """The part of a file that is at hand."""
 
     def __init__(self, pieces: Iterable[bytes]):
-        decoder = codecs.getincrementaldecoder("utf-8-sig")("surrogateescape")  # wrong UTF-8 becomes lone surrogates
+        decoder = codecs.getincrementaldecoder("utf-8-sig")(
+            "surrogateescape"
+        )  # wrong UTF-8 becomes lone surrogates
         self._pieces = (decoder.decode(piece) for piece in pieces)
         self.held, self.at, self.number, self.ended = "", 0, 1, False
 
@@ -52,7 +54,9 @@ class _Text:
         self.at = end
 
 
-def elements(pieces: Iterable[bytes], file: str, limits: Limits, names: tuple[str, ...]) -> Iterator[Element | Rejected]:
+def elements(
+    pieces: Iterable[bytes], file: str, limits: Limits, names: tuple[str, ...]
+) -> Iterator[Element | Rejected]:
     """The objects of an array of objects that begin with one of these names."""
     text = _Text(pieces)
     start = re.compile(r"\{\s*\"(?:" + "|".join(map(re.escape, names)) + r")\"\s*:")
@@ -74,10 +78,14 @@ def elements(pieces: Iterable[bytes], file: str, limits: Limits, names: tuple[st
         if not closed:
             yield Rejected(file, text.number, "the array is not closed: the file ends before its ]")
     except DamagedError as error:
-        yield Rejected(file, text.number, f"compressed data is damaged: {error}; nothing after this was read")
+        yield Rejected(
+            file, text.number, f"compressed data is damaged: {error}; nothing after this was read"
+        )
 
 
-def _element(text: _Text, file: str, limits: Limits, start: re.Pattern[str]) -> Iterator[Element | Rejected]:
+def _element(
+    text: _Text, file: str, limits: Limits, start: re.Pattern[str]
+) -> Iterator[Element | Rejected]:
     """One object, or what is wrong at this place."""
     number = text.number
     if text.held[text.at] != "{":
@@ -93,7 +101,9 @@ def _element(text: _Text, file: str, limits: Limits, start: re.Pattern[str]) -> 
     return None
 
 
-def _decode(decoder: json.JSONDecoder, text: _Text, limits: Limits, start: re.Pattern[str]) -> tuple[Any, int]:
+def _decode(
+    decoder: json.JSONDecoder, text: _Text, limits: Limits, start: re.Pattern[str]
+) -> tuple[Any, int]:
     """The value at this place and where it ends, reading on while it may only be cut off."""
     while True:
         try:
@@ -106,9 +116,13 @@ def _decode(decoder: json.JSONDecoder, text: _Text, limits: Limits, start: re.Pa
         except RecursionError as error:
             raise RecordError("nested too deeply") from error
         except json.JSONDecodeError as error:
-            cut = error.pos > len(text.held) - _MARGIN or error.msg.startswith("Unterminated string")
+            cut = error.pos > len(text.held) - _MARGIN or error.msg.startswith(
+                "Unterminated string"
+            )
             if text.ended or not cut:
-                raise RecordError(f"not JSON: {error.msg} {error.pos - text.at} characters into the object") from error
+                raise RecordError(
+                    f"not JSON: {error.msg} {error.pos - text.at} characters into the object"
+                ) from error
         except ValueError as error:
             raise RecordError(f"not JSON: {error}") from error
         if len(text.held) - text.at > limits.line_bytes:

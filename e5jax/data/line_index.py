@@ -37,7 +37,9 @@ class Lines:
     def __getitem__(self, index: int) -> Example:
         start, end = self._starts[index : index + 2].tolist()
         line = os.pread(self._descriptor, end - start, start)  # blank lines behind it included
-        return parse_example(line.removeprefix(b"\xef\xbb\xbf" if start == 0 else b"").strip(), self.where(index))
+        return parse_example(
+            line.removeprefix(b"\xef\xbb\xbf" if start == 0 else b"").strip(), self.where(index)
+        )
 
     def where(self, index: int) -> str:
         """`file:line` of an example."""
@@ -79,7 +81,9 @@ class Lines:
     def __getstate__(self) -> dict:
         status = os.fstat(self._descriptor)
         opened = (f"/proc/{os.getpid()}/fd/{self._descriptor}", status.st_dev, status.st_ino)
-        return {name: value for name, value in self.__dict__.items() if name != "_descriptor"} | {"_opened": opened}
+        return {name: value for name, value in self.__dict__.items() if name != "_descriptor"} | {
+            "_opened": opened
+        }
 
     def __setstate__(self, state: dict) -> None:
         opened = state.pop("_opened")

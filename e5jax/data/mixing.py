@@ -45,7 +45,10 @@ class Sampler(NamedTuple):
         """The examples of step `step`, counted from 0."""
         before, after = self.given(step), self.given(step + 1)
         sets = np.repeat(np.arange(len(self.names)), after - before)
-        rows = [of.rows(np.arange(start, stop)) for of, start, stop in zip(self.epochs, before, after, strict=True)]
+        rows = [
+            of.rows(np.arange(start, stop))
+            for of, start, stop in zip(self.epochs, before, after, strict=True)
+        ]
         return Selection(sets, np.concatenate(rows))
 
 
@@ -70,7 +73,9 @@ def needs_of(dataset: Dataset, run: Training) -> Needs:
     """What each example of a set needs: `dataset.negatives` hard negatives, if set, and one where the batch brings none."""
     drawn = run.batch.negatives if dataset.negatives is None else dataset.negatives
     alone = not dataset.in_batch or run.batch.queries == 1
-    return Needs(dataset.negatives or 0, drawn if alone and drawn else None, run.loss.mask_duplicates)
+    return Needs(
+        dataset.negatives or 0, drawn if alone and drawn else None, run.loss.mask_duplicates
+    )
 
 
 def open_sets(mixture: Mixture, run: Training) -> dict[str, ExampleSource]:
@@ -79,7 +84,9 @@ def open_sets(mixture: Mixture, run: Training) -> dict[str, ExampleSource]:
     for name, dataset in mixture.datasets.items():
         needs = needs_of(dataset, run)
         try:
-            sources[name] = ExampleSource(dataset.files, needs.negatives, needs.drawn, masked=needs.masked)
+            sources[name] = ExampleSource(
+                dataset.files, needs.negatives, needs.drawn, masked=needs.masked
+            )
         except ConfigError as error:
             raise ConfigError(f"data.{name}: {error}") from error
     return sources
@@ -110,7 +117,13 @@ def make_sampler(mixture: Mixture, sizes: Mapping[str, int], queries: int, seed:
     for number, (name, weight) in enumerate(zip(names, weights, strict=True)):
         # A set that an epoch of the mixture takes whole begins anew with it; shares that are not ratios have no such epoch.
         part = weight if mixture.shares == "ratio" and weight < sizes[name] else 0
-        epochs.append(Epochs(sizes[name], key(seed, name), partial(spans, given, number, queries * weight / whole, part)))
+        epochs.append(
+            Epochs(
+                sizes[name],
+                key(seed, name),
+                partial(spans, given, number, queries * weight / whole, part),
+            )
+        )
     return Sampler(names, tuple(epochs), given)
 
 
@@ -125,7 +138,9 @@ def _check_size(name: str, size: int, takes: int, queries: int) -> None:
 def weights_of(mixture: Mixture, sizes: Mapping[str, int]) -> dict[str, int]:
     """How often each set is drawn from, in proportion: examples an epoch with `ratio`, else the shares as they are written."""
     if mixture.shares == "ratio":
-        return {name: max(1, round(mixture.datasets[name].ratio * size)) for name, size in sizes.items()}
+        return {
+            name: max(1, round(mixture.datasets[name].ratio * size)) for name, size in sizes.items()
+        }
     if mixture.shares == "weight":
         wanted = {name: Fraction(repr(mixture.datasets[name].weight)) for name in sizes}
     else:

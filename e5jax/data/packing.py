@@ -47,9 +47,19 @@ class Rows(NamedTuple):
 
 def layout(batch: BatchConfig, limit: int) -> Layout:
     """The layout of batches whose texts have at most `limit` tokens: as many rows as the worst of them needs."""
-    rows = -(-batch.texts // (batch.shards * batch.chunks * batch.sure(limit)))  # a chunk and shard, rounded up
+    rows = -(
+        -batch.texts // (batch.shards * batch.chunks * batch.sure(limit))
+    )  # a chunk and shard, rounded up
     passages = batch.positives + batch.negatives
-    return Layout(batch.chunks, rows * batch.shards, batch.width(limit), batch.texts_a_row, batch.shards, passages, batch.positives)
+    return Layout(
+        batch.chunks,
+        rows * batch.shards,
+        batch.width(limit),
+        batch.texts_a_row,
+        batch.shards,
+        passages,
+        batch.positives,
+    )
 
 
 def digest(batch: Batch) -> str:
@@ -90,7 +100,9 @@ def first_fit_decreasing(
         texts = order[start:stop]
         length = int(lengths[texts[0]])
         wanted = np.bincount(shards[texts], minlength=len(room))
-        seen = opened - (-int(wanted.max()) // min(width // length, most))  # rows: those in use, and new ones enough for all
+        seen = opened - (
+            -int(wanted.max()) // min(width // length, most)
+        )  # rows: those in use, and new ones enough for all
         able = np.minimum(room[:, :seen] // length, free[:, :seen])
         takes = np.clip(wanted[:, None] - (np.cumsum(able, axis=1) - able), 0, able)
         places = np.nonzero(takes)
@@ -109,13 +121,21 @@ def pack(examples: Sequence[Ids], to: Layout) -> Batch:
     """Lays examples out, as many to each shard, in their order."""
     each = len(examples) // to.shards
     parts = [examples[shard * each : (shard + 1) * each] for shard in range(to.shards)]
-    rows, places = fill([[*(one.query for one in part), *(text for one in part for text in one.passages)] for part in parts], to)
+    rows, places = fill(
+        [
+            [*(one.query for one in part), *(text for one in part for text in one.passages)]
+            for part in parts
+        ],
+        to,
+    )
     there = _there(examples, to).reshape(to.shards, each, -1)
     passages, passage_texts = (np.full(there.shape, -1, np.int32) for _ in range(2))
     passages[there] = np.concatenate([own[each:] for own in places])
     query_texts, passage_texts[there] = number_texts(examples)
     queries = np.stack([own[:each] for own in places])
-    temperatures = np.array([one.temperature for one in examples], np.float32).reshape(queries.shape)
+    temperatures = np.array([one.temperature for one in examples], np.float32).reshape(
+        queries.shape
+    )
     in_batch = np.array([one.in_batch for one in examples], np.bool_).reshape(queries.shape)
     texts = query_texts.reshape(queries.shape), passage_texts.reshape(to.shards, -1)
     return Batch(*rows, queries, passages.reshape(to.shards, -1), *texts, temperatures, in_batch)
@@ -123,18 +143,26 @@ def pack(examples: Sequence[Ids], to: Layout) -> Batch:
 
 def _there(examples: Sequence[Ids], to: Layout) -> Bool[np.ndarray, "queries passages"]:
     """Which of its places for positives, and behind them for hard negatives, an example fills."""
-    positives, texts = np.array([(one.positives, len(one.passages)) for one in examples])[:, :, None].swapaxes(0, 1)
+    positives, texts = np.array([(one.positives, len(one.passages)) for one in examples])[
+        :, :, None
+    ].swapaxes(0, 1)
     place = np.arange(to.passages)
-    return np.where(place < to.positives, place < positives, place - to.positives < texts - positives)
+    return np.where(
+        place < to.positives, place < positives, place - to.positives < texts - positives
+    )
 
 
-def number_texts(examples: Sequence[Ids]) -> tuple[Int[np.ndarray, " queries"], Int[np.ndarray, " passages"]]:
+def number_texts(
+    examples: Sequence[Ids],
+) -> tuple[Int[np.ndarray, " queries"], Int[np.ndarray, " passages"]]:
     """A number for each text: the same for a text under any instruction, and for texts that are read as the same tokens.
 
     Two texts of the same tokens differ where truncation has cut them, or in what the tokenizer does not keep: the model cannot
     tell them apart. So a number stands for all texts that are linked by equal strings and equal tokens.
     """
-    ids = [tuple(one.query) for one in examples] + [tuple(text) for one in examples for text in one.passages]
+    ids = [tuple(one.query) for one in examples] + [
+        tuple(text) for one in examples for text in one.passages
+    ]
     known = [one.texts or (tuple(one.query), *map(tuple, one.passages)) for one in examples]
     strings = [texts[0] for texts in known] + [text for texts in known for text in texts[1:]]
     numbers = _linked(_numbered(ids), _numbered(strings))
@@ -159,7 +187,9 @@ def _linked(first: Int[np.ndarray, " n"], second: Int[np.ndarray, " n"]) -> Int[
     return _numbered(places.tolist())
 
 
-def fill(shards: Sequence[Sequence[list[int]]], to: Layout) -> tuple[Rows, list[Int[np.ndarray, " texts"]]]:
+def fill(
+    shards: Sequence[Sequence[list[int]]], to: Layout
+) -> tuple[Rows, list[Int[np.ndarray, " texts"]]]:
     """The rows, and for every text of each shard its flat index, as in `Batch.queries`."""
     texts = [ids for own in shards for ids in own]
     lengths = np.fromiter(map(len, texts), np.int64, len(texts))
@@ -168,7 +198,9 @@ def fill(shards: Sequence[Sequence[list[int]]], to: Layout) -> tuple[Rows, list[
     rows = to.rows // to.shards
     line = (row // rows * to.shards + shard) * rows + row % rows  # over all chunks and shards
     where = (row * to.texts_a_row + slot).astype(np.int32)
-    return lay(texts, lengths, line, slot, to), np.split(where, np.cumsum([len(own) for own in shards])[:-1])
+    return lay(texts, lengths, line, slot, to), np.split(
+        where, np.cumsum([len(own) for own in shards])[:-1]
+    )
 
 
 def lay(
@@ -189,9 +221,13 @@ def lay(
     # Rows are filled from the left: their texts one behind the other are the places that are taken, in order.
     taken = np.arange(to.width) < filled.reshape(to.chunks, to.rows, 1)
     tokens, segments, positions = (np.zeros(taken.shape, np.int32) for _ in range(3))
-    tokens[taken] = np.fromiter(chain.from_iterable([texts[text] for text in in_row]), np.int32, int(long.sum()))
+    tokens[taken] = np.fromiter(
+        chain.from_iterable([texts[text] for text in in_row]), np.int32, int(long.sum())
+    )
     segments[taken] = np.repeat((slot[in_row] + 1).astype(np.int32), long)
-    positions[taken] = np.arange(long.sum(), dtype=np.int32) - np.repeat(before.astype(np.int32), long)
+    positions[taken] = np.arange(long.sum(), dtype=np.int32) - np.repeat(
+        before.astype(np.int32), long
+    )
     ends = np.full((to.chunks, to.rows, to.texts_a_row), -1, np.int32)
     ends.reshape(-1)[line * to.texts_a_row + slot] = start + lengths - 1
     return Rows(tokens, segments, positions, ends)
@@ -210,7 +246,12 @@ class Call(NamedTuple):
 
 
 def calls(
-    texts: Sequence[list[int]], limit: int, tokens: int, devices: int, window: int | None, causal: bool = True
+    texts: Sequence[list[int]],
+    limit: int,
+    tokens: int,
+    devices: int,
+    window: int | None,
+    causal: bool = True,
 ) -> Iterator[Call]:
     """Every text once, in rows of few shapes: about `tokens` a device and call, the widest rows first.
 
@@ -223,16 +264,24 @@ def calls(
     while len(left):
         long = lengths[left]
         width = _width(int(long[0]), int(long.sum()), limit)
-        shared = _shared(texts, long, width) if causal and (window is None or width <= window) else 0
+        shared = (
+            _shared(texts, long, width) if causal and (window is None or width <= window) else 0
+        )
         slots = max(1, width // SLOT)
-        row, slot = first_fit_decreasing(long - shared, np.zeros_like(left), width - shared, slots).T
+        row, slot = first_fit_decreasing(
+            long - shared, np.zeros_like(left), width - shared, slots
+        ).T
         # Two texts of more than half a row never share one, so these opened the first rows.
         count = int(row.max()) + 1 if width <= ROW else int(np.sum(long > width // 2))
         most = max(1, tokens // width) * devices
         whole, rest = divmod(count, most)
         last = min(most, devices * power_of_two(-(-rest // devices))) if rest else 0
         now = row < count
-        own = [texts[text][shared:] for text in left[now]] if shared else [texts[text] for text in left[now]]
+        own = (
+            [texts[text][shared:] for text in left[now]]
+            if shared
+            else [texts[text] for text in left[now]]
+        )
         to = Layout(1, whole * most + last, width - shared, slots, 1, 0)
         rows = Rows(*(part[0] for part in lay(own, long[now] - shared, row[now], slot[now], to)))
         if shared:
@@ -252,10 +301,20 @@ def _width(longest: int, total: int, limit: int) -> int:
 
 def _shared(texts: Sequence[list[int]], lengths: Int[np.ndarray, " texts"], width: int) -> int:
     """How many tokens all texts have in common at their start, or 0 where it does not pay to encode them once a row."""
-    first, last = min(texts), max(texts)  # in the order of words in a dictionary: these differ soonest
-    same = next((i for i, (a, b) in enumerate(zip(first, last, strict=False)) if a != b), len(first))
+    first, last = (
+        min(texts),
+        max(texts),
+    )  # in the order of words in a dictionary: these differ soonest
+    same = next(
+        (i for i, (a, b) in enumerate(zip(first, last, strict=False)) if a != b), len(first)
+    )
     shared = min(same, int(lengths.min()) - 1) // SHORTEST_SHARED * SHORTEST_SHARED  # a shape each
-    pays = shared > 0 and width <= ROW and width - shared >= 2 * (lengths.mean() - shared) and len(texts) > 1
+    pays = (
+        shared > 0
+        and width <= ROW
+        and width - shared >= 2 * (lengths.mean() - shared)
+        and len(texts) > 1
+    )
     return shared if pays else 0
 
 
@@ -264,7 +323,9 @@ def _behind(shared: list[int], rows: Rows) -> Rows:
     n, count = len(rows.tokens), len(shared)
 
     def widened(start: Sequence[int] | int, part: np.ndarray) -> np.ndarray:
-        return np.concatenate([np.broadcast_to(np.array(start, np.int32), (n, count)), part], axis=1)
+        return np.concatenate(
+            [np.broadcast_to(np.array(start, np.int32), (n, count)), part], axis=1
+        )
 
     return Rows(
         widened(shared, rows.tokens),

@@ -17,10 +17,14 @@ _MIX = (np.uint64(0xBF58476D1CE4E5B9), np.uint64(0x94D049BB133111EB))
 
 def key(*parts: object) -> np.uint64:
     """A key from whatever it is the key of."""
-    return np.uint64(int.from_bytes(hashlib.blake2b(repr(parts).encode(), digest_size=8).digest(), "little"))
+    return np.uint64(
+        int.from_bytes(hashlib.blake2b(repr(parts).encode(), digest_size=8).digest(), "little")
+    )
 
 
-def keys(of: np.uint64 | UInt64[np.ndarray, " n"], numbers: Int[np.ndarray, " n"]) -> UInt64[np.ndarray, " n"]:
+def keys(
+    of: np.uint64 | UInt64[np.ndarray, " n"], numbers: Int[np.ndarray, " n"]
+) -> UInt64[np.ndarray, " n"]:
     """A key for each number, from one for all or from one each."""
     return _mixed(numbers.astype(np.uint64) * _WEYL ^ of)
 
@@ -30,7 +34,9 @@ def shuffled(values: Int[np.ndarray, " n"], of: np.uint64) -> Int[np.ndarray, " 
     return values[np.argsort(keys(of, np.arange(len(values))), kind="stable")]
 
 
-def permute(places: Int[np.ndarray, " n"], sizes: Int[np.ndarray, " n"], of: UInt64[np.ndarray, " n"]) -> Int[np.ndarray, " n"]:
+def permute(
+    places: Int[np.ndarray, " n"], sizes: Int[np.ndarray, " n"], of: UInt64[np.ndarray, " n"]
+) -> Int[np.ndarray, " n"]:
     """Where each place goes among as many as its size; places of one size and key go to different ones."""
     bits = np.frexp(np.maximum(sizes - 1, 0).astype(np.float64))[1]  # of the largest place
     half = np.maximum(-(-bits // 2), LEAST).astype(np.uint64)

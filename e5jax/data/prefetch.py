@@ -44,23 +44,33 @@ class Prefetcher:
     def __init__(self, batches: grain.MapDataset[Batch], start: int, stop: int, workers: int):
         self._numbers = iter(range(start, stop))
         self._workers = [_Worker(batches) for _ in range(workers)]
-        here = cast(Callable[[int], Batch], batches.__getitem__)  # a slice would be another data set
+        here = cast(
+            Callable[[int], Batch], batches.__getitem__
+        )  # a slice would be another data set
         self._tasks: SimpleQueue[Task | None] = SimpleQueue()
         # Daemons: a thread that cannot end must not keep the process alive.
         self._threads = [
-            threading.Thread(target=_do, args=(self._tasks, make), name="batches", daemon=True) for make in self._workers or [here]
+            threading.Thread(target=_do, args=(self._tasks, make), name="batches", daemon=True)
+            for make in self._workers or [here]
         ]
         self._pending: deque[Future[Batch]] = deque()
         for thread in self._threads:
             thread.start()
         for _ in range(AHEAD * len(self._threads)):
             self._request()
-        self.waited = 0.0  # seconds; the device may have had work meanwhile, so it waited no longer than that
+        self.waited = (
+            0.0  # seconds; the device may have had work meanwhile, so it waited no longer than that
+        )
 
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
         for future in self._pending:
             future.cancel()
         for worker in self._workers:
@@ -121,12 +131,18 @@ class _Worker:
     def __init__(self, batches: grain.MapDataset[Batch]):
         self._batches: grain.MapDataset[Batch] | None = batches  # sent once, not with every number
         self._socket, there = Pipe()
-        with there, _blocked():  # the worker inherits what is blocked: no signal reaches it before it ignores them
+        with (
+            there,
+            _blocked(),
+        ):  # the worker inherits what is blocked: no signal reaches it before it ignores them
             self._process = subprocess.Popen(  # noqa: S603  our own module, no shell
                 [sys.executable, "-c", START, str(there.fileno()), *sys.path],
                 stdin=subprocess.DEVNULL,
                 pass_fds=[there.fileno()],
-                env={**os.environ, "TOKENIZERS_PARALLELISM": "false"},  # workers are the parallelism
+                env={
+                    **os.environ,
+                    "TOKENIZERS_PARALLELISM": "false",
+                },  # workers are the parallelism
             )
 
     def __call__(self, number: int) -> Batch:

@@ -26,7 +26,11 @@ _SCORES = ("positive_scores", "negative_scores")
 _TEXT = tuple(name for name in Example._fields if name not in _TEXTS + _SCORES)
 _AT_RANDOM = "readahead_buffer_size:0"
 _BUFFER = 32 << 10  # bytes read at once
-_DAMAGED = (RuntimeError, ValueError, IndexError)  # what array_record raises for files that are not whole
+_DAMAGED = (
+    RuntimeError,
+    ValueError,
+    IndexError,
+)  # what array_record raises for files that are not whole
 
 
 class Prepared:
@@ -68,7 +72,9 @@ class Prepared:
         reader = self._readers[file]
         place = index - self._ends[file] + reader.num_records()
         try:
-            (record,) = reader.read(place, place + 1)  # read([place]) looks at all records of the file
+            (record,) = reader.read(
+                place, place + 1
+            )  # read([place]) looks at all records of the file
         except _DAMAGED as error:
             raise RecordError(f"its file is damaged: {error}") from error
         return decode(record)
@@ -89,9 +95,14 @@ def _open(folder: Path) -> list[ArrayRecordReader]:
             f"{folder / MANIFEST}: is not what `e5jax data prepare` writes ({error}); prepare the set again"
         ) from error
     if schema != SCHEMA:
-        raise ConfigError(f"{folder}: schema {schema!r}: this e5jax reads schema {SCHEMA}; prepare the set again")
+        raise ConfigError(
+            f"{folder}: schema {schema!r}: this e5jax reads schema {SCHEMA}; prepare the set again"
+        )
     files = sorted(map(str, folder.glob(FILES)))
-    readers = [ArrayRecordReader(file, options=_AT_RANDOM, file_reader_buffer_size=_BUFFER) for file in files]
+    readers = [
+        ArrayRecordReader(file, options=_AT_RANDOM, file_reader_buffer_size=_BUFFER)
+        for file in files
+    ]
     records = sum(reader.num_records() for reader in readers)  # of a file that is not whole: 0
     if records != examples:
         raise ConfigError(
@@ -105,8 +116,13 @@ def decode(record: bytes) -> Example:
     """One example, its fields not checked. Raises RecordError."""
     try:
         features = _message().FromString(record).features.feature
-        values: dict[str, Any] = {name: features[name].bytes_list.value[0].decode("utf-8") for name in _TEXT}
-        values |= {name: tuple([text.decode("utf-8") for text in features[name].bytes_list.value]) for name in _TEXTS}
+        values: dict[str, Any] = {
+            name: features[name].bytes_list.value[0].decode("utf-8") for name in _TEXT
+        }
+        values |= {
+            name: tuple([text.decode("utf-8") for text in features[name].bytes_list.value])
+            for name in _TEXTS
+        }
         values |= {name: tuple(features[name].float_list.value) for name in _SCORES}
     except (DecodeError, UnicodeDecodeError, IndexError) as error:
         raise RecordError(f"not a record of an example: {error}") from error
@@ -119,20 +135,29 @@ def decode(record: bytes) -> Example:
 def _message() -> Any:
     """The class of tf.train.Example, whose definition is a part of TensorFlow."""
     field = descriptor_pb2.FieldDescriptorProto
-    file = descriptor_pb2.FileDescriptorProto(name="example.proto", package="e5jax", syntax="proto3")
+    file = descriptor_pb2.FileDescriptorProto(
+        name="example.proto", package="e5jax", syntax="proto3"
+    )
 
     def add(holder: Any, name: str, *fields: tuple[str, int, Any, Any, str]) -> Any:
         made = holder.add(name=name)
         for field_name, number, label, kind, of in fields:
-            made.field.add(name=field_name, number=number, label=label, type=kind, type_name=of or None)
+            made.field.add(
+                name=field_name, number=number, label=label, type=kind, type_name=of or None
+            )
         return made
 
     one, many, holds = field.LABEL_OPTIONAL, field.LABEL_REPEATED, field.TYPE_MESSAGE
     add(file.message_type, "BytesList", ("value", 1, many, field.TYPE_BYTES, ""))
     add(file.message_type, "FloatList", ("value", 1, many, field.TYPE_FLOAT, ""))
-    lists = (("bytes_list", 1, one, holds, ".e5jax.BytesList"), ("float_list", 2, one, holds, ".e5jax.FloatList"))
+    lists = (
+        ("bytes_list", 1, one, holds, ".e5jax.BytesList"),
+        ("float_list", 2, one, holds, ".e5jax.FloatList"),
+    )
     add(file.message_type, "Feature", *lists)
-    features = add(file.message_type, "Features", ("feature", 1, many, holds, ".e5jax.Features.FeatureEntry"))
+    features = add(
+        file.message_type, "Features", ("feature", 1, many, holds, ".e5jax.Features.FeatureEntry")
+    )
     entry = (("key", 1, one, field.TYPE_STRING, ""), ("value", 2, one, holds, ".e5jax.Feature"))
     add(features.nested_type, "FeatureEntry", *entry).options.map_entry = True
     add(file.message_type, "Example", ("features", 1, one, holds, ".e5jax.Features"))

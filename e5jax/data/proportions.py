@@ -15,7 +15,9 @@ class Proportion(NamedTuple):
     name: str
     examples: int  # in its files
     share: float  # of all draws
-    epoch: int | None  # examples that an epoch of the mixture takes; None where shares are not ratios
+    epoch: (
+        int | None
+    )  # examples that an epoch of the mixture takes; None where shares are not ratios
     batch: float  # queries of a batch
     run: int  # draws of the whole run
     epochs: float  # how often the run goes through the set
@@ -46,7 +48,9 @@ def proportions(run: Training, files: tuple[str | Path, ...] = ()) -> list[Propo
 def table(found: list[Proportion], run: Training) -> str:
     """For a terminal."""
     wide = max(len("all"), *(len(one.name) for one in found))
-    lines = [f"{'set':<{wide}}  {'examples':>11}  {'share':>7}  {'an epoch':>11}  {'a batch':>8}  {'the run':>11}  {'epochs':>8}"]
+    lines = [
+        f"{'set':<{wide}}  {'examples':>11}  {'share':>7}  {'an epoch':>11}  {'a batch':>8}  {'the run':>11}  {'epochs':>8}"
+    ]
     lines += [
         f"{one.name:<{wide}}  {one.examples:>11,}  {one.share:>7.2%}  {'' if one.epoch is None else f'{one.epoch:,}':>11}  "
         f"{one.batch:>8.1f}  {one.run:>11,}  {one.epochs:>8.2f}"
@@ -59,7 +63,9 @@ def table(found: list[Proportion], run: Training) -> str:
     )
     if epoch:
         steps = math.ceil(epoch / run.batch.queries)
-        lines.append(f"an epoch is {epoch:,} examples, {steps:,} steps; the run has {run.optim.steps:,}")
+        lines.append(
+            f"an epoch is {epoch:,} examples, {steps:,} steps; the run has {run.optim.steps:,}"
+        )
     return "\n".join(lines)
 
 

@@ -31,7 +31,9 @@ class Example(NamedTuple):
     positives: tuple[str, ...]
     negatives: tuple[str, ...] = ()
     instruction: str = ""  # the bare task; the query template wraps it
-    language: str = ""  # ISO 639 code, with script or region where it matters: en, zh-Hant; empty: not known
+    language: str = (
+        ""  # ISO 639 code, with script or region where it matters: en, zh-Hant; empty: not known
+    )
     source: str = ""
     positive_scores: tuple[float, ...] = ()  # what a teacher gave each text; empty: not scored
     negative_scores: tuple[float, ...] = ()
@@ -66,15 +68,25 @@ def make_example(values: Mapping[str, Any], identity: str) -> Example:
     """An example from the fields of a line; `identity` is its id if it brings none. Raises RecordError."""
     schema = values.get("schema", SCHEMA)
     if isinstance(schema, bool) or schema != SCHEMA:
-        raise RecordError(f"schema {schema!r}: this e5jax reads schema {SCHEMA}; convert the file, or use the e5jax that wrote it")
+        raise RecordError(
+            f"schema {schema!r}: this e5jax reads schema {SCHEMA}; convert the file, or use the e5jax that wrote it"
+        )
     if "positive" in values:
-        raise RecordError('positive: the field is called positives and is a list: "positives": ["…"]')
+        raise RecordError(
+            'positive: the field is called positives and is a list: "positives": ["…"]'
+        )
     if unknown := sorted(set(values) - {"schema", *Example._fields}):
-        raise RecordError(f"unknown fields: {', '.join(unknown)}; known are {', '.join(Example._fields)}")
+        raise RecordError(
+            f"unknown fields: {', '.join(unknown)}; known are {', '.join(Example._fields)}"
+        )
     for name in ("positives", "negatives", "positive_scores", "negative_scores"):
         if not isinstance(values.get(name, []), list):
             raise RecordError(f"{name}: must be a list")
-    fields = {name: tuple(value) if isinstance(value, list) else value for name, value in values.items() if name != "schema"}
+    fields = {
+        name: tuple(value) if isinstance(value, list) else value
+        for name, value in values.items()
+        if name != "schema"
+    }
     return check_example(Example(**{"id": identity, "query": "", "positives": (), **fields}))
 
 
@@ -83,7 +95,9 @@ def check_example(example: Example) -> Example:
     for name in ("id", "query", "instruction", "language", "source"):
         _check_text(name, getattr(example, name), name in ("id", "query"))
     if not _LANGUAGE.fullmatch(example.language):
-        raise RecordError(f"language: must be an ISO code such as en or zh-Hant, or empty: not {example.language!r}")
+        raise RecordError(
+            f"language: must be an ISO code such as en or zh-Hant, or empty: not {example.language!r}"
+        )
     if not example.positives:
         raise RecordError("positives: missing or empty")
     for name, texts in (("positives", example.positives), ("negatives", example.negatives)):
@@ -105,14 +119,20 @@ def _check_text(name: str, text: object, needed: bool) -> None:
     try:
         text.encode()
     except UnicodeEncodeError as error:
-        raise RecordError(f"{name}: not Unicode text: lone surrogate at character {error.start}") from error
+        raise RecordError(
+            f"{name}: not Unicode text: lone surrogate at character {error.start}"
+        ) from error
 
 
 def _scores(name: str, scores: tuple, texts: int) -> tuple[float, ...]:
     if scores and len(scores) != texts:
         raise RecordError(f"{name}: needs one score a text: {len(scores)} scores, {texts} texts")
     try:
-        numbers = tuple(float(score) for score in scores if isinstance(score, int | float) and not isinstance(score, bool))
+        numbers = tuple(
+            float(score)
+            for score in scores
+            if isinstance(score, int | float) and not isinstance(score, bool)
+        )
     except OverflowError:
         numbers = ()
     if len(numbers) < len(scores) or not all(map(math.isfinite, numbers)):
@@ -124,11 +144,15 @@ class Ids(NamedTuple):
     """One example as token ids, and what its query is scored against."""
 
     query: list[int]
-    passages: list[list[int]]  # positives, then hard negatives: any numbers of them up to the batch's
+    passages: list[
+        list[int]
+    ]  # positives, then hard negatives: any numbers of them up to the batch's
     temperature: float
     in_batch: bool  # False: its own passages only; True: all passages of the global batch
     positives: int = 1  # of the passages
-    texts: Sequence[str] = ()  # query and passages before templates; empty: texts are known by their ids alone
+    texts: Sequence[
+        str
+    ] = ()  # query and passages before templates; empty: texts are known by their ids alone
 
 
 class Batch(NamedTuple):
@@ -158,7 +182,9 @@ class Metrics(NamedTuple):
     """Scalars of one training step, on the device until the next step has been started."""
 
     loss: Float[Array, ""]
-    accuracy: Float[Array, ""]  # share of pairs whose own score is the highest, those of a query together counting as one
+    accuracy: Float[
+        Array, ""
+    ]  # share of pairs whose own score is the highest, those of a query together counting as one
     gradient_norm: Float[Array, ""]  # before clipping
     learning_rate: Float[Array, ""]
     real_tokens: Int[Array, ""]

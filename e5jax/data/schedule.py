@@ -33,7 +33,9 @@ class Fork(NamedTuple):
 
 def fork(weights: Sequence[int]) -> Fork | int:
     """Heavy sets near the root (Huffman's tree): each fork rounds, and few roundings then touch a large count."""
-    heap: list[tuple[int, int, Fork | int]] = [(weight, number, number) for number, weight in enumerate(weights)]
+    heap: list[tuple[int, int, Fork | int]] = [
+        (weight, number, number) for number, weight in enumerate(weights)
+    ]
     heapq.heapify(heap)
     for number in range(len(weights), 2 * len(weights) - 1):
         (light, _, right), (heavy, _, left) = heapq.heappop(heap), heapq.heappop(heap)
@@ -41,7 +43,9 @@ def fork(weights: Sequence[int]) -> Fork | int:
     return heap[0][2]
 
 
-def split(at: Fork | int, units: int | Int[np.ndarray, " n"]) -> dict[int, int | Int[np.ndarray, " n"]]:
+def split(
+    at: Fork | int, units: int | Int[np.ndarray, " n"]
+) -> dict[int, int | Int[np.ndarray, " n"]]:
     """How many of the first `units` are from each set. Growing by one unit is growing by one in one set."""
     if isinstance(at, int):
         return {at: units}
@@ -84,12 +88,17 @@ class Interleaved(NamedTuple):
 class Random:
     """The units of every batch drawn by weight; a set gives at most its `most` to one, what is too much the others give."""
 
-    def __init__(self, weights: Sequence[int], most: Sequence[int], units: int, unit: int, seed: int):
+    def __init__(
+        self, weights: Sequence[int], most: Sequence[int], units: int, unit: int, seed: int
+    ):
         self._shares = np.array(weights, np.float64) / math.fsum(weights)
         self._most = np.array(most, np.int64)
         self._units, self._unit, self._seed = units, unit, seed
         self._before: tuple[Int[np.ndarray, " sets"], ...] = (np.zeros(len(weights), np.int64),)
-        self._block: tuple[int, Int[np.ndarray, "steps sets"]] = (-1, np.zeros((0, len(weights)), np.int64))
+        self._block: tuple[int, Int[np.ndarray, "steps sets"]] = (
+            -1,
+            np.zeros((0, len(weights)), np.int64),
+        )
 
     def __call__(self, step: int) -> Int[np.ndarray, " sets"]:
         number, rest = divmod(step, BLOCK)
@@ -97,7 +106,10 @@ class Random:
         while len(before) <= number:
             before = (*before, before[-1] + self._counts(len(before) - 1)[-1])
         held = self._block if self._block[0] == number else (number, self._counts(number))
-        self._before, self._block = before, held  # whole values: threads may do it twice, never by halves
+        self._before, self._block = (
+            before,
+            held,
+        )  # whole values: threads may do it twice, never by halves
         return (before[number] + (held[1][rest - 1] if rest else 0)) * self._unit
 
     def _counts(self, block: int) -> Int[np.ndarray, "steps sets"]:
@@ -108,7 +120,9 @@ class Random:
             counts[row] = self._within(counts[row], random)
         return np.cumsum(counts, axis=0)
 
-    def _within(self, counts: Int[np.ndarray, " sets"], random: np.random.Generator) -> Int[np.ndarray, " sets"]:
+    def _within(
+        self, counts: Int[np.ndarray, " sets"], random: np.random.Generator
+    ) -> Int[np.ndarray, " sets"]:
         while (over := int(np.maximum(counts - self._most, 0).sum())) > 0:
             counts = np.minimum(counts, self._most)
             free = self._shares * (counts < self._most)

@@ -23,7 +23,9 @@ class Needs(NamedTuple):
     """What training needs of every example of a set."""
 
     negatives: int = 0  # hard ones, at least
-    drawn: int | None = None  # hard ones that a batch takes, of a query that has no other negatives; None: it has others
+    drawn: int | None = (
+        None  # hard ones that a batch takes, of a query that has no other negatives; None: it has others
+    )
     masked: bool = False  # texts equal to its query or one of its positives are no negatives
 
 
@@ -36,12 +38,21 @@ class ExampleSource:
     anew.
     """
 
-    def __init__(self, files: Sequence[str | Path], negatives: int, drawn: int | None = None, *, masked: bool = False):
+    def __init__(
+        self,
+        files: Sequence[str | Path],
+        negatives: int,
+        drawn: int | None = None,
+        *,
+        masked: bool = False,
+    ):
         self._parts = open_parts(expand(files))
         self.fingerprint = _check(self._parts, Needs(negatives, drawn, masked))
         self._ends = np.cumsum([len(part) for part in self._parts])
         if not len(self):
-            raise ConfigError(f"config.data.files: no examples in {', '.join(map(str, files)) or 'no files'}")
+            raise ConfigError(
+                f"config.data.files: no examples in {', '.join(map(str, files)) or 'no files'}"
+            )
 
     def __len__(self) -> int:
         return int(self._ends[-1]) if len(self._ends) else 0
@@ -84,9 +95,15 @@ def _readable(path: Path, at: str) -> list[Path]:
         return [path]
     if not path.is_dir():
         raise ConfigError(f"{at}: {path} is no regular file; files are read more than once")
-    versions = [path] if is_prepared(path) else sorted(inner for inner in path.iterdir() if is_prepared(inner))
+    versions = (
+        [path]
+        if is_prepared(path)
+        else sorted(inner for inner in path.iterdir() if is_prepared(inner))
+    )
     if len(versions) > 1:
-        raise ConfigError(f"{at}: {path} has {', '.join(inner.name for inner in versions)}; name one of them")
+        raise ConfigError(
+            f"{at}: {path} has {', '.join(inner.name for inner in versions)}; name one of them"
+        )
     return versions
 
 
@@ -94,7 +111,9 @@ def jsonl(files: Sequence[str | Path], at: str = "--input") -> list[Path]:
     """What `expand` finds, if these are files: prepared folders are the end of a set's way."""
     found = expand(files, at)
     if prepared := [path for path in found if path.is_dir()]:
-        raise ConfigError(f"{at}: {prepared[0]} is prepared already; give the JSONL that it is made of")
+        raise ConfigError(
+            f"{at}: {prepared[0]} is prepared already; give the JSONL that it is made of"
+        )
     for path in found:
         check_records(path)
     return found
@@ -109,10 +128,16 @@ def _check(parts: Sequence[Lines | Prepared], needs: Needs) -> str:
     """SHA-256 of all examples; raises ConfigError with what is wrong with any."""
     digest = hashlib.sha256()
     problems = [
-        f"{where}: {problem}" for part in parts for where, found in part.scan(digest) if (problem := problem_of(found, needs))
+        f"{where}: {problem}"
+        for part in parts
+        for where, found in part.scan(digest)
+        if (problem := problem_of(found, needs))
     ]
     if problems:
-        raise ConfigError(f"config.data.files: {len(problems)} bad lines, the first are\n  " + "\n  ".join(problems[:SHOWN]))
+        raise ConfigError(
+            f"config.data.files: {len(problems)} bad lines, the first are\n  "
+            + "\n  ".join(problems[:SHOWN])
+        )
     return digest.hexdigest()
 
 
@@ -127,7 +152,9 @@ def problem_of(found: Example | str, needs: Needs) -> str | None:
     own = {found.query, *found.positives} if needs.masked else set()
     equal = sum(text in own for text in found.negatives)
     if equal == len(found.negatives):
-        like = f"{equal} negatives, all equal to its query or a positive" if equal else "no negatives"
+        like = (
+            f"{equal} negatives, all equal to its query or a positive" if equal else "no negatives"
+        )
         return f"{like}, and its query is compared with no others; give it hard negatives, or in-batch negatives"
     if equal >= needs.drawn:
         return f"{equal} negatives are equal to its query or a positive, and a batch may take them alone; remove them"

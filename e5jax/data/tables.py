@@ -23,7 +23,9 @@ class Record(NamedTuple):
     fields: list[str]
 
 
-def records(path: Path, limits: Limits, separator: str, quoted: bool) -> Iterator[Record | Rejected]:
+def records(
+    path: Path, limits: Limits, separator: str, quoted: bool
+) -> Iterator[Record | Rejected]:
     """The records after the header, which comes first; all have as many fields as it."""
     return (_quoted if quoted else _plain)(path, limits, separator)
 
@@ -36,11 +38,17 @@ def _plain(path: Path, limits: Limits, separator: str) -> Iterator[Record | Reje
             continue
         fields = line.text.split(separator)
         width = width or len(fields)
-        yield Record(line.number, fields) if len(fields) == width else _uneven(path, line.number, len(fields), width)
+        yield (
+            Record(line.number, fields)
+            if len(fields) == width
+            else _uneven(path, line.number, len(fields), width)
+        )
 
 
 def _quoted(path: Path, limits: Limits, separator: str) -> Iterator[Record | Rejected]:
-    csv.field_size_limit(max(csv.field_size_limit(), limits.line_bytes))  # csv has one for the whole process
+    csv.field_size_limit(
+        max(csv.field_size_limit(), limits.line_bytes)
+    )  # csv has one for the whole process
     source = lines(path, limits, blank=True)  # a quoted field may have them
     waiting: deque[Line | Rejected] = deque()
     width = 0
@@ -57,14 +65,20 @@ def _quoted(path: Path, limits: Limits, separator: str) -> Iterator[Record | Rej
         if fields is not None and len(fields) == width:
             yield Record(head.number, fields)
             continue
-        waiting.extendleft(reversed(taken[1:]))  # the quote may be wrong, the lines after it need not be
+        waiting.extendleft(
+            reversed(taken[1:])
+        )  # the quote may be wrong, the lines after it need not be
         if fields is None:
-            yield Rejected(str(path), head.number, "not CSV: a quote is not closed, or stands inside a field")
+            yield Rejected(
+                str(path), head.number, "not CSV: a quote is not closed, or stands inside a field"
+            )
         else:
             yield _uneven(path, head.number, len(fields), width)
 
 
-def _following(head: Line, waiting: deque[Line | Rejected], source: Iterator[Line | Rejected], limit: int) -> Iterator[Line]:
+def _following(
+    head: Line, waiting: deque[Line | Rejected], source: Iterator[Line | Rejected], limit: int
+) -> Iterator[Line]:
     """The head, then lines behind it as they are asked for, until one is rejected or there are more than a record has."""
     line: Line | Rejected | None = head
     size = count = 0
@@ -89,7 +103,9 @@ def _parse(text: Iterator[str], separator: str) -> list[str] | None:
 
 
 def _uneven(path: Path, number: int, have: int, width: int) -> Rejected:
-    return Rejected(str(path), number, f"number of fields is not that of the header: {have}, not {width}")
+    return Rejected(
+        str(path), number, f"number of fields is not that of the header: {have}, not {width}"
+    )
 
 
 def header(found: Iterator[Record | Rejected]) -> tuple[list[Rejected], list[str]]:

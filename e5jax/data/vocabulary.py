@@ -6,7 +6,9 @@ from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_toke
 
 SPECIAL = ["<unk>", "<s>", "</s>"]  # ids 0, 1, 2 as in Mistral
 
-_WORD_BORDER = r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z]{2})"  # read|File, HTTP|Server, but URLs
+_WORD_BORDER = (
+    r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z]{2})"  # read|File, HTTP|Server, but URLs
+)
 # Letters, digits, underscores or punctuation; not matched, hence dropped: whitespace, and the _ of read_file (not of _private).
 _PIECE = r"[\p{L}\p{M}]+|\p{N}+|(?<![\p{L}\p{N}])_+|_{2,}|_+(?![\p{L}\p{N}])|[^\s\p{L}\p{M}\p{N}_]+"
 
@@ -20,7 +22,9 @@ def train_tokenizer(texts: Iterable[str], size: int) -> Tokenizer:
     the texts only.
     """
     tokenizer = Tokenizer(models.BPE(unk_token=SPECIAL[0]))
-    tokenizer.normalizer = normalizers.Sequence([normalizers.Replace(Regex(_WORD_BORDER), " "), normalizers.Lowercase()])
+    tokenizer.normalizer = normalizers.Sequence(
+        [normalizers.Replace(Regex(_WORD_BORDER), " "), normalizers.Lowercase()]
+    )
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
         [
             pre_tokenizers.Split(Regex(_PIECE), "removed", invert=True),

@@ -25,11 +25,18 @@ def _features() -> tfds.features.FeaturesDict:
     """The fields of an example; scores are float32."""
     text, texts = tfds.features.Text(), tfds.features.Sequence(tfds.features.Text())
     scores = tfds.features.Sequence(np.float32)
-    kinds = {"positives": texts, "negatives": texts, "positive_scores": scores, "negative_scores": scores}
+    kinds = {
+        "positives": texts,
+        "negatives": texts,
+        "positive_scores": scores,
+        "negative_scores": scores,
+    }
     return tfds.features.FeaturesDict({name: kinds.get(name, text) for name in Example._fields})
 
 
-def make_builder(chosen: Set, examples: Iterable[Example], root: Path) -> tfds.core.GeneratorBasedBuilder:
+def make_builder(
+    chosen: Set, examples: Iterable[Example], root: Path
+) -> tfds.core.GeneratorBasedBuilder:
     """The builder of a set below a folder; it writes the examples in their order."""
 
     class Builder(tfds.core.GeneratorBasedBuilder):
@@ -48,12 +55,20 @@ def make_builder(chosen: Set, examples: Iterable[Example], root: Path) -> tfds.c
                 disable_shuffling=True,
             )
 
-        def _split_generators(self, _: tfds.download.DownloadManager) -> dict[str, Iterator[tuple[int, dict[str, Any]]]]:
+        def _split_generators(
+            self, _: tfds.download.DownloadManager
+        ) -> dict[str, Iterator[tuple[int, dict[str, Any]]]]:
             return {SPLIT: self._generate_examples()}
 
         def _generate_examples(self) -> Iterator[tuple[int, dict[str, Any]]]:
             for key, example in enumerate(examples):
-                yield key, {name: list(value) if isinstance(value, tuple) else value for name, value in example._asdict().items()}
+                yield (
+                    key,
+                    {
+                        name: list(value) if isinstance(value, tuple) else value
+                        for name, value in example._asdict().items()
+                    },
+                )
 
     return Builder(data_dir=str(root), file_format="array_record")
 
@@ -72,6 +87,8 @@ def write(chosen: Set, examples: Iterable[Example], folder: Path) -> int:
             if not failed:
                 raise
             fix = "free some space and run the same command again"
-            raise RunError(f"{root}: could not be written: {reason.partition(';')[0]}; {fix}") from error
+            raise RunError(
+                f"{root}: could not be written: {reason.partition(';')[0]}; {fix}"
+            ) from error
     Path(builder.data_dir).rename(folder)
     return builder.info.splits[SPLIT].num_examples

@@ -51,7 +51,12 @@ class Rules:
 RULES = Rules()
 
 
-def clean(files: Sequence[Path], output: Path, evaluation: Iterable[tuple[str, str]] = (), rules: Rules = RULES) -> dict[str, Any]:
+def clean(
+    files: Sequence[Path],
+    output: Path,
+    evaluation: Iterable[tuple[str, str]] = (),
+    rules: Rules = RULES,
+) -> dict[str, Any]:
     """Writes `data/`, `removed.jsonl` and `clean.json` below `output`, all or nothing; returns the content of the last.
 
     Of copies the first stays, in the order of the files. What an evaluation text removes stands for no other example. Language,
@@ -87,12 +92,23 @@ def clean(files: Sequence[Path], output: Path, evaluation: Iterable[tuple[str, s
             )
         places = tested.places
         by_task = {
-            task: {"texts": count, "removed": found[task], **({"places": places[task]} if task in places else {})}
+            task: {
+                "texts": count,
+                "removed": found[task],
+                **({"places": places[task]} if task in places else {}),
+            }
             for task, count in tested.tasks.items()
             if task
         }
-        made = {**tally.report(), "evaluation_texts": len(tested), "evaluation": by_task, "rules": asdict(rules)}
-        (folder / REPORT).write_text(json.dumps(made, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+        made = {
+            **tally.report(),
+            "evaluation_texts": len(tested),
+            "evaluation": by_task,
+            "rules": asdict(rules),
+        }
+        (folder / REPORT).write_text(
+            json.dumps(made, indent=2, ensure_ascii=False) + "\n", encoding="utf-8"
+        )
     return made
 
 
@@ -103,14 +119,18 @@ def _names(files: Sequence[Path]) -> list[str]:
         bare = Path(bare_name(path))
         name = f"{bare.stem if bare.suffix.lower() in (*JSONL, '.json') else bare}.jsonl"
         if other := names.get(name):
-            raise ConfigError(f"--input={path}: has the name of {other}, and both become {DATA}/{name}; rename one")
+            raise ConfigError(
+                f"--input={path}: has the name of {other}, and both become {DATA}/{name}; rename one"
+            )
         names[name] = path
     return list(names)
 
 
 def _read(path: Path, rejects: Path, tally: Tally) -> Iterator[Example]:
     with rejects.open("w", encoding="utf-8", newline="\n") as bad:
-        for outcome in tqdm(native.read(path, OPTIONS), desc=path.name, unit=" lines", disable=None):
+        for outcome in tqdm(
+            native.read(path, OPTIONS), desc=path.name, unit=" lines", disable=None
+        ):
             if isinstance(outcome, Rejected):
                 bad.write(printable(str(outcome)) + "\n")
                 tally.rejected(outcome)

@@ -6,7 +6,11 @@ from typing import Any
 from e5jax.errors import ConfigError, RecordError
 from e5jax.jsonl import parse_object
 
-DATA, REMOVED, REPORT = "data", "removed.jsonl", "clean.json"  # apart, so that data/*.jsonl is all data
+DATA, REMOVED, REPORT = (
+    "data",
+    "removed.jsonl",
+    "clean.json",
+)  # apart, so that data/*.jsonl is all data
 
 
 def read_report(path: Path) -> dict[str, Any]:
@@ -16,5 +20,7 @@ def read_report(path: Path) -> dict[str, Any]:
     except RecordError as error:
         raise ConfigError(f"{path}: {error}") from error
     if missing := {"examples", "kept", "rejected", "removed"} - set(made):
-        raise ConfigError(f"{path}: no report of `e5jax data clean`: it lacks {', '.join(sorted(missing))}")
+        raise ConfigError(
+            f"{path}: no report of `e5jax data clean`: it lacks {', '.join(sorted(missing))}"
+        )
     return made

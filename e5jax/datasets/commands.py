@@ -19,7 +19,9 @@ if TYPE_CHECKING:
 
 INPUT = "JSONL files or patterns such as 'data/*.jsonl'; may be given again"
 Go = Callable[[argparse.Namespace], int | None]  # gives the exit code, None for 0
-ConfigGo = Callable[[argparse.Namespace, list[str]], int | None]  # also takes the overrides --config.x=v
+ConfigGo = Callable[
+    [argparse.Namespace, list[str]], int | None
+]  # also takes the overrides --config.x=v
 
 
 def add_actions(stage: argparse.ArgumentParser) -> None:
@@ -32,7 +34,11 @@ def add_actions(stage: argparse.ArgumentParser) -> None:
     add_prepare(actions)
     add_passkey(actions)
     _add_shares(actions)
-    stage.set_defaults(refuse=lambda: stage.error(f"--config=FILE is missing; or name an action: {', '.join(actions.choices)}"))
+    stage.set_defaults(
+        refuse=lambda: stage.error(
+            f"--config=FILE is missing; or name an action: {', '.join(actions.choices)}"
+        )
+    )
 
 
 def _action(actions: "Actions", name: str, go: Go, text: str) -> argparse.ArgumentParser:
@@ -46,7 +52,9 @@ def _action(actions: "Actions", name: str, go: Go, text: str) -> argparse.Argume
     return _config_action(actions, name, checked, text)
 
 
-def _config_action(actions: "Actions", name: str, go: ConfigGo, text: str) -> argparse.ArgumentParser:
+def _config_action(
+    actions: "Actions", name: str, go: ConfigGo, text: str
+) -> argparse.ArgumentParser:
     """The parser of an action that adds a --config of its own; `load(args.config, overrides)` reads it."""
     made = actions.add_parser(name, help=text, description=text, allow_abbrev=False)
     made.set_defaults(go=go)
@@ -56,18 +64,52 @@ def _config_action(actions: "Actions", name: str, go: ConfigGo, text: str) -> ar
 def _add_convert(actions: "Actions") -> None:
     text = "writes data in any format that docs/data.md lists as JSONL, and beside it what was left out and why"
     action = _action(actions, "convert", _convert, text)
-    action.add_argument("--from", dest="format", default="auto", metavar="FORMAT", help="its name (default: %(default)s)")
-    action.add_argument("--input", type=Path, required=True, metavar="PATH", help="file or folder; of datasets also owner/name")
-    action.add_argument("--output", type=Path, required=True, metavar="FILE", help="JSONL file to write; replaces only its own")
-    action.add_argument("--instruction", default="", metavar="TEXT", help="bare task, for formats that have none")
-    action.add_argument("--language", default="", metavar="CODE", help="ISO code, for formats that have none")
-    action.add_argument("--source", default="", metavar="NAME", help="name of the set (default: that of the file)")
-    action.add_argument("--split", default="train", metavar="NAME", help="of beir, msmarco and datasets (default: %(default)s)")
+    action.add_argument(
+        "--from",
+        dest="format",
+        default="auto",
+        metavar="FORMAT",
+        help="its name (default: %(default)s)",
+    )
+    action.add_argument(
+        "--input",
+        type=Path,
+        required=True,
+        metavar="PATH",
+        help="file or folder; of datasets also owner/name",
+    )
+    action.add_argument(
+        "--output",
+        type=Path,
+        required=True,
+        metavar="FILE",
+        help="JSONL file to write; replaces only its own",
+    )
+    action.add_argument(
+        "--instruction", default="", metavar="TEXT", help="bare task, for formats that have none"
+    )
+    action.add_argument(
+        "--language", default="", metavar="CODE", help="ISO code, for formats that have none"
+    )
+    action.add_argument(
+        "--source", default="", metavar="NAME", help="name of the set (default: that of the file)"
+    )
+    action.add_argument(
+        "--split",
+        default="train",
+        metavar="NAME",
+        help="of beir, msmarco and datasets (default: %(default)s)",
+    )
     columns = "columns of tables: query=title,positive=body"
     action.add_argument("--columns", default="", metavar="OURS=THEIRS,…", help=columns)
     threshold = "least label or score of a positive, for pairs that have one (default: labels must be 0 or 1)"
     action.add_argument("--threshold", type=float, metavar="X", help=threshold)
-    action.add_argument("--ratio", type=float, metavar="X", help="most decompressed bytes per compressed one (default: 200)")
+    action.add_argument(
+        "--ratio",
+        type=float,
+        metavar="X",
+        help="most decompressed bytes per compressed one (default: 200)",
+    )
 
 
 def _convert(args: argparse.Namespace) -> None:
@@ -79,7 +121,15 @@ def _convert(args: argparse.Namespace) -> None:
     columns = {ours: theirs for ours, _, theirs in pairs}
     if args.threshold is not None and math.isnan(args.threshold):
         raise ConfigError(f"--threshold={args.threshold}: must be a number")
-    options = Options(args.instruction, args.language, args.source, args.split, columns, limits, threshold=args.threshold)
+    options = Options(
+        args.instruction,
+        args.language,
+        args.source,
+        args.split,
+        columns,
+        limits,
+        threshold=args.threshold,
+    )
     print(convert(args.input, args.output, args.format, options))
     print(f"data: {args.output}; what was left out: {rejects_of(args.output)}", flush=True)
 
@@ -87,11 +137,23 @@ def _convert(args: argparse.Namespace) -> None:
 def _add_clean(actions: "Actions") -> None:
     text = "writes training files without copies and without what models are evaluated on, and what was removed and why"
     action = _action(actions, "clean", _clean, text)
-    action.add_argument("--input", nargs="+", action="extend", required=True, metavar="FILE", help=INPUT)
+    action.add_argument(
+        "--input", nargs="+", action="extend", required=True, metavar="FILE", help=INPUT
+    )
     output = "folder to write: data/, removed.jsonl, clean.json; replaced if this command wrote it"
     action.add_argument("--output", type=Path, required=True, metavar="DIR", help=output)
-    evaluation = "folders in BEIR layout, or texts.jsonl of `e5jax eval --texts`; may be given again"
-    action.add_argument("--evaluation", nargs="+", action="extend", type=Path, default=[], metavar="PATH", help=evaluation)
+    evaluation = (
+        "folders in BEIR layout, or texts.jsonl of `e5jax eval --texts`; may be given again"
+    )
+    action.add_argument(
+        "--evaluation",
+        nargs="+",
+        action="extend",
+        type=Path,
+        default=[],
+        metavar="PATH",
+        help=evaluation,
+    )
     queries = "looks for evaluation queries, not for documents: many training sets are made of the same corpora"
     action.add_argument("--queries-only", action="store_true", help=queries)
     parts = "parts of an example that evaluation texts are looked for in (default: %(default)s)"
@@ -100,7 +162,9 @@ def _add_clean(actions: "Actions") -> None:
     action.add_argument("--threshold", type=float, default=0.6, metavar="X", help=threshold)
     share = "share of a text's runs of 8 words from which on it is inside another (default: %(default)s)"
     action.add_argument("--share", type=float, default=0.7, metavar="X", help=share)
-    action.add_argument("--keep-duplicates", action="store_true", help="looks for evaluation texts only")
+    action.add_argument(
+        "--keep-duplicates", action="store_true", help="looks for evaluation texts only"
+    )
 
 
 def _clean(args: argparse.Namespace) -> None:
@@ -108,23 +172,50 @@ def _clean(args: argparse.Namespace) -> None:
     from e5jax.datasets.clean import Rules, clean, summary
     from e5jax.datasets.contamination import evaluation_texts
 
-    rules = Rules(args.threshold, args.share, tuple(filter(None, args.parts.split(","))), args.keep_duplicates)
-    made = clean(jsonl(args.input), args.output, evaluation_texts(args.evaluation, not args.queries_only), rules)
+    rules = Rules(
+        args.threshold, args.share, tuple(filter(None, args.parts.split(","))), args.keep_duplicates
+    )
+    made = clean(
+        jsonl(args.input),
+        args.output,
+        evaluation_texts(args.evaluation, not args.queries_only),
+        rules,
+    )
     print(summary(made))
-    print(f"data: {args.output / 'data'}; what was removed and why: {args.output / 'removed.jsonl'}", flush=True)
+    print(
+        f"data: {args.output / 'data'}; what was removed and why: {args.output / 'removed.jsonl'}",
+        flush=True,
+    )
 
 
 def _add_inspect(actions: "Actions") -> None:
     text = "writes a page that shows what training files hold: counts, lengths, languages, instructions, examples"
     action = _action(actions, "inspect", _inspect, text)
-    action.add_argument("--input", nargs="+", action="extend", required=True, metavar="FILE", help=INPUT)
-    action.add_argument("--output", type=Path, required=True, metavar="FILE", help="HTML file to write; replaces only its own")
     action.add_argument(
-        "--tokenizer", type=Path, metavar="FILE", help="tokenizer.json, or a folder with one (default: counts words)"
+        "--input", nargs="+", action="extend", required=True, metavar="FILE", help=INPUT
+    )
+    action.add_argument(
+        "--output",
+        type=Path,
+        required=True,
+        metavar="FILE",
+        help="HTML file to write; replaces only its own",
+    )
+    action.add_argument(
+        "--tokenizer",
+        type=Path,
+        metavar="FILE",
+        help="tokenizer.json, or a folder with one (default: counts words)",
     )
     sample = "records whose texts are measured, taken at random; counts are of all (default: %(default)s)"
     action.add_argument("--sample", type=int, default=10_000, metavar="N", help=sample)
-    action.add_argument("--seed", type=int, default=0, metavar="N", help="of what is taken at random (default: %(default)s)")
+    action.add_argument(
+        "--seed",
+        type=int,
+        default=0,
+        metavar="N",
+        help="of what is taken at random (default: %(default)s)",
+    )
 
 
 def _inspect(args: argparse.Namespace) -> None:
@@ -141,9 +232,18 @@ def _add_validate(actions: "Actions") -> None:
     text = "lists everything that is wrong with training files, as file:line: reason; exit code 3 if there is anything"
     action = _config_action(actions, "validate", _validate, text)
     what = action.add_mutually_exclusive_group(required=True)
-    what.add_argument("--config", metavar="FILE", help="Python config file: its data; --config.field=value overrides it")
+    what.add_argument(
+        "--config",
+        metavar="FILE",
+        help="Python config file: its data; --config.field=value overrides it",
+    )
     what.add_argument("--input", nargs="+", action="extend", metavar="FILE", help=INPUT)
-    action.add_argument("--negatives", type=int, metavar="N", help="hard negatives that each line of --input needs (default: 0)")
+    action.add_argument(
+        "--negatives",
+        type=int,
+        metavar="N",
+        help="hard negatives that each line of --input needs (default: 0)",
+    )
 
 
 def _validate(args: argparse.Namespace, overrides: list[str]) -> int:
@@ -157,7 +257,9 @@ def _validate(args: argparse.Namespace, overrides: list[str]) -> int:
         wanted = [Wanted(expand(args.input, "--input"), Needs(args.negatives or 0))]
     else:
         if args.negatives is not None:
-            raise ConfigError(f"--negatives={args.negatives}: the configuration says how many; set --config.batch.negatives")
+            raise ConfigError(
+                f"--negatives={args.negatives}: the configuration says how many; set --config.batch.negatives"
+            )
         wanted = list(wanted_of(load(args.config, overrides)))
     counts = report_problems(wanted, print)
     print(counts, flush=True)
@@ -167,7 +269,12 @@ def _validate(args: argparse.Namespace, overrides: list[str]) -> int:
 def _add_shares(actions: "Actions") -> None:
     text = "prints how many examples of each set a config's run takes; exit code 3 if it cannot be trained on them"
     action = _config_action(actions, "shares", _shares, text)
-    action.add_argument("--config", required=True, metavar="FILE", help="Python config file; --config.field=value overrides it")
+    action.add_argument(
+        "--config",
+        required=True,
+        metavar="FILE",
+        help="Python config file; --config.field=value overrides it",
+    )
     harvest = "directory of the run, of whose harvest (default: runs/ and the config's name)"
     action.add_argument("--workdir", type=Path, metavar="DIR", help=harvest)
     action.add_argument("--json", action="store_true", help="prints one JSON object a set")
@@ -193,12 +300,30 @@ def add_prepare(actions: Any) -> None:
     preparer = actions.add_parser("prepare", help=text, description=text, allow_abbrev=False)
     preparer.set_defaults(go=_prepare, refuse=preparer.error)
     preparer.add_argument("name", nargs="?", metavar="NAME", help="of the set; --list names them")
-    preparer.add_argument("--list", action="store_true", help="prints all sets: source, licence, formats, instructions, ratio")
+    preparer.add_argument(
+        "--list",
+        action="store_true",
+        help="prints all sets: source, licence, formats, instructions, ratio",
+    )
     sources = f"files and folders as its publisher wrote them, or `{HUB}` to download them"
-    preparer.add_argument("--from", dest="sources", nargs="+", default=[], metavar="FILE", help=sources)
-    preparer.add_argument("--output", type=Path, metavar="DIR", help="writes DIR/NAME/VERSION; replaces only its own")
-    preparer.add_argument("--format", default="auto", metavar="FORMAT", help="of the files, as in convert (default: %(default)s)")
-    preparer.add_argument("--language", default="", metavar="CODE", help="where neither set nor names of files tell it")
+    preparer.add_argument(
+        "--from", dest="sources", nargs="+", default=[], metavar="FILE", help=sources
+    )
+    preparer.add_argument(
+        "--output", type=Path, metavar="DIR", help="writes DIR/NAME/VERSION; replaces only its own"
+    )
+    preparer.add_argument(
+        "--format",
+        default="auto",
+        metavar="FORMAT",
+        help="of the files, as in convert (default: %(default)s)",
+    )
+    preparer.add_argument(
+        "--language",
+        default="",
+        metavar="CODE",
+        help="where neither set nor names of files tell it",
+    )
     sums = "what the checksums of files must be; those of all files are written to manifest.json"
     preparer.add_argument("--sha256", nargs="+", default=[], metavar="FILE=HEX", help=sums)
 
@@ -217,7 +342,9 @@ def _prepare(args: argparse.Namespace, overrides: list[str]) -> None:
 
     files = nullcontext(Downloaded([Path(source) for source in args.sources], []))
     with from_hub(chosen) if args.sources == [HUB] else files as found:
-        sums = {name: value.lower() for name, _, value in (pair.rpartition("=") for pair in args.sha256)}
+        sums = {
+            name: value.lower() for name, _, value in (pair.rpartition("=") for pair in args.sha256)
+        }
         order = Order(chosen, found.sources, found.revisions, args.format, args.language, sums)
         folder, counts = prepare(order, args.output)
     print(counts)
@@ -231,16 +358,28 @@ def add_passkey(actions: Any) -> None:
     maker.set_defaults(go=_passkey)
     lengths = "tokens of the documents, such as 256,4096,32768"
     maker.add_argument("--lengths", required=True, metavar="N,M", help=lengths)
-    maker.add_argument("--output", type=Path, required=True, metavar="DIR", help="writes DIR/passkey-N; replaces only its own")
+    maker.add_argument(
+        "--output",
+        type=Path,
+        required=True,
+        metavar="DIR",
+        help="writes DIR/passkey-N; replaces only its own",
+    )
     tokenizer = "tokenizer.json that counts them, or a folder with one (default: one is made, for a model from scratch)"
     maker.add_argument("--tokenizer", type=Path, metavar="FILE", help=tokenizer)
     for name, count, said in [
         ("queries", 50, "of each length"),
         ("documents", 100, "of each length, all of them candidates"),
-        ("examples", 0, "to train on, of the shortest length, in passkey-N/train.jsonl; their names are not those of the tasks"),
+        (
+            "examples",
+            0,
+            "to train on, of the shortest length, in passkey-N/train.jsonl; their names are not those of the tasks",
+        ),
         ("seed", 0, "of names, keys and places"),
     ]:
-        maker.add_argument(f"--{name}", type=int, default=count, metavar="N", help=f"{said} (default: %(default)s)")
+        maker.add_argument(
+            f"--{name}", type=int, default=count, metavar="N", help=f"{said} (default: %(default)s)"
+        )
 
 
 def _passkey(args: argparse.Namespace, overrides: list[str]) -> None:
@@ -251,10 +390,19 @@ def _passkey(args: argparse.Namespace, overrides: list[str]) -> None:
     parts = [part for part in args.lengths.split(",") if part]
     if not all(part.isdecimal() for part in parts):
         raise ConfigError(f"--lengths={args.lengths}: must be whole numbers, separated by commas")
-    plan = Plan([int(part) for part in parts], args.queries, args.documents, args.examples, args.seed)
-    file = args.tokenizer / "tokenizer.json" if args.tokenizer and args.tokenizer.is_dir() else args.tokenizer
+    plan = Plan(
+        [int(part) for part in parts], args.queries, args.documents, args.examples, args.seed
+    )
+    file = (
+        args.tokenizer / "tokenizer.json"
+        if args.tokenizer and args.tokenizer.is_dir()
+        else args.tokenizer
+    )
     write_passkey(plan, file, args.output)
-    print("\n".join(f"task: {args.output / f'passkey-{length}'}" for length in plan.lengths), flush=True)
+    print(
+        "\n".join(f"task: {args.output / f'passkey-{length}'}" for length in plan.lengths),
+        flush=True,
+    )
 
 
 def table() -> str:

@@ -40,7 +40,9 @@ class Evaluation:
     each text, and 12 bytes a word.
     """
 
-    def __init__(self, texts: Iterable[tuple[str, str]], threshold: float = THRESHOLD, share: float = SHARE):
+    def __init__(
+        self, texts: Iterable[tuple[str, str]], threshold: float = THRESHOLD, share: float = SHARE
+    ):
         self.share = share
         self._ids: list[str] = []
         self._sizes = array("q")  # n-grams of each text
@@ -54,7 +56,9 @@ class Evaluation:
                 self._ids.append(name)
                 self._sizes.append(len(grams[-1]))
             self._open = opened.pop_all()
-        owners = np.repeat(np.arange(len(self._ids), dtype=np.uint32), np.asarray(self._sizes, np.int64))
+        owners = np.repeat(
+            np.arange(len(self._ids), dtype=np.uint32), np.asarray(self._sizes, np.int64)
+        )
         together = np.concatenate(grams)
         order = np.argsort(together, kind="stable")
         self._grams, self._owners = together[order], owners[order]
@@ -86,7 +90,9 @@ class Evaluation:
         """The evaluation text that this one matches, if any: equal before near before containment."""
         words = read(text)
         if match := self._near.find(sketch(words)):
-            return Hit(self._ids[match.number], "equal" if match.equal else "near", match.similarity)
+            return Hit(
+                self._ids[match.number], "equal" if match.equal else "near", match.similarity
+            )
         return self._containment(words)
 
     def _containment(self, words: Words) -> Hit | None:
@@ -111,14 +117,24 @@ def task_of(name: str) -> str:
 
 
 def without_contamination(
-    examples: Iterable[Example], evaluation: Evaluation, report: Callable[[Removed], object], parts: Sequence[str] = PARTS
+    examples: Iterable[Example],
+    evaluation: Evaluation,
+    report: Callable[[Removed], object],
+    parts: Sequence[str] = PARTS,
 ) -> Iterator[Example]:
     """Yields each example none of whose texts (of these parts) matches an evaluation text, and reports the others."""
     for example in examples:
         for part, text in texts_of(example):
             if part in parts and (hit := evaluation.find(text)):
                 removed = Removed(
-                    "contamination", example.id, example.source, part, hit.reason, hit.id, hit.similarity, excerpt(text)
+                    "contamination",
+                    example.id,
+                    example.source,
+                    part,
+                    hit.reason,
+                    hit.id,
+                    hit.similarity,
+                    excerpt(text),
                 )
                 report(removed)
                 break
@@ -139,7 +155,10 @@ def beir_texts(folder: Path, documents: bool = True) -> Iterator[tuple[str, str]
     """
     for kind in ("queries", "corpus") if documents else ("queries",):
         for values in _objects(one_of(folder, f"{kind}.jsonl"), "_id"):
-            yield f"{folder.name}/{kind}/{values['_id']}", f"{values.get('title') or ''} {values['text']}".strip()
+            yield (
+                f"{folder.name}/{kind}/{values['_id']}",
+                f"{values.get('title') or ''} {values['text']}".strip(),
+            )
 
 
 def listed_texts(path: Path, documents: bool = True) -> Iterator[tuple[str, str]]:

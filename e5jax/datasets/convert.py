@@ -23,7 +23,9 @@ class Counts(NamedTuple):
 
     def __str__(self) -> str:
         lines = [f"{self.examples:,} examples, {self.rejected.total():,} rejected"]
-        return "\n".join([*lines, *(f"{count:>12,}  {kind}" for kind, count in self.rejected.most_common())])
+        return "\n".join(
+            [*lines, *(f"{count:>12,}  {kind}" for kind, count in self.rejected.most_common())]
+        )
 
 
 def convert(source: Path, output: Path, name: str = AUTO, options: Options = OPTIONS) -> Counts:
@@ -39,7 +41,10 @@ def convert(source: Path, output: Path, name: str = AUTO, options: Options = OPT
         atomic_output(rejects_of(output), command) as rejects,
         atomic_output(output, command) as made,
     ):
-        with made.open("w", encoding="utf-8", newline="\n") as good, rejects.open("w", encoding="utf-8", newline="\n") as bad:
+        with (
+            made.open("w", encoding="utf-8", newline="\n") as good,
+            rejects.open("w", encoding="utf-8", newline="\n") as bad,
+        ):
             for example in accepted(read(source, name, options), bad, rejected, "convert"):
                 good.write(example.to_json() + "\n")
                 examples += 1
@@ -48,7 +53,9 @@ def convert(source: Path, output: Path, name: str = AUTO, options: Options = OPT
     return Counts(examples, rejected)
 
 
-def accepted(outcomes: Iterable[Outcome], rejects: TextIO, rejected: Counter[str], name: str) -> Iterator[Example]:
+def accepted(
+    outcomes: Iterable[Outcome], rejects: TextIO, rejected: Counter[str], name: str
+) -> Iterator[Example]:
     """The examples, with a progress bar of that name; what is rejected is written and counted."""
     for outcome in tqdm(outcomes, desc=name, unit=" lines", disable=None):
         if isinstance(outcome, Rejected):

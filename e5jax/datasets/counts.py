@@ -16,8 +16,12 @@ class Tally:
 
     def __init__(self) -> None:
         self._read = Counter[str]()
-        self._kept: defaultdict[str, Counter[str]] = defaultdict(Counter)  # by source, then language
-        self._removed: defaultdict[str, Counter[tuple[str, str, str]]] = defaultdict(Counter)  # by source, then why
+        self._kept: defaultdict[str, Counter[str]] = defaultdict(
+            Counter
+        )  # by source, then language
+        self._removed: defaultdict[str, Counter[tuple[str, str, str]]] = defaultdict(
+            Counter
+        )  # by source, then why
         self._rejected = Counter[str]()
 
     def read(self, example: Example) -> None:
@@ -71,5 +75,10 @@ def _nested(counts: Counter[tuple[str, str, str]]) -> dict[str, dict[str, dict[s
 def flat(removed: Mapping[str, Mapping[str, Mapping[str, int]]]) -> Counter[tuple[str, str, str]]:
     """Numbers by cause, reason and part, from what a report says was removed."""
     return Counter(
-        {(cause, why, part): n for cause, whys in removed.items() for why, parts in whys.items() for part, n in parts.items()}
+        {
+            (cause, why, part): n
+            for cause, whys in removed.items()
+            for why, parts in whys.items()
+            for part, n in parts.items()
+        }
     )

@@ -27,13 +27,35 @@ from e5jax.datasets.functions import Function, Reading, deal, read_package, sha,
 from e5jax.distributed.signals import SIGNALS
 from e5jax.errors import ConfigError, RunError
 
-SMALL = 5  # a package with more than this many times `heldout_pairs_per_package` is kept for training
+SMALL = (
+    5  # a package with more than this many times `heldout_pairs_per_package` is kept for training
+)
 PROCESSES = 8
 OURSELVES = "e5jax"
 TESTS = ("test", "tests", "testing", "idle_test", "test_data", "testdata")
-COPIES = ("_vendor", "vendor", "vendored", "_vendored", "third_party", "thirdparty", "extern", "externals", "_distutils")
-SKIPPED_FOLDERS = frozenset((*TESTS, *COPIES, "lib2to3", "site-packages", "dist-packages", "node_modules"))
-SKIPPED_FILES = ("test_*.py", "*_test.py", "*_tests.py", "conftest.py", "*_pb2.py", "*_pb2_grpc.py", "__editable__*")
+COPIES = (
+    "_vendor",
+    "vendor",
+    "vendored",
+    "_vendored",
+    "third_party",
+    "thirdparty",
+    "extern",
+    "externals",
+    "_distutils",
+)
+SKIPPED_FOLDERS = frozenset(
+    (*TESTS, *COPIES, "lib2to3", "site-packages", "dist-packages", "node_modules")
+)
+SKIPPED_FILES = (
+    "test_*.py",
+    "*_test.py",
+    "*_tests.py",
+    "conftest.py",
+    "*_pb2.py",
+    "*_pb2_grpc.py",
+    "__editable__*",
+)
 
 Half = dict[str, list[Function]]  # by package
 
@@ -93,7 +115,11 @@ def _python_files(root: Path) -> Iterator[Path]:
         folders[:] = [name for name in folders if name.lower() not in SKIPPED_FOLDERS]
         for name in names:
             path = Path(folder, name)
-            if name.endswith(".py") and not any(path.match(pattern) for pattern in SKIPPED_FILES) and path.is_file():
+            if (
+                name.endswith(".py")
+                and not any(path.match(pattern) for pattern in SKIPPED_FILES)
+                and path.is_file()
+            ):
                 yield path
 
 
@@ -102,11 +128,17 @@ def _read(packages: dict[str, list[tuple[Path, str]]], limit: int) -> list[Readi
     names = sorted(packages, key=lambda name: (-len(packages[name]), name))
     # Spawned processes inherit neither threads nor locks of JAX.
     processes = min(PROCESSES, os.cpu_count() or 1)
-    with ProcessPoolExecutor(processes, multiprocessing.get_context("spawn"), initializer=_begin) as pool:
+    with ProcessPoolExecutor(
+        processes, multiprocessing.get_context("spawn"), initializer=_begin
+    ) as pool:
         futures = [pool.submit(read_package, name, packages[name], limit) for name in names]
-        done = tqdm(as_completed(futures), desc="harvest", unit=" packages", total=len(names), disable=None)
+        done = tqdm(
+            as_completed(futures), desc="harvest", unit=" packages", total=len(names), disable=None
+        )
         try:
-            return sorted((future.result() for future in done), key=lambda reading: sha(reading.package))
+            return sorted(
+                (future.result() for future in done), key=lambda reading: sha(reading.package)
+            )
         except BrokenProcessPool as error:
             raise RunError(
                 "a process that reads packages has died, as when the machine runs out of memory; the same command begins again"
@@ -148,7 +180,14 @@ def _examples(spec: Harvest, train: Half) -> list[Example]:
     """At most `train_pairs` examples, as many from each package as possible without taking more from another."""
     hands = [
         [
-            Example(function.id, function.query, (function.code,), (negative.code,), spec.task, source=package)
+            Example(
+                function.id,
+                function.query,
+                (function.code,),
+                (negative.code,),
+                spec.task,
+                source=package,
+            )
             for function, negative in zip(functions, _negatives(functions), strict=True)
         ]
         for package, functions in train.items()
@@ -170,9 +209,14 @@ def _negatives(functions: Sequence[Function]) -> list[Function]:
 def _write_heldout(folder: Path, spec: Harvest, functions: Sequence[Function]) -> None:
     """A BEIR folder: each function's docstring is a query, and all functions are its candidates."""
     (folder / "qrels").mkdir(parents=True)
-    _write_lines(folder / "corpus.jsonl", (_json(_id=f.id, title="", text=f.code) for f in functions))
+    _write_lines(
+        folder / "corpus.jsonl", (_json(_id=f.id, title="", text=f.code) for f in functions)
+    )
     _write_lines(folder / "queries.jsonl", (_json(_id=f.id, text=f.query) for f in functions))
-    _write_lines(folder / "qrels/test.tsv", ("query-id\tcorpus-id\tscore", *(f"{f.id}\t{f.id}\t1" for f in functions)))
+    _write_lines(
+        folder / "qrels/test.tsv",
+        ("query-id\tcorpus-id\tscore", *(f"{f.id}\t{f.id}\t1" for f in functions)),
+    )
     _write_lines(folder / "task.json", [_json(instruction=spec.task)])
 
 

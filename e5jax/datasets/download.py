@@ -35,13 +35,20 @@ def from_hub(chosen: Set) -> Iterator[Downloaded]:
         for repository, pattern in chosen.hub:
             found = sorted(snapshots[repository].glob(pattern))
             if not found:
-                raise ConfigError(f"{repository}: has no {pattern}; download the files of {chosen.title} and give --from FILES")
+                raise ConfigError(
+                    f"{repository}: has no {pattern}; download the files of {chosen.title} and give --from FILES"
+                )
             for file in found:
-                link = root / repository.rpartition("/")[2] / file.relative_to(snapshots[repository])
+                link = (
+                    root / repository.rpartition("/")[2] / file.relative_to(snapshots[repository])
+                )
                 link.parent.mkdir(parents=True, exist_ok=True)
                 link.symlink_to(file.resolve())
                 links[link] = None
-        yield Downloaded(_sources(list(links), root), [f"{repository}@{path.name}" for repository, path in snapshots.items()])
+        yield Downloaded(
+            _sources(list(links), root),
+            [f"{repository}@{path.name}" for repository, path in snapshots.items()],
+        )
 
 
 def _snapshot(chosen: Set, repository: str) -> Path:

@@ -30,7 +30,9 @@ class Earlier:
 
     def __init__(self, threshold: float = THRESHOLD):
         self._open = ExitStack()
-        self._queries, self._passages = (self._open.enter_context(NearIndex(threshold)) for _ in range(2))
+        self._queries, self._passages = (
+            self._open.enter_context(NearIndex(threshold)) for _ in range(2)
+        )
         self._kept: dict[tuple[int, int], str] = {}  # ids by query and positive
 
     def __enter__(self) -> Self:
@@ -51,7 +53,9 @@ class Earlier:
         return None
 
 
-def without_duplicates(examples: Iterable[Example], earlier: Earlier, report: Callable[[Removed], object]) -> Iterator[Example]:
+def without_duplicates(
+    examples: Iterable[Example], earlier: Earlier, report: Callable[[Removed], object]
+) -> Iterator[Example]:
     """Yields each example that is no duplicate of one before it, and reports the others.
 
     Sets are compared with each other by giving them the same `earlier`: the copy in the first set stays.
@@ -78,7 +82,20 @@ def _place(index: NearIndex, text: str) -> _Place:
 def _removed(example: Example, query: _Place, positive: _Place, matched: str) -> Removed:
     assert query.match is not None  # a text that is new has a number that no earlier example has
     assert positive.match is not None
-    part, less = ("query", query) if query.match.similarity < positive.match.similarity else ("positive", positive)
+    part, less = (
+        ("query", query)
+        if query.match.similarity < positive.match.similarity
+        else ("positive", positive)
+    )
     assert less.match is not None
     reason = "equal" if query.match.equal and positive.match.equal else "near"
-    return Removed("duplicate", example.id, example.source, part, reason, matched, less.match.similarity, excerpt(less.text))
+    return Removed(
+        "duplicate",
+        example.id,
+        example.source,
+        part,
+        reason,
+        matched,
+        less.match.similarity,
+        excerpt(less.text),
+    )

@@ -7,7 +7,9 @@ from typing import Literal, NamedTuple
 from e5jax.data.records import Example
 
 EXCERPT = 120  # characters
-_UNPRINTABLE = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")  # with controls of direction
+_UNPRINTABLE = re.compile(
+    r"[\x00-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069\ud800-\udfff]"
+)  # with controls of direction
 
 Part = Literal["query", "positive", "negative"]
 PARTS: tuple[Part, ...] = ("query", "positive", "negative")
@@ -30,7 +32,10 @@ class Removed(NamedTuple):
 
 def texts_of(example: Example) -> list[tuple[Part, str]]:
     """All texts of an example: the query first, then the positives, then the negatives. No other code here knows the fields."""
-    parts: list[tuple[Part, Sequence[str]]] = [("positive", example.positives), ("negative", example.negatives)]
+    parts: list[tuple[Part, Sequence[str]]] = [
+        ("positive", example.positives),
+        ("negative", example.negatives),
+    ]
     return [("query", example.query), *((part, text) for part, texts in parts for text in texts)]
 
 
@@ -41,4 +46,7 @@ def excerpt(text: str) -> str:
 
 def printable(text: str, kept: str = "") -> str:
     """The text with escapes in place of what ends a line, steers a terminal or is no character, except for those `kept`."""
-    return _UNPRINTABLE.sub(lambda found: found[0] if found[0] in kept else found[0].encode("unicode_escape").decode(), text)
+    return _UNPRINTABLE.sub(
+        lambda found: found[0] if found[0] in kept else found[0].encode("unicode_escape").decode(),
+        text,
+    )

@@ -25,7 +25,9 @@ CODE_LINES = 100
 WORDS = range(4, 61)
 
 _DOCSTRING = re.compile(r"""^[ \t]+[rRuU]?["']""", re.MULTILINE)
-_ROLE = re.compile(r":[\w:+-]+:`(?:~[\w.]*\.)?([^`<]+?)(?:\s*<[^`]*>)?`")  # reST :class:`~pkg.Name`, :ref:`text <target>`
+_ROLE = re.compile(
+    r":[\w:+-]+:`(?:~[\w.]*\.)?([^`<]+?)(?:\s*<[^`]*>)?`"
+)  # reST :class:`~pkg.Name`, :ref:`text <target>`
 _SECTION = re.compile(
     r"^\s*((args?|arguments?|param(eter)?s?|returns?|raises?|yields?|examples?|usage|notes?|attributes|keyword args|inputs?"
     r"|outputs?)\s*:|[:@](param|type|returns?|rtype|raises?|arg|keyword)\b|\.\. |>>>|```|\W*[-=~]{3,}\s*$|[-*+•] |\d+[.)] )",
@@ -33,8 +35,17 @@ _SECTION = re.compile(
 )
 _REJECTED = (
     ("TODO", re.compile(r"\b(TODO|FIXME|XXX)\b")),
-    ("deprecated", re.compile(r"\bdeprecat|\bobsolete\b|no longer (used|supported)|backwards?[- ]compat", re.IGNORECASE)),
-    ("signature", re.compile(r"^[\w.]+\s*\(.*?\)\s*(->|--|:|=|$)|->|^\w+\s*=|^[\w.]+\s*:[:=]|^\w+\(")),
+    (
+        "deprecated",
+        re.compile(
+            r"\bdeprecat|\bobsolete\b|no longer (used|supported)|backwards?[- ]compat",
+            re.IGNORECASE,
+        ),
+    ),
+    (
+        "signature",
+        re.compile(r"^[\w.]+\s*\(.*?\)\s*(->|--|:|=|$)|->|^\w+\s*=|^[\w.]+\s*:[:=]|^\w+\("),
+    ),
     ("link", re.compile(r"https?://|www\.", re.IGNORECASE)),
     (
         "pointer",  # says where the description is, or nothing about this function
@@ -172,7 +183,9 @@ def reject_query(query: str) -> str | None:
             return reason
     if query.endswith((":", ",")):
         return "cut off"
-    letters = sum(character.isascii() and (character.isalpha() or character == " ") for character in query)
+    letters = sum(
+        character.isascii() and (character.isalpha() or character == " ") for character in query
+    )
     plain = sum(bool(re.fullmatch(r"\W?[A-Za-z]+(['-][A-Za-z]+)?\W*", word)) for word in words)
     return None if letters >= 0.85 * len(query) and plain >= 0.7 * len(words) else "not prose"
 
@@ -189,7 +202,9 @@ def _reject_node(node: Definition) -> str | None:
     docstring, *body = node.body
     if node.name.startswith("test"):
         return "test"
-    statements = (part for statement in body for part in ast.walk(statement) if isinstance(part, ast.stmt))
+    statements = (
+        part for statement in body for part in ast.walk(statement) if isinstance(part, ast.stmt)
+    )
     if len(list(itertools.islice(statements, STATEMENTS))) < STATEMENTS:
         return "code too short"
     if (node.end_lineno or 0) - body[0].lineno >= CODE_LINES:
@@ -201,9 +216,14 @@ def _code(node: Definition, lines: Sequence[str]) -> str:
     """Decorators, signature and body at the left margin, comments included, docstring not."""
     docstring = node.body[0]
     start = min([node.lineno, *(decorator.lineno for decorator in node.decorator_list)])
-    body = itertools.dropwhile(lambda line: not line.strip(), lines[docstring.end_lineno : node.end_lineno])
+    body = itertools.dropwhile(
+        lambda line: not line.strip(), lines[docstring.end_lineno : node.end_lineno]
+    )
     indent = lines[start - 1][: node.col_offset]
-    return "\n".join(line.removeprefix(indent).rstrip() for line in (*lines[start - 1 : docstring.lineno - 1], *body))
+    return "\n".join(
+        line.removeprefix(indent).rstrip()
+        for line in (*lines[start - 1 : docstring.lineno - 1], *body)
+    )
 
 
 def _body(code: str) -> str:

@@ -24,10 +24,20 @@ _ROWS = 20  # of a table; what is rarer is one line
 _NAMED, _NAME, _LABEL = 3, 24, 300  # names in a cell, characters of each, and of one that has a row
 _LONGEST = 20_000  # characters of a text that the page shows
 _TOKENIZED = 1_000  # texts at once
-_HEADINGS: dict[Part, str] = {"query": "Queries", "positive": "Positives", "negative": "Hard negatives"}
+_HEADINGS: dict[Part, str] = {
+    "query": "Queries",
+    "positive": "Positives",
+    "negative": "Hard negatives",
+}
 
 
-def inspect(files: Sequence[Path], output: Path, tokenizer: Path | None = None, size: int = 10_000, seed: int = 0) -> None:
+def inspect(
+    files: Sequence[Path],
+    output: Path,
+    tokenizer: Path | None = None,
+    size: int = 10_000,
+    seed: int = 0,
+) -> None:
     """Writes the page: no script, no network, the same bytes for the same files and seed."""
     with writing("data inspect", output, inputs=files):
         if tokenizer is None:
@@ -36,8 +46,14 @@ def inspect(files: Sequence[Path], output: Path, tokenizer: Path | None = None, 
             place = tokenizer / "tokenizer.json" if tokenizer.is_dir() else tokenizer
             unit, measure = "tokens", in_tokens(read_tokenizer(place))
         found = survey(files, measure, size, seed)
-        chosen = np.random.default_rng(seed).choice(len(found.sample), min(EXAMPLES, len(found.sample)), replace=False)
-        write_text(output, document(found, unit, [found.sample[i] for i in sorted(chosen.tolist())]), "data inspect")
+        chosen = np.random.default_rng(seed).choice(
+            len(found.sample), min(EXAMPLES, len(found.sample)), replace=False
+        )
+        write_text(
+            output,
+            document(found, unit, [found.sample[i] for i in sorted(chosen.tolist())]),
+            "data inspect",
+        )
 
 
 def in_words(texts: Sequence[str]) -> list[int]:
@@ -52,7 +68,10 @@ def in_tokens(tokenizer: Tokenizer) -> Measure:
 
     def measure(texts: Sequence[str]) -> list[int]:
         starts = range(0, len(texts), _TOKENIZED)
-        batches = (tokenizer.encode_batch_fast(texts[i : i + _TOKENIZED], add_special_tokens=False) for i in starts)
+        batches = (
+            tokenizer.encode_batch_fast(texts[i : i + _TOKENIZED], add_special_tokens=False)
+            for i in starts
+        )
         return [len(encoding) for batch in batches for encoding in batch]
 
     return measure
@@ -64,17 +83,41 @@ def document(of: Survey, unit: str, examples: Sequence[Example]) -> page.Html:
     lead = f"{_counted(len(of.files), 'file')}, {_counted(len(of.sources), 'source')}, {_counted(rejected, 'unreadable line')}."
     if len(of.sample) < of.records:
         lead += f" Lengths, and languages that records do not name, are those of {len(of.sample):,} records taken at random."
-    sections = [_sources(of), _files(of), _lengths(of, unit), _languages(of), _instructions(of), _cleaning(of)]
-    return page.document(_counted(of.records, "training record"), lead, [*sections, _examples(examples)])
+    sections = [
+        _sources(of),
+        _files(of),
+        _lengths(of, unit),
+        _languages(of),
+        _instructions(of),
+        _cleaning(of),
+    ]
+    return page.document(
+        _counted(of.records, "training record"), lead, [*sections, _examples(examples)]
+    )
 
 
 def _sources(of: Survey) -> page.Html:
-    header = ["source", "records", "share", "positives a record", "negatives a record", "with scores", "languages", "instructions"]
+    header = [
+        "source",
+        "records",
+        "share",
+        "positives a record",
+        "negatives a record",
+        "with scores",
+        "languages",
+        "instructions",
+    ]
     ordered = sorted(of.sources.items(), key=lambda pair: -pair[1].records)
     asked = Counter(source for sources in of.instructions.values() for source in sources)
     rows = [_source(name, source, of.records, asked[name]) for name, source in ordered[:_ROWS]]
     if rest := ordered[_ROWS:]:
-        rows.append([f"{len(rest):,} others", *_share(sum(source.records for _, source in rest), of.records), *[""] * 5])
+        rows.append(
+            [
+                f"{len(rest):,} others",
+                *_share(sum(source.records for _, source in rest), of.records),
+                *[""] * 5,
+            ]
+        )
     return page.section("Sources", page.table(header, rows))
 
 
@@ -96,24 +139,44 @@ def _files(of: Survey) -> page.Html:
     for name, records in of.files.items():
         bad = of.rejected[name].total()
         before = _lines(rejects_of(Path(name)))
-        rows.append([_label(name), f"{records:,}", *_share(bad, records + bad), "–" if before is None else f"{before:,}"])
+        rows.append(
+            [
+                _label(name),
+                f"{records:,}",
+                *_share(bad, records + bad),
+                "–" if before is None else f"{before:,}",
+            ]
+        )
     reasons = Counter[str]()
     for counts in of.rejected.values():
         reasons.update(counts)
     header = ["file", "records", "unreadable lines", "share", "left out when it was made"]
     parts = [page.table(header, rows)]
     if reasons:
-        parts.append(page.table(["why lines cannot be read", "lines", "share"], _counts(reasons, reasons.total())))
-        parts += [page.paragraph("Each of them with its line:"), page.code("e5jax data validate --input=FILE")]
+        parts.append(
+            page.table(
+                ["why lines cannot be read", "lines", "share"], _counts(reasons, reasons.total())
+            )
+        )
+        parts += [
+            page.paragraph("Each of them with its line:"),
+            page.code("e5jax data validate --input=FILE"),
+        ]
     return page.section("Files", *parts)
 
 
 def _lengths(of: Survey, unit: str) -> page.Html:
     header = ["", "texts", "mean", "5\u00a0%", "median", "95\u00a0%", "99\u00a0%", "longest"]
-    rows = [[_HEADINGS[part], *_quantiles(lengths)] for part, lengths in of.lengths.items() if lengths]
+    rows = [
+        [_HEADINGS[part], *_quantiles(lengths)] for part, lengths in of.lengths.items() if lengths
+    ]
     if not rows:
         return page.section(f"Lengths in {unit}", page.paragraph("No texts."))
-    drawn = [(_HEADINGS[part], charts.histogram(lengths, unit)) for part, lengths in of.lengths.items() if lengths]
+    drawn = [
+        (_HEADINGS[part], charts.histogram(lengths, unit))
+        for part, lengths in of.lengths.items()
+        if lengths
+    ]
     return page.section(f"Lengths in {unit}", page.table(header, rows), page.figures(drawn))
 
 
@@ -126,7 +189,9 @@ def _languages(of: Survey) -> page.Html:
     named = Counter[str]()
     for source in of.sources.values():
         named.update(source.languages)
-    parts = [page.table(["language that records name", "records", "share"], _counts(named, of.records))]
+    parts = [
+        page.table(["language that records name", "records", "share"], _counts(named, of.records))
+    ]
     if of.languages:
         header = ["found in the texts where none is named", "records looked at", "share"]
         parts.append(page.table(header, _counts(of.languages, of.languages.total())))
@@ -135,10 +200,21 @@ def _languages(of: Survey) -> page.Html:
 
 def _instructions(of: Survey) -> page.Html:
     ordered = sorted(of.instructions.items(), key=lambda pair: -pair[1].total())
-    rows = [[_label(text) or "none", *_share(sources.total(), of.records), _names(sources)] for text, sources in ordered[:_ROWS]]
+    rows = [
+        [_label(text) or "none", *_share(sources.total(), of.records), _names(sources)]
+        for text, sources in ordered[:_ROWS]
+    ]
     if rest := ordered[_ROWS:]:
-        rows.append([f"{len(rest):,} others", *_share(sum(sources.total() for _, sources in rest), of.records), ""])
-    return page.section("Instructions", page.table(["instruction", "records", "share", "sources"], rows))
+        rows.append(
+            [
+                f"{len(rest):,} others",
+                *_share(sum(sources.total() for _, sources in rest), of.records),
+                "",
+            ]
+        )
+    return page.section(
+        "Instructions", page.table(["instruction", "records", "share", "sources"], rows)
+    )
 
 
 def _names(counts: Counter[str]) -> str:
@@ -155,11 +231,21 @@ def _cleaning(of: Survey) -> page.Html:
         if folder.name == DATA and path.is_file():
             report = read_report(path)
             parts.append(
-                page.paragraph(f"{_label(str(path))}: {_counted(report['kept'], 'record')} of {report['examples']:,} kept.")
+                page.paragraph(
+                    f"{_label(str(path))}: {_counted(report['kept'], 'record')} of {report['examples']:,} kept."
+                )
             )
-            removed = Counter({f"{cause}, {reason}: {part}": n for (cause, reason, part), n in flat(report["removed"]).items()})
+            removed = Counter(
+                {
+                    f"{cause}, {reason}: {part}": n
+                    for (cause, reason, part), n in flat(report["removed"]).items()
+                }
+            )
             parts.append(
-                page.table(["removed before, and the part that matched", "records", "share"], _counts(removed, report["examples"]))
+                page.table(
+                    ["removed before, and the part that matched", "records", "share"],
+                    _counts(removed, report["examples"]),
+                )
             )
     return page.section("Copies and evaluation texts", *parts)
 
@@ -179,19 +265,42 @@ def _examples(examples: Sequence[Example]) -> page.Html:
 
 
 def _example(example: Example) -> page.Html:
-    notes = [example.id, example.source, example.language, f"Instruct: {example.instruction}" if example.instruction else ""]
+    notes = [
+        example.id,
+        example.source,
+        example.language,
+        f"Instruct: {example.instruction}" if example.instruction else "",
+    ]
     scores = {"positive": iter(example.positive_scores), "negative": iter(example.negative_scores)}
     answers = []
     for number, (part, text) in enumerate(texts_of(example)[1:], 1):
         score = next(scores[part], None)
-        note = f"{len(text):,} characters" if score is None else f"{len(text):,} characters, score {score:g}"
-        answers.append(page.answer(number, _label(excerpt(text)), note, _text(text), "positive" if part == "positive" else ""))
-    return page.quote(_text(example.query), " · ".join(_label(note) for note in notes if note), *answers)
+        note = (
+            f"{len(text):,} characters"
+            if score is None
+            else f"{len(text):,} characters, score {score:g}"
+        )
+        answers.append(
+            page.answer(
+                number,
+                _label(excerpt(text)),
+                note,
+                _text(text),
+                "positive" if part == "positive" else "",
+            )
+        )
+    return page.quote(
+        _text(example.query), " · ".join(_label(note) for note in notes if note), *answers
+    )
 
 
 def _text(text: str) -> str:
     """As it is, lines kept, controls made visible, cut where it would make the page too heavy."""
-    cut = f"{text[:_LONGEST]}\n… {len(text) - _LONGEST:,} characters more" if len(text) > _LONGEST else text
+    cut = (
+        f"{text[:_LONGEST]}\n… {len(text) - _LONGEST:,} characters more"
+        if len(text) > _LONGEST
+        else text
+    )
     return printable(cut, kept="\n\t")
 
 

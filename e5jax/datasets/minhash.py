@@ -46,7 +46,9 @@ def sketch(text: Words) -> Sketch:
         return Sketch(text.key, np.zeros(0, np.uint32), None)
     parts = shingles(text.words)
     minhash = RMinHash(BANDS * ROWS, SEED)
-    minhash.update(list(parts))  # here: `from_token_sets` would hand the one text to a pool of threads
+    minhash.update(
+        list(parts)
+    )  # here: `from_token_sets` would hand the one text to a pool of threads
     return Sketch(text.key, hashes(parts), minhash)
 
 
@@ -59,7 +61,9 @@ class NearIndex:
     def __init__(self, threshold: float = THRESHOLD):
         self.threshold = threshold
         self._keys: dict[bytes, int] = {}  # to numbers
-        self._near = RMinHashLSH(threshold, BANDS * ROWS, BANDS)  # of entries: texts, and variants of them
+        self._near = RMinHashLSH(
+            threshold, BANDS * ROWS, BANDS
+        )  # of entries: texts, and variants of them
         self._open = ExitStack()
         self._file = self._open.enter_context(_scratch())
         self._ends = array("q", [0])  # of each entry's shingles in the file, counted in shingles
@@ -96,9 +100,16 @@ class NearIndex:
             return Match(equal, 1.0, equal=True)
         if text.minhash is None:
             return None
-        found = ((self._similarity(text.shingles, entry), -entry) for entry in self._near.query(text.minhash))
+        found = (
+            (self._similarity(text.shingles, entry), -entry)
+            for entry in self._near.query(text.minhash)
+        )
         similarity, negative = max(found, default=(0.0, 0))
-        return Match(self._numbers[-negative], similarity, equal=False) if similarity >= self.threshold else None
+        return (
+            Match(self._numbers[-negative], similarity, equal=False)
+            if similarity >= self.threshold
+            else None
+        )
 
     def _enter(self, text: Sketch, number: int) -> None:
         if text.minhash is not None:
@@ -112,6 +123,8 @@ class NearIndex:
         small, large = sorted((len(own), end - start))
         if small < self.threshold * large:
             return 0.0  # no overlap could reach it
-        other = np.frombuffer(os.pread(self._file.fileno(), 4 * (end - start), 4 * start), np.uint32)
+        other = np.frombuffer(
+            os.pread(self._file.fileno(), 4 * (end - start), 4 * start), np.uint32
+        )
         shared = len(np.intersect1d(own, other, assume_unique=True))
         return shared / (small + large - shared)

@@ -41,7 +41,9 @@ class Words(NamedTuple):
 def read(text: str) -> Words:
     """Takes a text apart. `C++` and `C#` have the same words, but not the same key."""
     folded = unicodedata.normalize("NFKC", text).casefold()
-    key = hashlib.blake2b(" ".join(folded.split()).rstrip(ENDS).encode("utf-8", "surrogatepass"), digest_size=16).digest()
+    key = hashlib.blake2b(
+        " ".join(folded.split()).rstrip(ENDS).encode("utf-8", "surrogatepass"), digest_size=16
+    ).digest()
     parted = folded.translate(_TABLE)
     words = parted.split()
     halves = 0 if folded.isascii() else len(_HALF.findall(parted))
@@ -59,7 +61,11 @@ def shingles(words: Sequence[str]) -> set[str]:
 
 def hashes(parts: set[str]) -> UInt32[np.ndarray, "parts"]:
     """Sorted 32-bit hashes, the same in every process."""
-    return np.unique(np.fromiter((crc32(part.encode("utf-8", "surrogatepass")) for part in parts), np.uint32, len(parts)))
+    return np.unique(
+        np.fromiter(
+            (crc32(part.encode("utf-8", "surrogatepass")) for part in parts), np.uint32, len(parts)
+        )
+    )
 
 
 def ngrams(words: Sequence[str], n: int) -> UInt64[np.ndarray, "ngrams"]:
@@ -79,7 +85,9 @@ def _spaceless(code: int) -> bool:
 
 @functools.lru_cache(maxsize=1 << 16)
 def _identity(word: str) -> int:
-    return int.from_bytes(hashlib.blake2b(word.encode("utf-8", "surrogatepass"), digest_size=8).digest(), "little")
+    return int.from_bytes(
+        hashlib.blake2b(word.encode("utf-8", "surrogatepass"), digest_size=8).digest(), "little"
+    )
 
 
 class _Table(dict[int, str]):

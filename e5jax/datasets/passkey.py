@@ -93,33 +93,60 @@ class _Writer:
     def __init__(self, counter: TextTokenizer, length: int, draw: np.random.Generator) -> None:
         self._counter, self._length, self._draw = counter, length, draw
 
-    def write(self, folder: Path, tested: Sequence[str], trained: Sequence[str], plan: Plan) -> None:
+    def write(
+        self, folder: Path, tested: Sequence[str], trained: Sequence[str], plan: Plan
+    ) -> None:
         (folder / "qrels").mkdir(parents=True)
         asked = list(enumerate(tested))[: plan.queries]
-        _write(folder / "corpus.jsonl", (_json(_id=f"d{i}", title="", text=self.document(name)) for i, name in enumerate(tested)))
-        _write(folder / "queries.jsonl", (_json(_id=f"q{i}", text=question(name)) for i, name in asked))
-        _write(folder / "qrels" / "test.tsv", ("query-id\tcorpus-id\tscore", *(f"q{i}\td{i}\t1" for i, _ in asked)))
-        _write(folder / "task.json", [_json(instruction=TASK, limit=self._length, score="ndcg_at_1")])
+        _write(
+            folder / "corpus.jsonl",
+            (
+                _json(_id=f"d{i}", title="", text=self.document(name))
+                for i, name in enumerate(tested)
+            ),
+        )
+        _write(
+            folder / "queries.jsonl", (_json(_id=f"q{i}", text=question(name)) for i, name in asked)
+        )
+        _write(
+            folder / "qrels" / "test.tsv",
+            ("query-id\tcorpus-id\tscore", *(f"q{i}\td{i}\t1" for i, _ in asked)),
+        )
+        _write(
+            folder / "task.json", [_json(instruction=TASK, limit=self._length, score="ndcg_at_1")]
+        )
         if plan.examples and self._length == min(plan.lengths):
-            _write(folder / "train.jsonl", (self._example(i, trained).to_json() for i in range(plan.examples)))
+            _write(
+                folder / "train.jsonl",
+                (self._example(i, trained).to_json() for i in range(plan.examples)),
+            )
 
     def document(self, name: str) -> str:
         """As many sentences as fit, the needle in a random place among them."""
         found = needle(name, int(self._draw.integers(10_000, 100_000)))
         room = self._length - self._counter.count([found])[0]
-        one, many = self._counter.count([" ".join(FILLER)])[0] - 2, len(FILLER)  # pieces of neighbours may join: check below
+        one, many = (
+            self._counter.count([" ".join(FILLER)])[0] - 2,
+            len(FILLER),
+        )  # pieces of neighbours may join: check below
         sentences = max(0, room * many // one)
         place = float(self._draw.random())
-        while (tokens := self._counter.count([text := _around(found, sentences, place)])[0]) > self._length:
+        while (
+            tokens := self._counter.count([text := _around(found, sentences, place)])[0]
+        ) > self._length:
             if not sentences:
-                raise ConfigError(f"--lengths: {self._length} is too short: a pass key alone is {tokens} tokens of this tokenizer")
+                raise ConfigError(
+                    f"--lengths: {self._length} is too short: a pass key alone is {tokens} tokens of this tokenizer"
+                )
             sentences -= 1
         return text
 
     def _example(self, number: int, trained: Sequence[str]) -> Example:
         name = trained[int(self._draw.integers(len(trained)))]
         identity = f"passkey-{self._length}-{number}"
-        return Example(identity, question(name), (self.document(name),), instruction=TASK, source="passkey")
+        return Example(
+            identity, question(name), (self.document(name),), instruction=TASK, source="passkey"
+        )
 
 
 def _around(found: str, sentences: int, place: float) -> str:
@@ -134,9 +161,15 @@ def _words(every: Sequence[str]) -> Iterator[str]:
 
 
 def _check(plan: Plan) -> None:
-    if not plan.lengths or min(plan.lengths) < SHORTEST or len(set(plan.lengths)) < len(plan.lengths):
+    if (
+        not plan.lengths
+        or min(plan.lengths) < SHORTEST
+        or len(set(plan.lengths)) < len(plan.lengths)
+    ):
         said = ",".join(map(str, plan.lengths))
-        raise ConfigError(f"--lengths={said}: must be different numbers of tokens, each at least {SHORTEST}")
+        raise ConfigError(
+            f"--lengths={said}: must be different numbers of tokens, each at least {SHORTEST}"
+        )
     if not 1 <= plan.queries <= plan.documents < PARTS**2:
         raise ConfigError(
             f"--queries={plan.queries} and --documents={plan.documents}: must be at least 1, no more queries than documents, "

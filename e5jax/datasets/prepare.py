@@ -82,10 +82,14 @@ def _write(order: Order, folder: Path) -> Counts:
             examples = _instructed(order.chosen, accepted(outcomes, bad, rejected, "prepare"))
             first = next(examples, None)
             if first is None:
-                raise ConfigError(f"{', '.join(map(str, order.sources))}: not one example; {Counts(0, rejected)}")
+                raise ConfigError(
+                    f"{', '.join(map(str, order.sources))}: not one example; {Counts(0, rejected)}"
+                )
             count = write(order.chosen, _counted(chain([first], examples), languages), made)
         rejects.rename(made / REJECTS)
-        text = json.dumps(_manifest(order, sums, Counts(count, rejected), languages), indent=2, ensure_ascii=False)
+        text = json.dumps(
+            _manifest(order, sums, Counts(count, rejected), languages), indent=2, ensure_ascii=False
+        )
         (made / MANIFEST).write_text(text + "\n", encoding="utf-8")
     return Counts(count, rejected)
 
@@ -102,9 +106,13 @@ def checksums(order: Order) -> dict[str, str]:
             raise ConfigError(f"--sha256 {name}={wanted}: must be 64 hexadecimal digits")
         have = [value for file, value in found.items() if name in (file, Path(file).name)]
         if name in order.sha256 and not have:
-            raise ConfigError(f"--sha256 {name}: no such file was given; there are {', '.join(found)}")
+            raise ConfigError(
+                f"--sha256 {name}: no such file was given; there are {', '.join(found)}"
+            )
         if any(value != wanted for value in have):
-            raise ConfigError(f"{name}: SHA-256 is {have[0]}, not {wanted}; download the file again")
+            raise ConfigError(
+                f"{name}: SHA-256 is {have[0]}, not {wanted}; download the file again"
+            )
     return found
 
 
@@ -138,15 +146,25 @@ def _outcomes(order: Order, source: Path) -> Iterator[Outcome]:
     """What reading a source gives; rejections name files as the manifest does."""
     chosen = order.chosen
     language = order.language or language_of(chosen, source)
-    options = Options(language=language, source=chosen.name, limits=order.limits, relevance=chosen.relevance)
+    options = Options(
+        language=language, source=chosen.name, limits=order.limits, relevance=chosen.relevance
+    )
     for outcome in read(source, _format(order, source), options):
-        yield outcome._replace(file=order.name(Path(outcome.file))) if isinstance(outcome, Rejected) else outcome
+        yield (
+            outcome._replace(file=order.name(Path(outcome.file)))
+            if isinstance(outcome, Rejected)
+            else outcome
+        )
 
 
 def _read_for(order: Order, source: Path) -> list[Path]:
     """The files of a source; pairs of MS MARCO have their texts beside them."""
     beside = source.is_file() and _format(order, source) == "msmarco"
-    return [path for path in sorted(source.parent.iterdir()) if path.is_file()] if beside else files(source, "")
+    return (
+        [path for path in sorted(source.parent.iterdir()) if path.is_file()]
+        if beside
+        else files(source, "")
+    )
 
 
 def _format(order: Order, source: Path) -> str:
@@ -172,7 +190,9 @@ def _counted(examples: Iterator[Example], languages: Counter[str]) -> Iterator[E
         yield example
 
 
-def _manifest(order: Order, sums: Mapping[str, str], counts: Counts, languages: Counter[str]) -> dict:
+def _manifest(
+    order: Order, sums: Mapping[str, str], counts: Counts, languages: Counter[str]
+) -> dict:
     chosen = order.chosen
     return {
         "schema": SCHEMA,

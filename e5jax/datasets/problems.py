@@ -25,11 +25,18 @@ class Wanted(NamedTuple):
 
 def wanted_of(config: Config) -> Iterator[Wanted]:
     """What each training run of a configuration reads, set by set. Raises ConfigError for files that are not there."""
-    for at, run in [("config", config), *([("config.pretrain", config.pretrain)] if config.pretrain else [])]:
+    for at, run in [
+        ("config", config),
+        *([("config.pretrain", config.pretrain)] if config.pretrain else []),
+    ]:
         if not (run.data.files or run.data.mixture.datasets):
-            raise ConfigError(f"{at}.data.harvest makes the data of this run; name the train.jsonl that it made with --input")
+            raise ConfigError(
+                f"{at}.data.harvest makes the data of this run; name the train.jsonl that it made with --input"
+            )
         for name, dataset in mixture_of(run, run.data.files).datasets.items():
-            files = f"{at}.data.files" if run.data.files else f"{at}.data.mixture.datasets.{name}.files"
+            files = (
+                f"{at}.data.files" if run.data.files else f"{at}.data.mixture.datasets.{name}.files"
+            )
             yield Wanted(expand(dataset.files, files), needs_of(dataset, run))
 
 
@@ -55,5 +62,7 @@ def report_problems(wanted: Sequence[Wanted], report: Callable[[str], object]) -
 def _scan(wanted: Wanted) -> Iterator[tuple[str, str | None]]:
     """The place of each line or record, and what is wrong with it, if anything."""
     for path, part in zip(wanted.files, open_parts(wanted.files), strict=True):
-        for where, found in tqdm(part.scan(hashlib.sha256()), desc=path.name, unit=" examples", disable=None):
+        for where, found in tqdm(
+            part.scan(hashlib.sha256()), desc=path.name, unit=" examples", disable=None
+        ):
             yield where, problem_of(found, wanted.needs)

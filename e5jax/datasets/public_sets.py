@@ -24,13 +24,21 @@ class Set(NamedTuple):
     instructions: tuple[str, ...]  # bare tasks for the query; two are taken in turn
     licence: str
     languages: tuple[str, ...]  # ISO 639
-    formats: tuple[str, ...]  # readers of the files below; the mix and our own records are read for every set
+    formats: tuple[
+        str, ...
+    ]  # readers of the files below; the mix and our own records are read for every set
     files: tuple[str, ...] = ()  # what to download
-    hub: tuple[tuple[str, str], ...] = ()  # data sets of the Hugging Face hub and the files in them, for `--from hub`
+    hub: tuple[
+        tuple[str, str], ...
+    ] = ()  # data sets of the Hugging Face hub and the files in them, for `--from hub`
     mix: str = ""  # its file in the training mix of echo-embeddings, without .jsonl
-    symmetric: bool = False  # query and passage are of one kind, for one of the instructions at least
+    symmetric: bool = (
+        False  # query and passage are of one kind, for one of the instructions at least
+    )
     relevance: int = 1  # least grade of a positive, where judgments have grades
-    sha256: Mapping[str, str] = MappingProxyType({})  # file name -> checksum, where the publisher states one
+    sha256: Mapping[str, str] = MappingProxyType(
+        {}
+    )  # file name -> checksum, where the publisher states one
 
     @property
     def all_formats(self) -> tuple[str, ...]:
@@ -90,9 +98,29 @@ SETS = (
         1,
         (_QUESTION,),
         "Apache 2.0",
-        ("ar", "bn", "en", "es", "fa", "fi", "fr", "hi", "id", "ja", "ko", "ru", "sw", "te", "th", "zh"),
+        (
+            "ar",
+            "bn",
+            "en",
+            "es",
+            "fa",
+            "fi",
+            "fr",
+            "hi",
+            "id",
+            "ja",
+            "ko",
+            "ru",
+            "sw",
+            "te",
+            "th",
+            "zh",
+        ),
         ("miracl", "tevatron"),
-        ("https://huggingface.co/datasets/miracl/miracl", "https://huggingface.co/datasets/miracl/miracl-corpus"),
+        (
+            "https://huggingface.co/datasets/miracl/miracl",
+            "https://huggingface.co/datasets/miracl/miracl-corpus",
+        ),
         (
             ("miracl/miracl", "miracl-v1.0-*/topics/*-train.tsv"),
             ("miracl/miracl", "miracl-v1.0-*/qrels/*-train.tsv"),
@@ -120,7 +148,10 @@ SETS = (
         _MARCO,
         ("en",),
         ("msmarco",),
-        tuple(_RANKING + f"msmarco-{name}.tsv.gz" for name in ("docs", "doctrain-queries", "doctrain-qrels")),
+        tuple(
+            _RANKING + f"msmarco-{name}.tsv.gz"
+            for name in ("docs", "doctrain-queries", "doctrain-qrels")
+        ),
         (),
         "msmarco_document",
     ),
@@ -140,11 +171,16 @@ SETS = (
         "nli",
         "NLI (SNLI and MultiNLI)",
         1,
-        ("Given a premise, retrieve a hypothesis that is entailed by the premise", "Retrieve semantically similar text"),
+        (
+            "Given a premise, retrieve a hypothesis that is entailed by the premise",
+            "Retrieve semantically similar text",
+        ),
         "CC BY 4.0 (SNLI); CC BY 3.0, CC BY-SA 3.0, MIT, OANC (MultiNLI)",
         ("en",),
         ("pairs",),
-        ("https://huggingface.co/datasets/princeton-nlp/datasets-for-simcse/resolve/main/nli_for_simcse.csv",),
+        (
+            "https://huggingface.co/datasets/princeton-nlp/datasets-for-simcse/resolve/main/nli_for_simcse.csv",
+        ),
         (("princeton-nlp/datasets-for-simcse", "nli_for_simcse.csv"),),
         "allnli",
         True,
@@ -209,7 +245,9 @@ SETS = (
         "Apache 2.0",
         ("zh",),
         ("rocketqa", "tevatron"),
-        ("https://github.com/PaddlePaddle/RocketQA/tree/main/research/DuReader-Retrieval-Baseline",),
+        (
+            "https://github.com/PaddlePaddle/RocketQA/tree/main/research/DuReader-Retrieval-Baseline",
+        ),
         (("zyznull/dureader-retrieval-ranking", "train.jsonl.gz"),),
         "dureader",
     ),
@@ -222,7 +260,10 @@ SETS = (
         ("zh",),
         ("msmarco",),
         ("https://huggingface.co/datasets/THUIR/T2Ranking",),
-        tuple(("THUIR/T2Ranking", f"data/{name}.tsv") for name in ("collection", "queries.train", "qrels.train")),
+        tuple(
+            ("THUIR/T2Ranking", f"data/{name}.tsv")
+            for name in ("collection", "queries.train", "qrels.train")
+        ),
         "t2ranking",
         relevance=2,  # of 0 to 3
     ),
@@ -235,7 +276,9 @@ def named(name: str) -> Set:
     for chosen in SETS:
         if chosen.name == name:
             return chosen
-    raise ConfigError(f"set {name!r}: there is none; use one of {', '.join(chosen.name for chosen in SETS)}")
+    raise ConfigError(
+        f"set {name!r}: there is none; use one of {', '.join(chosen.name for chosen in SETS)}"
+    )
 
 
 def in_mix(name: str) -> tuple[Set, tuple[str, ...]] | None:
@@ -243,7 +286,9 @@ def in_mix(name: str) -> tuple[Set, tuple[str, ...]] | None:
     for chosen in SETS:
         if chosen.mix and name == chosen.mix:
             return chosen, chosen.instructions
-        for i, instruction in enumerate(chosen.instructions if len(chosen.instructions) > 1 else ()):
+        for i, instruction in enumerate(
+            chosen.instructions if len(chosen.instructions) > 1 else ()
+        ):
             if name == f"{chosen.mix}_split{i + 1}":
                 return chosen, (instruction,)
     return None

@@ -17,7 +17,9 @@ from e5jax.datasets.readers import native
 from e5jax.datasets.readers.result import OPTIONS, Rejected
 
 Measure = Callable[[Sequence[str]], Sequence[int]]  # lengths of texts
-INSTRUCTIONS = 100_000  # different ones that are counted apart; generated data may bring one a record
+INSTRUCTIONS = (
+    100_000  # different ones that are counted apart; generated data may bring one a record
+)
 OTHERS = "(instructions that were met later)"
 
 
@@ -64,22 +66,30 @@ def survey(files: Sequence[Path], measure: Measure, size: int, seed: int = 0) ->
         for path in files:
             name = str(path)
             counted[name], rejected[name] = 0, Counter()
-            for outcome in tqdm(native.read(path, OPTIONS), desc=path.name, unit=" lines", disable=None):
+            for outcome in tqdm(
+                native.read(path, OPTIONS), desc=path.name, unit=" lines", disable=None
+            ):
                 if isinstance(outcome, Rejected):
                     rejected[name][outcome.kind] += 1
                     continue
                 counted[name] += 1
                 source = outcome.source or UNKNOWN
                 sources[source].add(outcome)
-                counted_apart = outcome.instruction in instructions or len(instructions) < INSTRUCTIONS
+                counted_apart = (
+                    outcome.instruction in instructions or len(instructions) < INSTRUCTIONS
+                )
                 instructions[outcome.instruction if counted_apart else OTHERS][source] += 1
                 yield outcome
 
     sample = _sample(records(), size, np.random.default_rng(seed))
     texts = [(part, text) for example in sample for part, text in texts_of(example)]
-    lengths: dict[Part, list[int]] = {part: list(measure([text for of, text in texts if of == part])) for part in PARTS}
+    lengths: dict[Part, list[int]] = {
+        part: list(measure([text for of, text in texts if of == part])) for part in PARTS
+    }
     looked_at = tqdm(sample, desc="languages", unit=" records", disable=None)
-    languages = Counter(language_of(example) or UNKNOWN for example in looked_at if not example.language)
+    languages = Counter(
+        language_of(example) or UNKNOWN for example in looked_at if not example.language
+    )
     whole = len(sample) == sum(counted.values())
     return Survey(
         counted,

@@ -60,7 +60,9 @@ def first() -> bool:
 
 def join(where: ProcessInfo, start: int, heartbeat: int) -> None:
     """Waits `start` seconds for the other processes to come. JAX aborts whoever misses one of them for `heartbeat` seconds."""
-    jax.config.update("jax_enable_preemption_service", False)  # it would take SIGTERM away from `notice`
+    jax.config.update(
+        "jax_enable_preemption_service", False
+    )  # it would take SIGTERM away from `notice`
     jax.distributed.initialize(
         where.coordinator,
         where.processes,
@@ -127,8 +129,13 @@ def _differences(key: str, what: Mapping[str, str]) -> list[str]:
     found = []
     for process in range(1, _Own.process_info.processes):
         other = json.loads(get(f"{key}/{process}") or "{}")
-        changed = sorted(name for name in what.keys() | other.keys() if what.get(name) != other.get(name))
-        found += [f"{name} is {what.get(name)} in process 0 and {other.get(name)} in process {process}" for name in changed]
+        changed = sorted(
+            name for name in what.keys() | other.keys() if what.get(name) != other.get(name)
+        )
+        found += [
+            f"{name} is {what.get(name)} in process 0 and {other.get(name)} in process {process}"
+            for name in changed
+        ]
     return found
 
 
@@ -173,7 +180,9 @@ def say(code: int, why: str) -> int:
         codes.append(Word(*json.loads(get(WORD) or "[]")).code)
         _heard()
 
-    telling = threading.Thread(target=tell, daemon=True)  # a service that does not answer keeps nobody here
+    telling = threading.Thread(
+        target=tell, daemon=True
+    )  # a service that does not answer keeps nobody here
     telling.start()
     telling.join(ANSWER)
     return codes[0] if codes else code

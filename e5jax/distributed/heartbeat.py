@@ -51,7 +51,9 @@ def tell(path: Path) -> None:
 
 def told(path: Path) -> tuple[str, int]:
     """Phase and step that a process has written there; no phase and step 0 if it has not come so far."""
-    name, _, step = path.read_text(encoding="utf-8").strip().partition(" ") if path.is_file() else ("", "", "")
+    name, _, step = (
+        path.read_text(encoding="utf-8").strip().partition(" ") if path.is_file() else ("", "", "")
+    )
     return name, int(step or 0)
 
 

@@ -31,10 +31,14 @@ def read_process_info(environment: Mapping[str, str]) -> ProcessInfo:
         )
     processes, process = (_number(name, said[name]) for name in (PROCESSES, PROCESS))
     if not 0 <= process < processes:
-        raise ConfigError(f"{PROCESS}={process}: must be at least 0 and below {PROCESSES}={processes}")
+        raise ConfigError(
+            f"{PROCESS}={process}: must be at least 0 and below {PROCESSES}={processes}"
+        )
     host, _, port = said[COORDINATOR].rpartition(":")
     if not host or not port.isdecimal():
-        raise ConfigError(f"{COORDINATOR}={said[COORDINATOR]!r}: must be host:port, such as 10.0.0.2:8476")
+        raise ConfigError(
+            f"{COORDINATOR}={said[COORDINATOR]!r}: must be host:port, such as 10.0.0.2:8476"
+        )
     return ProcessInfo(process, processes, said[COORDINATOR], environment.get(BIND, ""))
 
 
@@ -49,7 +53,9 @@ def listens_at(place: ProcessInfo) -> str:
     try:
         found = socket.getaddrinfo(host.strip("[]"), int(port), type=socket.SOCK_STREAM)[0][4][0]
     except OSError as error:
-        raise ConfigError(f"{COORDINATOR}={place.coordinator}: {host} cannot be found ({error}); name the first machine") from error
+        raise ConfigError(
+            f"{COORDINATOR}={place.coordinator}: {host} cannot be found ({error}); name the first machine"
+        ) from error
     address = ipaddress.ip_address(found)
     if address.is_global:
         raise ConfigError(

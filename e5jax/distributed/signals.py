@@ -16,7 +16,12 @@ from collections.abc import Callable, Iterator
 from e5jax.errors import STOPPED, StoppedError
 
 JOINING = 10.0  # seconds that a process which is told to stop may take to find the others, so as to tell them
-SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1)  # Slurm and MPI hand SIGUSR1 on to all processes of a job
+SIGNALS = (
+    signal.SIGTERM,
+    signal.SIGINT,
+    signal.SIGHUP,
+    signal.SIGUSR1,
+)  # Slurm and MPI hand SIGUSR1 on to all processes of a job
 _END = b"\0"
 
 # Signals belong to the process, and so does this.
@@ -111,7 +116,9 @@ def _wait(read: int) -> None:
 def _leave(name: str) -> None:
     print(f"e5jax: {name}: stopped; the same command goes on", file=sys.stderr, flush=True)
     _Others.known.wait(JOINING)
-    os._exit(_Others.tell(f"{name}: told to stop; the same command goes on") if _Others.tell else STOPPED)
+    os._exit(
+        _Others.tell(f"{name}: told to stop; the same command goes on") if _Others.tell else STOPPED
+    )
 
 
 def _left_to_the_thread(*_: object) -> None:

@@ -37,7 +37,11 @@ FIRST = (
     heartbeat.WAIT,
 )  # phases before the first step
 OFTEN = (heartbeat.BATCH, heartbeat.STEP, heartbeat.SAVE)  # phases of a step, in their order
-FOR_OTHERS = (heartbeat.JOIN, heartbeat.WAIT, heartbeat.STEP)  # phases that end when all processes have come to them
+FOR_OTHERS = (
+    heartbeat.JOIN,
+    heartbeat.WAIT,
+    heartbeat.STEP,
+)  # phases that end when all processes have come to them
 
 
 class Limits(NamedTuple):
@@ -52,7 +56,11 @@ class Limits(NamedTuple):
         """Of a phase; stages that one process works on take as long as they take."""
         if name in FIRST:
             return self.start
-        return {heartbeat.BATCH: self.step, heartbeat.STEP: self.step, heartbeat.SAVE: self.save}.get(name, math.inf)
+        return {
+            heartbeat.BATCH: self.step,
+            heartbeat.STEP: self.step,
+            heartbeat.SAVE: self.save,
+        }.get(name, math.inf)
 
 
 class Sign(NamedTuple):
@@ -75,7 +83,9 @@ class Seen(NamedTuple):
     at: float
 
 
-def find_stall(here: ProcessInfo, own: Sign, seen: Mapping[int, Seen], limits: Limits, now: float) -> str | None:
+def find_stall(
+    here: ProcessInfo, own: Sign, seen: Mapping[int, Seen], limits: Limits, now: float
+) -> str | None:
     """Who is to blame for what, if the run is to be ended. `seen` are the others that this process looks at."""
     for process, (sign, at) in seen.items():
         if now - at > limits.silence:
@@ -90,7 +100,10 @@ def find_stall(here: ProcessInfo, own: Sign, seen: Mapping[int, Seen], limits: L
     if own.phase not in FOR_OTHERS:
         late = {here.process: own}
     if late:
-        return "; ".join(f"{_name(process, sign)} is late: {sign}, and {limit:.0f} s are allowed" for process, sign in late.items())
+        return "; ".join(
+            f"{_name(process, sign)} is late: {sign}, and {limit:.0f} s are allowed"
+            for process, sign in late.items()
+        )
     others = "; no process is behind another" if seen else ""
     return f"{_name(here.process, own)} is {own}, and {limit:.0f} s are allowed{others}"
 
@@ -122,7 +135,9 @@ class Watchdog:
         self._threads[0].start()
         if self._where.processes > 1:
             heartbeat.enter(heartbeat.JOIN)
-            coordination.join(self._where, int(self._limits.start) + LATER, 2 * int(self._limits.silence) + LATER)
+            coordination.join(
+                self._where, int(self._limits.start) + LATER, 2 * int(self._limits.silence) + LATER
+            )
             watched = range(1, self._where.processes) if self._where.process == 0 else [0]
             self._seen = {process: Seen(None, time.monotonic()) for process in watched}
             self._threads.append(threading.Thread(target=self._exchange, name="signs", daemon=True))
@@ -130,7 +145,12 @@ class Watchdog:
             heartbeat.enter(heartbeat.START)
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
         several = self._where.processes > 1
         if several and error is not None:
             self._fail(error)
@@ -157,7 +177,10 @@ class Watchdog:
 
         What fails first when another process dies is a collective or a save of those that live.
         """
-        before, deadline = coordination.below(SIGNS), time.monotonic() + self._limits.silence + LATER
+        before, deadline = (
+            coordination.below(SIGNS),
+            time.monotonic() + self._limits.silence + LATER,
+        )
         while time.monotonic() < deadline:
             after = coordination.below(SIGNS)
             if len(after) == self._where.processes and not after.items() & before.items():
@@ -168,7 +191,9 @@ class Watchdog:
 
     def _watch(self) -> None:
         while not self._over.wait(EVERY / 2):
-            blamed = find_stall(self._where, self._sign(), dict(self._seen), self._limits, time.monotonic())
+            blamed = find_stall(
+                self._where, self._sign(), dict(self._seen), self._limits, time.monotonic()
+            )
             if blamed and not self._over.is_set():
                 why = f"watchdog: {blamed}; the same command goes on from the last checkpoint"
                 print(f"e5jax: {why}", file=sys.stderr, flush=True)
@@ -177,10 +202,16 @@ class Watchdog:
 
     def _exchange(self) -> None:
         mine = f"{SIGNS}{self._where.process}"
-        while not self._over.is_set():  # at once, too: whoever is stopped in its first second has then been seen
+        while (
+            not self._over.is_set()
+        ):  # at once, too: whoever is stopped in its first second has then been seen
             try:
                 coordination.put(mine, json.dumps(self._sign()), over=True)
-                there = coordination.below(SIGNS) if self._where.process == 0 else {f"{SIGNS}0": coordination.get(f"{SIGNS}0")}
+                there = (
+                    coordination.below(SIGNS)
+                    if self._where.process == 0
+                    else {f"{SIGNS}0": coordination.get(f"{SIGNS}0")}
+                )
             except JaxRuntimeError:
                 there = {}  # the service is gone, or does not answer: nothing is seen, and that is a sign, too
             for process, (sign, _) in list(self._seen.items()):

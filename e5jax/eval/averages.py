@@ -10,7 +10,15 @@ import numpy as np
 
 from e5jax.eval.results import Results
 
-ORDER = ("Classification", "Clustering", "PairClassification", "Reranking", "Retrieval", "STS", "Summarization")  # the paper's
+ORDER = (
+    "Classification",
+    "Clustering",
+    "PairClassification",
+    "Reranking",
+    "Retrieval",
+    "STS",
+    "Summarization",
+)  # the paper's
 
 
 class Mean(NamedTuple):
@@ -30,8 +38,13 @@ def mean(results: Results, tasks: Sequence[str]) -> Mean:
 
 def categories(scope: Mapping[str, str]) -> dict[str, list[str]]:
     """The tasks of each category, from the category of each task: in the paper's order, then as they come."""
-    names = [*(name for name in ORDER if name in scope.values()), *(name for name in scope.values() if name not in ORDER)]
-    return {name: [task for task, of in scope.items() if of == name] for name in dict.fromkeys(names)}
+    names = [
+        *(name for name in ORDER if name in scope.values()),
+        *(name for name in scope.values() if name not in ORDER),
+    ]
+    return {
+        name: [task for task, of in scope.items() if of == name] for name in dict.fromkeys(names)
+    }
 
 
 def shared(systems: Sequence[Results], tasks: Sequence[str]) -> list[str]:

@@ -66,17 +66,24 @@ class Index:
 class BM25:
     """The mteb SearchProtocol."""
 
-    mteb_model_meta = ModelMeta.create_empty({"name": "e5jax/bm25", "revision": f"lucene-k1={K1}-b={B}"})
+    mteb_model_meta = ModelMeta.create_empty(
+        {"name": "e5jax/bm25", "revision": f"lucene-k1={K1}-b={B}"}
+    )
 
     def index(self, corpus: Dataset, **_: Any) -> None:
         """Indexes title and text of every document."""
         self._ids: list[str] = list(corpus["id"])
         titles = corpus["title"] if "title" in corpus.column_names else [""] * len(corpus)
-        self._index = Index([f"{title or ''} {text}" for title, text in zip(titles, corpus["text"], strict=True)])
+        self._index = Index(
+            [f"{title or ''} {text}" for title, text in zip(titles, corpus["text"], strict=True)]
+        )
 
     def search(self, queries: Dataset, *, top_k: int, **_: Any) -> dict[str, dict[str, float]]:
         """The best `top_k` documents of every query that share a term with it."""
-        return {id_: self._best(text, top_k) for id_, text in zip(queries["id"], queries["text"], strict=True)}
+        return {
+            id_: self._best(text, top_k)
+            for id_, text in zip(queries["id"], queries["text"], strict=True)
+        }
 
     def _best(self, query: str, top_k: int) -> dict[str, float]:
         scores = self._index.scores(query)

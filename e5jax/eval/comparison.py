@@ -37,7 +37,11 @@ class Board(NamedTuple):
     def notes(self) -> list[str]:
         """What the data of tasks lack, and which scores of others are not of the same splits and subsets."""
         data = [f"{task}: {note}" for task, scope in self.scope.items() for note in scope.notes]
-        left_out = [(task, system.name, why) for system in self.systems for task, why in system.left_out.items()]
+        left_out = [
+            (task, system.name, why)
+            for system in self.systems
+            for task, why in system.left_out.items()
+        ]
         return data + [f"{task}: {name} left out: {why}" for task, name, why in left_out]
 
     def score(self, system: Results, task: str) -> Score | None:
@@ -50,23 +54,34 @@ class Board(NamedTuple):
         return {
             "settings": dict(self.settings),
             "tasks": {task: self._task(task) for task in self.scope},
-            "means": {name: {of: found._asdict() for of, found in by.items()} for name, by in self.means.items()},
+            "means": {
+                name: {of: found._asdict() for of, found in by.items()}
+                for name, by in self.means.items()
+            },
             "shared": {name: found._asdict() for name, found in self.together.items()},
             "hours": self.hours,
             "cost": None if self.price is None else self.hours * self.price,
             "system": first.name,
-            "left_out": {system.name: dict(system.left_out) for system in self.systems if system.left_out},
+            "left_out": {
+                system.name: dict(system.left_out) for system in self.systems if system.left_out
+            },
         }
 
     def _task(self, task: str) -> dict:
         own = self.systems[0].tasks.get(task)
         return {
             **self.scope[task].as_json(),
-            "scores": {system.name: system.tasks[task].main for system in self.systems if task in system.tasks},
+            "scores": {
+                system.name: system.tasks[task].main
+                for system in self.systems
+                if task in system.tasks
+            },
             "seconds": own.seconds if own else None,
             "revision": own.revision if own else None,
             "training_data": self.flags[task],
-            "differences": {name: found._asdict() for name, found in self.differences.get(task, {}).items()},
+            "differences": {
+                name: found._asdict() for name, found in self.differences.get(task, {}).items()
+            },
         }
 
 
@@ -81,14 +96,21 @@ def make_board(
     groups = {**categories({task: of.category for task, of in scope.items()}), ALL: list(scope)}
     first, *beside = systems
     differences = {
-        task: {other.name: found for other in beside if (found := difference(first.queries(task, of), other.queries(task, of)))}
+        task: {
+            other.name: found
+            for other in beside
+            if (found := difference(first.queries(task, of), other.queries(task, of)))
+        }
         for task, of in scope.items()
     }
     common = shared(systems, list(scope))
     return Board(
         systems=tuple(systems),
         scope=dict(scope),
-        means={name: {system.name: mean(system, tasks) for system in systems} for name, tasks in groups.items()},
+        means={
+            name: {system.name: mean(system, tasks) for system in systems}
+            for name, tasks in groups.items()
+        },
         together={system.name: mean(system, common) for system in systems},
         flags={task: flag(task, of, manifests) for task, of in scope.items()},
         differences={task: found for task, found in differences.items() if found},

@@ -37,15 +37,26 @@ def markdown(board: Board) -> str:
 def html(board: Board) -> page.Html:
     """The page: no script, no network, the same bytes for the same board."""
     names = [name for name in board.means if name != ALL]
-    series = {system.name: [board.means[name][system.name].value for name in names] for system in board.systems}
+    series = {
+        system.name: [board.means[name][system.name].value for name in names]
+        for system in board.systems
+    }
     drawn = [("Means by category, per cent", bars(names, series))]
     if len(names) > 2:
         drawn.append(("The same around a circle, from 0 to 100", radar(names, series)))
     header, rows = averages(board)
-    sections = [page.section("Averages", page.table(header, rows), page.paragraph(_AVERAGES), page.figures(drawn))]
+    sections = [
+        page.section(
+            "Averages", page.table(header, rows), page.paragraph(_AVERAGES), page.figures(drawn)
+        )
+    ]
     sections += [page.section(name, page.table(*tasks(board, name))) for name in names]
     if board.differences:
-        sections.append(page.section("Differences", page.paragraph(_DIFFERENCES), page.table(*differences(board))))
+        sections.append(
+            page.section(
+                "Differences", page.paragraph(_DIFFERENCES), page.table(*differences(board))
+            )
+        )
     if board.notes:
         sections.append(page.section("Notes", *map(page.paragraph, board.notes)))
     sections.append(page.section("How", page.table(*how(board))))
@@ -65,9 +76,18 @@ _DIFFERENCES = (
 def averages(board: Board) -> tuple[list[str], Rows]:
     """A line for each category, for all tasks, and for those that all systems have."""
     names = [system.name for system in board.systems]
-    rows = [[name, str(by[names[0]].of), *(_mean(by[system]) for system in names)] for name, by in board.means.items()]
+    rows = [
+        [name, str(by[names[0]].of), *(_mean(by[system]) for system in names)]
+        for name, by in board.means.items()
+    ]
     if len(names) > 1:
-        rows.append(["shared by all", str(board.together[names[0]].of), *(_mean(board.together[name]) for name in names)])
+        rows.append(
+            [
+                "shared by all",
+                str(board.together[names[0]].of),
+                *(_mean(board.together[name]) for name in names),
+            ]
+        )
     return ["category", "tasks", *names], rows
 
 
@@ -79,7 +99,15 @@ def tasks(board: Board, category: str) -> tuple[list[str], Rows]:
         found = [board.score(system, task) for system in board.systems]
         seconds = found[0].seconds if found[0] else None
         scores = [f"{100 * score.main:.2f}" if score else ABSENT for score in found]
-        rows.append([task, scope.label, *scores, ABSENT if seconds is None else duration(seconds), board.flags[task]])
+        rows.append(
+            [
+                task,
+                scope.label,
+                *scores,
+                ABSENT if seconds is None else duration(seconds),
+                board.flags[task],
+            ]
+        )
     return ["task", "of", *names, "time", "training data"], rows
 
 
@@ -102,7 +130,10 @@ def differences(board: Board) -> tuple[list[str], Rows]:
 
 def how(board: Board) -> tuple[list[str], Rows]:
     """Settings, time and cost."""
-    rows = [[name, "its own" if value is None else value or "none"] for name, value in board.settings.items()]
+    rows = [
+        [name, "its own" if value is None else value or "none"]
+        for name, value in board.settings.items()
+    ]
     rows.append(["time", duration(3_600 * board.hours)])
     if board.price is not None:
         rows.append(["cost", f"{board.hours * board.price:,.2f} ({board.price:g} an hour)"])
@@ -136,4 +167,6 @@ def _lead(board: Board) -> str:
 def _pipes(header: Sequence[str], rows: Rows) -> str:
     """A Markdown table."""
     lines = [header, ["---"] * len(header), *rows]
-    return "\n".join("| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |" for line in lines)
+    return "\n".join(
+        "| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |" for line in lines
+    )

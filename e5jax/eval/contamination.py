@@ -36,7 +36,9 @@ class Manifest(NamedTuple):
 
     path: Path
     set: str | None  # the public set that it is
-    checked: Mapping[str, Mapping[str, Any]]  # by task: its texts that were looked for, from where, and the records that held one
+    checked: Mapping[
+        str, Mapping[str, Any]
+    ]  # by task: its texts that were looked for, from where, and the records that held one
 
 
 def read_manifests(folders: Iterable[Path]) -> list[Manifest]:
@@ -47,7 +49,9 @@ def read_manifests(folders: Iterable[Path]) -> list[Manifest]:
 def _below(folder: Path) -> Iterator[Manifest]:
     paths = sorted(path for name in (REPORT, MANIFEST) for path in folder.rglob(name))
     if not paths:
-        raise ConfigError(f"--data={folder}: no {REPORT} and no {MANIFEST} in it; give what `e5jax data clean` or `prepare` wrote")
+        raise ConfigError(
+            f"--data={folder}: no {REPORT} and no {MANIFEST} in it; give what `e5jax data clean` or `prepare` wrote"
+        )
     for path in paths:
         if path.name == REPORT:
             yield Manifest(path, None, read_report(path).get("evaluation", {}))
@@ -59,11 +63,15 @@ def flag(task: str, scope: TaskScope, manifests: Iterable[Manifest]) -> str:
     """What is known of this task, on the splits and subsets that its score is of."""
     manifests = list(manifests)
     bare = task.removeprefix("Nano")
-    sets = sorted({one.set for one in manifests if one.set and bare.startswith(_TASKS.get(one.set, ()))})
+    sets = sorted(
+        {one.set for one in manifests if one.set and bare.startswith(_TASKS.get(one.set, ()))}
+    )
     checked = [one.checked[task] for one in manifests if task in one.checked]
     said = [f"trained on {', '.join(sets)}"] if sets else []
     scored = {f"{subset}/{split}" for split in scope.splits for subset in scope.subsets}
-    lost = sorted({place for one in checked if "places" in one for place in scored.difference(one["places"])})
+    lost = sorted(
+        {place for one in checked if "places" in one for place in scored.difference(one["places"])}
+    )
     if checked:
         said.append(f"cleaned, {sum(one['removed'] for one in checked):,} records left out")
         said += [f"not checked for {', '.join(lost)}"] if lost else []

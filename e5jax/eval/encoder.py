@@ -31,7 +31,12 @@ class TextEmbedder(Protocol):
     tokenizer: TextTokenizer
 
     def encode(
-        self, texts: Sequence[str], instruction: str | None = None, show_progress: bool = False, *, normalise: bool = True
+        self,
+        texts: Sequence[str],
+        instruction: str | None = None,
+        show_progress: bool = False,
+        *,
+        normalise: bool = True,
     ) -> Float[np.ndarray, "b d"]: ...
 
 
@@ -42,7 +47,9 @@ class Output(NamedTuple):
     dimensions: int | None = None  # leading ones that are kept of what its modules give; None: all
     similarity: Similarity = "cosine"
 
-    def vectors(self, pooled: Float[np.ndarray, "b w"], unit: bool | None) -> Float[np.ndarray, "b d"]:
+    def vectors(
+        self, pooled: Float[np.ndarray, "b w"], unit: bool | None
+    ) -> Float[np.ndarray, "b d"]:
         """`unit`: whether the kept dimensions are normalised. None: as in sentence-transformers, which normalises and then cuts."""
         if unit is None:
             return (unit_length(pooled) if self.normalises else pooled)[:, : self.dimensions]
@@ -61,7 +68,13 @@ class InstructEncoder(AbsEncoder):
     """
 
     def __init__(
-        self, name: str, preset: Preset, limit: int, output: Output, instruction: str | None = None, templates: Templates = E5
+        self,
+        name: str,
+        preset: Preset,
+        limit: int,
+        output: Output,
+        instruction: str | None = None,
+        templates: Templates = E5,
     ) -> None:
         similarity = "cosine" if preset.cosine else output.similarity
         if similarity not in ("cosine", "dot"):
@@ -89,15 +102,22 @@ class InstructEncoder(AbsEncoder):
         pooled = self._kept(texts, instruction, bool(kwargs.get("show_progress_bar", False)))
         return self._output.vectors(pooled, self.preset.unit(task_metadata))
 
-    def _kept(self, texts: list[str], instruction: str | None, show_progress: bool) -> Float[np.ndarray, "b d"]:
+    def _kept(
+        self, texts: list[str], instruction: str | None, show_progress: bool
+    ) -> Float[np.ndarray, "b d"]:
         if self.vectors is None:
             return self._pooled(texts, instruction, show_progress)
         return self.vectors.get(
-            texts, self.templates.prefix(instruction), self.limit, lambda: self._pooled(texts, instruction, show_progress)
+            texts,
+            self.templates.prefix(instruction),
+            self.limit,
+            lambda: self._pooled(texts, instruction, show_progress),
         )
 
     @abstractmethod
-    def _pooled(self, texts: list[str], instruction: str | None, show_progress: bool) -> Float[np.ndarray, "b d"]:
+    def _pooled(
+        self, texts: list[str], instruction: str | None, show_progress: bool
+    ) -> Float[np.ndarray, "b d"]:
         """What the folder's modules give before the last normalisation, float32.
 
         `instruction` is empty for queries without one, and None for documents.
@@ -109,7 +129,9 @@ def unit_length(vectors: Float[np.ndarray, "b d"]) -> Float[np.ndarray, "b d"]:
     return vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-12)
 
 
-def model_meta(name: str, instructions: bool, similarity: Literal["cosine", "dot"] = "cosine") -> ModelMeta:
+def model_meta(
+    name: str, instructions: bool, similarity: Literal["cosine", "dot"] = "cosine"
+) -> ModelMeta:
     """What mteb wants to know of an encoder."""
     return ModelMeta.create_empty(
         {
@@ -136,9 +158,13 @@ class JaxEncoder(InstructEncoder):
         super().__init__(name, preset, tokenizer.limit, output, instruction, tokenizer.templates)
         self._embedder = embedder
 
-    def _pooled(self, texts: list[str], instruction: str | None, show_progress: bool) -> Float[np.ndarray, "b d"]:
+    def _pooled(
+        self, texts: list[str], instruction: str | None, show_progress: bool
+    ) -> Float[np.ndarray, "b d"]:
         self._embedder.tokenizer.limit = self.limit
-        return self._embedder.encode(texts, instruction=instruction, show_progress=show_progress, normalise=False)
+        return self._embedder.encode(
+            texts, instruction=instruction, show_progress=show_progress, normalise=False
+        )
 
 
 class TorchEncoder(InstructEncoder):
@@ -154,42 +180,68 @@ class TorchEncoder(InstructEncoder):
         templates: Templates = E5,
     ) -> None:
         modules, limit = list(model), model.max_seq_length or _LONGEST
-        output = Output(isinstance(modules[-1], Normalize), model.truncate_dim, model.similarity_fn_name)
+        output = Output(
+            isinstance(modules[-1], Normalize), model.truncate_dim, model.similarity_fn_name
+        )
         super().__init__(name, preset, limit, output, instruction, templates)
         while isinstance(modules[-1], Normalize):
             modules.pop()
         self._model = SentenceTransformer(modules=modules, device=str(model.device))
         self._devices, self._pool, self._pool_limit = list(devices), None, 0
 
-    def _pooled(self, texts: list[str], instruction: str | None, show_progress: bool) -> Float[np.ndarray, "b d"]:
+    def _pooled(
+        self, texts: list[str], instruction: str | None, show_progress: bool
+    ) -> Float[np.ndarray, "b d"]:
         self._model.max_seq_length = self.limit
-        if len(self._devices) > 1 and self._pool_limit != self.limit:  # its processes have copies of the model
+        if (
+            len(self._devices) > 1 and self._pool_limit != self.limit
+        ):  # its processes have copies of the model
             self._restart_pool()
         # An empty prompt, unlike None, also switches off a default prompt that the folder may name.
         prompt = self.templates.prefix(instruction)
-        vectors = self._model.encode(texts, prompt=prompt, show_progress_bar=show_progress, convert_to_numpy=True, pool=self._pool)
+        vectors = self._model.encode(
+            texts,
+            prompt=prompt,
+            show_progress_bar=show_progress,
+            convert_to_numpy=True,
+            pool=self._pool,
+        )
         return np.asarray(vectors, np.float32)
 
     def _restart_pool(self) -> None:
         if self._pool is not None:
             self._model.stop_multi_process_pool(self._pool)
-        self._pool, self._pool_limit = self._model.start_multi_process_pool(self._devices), self.limit
+        self._pool, self._pool_limit = (
+            self._model.start_multi_process_pool(self._devices),
+            self.limit,
+        )
 
 
 _LONGEST = 32_768  # tokens, where a folder sets no limit
 
 
-def torch_encoder(folder: Path, preset: Preset, instruction: str | None = None, dtype: str = "float32") -> TorchEncoder:
+def torch_encoder(
+    folder: Path, preset: Preset, instruction: str | None = None, dtype: str = "float32"
+) -> TorchEncoder:
     """The folder through sentence-transformers, on every GPU that PyTorch sees, or on the CPU."""
     if not (folder / "modules.json").is_file():
-        raise ConfigError(f"{folder}: not a sentence-transformers folder (no modules.json); `e5jax export` makes one")
+        raise ConfigError(
+            f"{folder}: not a sentence-transformers folder (no modules.json); `e5jax export` makes one"
+        )
     settings = read_settings(folder)
     devices = [f"cuda:{number}" for number in range(torch.cuda.device_count())]
     device = devices[0] if len(devices) == 1 else "cpu"
-    kwargs = {"dtype": getattr(torch, dtype), "use_safetensors": True}  # what is pickled is never read
-    model = SentenceTransformer(str(folder), model_kwargs=kwargs, device=device, local_files_only=True)
+    kwargs = {
+        "dtype": getattr(torch, dtype),
+        "use_safetensors": True,
+    }  # what is pickled is never read
+    model = SentenceTransformer(
+        str(folder), model_kwargs=kwargs, device=device, local_files_only=True
+    )
     _check_ends(model, settings, folder)
-    return TorchEncoder(model, preset, instruction, folder.resolve().name, devices, settings.templates)
+    return TorchEncoder(
+        model, preset, instruction, folder.resolve().name, devices, settings.templates
+    )
 
 
 def _check_ends(model: SentenceTransformer, settings: Settings, folder: Path) -> None:
@@ -197,18 +249,26 @@ def _check_ends(model: SentenceTransformer, settings: Settings, folder: Path) ->
     assert settings.frame is not None, "a folder with modules.json has one"
     begin, end = list(settings.frame.begin), list(settings.frame.end)
     ids = model.tokenizer("a")["input_ids"]
-    if ids[: len(begin)] != begin or ids[len(ids) - len(end) :] != end or len(ids) <= len(begin + end):
+    if (
+        ids[: len(begin)] != begin
+        or ids[len(ids) - len(end) :] != end
+        or len(ids) <= len(begin + end)
+    ):
         raise ConfigError(
             f"{folder}: transformers makes {ids} of 'a', and its files mean {begin} before a text and {end} behind it; "
             "use --backend=jax, which adds them itself, or a folder that `e5jax export` wrote"
         )
 
 
-def jax_encoder(folder: Path, preset: Preset, instruction: str | None = None, dtype: str = "float32") -> JaxEncoder:
+def jax_encoder(
+    folder: Path, preset: Preset, instruction: str | None = None, dtype: str = "float32"
+) -> JaxEncoder:
     """The folder through `e5jax.Embedder`, on all devices that JAX sees."""
     embedder = Embedder.from_pretrained(folder, dtype=dtype)
     # A task says which texts are documents: these have their own prompt, and never the default one.
     settings = embedder.settings
-    embedder.settings = settings._replace(default_prompt=settings.templates.document, dimensions=None)
+    embedder.settings = settings._replace(
+        default_prompt=settings.templates.document, dimensions=None
+    )
     output = Output(settings.normalises, settings.dimensions, settings.similarity)
     return JaxEncoder(embedder, preset, instruction, folder.resolve().name, output)

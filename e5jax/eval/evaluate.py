@@ -30,7 +30,10 @@ System = AbsEncoder | SearchProtocol
 
 
 def evaluate(
-    system: System, tasks: Sequence[AbsTask], output: Path, settings: Mapping[str, str | None] | None = None
+    system: System,
+    tasks: Sequence[AbsTask],
+    output: Path,
+    settings: Mapping[str, str | None] | None = None,
 ) -> dict[str, dict[str, float]]:
     """Scores by task name; mteb's own result of each task goes to `output/TASK.json`, whole or not at all.
 
@@ -43,14 +46,21 @@ def evaluate(
     if not sys.stderr.isatty():
         disable_progress_bars()  # those of `datasets`, which do not look where they write
     results = [_result(system, task, output, resume=settings is not None) for task in tasks]
-    return {task.metadata.name: scores(result, scope_of(task)) for task, result in zip(tasks, results, strict=True)}
+    return {
+        task.metadata.name: scores(result, scope_of(task))
+        for task, result in zip(tasks, results, strict=True)
+    }
 
 
 def scores(result: TaskResult, scope: TaskScope) -> dict[str, float]:
     """Means over the task's splits and subsets of the scores that this type of task has."""
     entries = scope.entries(result.scores)
     assert entries, "a result that lacks something is not taken for finished"
-    return {name: float(np.mean([entry[name] for entry in entries])) for name in SCORES if name in entries[0]}
+    return {
+        name: float(np.mean([entry[name] for entry in entries]))
+        for name in SCORES
+        if name in entries[0]
+    }
 
 
 def _claim(path: Path, settings: Mapping[str, str | None]) -> None:
@@ -60,7 +70,9 @@ def _claim(path: Path, settings: Mapping[str, str | None]) -> None:
     held = json.loads(path.read_text(encoding="utf-8"))
     names = sorted({*held, *settings})
     if changed := [
-        f"{name}: {held.get(name)!r} there, {settings.get(name)!r} here" for name in names if held.get(name) != settings.get(name)
+        f"{name}: {held.get(name)!r} there, {settings.get(name)!r} here"
+        for name in names
+        if held.get(name) != settings.get(name)
     ]:
         raise ConfigError(
             f"--output={path.parent}: holds results of another evaluation ({'; '.join(changed)}); choose another --output, "
@@ -70,8 +82,12 @@ def _claim(path: Path, settings: Mapping[str, str | None]) -> None:
 
 def _result(system: System, task: AbsTask, output: Path, *, resume: bool) -> TaskResult:
     path = output / f"{task.metadata.name}.json"
-    if isinstance(task, AbsTaskAggregate):  # always from its parts: its own file does not say what they are means over
-        result = task.combine_task_results([_result(system, part, output, resume=resume) for part in task.tasks])
+    if isinstance(
+        task, AbsTaskAggregate
+    ):  # always from its parts: its own file does not say what they are means over
+        result = task.combine_task_results(
+            [_result(system, part, output, resume=resume) for part in task.tasks]
+        )
     elif resume and (finished := _finished(path, task)):
         return finished
     else:
@@ -92,7 +108,10 @@ def _finished(path: Path, task: AbsTask) -> TaskResult | None:
     scope = scope_of(task)
     if result.dataset_revision != task.metadata.revision or scope.entries(result.scores) is None:
         return None
-    chosen = {split: [entry for entry in result.scores[split] if entry["hf_subset"] in scope.subsets] for split in scope.splits}
+    chosen = {
+        split: [entry for entry in result.scores[split] if entry["hf_subset"] in scope.subsets]
+        for split in scope.splits
+    }
     return result.model_copy(update={"scores": chosen})
 
 

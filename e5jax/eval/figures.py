@@ -26,8 +26,12 @@ def bars(categories: Sequence[str], series: Series) -> Html:
     for row, category in enumerate(categories):
         top = above + row * group
         middle = top + BAR * len(series) / 2 + 4
-        drawn.append(f'<text x="{LEFT - 8}" y="{middle:.1f}" text-anchor="end" {_TEXT}>{escape(category)}</text>')
-        for place, (values, color) in enumerate(zip(series.values(), itertools.cycle(SERIES), strict=False)):
+        drawn.append(
+            f'<text x="{LEFT - 8}" y="{middle:.1f}" text-anchor="end" {_TEXT}>{escape(category)}</text>'
+        )
+        for place, (values, color) in enumerate(
+            zip(series.values(), itertools.cycle(SERIES), strict=False)
+        ):
             drawn.append(_bar(top + place * BAR, values[row], color))
     return _svg(above + group * len(categories), drawn)
 
@@ -42,15 +46,27 @@ def _bar(y: float, score: float | None, color: str) -> str:
 def radar(categories: Sequence[str], series: Series) -> Html:
     """One spoke a category from 0 in the middle to 100; a system that lacks a category is open there."""
     circle = Circle(WIDTH / 2, _above(series) + RADIUS + 24, len(categories))
-    rings = (" ".join(f"{x:.1f},{y:.1f}" for x, y in (circle(number, part) for number in range(circle.spokes))) for part in RINGS)
+    rings = (
+        " ".join(
+            f"{x:.1f},{y:.1f}" for x, y in (circle(number, part) for number in range(circle.spokes))
+        )
+        for part in RINGS
+    )
     drawn = [f'<polygon points="{ring}" fill="none" stroke="var(--rule)"/>' for ring in rings]
     for number, category in enumerate(categories):
         (x, y), (end_x, end_y) = circle(number, 1.12), circle(number, 1)
         anchor = "middle" if abs(x - circle.x) < 20 else ("start" if x > circle.x else "end")
-        drawn.append(f'<path d="M{circle.x} {circle.y}L{end_x:.1f} {end_y:.1f}" stroke="var(--rule)"/>')
-        drawn.append(f'<text x="{x:.1f}" y="{y + 4:.1f}" text-anchor="{anchor}" {_TEXT}>{escape(category)}</text>')
+        drawn.append(
+            f'<path d="M{circle.x} {circle.y}L{end_x:.1f} {end_y:.1f}" stroke="var(--rule)"/>'
+        )
+        drawn.append(
+            f'<text x="{x:.1f}" y="{y + 4:.1f}" text-anchor="{anchor}" {_TEXT}>{escape(category)}</text>'
+        )
     for values, color in zip(series.values(), itertools.cycle(SERIES), strict=False):
-        drawn += [f'<path d="{line}" fill="none" stroke="{color}" stroke-width="2"/>' for line in _outline(circle, values)]
+        drawn += [
+            f'<path d="{line}" fill="none" stroke="{color}" stroke-width="2"/>'
+            for line in _outline(circle, values)
+        ]
     return _svg(circle.y + RADIUS + 24, [*drawn, *_legend(list(series))])
 
 

@@ -14,7 +14,10 @@ from mteb.types import PromptType
 from e5jax.eval.instructions import official, packaged
 
 PresetName = Literal["paper", "mteb-v2"]
-SEARCHED = ("Retrieval", "InstructionRetrieval")  # documents of these types are indexed once for all tasks: bare
+SEARCHED = (
+    "Retrieval",
+    "InstructionRetrieval",
+)  # documents of these types are indexed once for all tasks: bare
 
 
 class Preset(NamedTuple):
@@ -23,11 +26,17 @@ class Preset(NamedTuple):
     name: PresetName
     limit: int | None  # tokens read of a text; None: as many as the folder says
     instruction: Callable[[TaskMetadata], str]
-    bare: Callable[[TaskMetadata], bool]  # whether texts that a task calls documents have no instruction
-    unit: Callable[[TaskMetadata], bool | None]  # whether vectors get unit length; None: as the folder's own modules say
+    bare: Callable[
+        [TaskMetadata], bool
+    ]  # whether texts that a task calls documents have no instruction
+    unit: Callable[
+        [TaskMetadata], bool | None
+    ]  # whether vectors get unit length; None: as the folder's own modules say
     cosine: bool  # scores are cosines, whatever the folder compares its vectors by
 
-    def given(self, task: TaskMetadata, prompt_type: PromptType | None, instead: str | None = None) -> str:
+    def given(
+        self, task: TaskMetadata, prompt_type: PromptType | None, instead: str | None = None
+    ) -> str:
         """The instruction of a text, empty for none; `instead` of the task's own."""
         if prompt_type == PromptType.document and self.bare(task):
             return ""
@@ -44,6 +53,8 @@ PRESETS = MappingProxyType(
             unit=lambda task: task.type != "Classification",
             cosine=True,
         ),
-        "mteb-v2": Preset("mteb-v2", None, packaged, bare=lambda _: True, unit=lambda _: None, cosine=False),
+        "mteb-v2": Preset(
+            "mteb-v2", None, packaged, bare=lambda _: True, unit=lambda _: None, cosine=False
+        ),
     }
 )

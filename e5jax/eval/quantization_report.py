@@ -5,7 +5,15 @@ from typing import Any, NamedTuple
 
 from e5jax.report import charts, page
 
-HEADER = ("dimensions", "precision", "bytes", "nDCG@10", "of the whole", "first stage alone", "queries / s")
+HEADER = (
+    "dimensions",
+    "precision",
+    "bytes",
+    "nDCG@10",
+    "of the whole",
+    "first stage alone",
+    "queries / s",
+)
 
 
 class Report(NamedTuple):
@@ -25,17 +33,38 @@ def report(results: Mapping[str, Any]) -> Report:
     )
     cells = results["cells"]
     drawn = [
-        ("nDCG@10 against bytes of a vector", charts.points(_series(cells, "ndcg_at_10"), "bytes a vector")),
-        ("Queries a second against bytes of a vector", charts.points(_series(cells, "queries_per_second"), "bytes a vector")),
+        (
+            "nDCG@10 against bytes of a vector",
+            charts.points(_series(cells, "ndcg_at_10"), "bytes a vector"),
+        ),
+        (
+            "Queries a second against bytes of a vector",
+            charts.points(_series(cells, "queries_per_second"), "bytes a vector"),
+        ),
     ]
-    notes = [page.section("Notes", *map(page.paragraph, results.get("notes", ())))] if results.get("notes") else []
-    sections = [page.section("Quality and size", page.figures(drawn)), page.section("Numbers", page.table(HEADER, rows)), *notes]
+    notes = (
+        [page.section("Notes", *map(page.paragraph, results.get("notes", ())))]
+        if results.get("notes")
+        else []
+    )
+    sections = [
+        page.section("Quality and size", page.figures(drawn)),
+        page.section("Numbers", page.table(HEADER, rows)),
+        *notes,
+    ]
     widths = [max(map(len, column)) for column in zip(HEADER, *rows, strict=True)]
-    lines = ["  ".join(cell.rjust(width) for cell, width in zip(row, widths, strict=True)) for row in (HEADER, *rows)]
-    return Report(page.document(f"Compact vectors of {results['model']}", lead, sections), "\n".join(lines))
+    lines = [
+        "  ".join(cell.rjust(width) for cell, width in zip(row, widths, strict=True))
+        for row in (HEADER, *rows)
+    ]
+    return Report(
+        page.document(f"Compact vectors of {results['model']}", lead, sections), "\n".join(lines)
+    )
 
 
-def _series(cells: Sequence[Mapping[str, Any]], name: str) -> dict[str, tuple[list[float], list[float]]]:
+def _series(
+    cells: Sequence[Mapping[str, Any]], name: str
+) -> dict[str, tuple[list[float], list[float]]]:
     """By precision, bytes and values."""
     found: dict[str, tuple[list[float], list[float]]] = {}
     for cell in cells:

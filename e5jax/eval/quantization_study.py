@@ -47,8 +47,12 @@ class Task(NamedTuple):
 
     queries: Float[np.ndarray, "q d"]
     documents: Float[np.ndarray, "p d"]
-    relevant: list[dict[int, int]]  # grades by place, of each query; a document that is missing has a place behind all others
-    own: list[int]  # place of the document that a query does not retrieve, since it is the query itself; -1: none
+    relevant: list[
+        dict[int, int]
+    ]  # grades by place, of each query; a document that is missing has a place behind all others
+    own: list[
+        int
+    ]  # place of the document that a query does not retrieve, since it is the query itself; -1: none
 
     @property
     def depth(self) -> int:
@@ -65,13 +69,20 @@ def main(model: str, folder: Path, output: Path, options: Options) -> int:
 
 def _measure(model: str, folder: Path, output: Path, options: Options) -> None:
     open_cpu([])
-    embedder, found = Embedder.from_pretrained(locate(model)).for_dot_products(), read_retrieval(folder)
+    embedder, found = (
+        Embedder.from_pretrained(locate(model)).for_dot_products(),
+        read_retrieval(folder),
+    )
     if not embedder.settings.normalises:
-        raise ConfigError(f"--model={model}: its similarity is the dot product of vectors of any length; only cosines are measured")
+        raise ConfigError(
+            f"--model={model}: its similarity is the dot product of vectors of any length; only cosines are measured"
+        )
     dimensions = options.dimensions or halves(embedder.width)
     for each in dimensions:
         embedder.check_compact(each, "float32")
-    task = embedded(embedder, found, found.instruction if options.instruction is None else options.instruction)
+    task = embedded(
+        embedder, found, found.instruction if options.instruction is None else options.instruction
+    )
     results = {
         "model": model,
         "task": str(folder),
@@ -96,14 +107,19 @@ def write_report(output: Path) -> None:
 
 def halves(width: int) -> tuple[int, ...]:
     """All dimensions, a half of them, and so on, while they are whole bytes of bits."""
-    return tuple(width >> times for times in range(HALVINGS) if (width >> times) % 8 == 0 or times == 0)
+    return tuple(
+        width >> times for times in range(HALVINGS) if (width >> times) % 8 == 0 or times == 0
+    )
 
 
 def embedded(embedder: Embedder, found: Retrieval, instruction: str) -> Task:
     """Every document, and every query that has a judgement."""
     judged = (name for by in found.relevant.values() for name in by)
     place = {name: number for number, name in enumerate(dict.fromkeys([*found.corpus, *judged]))}
-    relevant = {query: {place[name]: grade for name, grade in by.items() if grade} for query, by in found.relevant.items()}
+    relevant = {
+        query: {place[name]: grade for name, grade in by.items() if grade}
+        for query, by in found.relevant.items()
+    }
     asked = list(relevant)
     if not any(relevant.values()):
         raise ConfigError("--task: no query has a relevant document; nothing could be scored")
@@ -111,15 +127,21 @@ def embedded(embedder: Embedder, found: Retrieval, instruction: str) -> Task:
     queries, templates = [found.queries[query] for query in asked], embedder.tokenizer.templates
     return Task(
         embedder.encode(queries, prompt=templates.prefix(instruction), dimensions=embedder.width),
-        embedder.encode(documents, prompt=templates.document, show_progress=True, dimensions=embedder.width),
+        embedder.encode(
+            documents, prompt=templates.document, show_progress=True, dimensions=embedder.width
+        ),
         [relevant[query] for query in asked],
         [place.get(query, -1) if found.skips_own else -1 for query in asked],
     )
 
 
-def cells(task: Task, dimensions: Sequence[int], options: Options) -> Iterator[dict[str, float | int | str]]:
+def cells(
+    task: Task, dimensions: Sequence[int], options: Options
+) -> Iterator[dict[str, float | int | str]]:
     """One for each number of dimensions and precision."""
-    whole = score(task, rescore.first_stage(task.queries, Store.of(task.documents, "float32"), task.depth)[1])
+    whole = score(
+        task, rescore.first_stage(task.queries, Store.of(task.documents, "float32"), task.depth)[1]
+    )
     for each in dimensions:
         queries, documents = shortened(task.queries, each), shortened(task.documents, each)
         for precision in options.precisions:
@@ -131,16 +153,24 @@ def cells(task: Task, dimensions: Sequence[int], options: Options) -> Iterator[d
                 "bytes_per_vector": stored_bytes(each, precision),
                 "ndcg_at_10": found,
                 "share_of_whole": found / whole if whole else 0.0,
-                "first_stage_ndcg_at_10": score(task, rescore.first_stage(queries, store, task.depth)[1]),
+                "first_stage_ndcg_at_10": score(
+                    task, rescore.first_stage(queries, store, task.depth)[1]
+                ),
                 "queries_per_second": throughput(queries, store, options),
             }
 
 
 def score(task: Task, places: Int[np.ndarray, "q k"]) -> float:
     """nDCG@10 of what was found."""
-    others = [[place for place in row if place != own][:DEPTH] for row, own in zip(places.tolist(), task.own, strict=True)]
+    others = [
+        [place for place in row if place != own][:DEPTH]
+        for row, own in zip(places.tolist(), task.own, strict=True)
+    ]
     width = min(map(len, others))
-    gained = [[by.get(place, 0) for place in row[:width]] for row, by in zip(others, task.relevant, strict=True)]
+    gained = [
+        [by.get(place, 0) for place in row[:width]]
+        for row, by in zip(others, task.relevant, strict=True)
+    ]
     most = max(map(len, task.relevant))
     possible = [[*by.values(), *[0] * (most - len(by))] for by in task.relevant]
     return ndcg(np.array(gained, np.float64), np.array(possible, np.float64))
@@ -149,7 +179,9 @@ def score(task: Task, places: Int[np.ndarray, "q k"]) -> float:
 def throughput(queries: np.ndarray, store: Store, options: Options) -> float:
     """Queries a second, the median of some searches of a larger store: rows that are missing are others with numbers in turn."""
     count = max(options.rows, len(store.vectors))
-    copies = [np.roll(store.vectors, turn, axis=1) for turn in range(-(-count // len(store.vectors)))]
+    copies = [
+        np.roll(store.vectors, turn, axis=1) for turn in range(-(-count // len(store.vectors)))
+    ]
     larger = store._replace(vectors=np.concatenate(copies)[:count])
     seconds = []
     for _ in range(1 + RUNS):
@@ -159,7 +191,9 @@ def throughput(queries: np.ndarray, store: Store, options: Options) -> float:
     return len(queries) / statistics.median(seconds[1:])
 
 
-def _search(queries: np.ndarray, store: Store, options: Options, depth: int = DEPTH) -> Int[np.ndarray, "q k"]:
+def _search(
+    queries: np.ndarray, store: Store, options: Options, depth: int = DEPTH
+) -> Int[np.ndarray, "q k"]:
     if store.precision == "float32":
         return rescore.first_stage(queries, store, depth)[1]
     return rescore.search(queries, store, depth, oversample=options.oversample)[1]

@@ -42,7 +42,9 @@ def record_queries(task: AbsTaskRetrieval) -> ByQuery:
     """Has the task's next evaluation fill the result."""
     record = ByQuery({}, {})
     measure = _MEASURES.get(task.metadata.main_score)
-    own = type(task).task_specific_scores  # mteb's place for scores of one task: it alone is given those of each query
+    own = (
+        type(task).task_specific_scores
+    )  # mteb's place for scores of one task: it alone is given those of each query
 
     def task_specific_scores(
         scores: dict[str, dict[str, float]],
@@ -55,7 +57,9 @@ def record_queries(task: AbsTaskRetrieval) -> ByQuery:
         place = f"{hf_split}/{hf_subset}"
         if measure is not None:
             record.scores[place] = {query: round(of[measure], 6) for query, of in scores.items()}
-        record.rankings[place] = {query: _ranking(found, qrels.get(query, {})) for query, found in results.items()}
+        record.rankings[place] = {
+            query: _ranking(found, qrels.get(query, {})) for query, found in results.items()
+        }
         return own(task, scores, qrels, results, *rest, hf_split=hf_split, hf_subset=hf_subset)
 
     task.task_specific_scores = task_specific_scores  # pyright: ignore[reportAttributeAccessIssue]  a method, of this task only
@@ -64,7 +68,9 @@ def record_queries(task: AbsTaskRetrieval) -> ByQuery:
 
 def _ranking(scores: Mapping[str, float], grades: Mapping[str, int]) -> Ranking:
     order = sorted(scores, key=lambda name: -scores[name])
-    rank = next((number for number, name in enumerate(order, start=1) if grades.get(name, 0) > 0), None)
+    rank = next(
+        (number for number, name in enumerate(order, start=1) if grades.get(name, 0) > 0), None
+    )
     return Ranking(rank, [(name, scores[name]) for name in order[:BEST]])
 
 
@@ -79,12 +85,19 @@ def read_queries(output: Path, task: str) -> dict[str, float]:
     if not path.is_file():
         return {}
     scores = json.loads(path.read_text(encoding="utf-8"))
-    return {f"{place}/{query}": score for place, by_query in scores.items() for query, score in by_query.items()}
+    return {
+        f"{place}/{query}": score
+        for place, by_query in scores.items()
+        for query, score in by_query.items()
+    }
 
 
 def write_rankings(output: Path, task: str, rankings: Mapping[str, Ranking]) -> None:
     """Writes `output/rankings/TASK.json`."""
-    write_text(output / RANKINGS / f"{task}.json", json.dumps({query: one._asdict() for query, one in rankings.items()}) + "\n")
+    write_text(
+        output / RANKINGS / f"{task}.json",
+        json.dumps({query: one._asdict() for query, one in rankings.items()}) + "\n",
+    )
 
 
 def read_rankings(output: Path, task: str) -> dict[str, Ranking]:
@@ -93,4 +106,7 @@ def read_rankings(output: Path, task: str) -> dict[str, Ranking]:
     if not path.is_file():
         return {}
     rankings = json.loads(path.read_text(encoding="utf-8"))
-    return {query: Ranking(one["rank"], [(name, score) for name, score in one["best"]]) for query, one in rankings.items()}
+    return {
+        query: Ranking(one["rank"], [(name, score) for name, score in one["best"]])
+        for query, one in rankings.items()
+    }

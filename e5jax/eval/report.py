@@ -82,23 +82,31 @@ def _results(report: Report) -> page.Html:
         (row, column)
         for column, name in enumerate(names, start=1)
         for row, scores in enumerate(report.results.values())
-        if scores.get(name, -math.inf) == max(other.get(name, -math.inf) for other in report.results.values())
+        if scores.get(name, -math.inf)
+        == max(other.get(name, -math.inf) for other in report.results.values())
     )
     table = page.table(["system", *(_SCORES[name] for name in names)], rows, best)
     notes = map(page.paragraph, report.notes)
-    return page.section("Results", table, *notes, page.paragraph("Next:"), page.code(report.next_command))
+    return page.section(
+        "Results", table, *notes, page.paragraph("Next:"), page.code(report.next_command)
+    )
 
 
 def _training(runs: Sequence[Run]) -> page.Html:
     figures = [_figures(run) for run in runs]
-    rows = [[name, *(column[name] for column in figures)] for name in (figures[0] if figures else ())]
+    rows = [
+        [name, *(column[name] for column in figures)] for name in (figures[0] if figures else ())
+    ]
     return page.section(
         "Training",
         page.table(["", *(run.name for run in runs)], rows),
         page.figures(
             [
                 ("Loss (InfoNCE)", charts.curves(_series(runs, "train/loss"), from_zero=True)),
-                ("Accuracy within the batch", charts.curves(_series(runs, "train/accuracy"), from_zero=True)),
+                (
+                    "Accuracy within the batch",
+                    charts.curves(_series(runs, "train/accuracy"), from_zero=True),
+                ),
             ]
         ),
     )
@@ -112,7 +120,9 @@ def _figures(run: Run) -> dict[str, str]:
         "Pairs a second (median)": _median(run, "train/pairs_per_second", "{:,.1f}"),
         "Tokens a second (median)": _median(run, "train/tokens_per_second", "{:,.0f}"),
         "Real tokens, share (median)": _median(run, "train/real_token_share", "{:.1%}"),
-        "Trained parameters": _ABSENT if run.trained_parameters is None else f"{run.trained_parameters:,}",
+        "Trained parameters": _ABSENT
+        if run.trained_parameters is None
+        else f"{run.trained_parameters:,}",
         "Last loss": _last(run, "train/loss", "{:.4f}"),
         "Last accuracy": _last(run, "train/accuracy", "{:.1%}"),
     }
@@ -144,13 +154,19 @@ def _duration(seconds: float) -> str:
 
 def _series(runs: Sequence[Run], key: str) -> dict[str, tuple[list[float], list[float]]]:
     """Steps and values of each run, without what cannot be drawn."""
-    series = {run.name: ([row["step"] for row in run.metrics if _drawable(row, key)], _values(run, key)) for run in runs}
+    series = {
+        run.name: ([row["step"] for row in run.metrics if _drawable(row, key)], _values(run, key))
+        for run in runs
+    }
     return {name: (steps, values) for name, (steps, values) in series.items() if values}
 
 
 def _data(report: Report) -> page.Html:
     if not report.query_lengths:
-        return page.section("Training texts", page.paragraph("Their lengths were not recorded when the run was trained."))
+        return page.section(
+            "Training texts",
+            page.paragraph("Their lengths were not recorded when the run was trained."),
+        )
     count = (
         f"{len(report.query_lengths):,} training pairs, by their length before they are cut at the token limit, instructions "
         "and other prompts included."
@@ -168,13 +184,17 @@ def _data(report: Report) -> page.Html:
 
 
 def _searches(searches: Sequence[Search]) -> page.Html:
-    order = page.paragraph("From the easiest query to the hardest, evenly spaced by the rank of the right function.")
+    order = page.paragraph(
+        "From the easiest query to the hardest, evenly spaced by the rank of the right function."
+    )
     return page.section("What it finds", order, *(_search(search) for search in searches))
 
 
 def _search(search: Search) -> page.Html:
     answers = (
-        page.answer(number, found.name, f"{found.score:.3f}", found.text, "✓ right" if found.right else "")
+        page.answer(
+            number, found.name, f"{found.score:.3f}", found.text, "✓ right" if found.right else ""
+        )
         for number, found in enumerate(search.neighbours, start=1)
     )
     rank = "not among the first thousand" if search.rank is None else f"at rank {search.rank:,}"

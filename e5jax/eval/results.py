@@ -34,7 +34,9 @@ class Results(NamedTuple):
     name: str
     tasks: Mapping[str, Score]
     folder: Path | None = None
-    left_out: Mapping[str, str] = MappingProxyType({})  # why the scores of a task cannot be compared, by task
+    left_out: Mapping[str, str] = MappingProxyType(
+        {}
+    )  # why the scores of a task cannot be compared, by task
 
     def queries(self, task: str, scope: TaskScope) -> dict[str, float]:
         """Scores by query, where the folder has them."""
@@ -46,7 +48,9 @@ def paper_table() -> tuple[tuple[str, ...], MappingProxyType[str, tuple[str, tup
     """Names of the columns, and (category, scores in per cent) by task."""
     with TABLE.open(encoding="utf-8", newline="") as file:
         header, *rows = csv.reader(file, delimiter="\t")
-    return tuple(header[2:]), MappingProxyType({task: (kind, tuple(map(float, scores))) for kind, task, *scores in rows})
+    return tuple(header[2:]), MappingProxyType(
+        {task: (kind, tuple(map(float, scores))) for kind, task, *scores in rows}
+    )
 
 
 def find_results(said: str, scope: Mapping[str, TaskScope]) -> Results:
@@ -63,13 +67,21 @@ def _of_paper(said: str, scope: Mapping[str, TaskScope]) -> Results:
     if column not in columns:
         raise ConfigError(f"--beside={said}: the paper has the columns {', '.join(columns)}")
     number = columns.index(column)
-    published = {task: Score(scores[number] / 100, file=TABLE.name) for task, (_, scores) in rows.items() if task in scope}
+    published = {
+        task: Score(scores[number] / 100, file=TABLE.name)
+        for task, (_, scores) in rows.items()
+        if task in scope
+    }
     others = {
         task: f"the paper's score is of {of.label}, this one of {scope[task].label}"
         for task, of in paper_scopes().items()
         if task in published and not of.same_data(scope[task])
     }
-    return Results(said, {task: score for task, score in published.items() if task not in others}, left_out=others)
+    return Results(
+        said,
+        {task: score for task, score in published.items() if task not in others},
+        left_out=others,
+    )
 
 
 def read_results(name: str, folder: Path, scope: Mapping[str, TaskScope]) -> Results:
@@ -82,12 +94,16 @@ def read_results(name: str, folder: Path, scope: Mapping[str, TaskScope]) -> Res
     for path, values in _results_of_mteb(folder):
         task = values["task_name"]
         if task in files:
-            raise ConfigError(f"{path}: {task} is also in {files[task]}; give a folder with the results of one model")
+            raise ConfigError(
+                f"{path}: {task} is also in {files[task]}; give a folder with the results of one model"
+            )
         files[task] = path
         if task not in scope:
             continue
         if (score := _score(values, path, scope[task])) is None:
-            left_out[task] = f"{path} has scores of {_places(values)}, and the task here is {scope[task].label}"
+            left_out[task] = (
+                f"{path} has scores of {_places(values)}, and the task here is {scope[task].label}"
+            )
         else:
             tasks[task] = score
     if not files:
@@ -110,13 +126,24 @@ def _score(values: dict, path: Path, scope: TaskScope) -> Score | None:
     entries = scope.entries(values["scores"])
     if entries is None:
         return None
-    scores = [float(entry["main_score"]) for entry in entries if entry.get("main_score") is not None]
+    scores = [
+        float(entry["main_score"]) for entry in entries if entry.get("main_score") is not None
+    ]
     if len(scores) < len(entries):
         raise ConfigError(f"{path}: has no main_score; evaluate the task again")
-    return Score(float(np.mean(scores)), values.get("evaluation_time"), values.get("dataset_revision") or "", str(path))
+    return Score(
+        float(np.mean(scores)),
+        values.get("evaluation_time"),
+        values.get("dataset_revision") or "",
+        str(path),
+    )
 
 
 def _places(values: dict) -> str:
     """The splits and subsets that a file has scores of."""
-    places = [f"{split}/{entry['hf_subset']}" for split, entries in values["scores"].items() for entry in entries]
+    places = [
+        f"{split}/{entry['hf_subset']}"
+        for split, entries in values["scores"].items()
+        for entry in entries
+    ]
     return ", ".join(places) or "nothing"

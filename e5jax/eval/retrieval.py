@@ -17,7 +17,13 @@ class LocalRetrieval(AbsTaskRetrieval):
     `limit`: tokens to read of a text, if it says so. `notes`: what the data lack.
     """
 
-    def __init__(self, metadata: TaskMetadata, data: RetrievalSplitData, limit: int | None, notes: tuple[str, ...]) -> None:
+    def __init__(
+        self,
+        metadata: TaskMetadata,
+        data: RetrievalSplitData,
+        limit: int | None,
+        notes: tuple[str, ...],
+    ) -> None:
         self.metadata, self.limit, self.notes = metadata, limit, notes
         super().__init__()
         self.dataset = {"default": {"test": data}}
@@ -28,8 +34,12 @@ def load_task(folder: Path) -> LocalRetrieval:
     """Reads and checks the folder; raises ConfigError `file:line: reason` for the first thing wrong with it."""
     found = read_retrieval(folder)
     data = RetrievalSplitData(
-        corpus=Dataset.from_list([{"id": id_, **document._asdict()} for id_, document in found.corpus.items()]),
-        queries=Dataset.from_list([{"id": id_, "text": text} for id_, text in found.queries.items()]),
+        corpus=Dataset.from_list(
+            [{"id": id_, **document._asdict()} for id_, document in found.corpus.items()]
+        ),
+        queries=Dataset.from_list(
+            [{"id": id_, "text": text} for id_, text in found.queries.items()]
+        ),
         relevant_docs=found.relevant,
         top_ranked=None,
     )

@@ -37,9 +37,15 @@ class TaskScope(NamedTuple):
         """Whether scores of the two are means over the same splits and subsets, in whatever order."""
         return (set(self.splits), set(self.subsets)) == (set(other.splits), set(other.subsets))
 
-    def entries(self, scores: Mapping[str, Sequence[Mapping[str, Any]]]) -> list[Mapping[str, Any]] | None:
+    def entries(
+        self, scores: Mapping[str, Sequence[Mapping[str, Any]]]
+    ) -> list[Mapping[str, Any]] | None:
         """The scores that mteb has of these splits and subsets, from all those of a result; None where one of them is missing."""
-        by_place = {(split, entry["hf_subset"]): entry for split, entries in scores.items() for entry in entries}
+        by_place = {
+            (split, entry["hf_subset"]): entry
+            for split, entries in scores.items()
+            for entry in entries
+        }
         places = [(split, subset) for split in self.splits for subset in self.subsets]
         return [by_place[place] for place in places] if by_place.keys() >= set(places) else None
 

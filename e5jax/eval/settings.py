@@ -36,7 +36,12 @@ def settings_of(
 def make_encoder(folder: Path, settings: Mapping[str, str | None]) -> InstructEncoder:
     """The folder as an mteb encoder; `instruction` None is the preset's, empty none."""
     make = {"torch": torch_encoder, "jax": jax_encoder}[settings["backend"] or "torch"]
-    return make(folder, PRESETS[settings["preset"] or "paper"], settings["instruction"], settings["dtype"] or "float32")
+    return make(
+        folder,
+        PRESETS[settings["preset"] or "paper"],
+        settings["instruction"],
+        settings["dtype"] or "float32",
+    )
 
 
 def fingerprint(folder: Path) -> str:

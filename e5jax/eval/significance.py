@@ -19,7 +19,9 @@ class Difference(NamedTuple):
     p: float
 
 
-def difference(ours: Mapping[str, float], theirs: Mapping[str, float], seed: int = 0) -> Difference | None:
+def difference(
+    ours: Mapping[str, float], theirs: Mapping[str, float], seed: int = 0
+) -> Difference | None:
     """None where the two were not asked the same queries."""
     if not ours or ours.keys() != theirs.keys():
         return None

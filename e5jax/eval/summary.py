@@ -32,9 +32,14 @@ class System(NamedTuple):
     instruction: str | None
 
 
-def summarise(config: Config, workdir: Workdir, untrained: Path, base: Path | None, missing: str) -> None:
+def summarise(
+    config: Config, workdir: Workdir, untrained: Path, base: Path | None, missing: str
+) -> None:
     """Evaluates, prints the table, and writes `results.json` and `report.html`; `missing` says why there is no base."""
-    tasks = [find_task(str(workdir.data / HELDOUT) if name == HELDOUT else name) for name in config.eval.tasks]
+    tasks = [
+        find_task(str(workdir.data / HELDOUT) if name == HELDOUT else name)
+        for name in config.eval.tasks
+    ]
     scope = {task.metadata.name: scope_of(task) for task in tasks}
     notes = [f"{task}: {note}" for task, of in scope.items() for note in of.notes]
     notes += [missing] if missing else []
@@ -51,7 +56,10 @@ def summarise(config: Config, workdir: Workdir, untrained: Path, base: Path | No
 def systems(config: Config, workdir: Workdir, untrained: Path, base: Path | None) -> list[System]:
     """The rows of the table, in order. Where a run has one training stage, the base stands for its start."""
     if config.pretrain is None:
-        return [*([System("base", base, None)] if base else []), System("trained", workdir.export, None)]
+        return [
+            *([System("base", base, None)] if base else []),
+            System("trained", workdir.export, None),
+        ]
     return [
         System("untrained", untrained, ""),
         System("bm25", None, ""),
@@ -60,7 +68,9 @@ def systems(config: Config, workdir: Workdir, untrained: Path, base: Path | None
     ]
 
 
-def run_system(system: System, tasks: Sequence[AbsTask], config: Eval, workdir: Workdir) -> dict[str, dict[str, float]]:
+def run_system(
+    system: System, tasks: Sequence[AbsTask], config: Eval, workdir: Workdir
+) -> dict[str, dict[str, float]]:
     """Scores of one system by task."""
     print(f"eval: {system.name}", flush=True)
     output = output_of(workdir, system.name)
@@ -77,16 +87,31 @@ def output_of(workdir: Workdir, system: str) -> Path:
 
 def results(scores: Scores, scope: Mapping[str, TaskScope]) -> dict:
     """The content of `results.json`: nDCG@10 by system (mean over the tasks that have it), everything by task, and of what."""
-    ranked = [task for task in scope if all("ndcg_at_10" in by_task[task] for by_task in scores.values())]
-    mean = {system: float(np.mean([by_task[task]["ndcg_at_10"] for task in ranked])) for system, by_task in scores.items()}
-    return {"ndcg_at_10": mean if ranked else {}, "tasks": scores, "scope": {task: of.as_json() for task, of in scope.items()}}
+    ranked = [
+        task for task in scope if all("ndcg_at_10" in by_task[task] for by_task in scores.values())
+    ]
+    mean = {
+        system: float(np.mean([by_task[task]["ndcg_at_10"] for task in ranked]))
+        for system, by_task in scores.items()
+    }
+    return {
+        "ndcg_at_10": mean if ranked else {},
+        "tasks": scores,
+        "scope": {task: of.as_json() for task, of in scope.items()},
+    }
 
 
 def table(scores: Scores, scope: Mapping[str, TaskScope]) -> str:
     """One line per task and system."""
-    columns = list(dict.fromkeys(name for by_task in scores.values() for task in by_task.values() for name in task))
+    columns = list(
+        dict.fromkeys(
+            name for by_task in scores.values() for task in by_task.values() for name in task
+        )
+    )
     width = 2 + max(len("of"), *(len(of.label) for of in scope.values()))
-    lines = [f"{'task':<24}{'of':<{width}}{'system':<12}" + "".join(f"{name:>15}" for name in columns)]
+    lines = [
+        f"{'task':<24}{'of':<{width}}{'system':<12}" + "".join(f"{name:>15}" for name in columns)
+    ]
     for task, of in scope.items():
         for system, by_task in scores.items():
             cells = "".join(f"{by_task[task].get(name, float('nan')):>15.4f}" for name in columns)
@@ -97,13 +122,23 @@ def table(scores: Scores, scope: Mapping[str, TaskScope]) -> str:
 # --- the page --------------------------------------------------------------------------------------------------
 
 
-def make_report(config: Config, workdir: Workdir, scores: Scores, scope: Mapping[str, TaskScope], notes: Sequence[str]) -> Report:
+def make_report(
+    config: Config,
+    workdir: Workdir,
+    scores: Scores,
+    scope: Mapping[str, TaskScope],
+    notes: Sequence[str],
+) -> Report:
     """All that the page shows, as plain values."""
-    lengths = json.loads(workdir.lengths.read_text(encoding="utf-8")) if workdir.lengths.is_file() else {}
+    lengths = (
+        json.loads(workdir.lengths.read_text(encoding="utf-8")) if workdir.lengths.is_file() else {}
+    )
     heldout = HELDOUT in config.eval.tasks
     return Report(
         title=f"e5jax: {workdir.root.name}",
-        lead="Docstrings search for their functions among packages that were not trained on." if heldout else "",
+        lead="Docstrings search for their functions among packages that were not trained on."
+        if heldout
+        else "",
         results=by_system(scores),
         runs=list(runs(config, workdir)),
         query_lengths=lengths.get("queries", ()),
@@ -119,16 +154,28 @@ def by_system(scores: Scores) -> dict[str, dict[str, float]]:
     rows = {}
     for system, by_task in scores.items():
         for task, values in by_task.items():
-            shown = {name: score for name, score in values.items() if name != "main_score" or "ndcg_at_10" not in values}
+            shown = {
+                name: score
+                for name, score in values.items()
+                if name != "main_score" or "ndcg_at_10" not in values
+            }
             rows[system if len(by_task) == 1 else f"{task}: {system}"] = shown
     return rows
 
 
 def runs(config: Config, workdir: Workdir) -> list[Run]:
     """The training runs, in their order."""
-    places = [("stage 1", workdir.pretrain), ("stage 2", workdir)] if config.pretrain else [("training", workdir)]
+    places = (
+        [("stage 1", workdir.pretrain), ("stage 2", workdir)]
+        if config.pretrain
+        else [("training", workdir)]
+    )
     return [
-        Run(name, read_metrics(place.metrics), json.loads(place.trained.read_text(encoding="utf-8"))["trained_parameters"])
+        Run(
+            name,
+            read_metrics(place.metrics),
+            json.loads(place.trained.read_text(encoding="utf-8"))["trained_parameters"],
+        )
         for name, place in places
     ]
 
@@ -141,11 +188,16 @@ def searches(workdir: Workdir, system: str) -> list[Search]:
     data = read_retrieval(workdir.data / HELDOUT)
     rankings = read_rankings(output_of(workdir, system), HELDOUT)
     order = sorted(rankings, key=lambda query: rankings[query].rank or len(data.corpus) + 1)
-    places = np.linspace(0, len(order) - 1, SHOWN_QUERIES + 1, dtype=int)[:-1].tolist() if order else []
+    places = (
+        np.linspace(0, len(order) - 1, SHOWN_QUERIES + 1, dtype=int)[:-1].tolist() if order else []
+    )
     shown = []
     for query in (order[place] for place in places):
         relevant = data.relevant.get(query, {})
-        best = [Neighbour(name, data.corpus[name].text, score, relevant.get(name, 0) > 0) for name, score in rankings[query].best]
+        best = [
+            Neighbour(name, data.corpus[name].text, score, relevant.get(name, 0) > 0)
+            for name, score in rankings[query].best
+        ]
         shown.append(Search(data.queries[query], best, rankings[query].rank))
     return shown
 

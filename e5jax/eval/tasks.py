@@ -15,17 +15,26 @@ from e5jax.errors import ConfigError
 from e5jax.eval.retrieval import load_task
 from e5jax.eval.scope import TaskScope, scope_of
 
-PAPER_BENCHMARK = "MTEB(eng, v1)"  # the 56 tasks of the paper's table, with the splits and subsets of its scores
+PAPER_BENCHMARK = (
+    "MTEB(eng, v1)"  # the 56 tasks of the paper's table, with the splits and subsets of its scores
+)
 
 
 def find_tasks(names: str, benchmark: str | None = None) -> list[AbsTask]:
     """Tasks from `A,B`, each an MTEB task name or a folder, and all of a benchmark. Raises ConfigError for what is neither."""
-    tasks = [*(find_task(name) for name in names.split(",") if name), *(find_benchmark(benchmark) if benchmark else ())]
+    tasks = [
+        *(find_task(name) for name in names.split(",") if name),
+        *(find_benchmark(benchmark) if benchmark else ()),
+    ]
     if not tasks:
-        raise ConfigError("--tasks is empty: name MTEB tasks or folders in BEIR layout, or a --benchmark")
+        raise ConfigError(
+            "--tasks is empty: name MTEB tasks or folders in BEIR layout, or a --benchmark"
+        )
     seen = [task.metadata.name for task in tasks]
     if twice := {name for name in seen if seen.count(name) > 1}:
-        raise ConfigError(f"--tasks names {', '.join(sorted(twice))} more than once; results are stored by name")
+        raise ConfigError(
+            f"--tasks names {', '.join(sorted(twice))} more than once; results are stored by name"
+        )
     return tasks
 
 
@@ -41,7 +50,9 @@ def find_task(name: str) -> AbsTask:
     try:
         return mteb.get_task(name)
     except KeyError as error:
-        raise ConfigError(f"--tasks: there is no MTEB task {name!r} and no such folder{_close(name, _all_tasks())}") from error
+        raise ConfigError(
+            f"--tasks: there is no MTEB task {name!r} and no such folder{_close(name, _all_tasks())}"
+        ) from error
 
 
 def find_benchmark(name: str) -> list[AbsTask]:
@@ -55,13 +66,18 @@ def find_benchmark(name: str) -> list[AbsTask]:
 @cache
 def paper_scopes() -> MappingProxyType[str, TaskScope]:
     """Splits and subsets of the scores in the paper's table, by task."""
-    return MappingProxyType({task.metadata.name: scope_of(task) for task in find_benchmark(PAPER_BENCHMARK)})
+    return MappingProxyType(
+        {task.metadata.name: scope_of(task) for task in find_benchmark(PAPER_BENCHMARK)}
+    )
 
 
 def _all_tasks() -> list[str]:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # each of MTEB's superseded and beta tasks warns that it is
-        return [task.metadata.name for task in mteb.get_tasks(exclude_superseded=False, exclude_beta=False)]
+        return [
+            task.metadata.name
+            for task in mteb.get_tasks(exclude_superseded=False, exclude_beta=False)
+        ]
 
 
 def _close(name: str, known: Iterable[str]) -> str:

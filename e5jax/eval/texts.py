@@ -64,10 +64,15 @@ def write_texts(tasks: Sequence[AbsTask], output: Path) -> Counter[str]:
     """Writes the texts of all tasks to `output`, whole or not at all; returns their number by task."""
     seen: set[bytes] = set()
     counts: Counter[str] = Counter()
-    with atomic_output(output, "eval") as temporary, temporary.open("w", encoding="utf-8", newline="\n") as file:
+    with (
+        atomic_output(output, "eval") as temporary,
+        temporary.open("w", encoding="utf-8", newline="\n") as file,
+    ):
 
         def record(task: str, place: str, kind: str, text: str) -> None:
-            digest = hashlib.blake2b(f"{task}/{text}".encode("utf-8", "surrogatepass"), digest_size=16).digest()
+            digest = hashlib.blake2b(
+                f"{task}/{text}".encode("utf-8", "surrogatepass"), digest_size=16
+            ).digest()
             if digest not in seen:
                 seen.add(digest)
                 counts[task] += 1

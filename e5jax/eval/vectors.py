@@ -22,7 +22,11 @@ class Vectors(NamedTuple):
     of: str
 
     def get(
-        self, texts: Sequence[str], instruction: str, limit: int, make: Callable[[], Float[np.ndarray, "b d"]]
+        self,
+        texts: Sequence[str],
+        instruction: str,
+        limit: int,
+        make: Callable[[], Float[np.ndarray, "b d"]],
     ) -> Float[np.ndarray, "b d"]:
         """The vectors of these texts, put with this instruction and cut at `limit` tokens."""
         path = self.folder / f"{self._key(texts, instruction, limit)}.npy"

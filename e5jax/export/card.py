@@ -46,11 +46,18 @@ def _head(subject: TrainedModel, choice: Choice, found: Sequence[Source]) -> str
     base = choice.base_name or subject.run.model.base
     lines = ["library_name: sentence-transformers", "pipeline_tag: sentence-similarity"]
     if _HUB_ID.fullmatch(base) and not Path(base).is_dir():
-        lines += [f"base_model: {base}", f"base_model_relation: {'adapter' if choice.format == 'adapter' else 'finetune'}"]
+        lines += [
+            f"base_model: {base}",
+            f"base_model_relation: {'adapter' if choice.format == 'adapter' else 'finetune'}",
+        ]
     more = ["peft", "lora"] if choice.format == "adapter" else []
-    lines += [f"tags: [{', '.join(['sentence-transformers', 'feature-extraction', subject.made.spec.family, 'e5jax', *more])}]"]
+    lines += [
+        f"tags: [{', '.join(['sentence-transformers', 'feature-extraction', subject.made.spec.family, 'e5jax', *more])}]"
+    ]
     languages = sorted({code for source in found for code in source.languages if code})
-    lines += [f"language: [{', '.join(json.dumps(code) for code in languages)}]"] if languages else []
+    lines += (
+        [f"language: [{', '.join(json.dumps(code) for code in languages)}]"] if languages else []
+    )
     return "\n".join(["---", *lines, "---"])
 
 
@@ -59,15 +66,28 @@ def _training(subject: TrainedModel) -> str:
     how = _trained(run)
     if run.model.quantisation != "none":
         how += f"; trained beside {run.model.quantisation} numbers of the base, here on its original ones"
-    positives = "a positive" if run.batch.positives == 1 else f"up to {run.batch.positives} positives, a pair each"
+    positives = (
+        "a positive"
+        if run.batch.positives == 1
+        else f"up to {run.batch.positives} positives, a pair each"
+    )
     rows = [
         ("start", _start(run)),
         ("trained", how),
         ("step", f"{subject.step} of {rate.steps}"),
-        ("batch", f"{run.batch.queries} queries over all devices, each with {positives}; hard negatives: {run.batch.negatives}"),
+        (
+            "batch",
+            f"{run.batch.queries} queries over all devices, each with {positives}; hard negatives: {run.batch.negatives}",
+        ),
         *objective(run),
-        ("optimiser", f"AdamW, rate {rate.learning_rate:g}, weight decay {rate.weight_decay:g}, gradient norm {rate.clip_norm:g}"),
-        ("schedule", f"{rate.warmup_steps} warm-up steps, then linear decay to zero at step {rate.steps}"),
+        (
+            "optimiser",
+            f"AdamW, rate {rate.learning_rate:g}, weight decay {rate.weight_decay:g}, gradient norm {rate.clip_norm:g}",
+        ),
+        (
+            "schedule",
+            f"{rate.warmup_steps} warm-up steps, then linear decay to zero at step {rate.steps}",
+        ),
         ("numbers", f"{run.model.dtype} in training, {run.export.dtype} here"),
         ("seed", str(run.seed)),
     ]
@@ -77,7 +97,9 @@ def _training(subject: TrainedModel) -> str:
 def _trained(run: Training) -> str:
     parts = []
     if run.lora:
-        parts = [f"LoRA r={run.lora.rank}, alpha={run.lora.alpha:g}, dropout={run.lora.dropout:g} on {', '.join(run.lora.targets)}"]
+        parts = [
+            f"LoRA r={run.lora.rank}, alpha={run.lora.alpha:g}, dropout={run.lora.dropout:g} on {', '.join(run.lora.targets)}"
+        ]
     if run.select.names:
         parts.append("parameters called " + ", ".join(f"`{name}`" for name in run.select.names))
         parts += [f"`top/` being the last {run.select.top} layers"] if run.select.top else []
@@ -87,18 +109,31 @@ def _trained(run: Training) -> str:
 def _start(run: Training) -> str:
     if Path(run.model.base).is_dir():
         return Path(run.model.base).resolve().name  # where it lay is of no use to others
-    return run.model.base or ("random weights" if run.model.scratch else "the pretrain stage of the same run")
+    return run.model.base or (
+        "random weights" if run.model.scratch else "the pretrain stage of the same run"
+    )
 
 
 def _data(run: Training, found: Sequence[Source]) -> str:
     mixture = run.data.mixture
     lines = ["## Data", ""]
     if len(found) > 1:
-        each = {"ratio": "the part of its examples in an epoch", "weight": "its weight among the draws"}.get(
-            mixture.shares, f"its size to the power of {mixture.alpha:g}"
-        )
+        each = {
+            "ratio": "the part of its examples in an epoch",
+            "weight": "its weight among the draws",
+        }.get(mixture.shares, f"its size to the power of {mixture.alpha:g}")
         lines += [f"Shares: {each}; {mixture.order} order, {mixture.batches} batches.", ""]
-    columns = ("set", "of", "examples", "share", "temperature", "hard negatives", "in-batch", "tokens", "licence")
+    columns = (
+        "set",
+        "of",
+        "examples",
+        "share",
+        "temperature",
+        "hard negatives",
+        "in-batch",
+        "tokens",
+        "licence",
+    )
     lines += [_table(columns, [_row(source, mixture.shares) for source in found]), ""]
     for source in found:
         lines += list(_details(source))
@@ -113,7 +148,17 @@ def _row(source: Source, shares: str) -> tuple[str, ...]:
     count = "" if source.examples is None else f"{source.examples:,}"
     tokens = f"{one.query_tokens} / {one.passage_tokens}"
     in_batch = "yes" if one.in_batch else "no"
-    return (source.name, source.title, count, share, f"{one.temperature:g}", str(one.negatives), in_batch, tokens, source.licence)
+    return (
+        source.name,
+        source.title,
+        count,
+        share,
+        f"{one.temperature:g}",
+        str(one.negatives),
+        in_batch,
+        tokens,
+        source.licence,
+    )
 
 
 def _details(source: Source) -> Iterator[str]:
@@ -127,9 +172,17 @@ def _details(source: Source) -> Iterator[str]:
 def _decontamination(found: Sequence[Cleaning]) -> str:
     lines = ["## Decontamination", ""]
     if not found:
-        return "\n".join([*lines, f"{NOT_RECORDED.capitalize()}: no report of a cleaning lies beside the training files."])
+        return "\n".join(
+            [
+                *lines,
+                f"{NOT_RECORDED.capitalize()}: no report of a cleaning lies beside the training files.",
+            ]
+        )
     for _, report in found:
-        removed = {cause: sum(sum(parts.values()) for parts in reasons.values()) for cause, reasons in report["removed"].items()}
+        removed = {
+            cause: sum(sum(parts.values()) for parts in reasons.values())
+            for cause, reasons in report["removed"].items()
+        }
         rules = report.get("rules", {})
         said = ", ".join(f"{count:,} as {cause}" for cause, count in removed.items()) or "none"
         lines.append(
@@ -148,7 +201,9 @@ def _scores(path: Path) -> str:
     for system, tasks in results["tasks"].items():
         for task, scores in tasks.items():
             values = ", ".join(f"{name} {value:.4f}" for name, value in scores.items())
-            rows.append((f"{task} ({scope[task]['label']})" if task in scope else task, system, values))
+            rows.append(
+                (f"{task} ({scope[task]['label']})" if task in scope else task, system, values)
+            )
     return SCORES + _table(("task", "system", "scores"), sorted(rows))
 
 
@@ -166,4 +221,6 @@ def _limits(subject: TrainedModel, choice: Choice) -> str:
 
 def _table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     lines = [columns, ["---"] * len(columns), *rows]
-    return "\n".join("| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |" for line in lines)
+    return "\n".join(
+        "| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |" for line in lines
+    )

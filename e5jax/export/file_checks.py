@@ -24,7 +24,11 @@ def check_files(folder: Path, subject: TrainedModel, choice: Choice) -> None:
     wanted = settings(subject, choice)
     found = {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
     others = {*wanted, "tokenizer.json", "README.md"}
-    strange = {name for name in found - others if not name.endswith((".safetensors", ".safetensors.index.json"))}
+    strange = {
+        name
+        for name in found - others
+        if not name.endswith((".safetensors", ".safetensors.index.json"))
+    }
     if strange:
         raise ExportError(f"{min(strange)}: does not belong there")
     if lost := others - found:
@@ -32,7 +36,9 @@ def check_files(folder: Path, subject: TrainedModel, choice: Choice) -> None:
     for name, content in wanted.items():
         if json.loads((folder / name).read_text(encoding="utf-8")) != content:
             raise ExportError(f"{name}: does not say what it must")
-    if (folder / "tokenizer.json").read_text(encoding="utf-8") != with_bos_and_eos(subject.tokenizer).to_str(pretty=True):
+    if (folder / "tokenizer.json").read_text(encoding="utf-8") != with_bos_and_eos(
+        subject.tokenizer
+    ).to_str(pretty=True):
         raise ExportError("tokenizer.json: is not the tokenizer that the model was trained with")
 
 
@@ -40,23 +46,31 @@ def check_tensors(folder: Path, subject: TrainedModel, choice: Choice) -> int:
     """Every tensor is there once, of the right name, shape and dtype, and has the right numbers. Returns how many."""
     whole = choice.format == "merged"
     files = hf_weights.model_files(folder) if whole else [folder / FILE]
-    if extra := {path.name for path in folder.glob("*.safetensors")} - {path.name for path in files}:
+    if extra := {path.name for path in folder.glob("*.safetensors")} - {
+        path.name for path in files
+    }:
         raise ExportError(f"{min(extra)}: does not belong there")
     found: dict[str, Tensor] = {}
     for file in files:
         for tensor in file_headers(file):
             if tensor.name in found:
-                raise ExportError(f"{file.name}: {tensor.name} is in {found[tensor.name].file.name} too")
+                raise ExportError(
+                    f"{file.name}: {tensor.name} is in {found[tensor.name].file.name} too"
+                )
             found[tensor.name] = tensor
     _check_index(folder, found)
     width = hf_weights.width_of(subject.run.export.dtype)
     wanted = list(weights.merged(subject) if whole else weights.adapter(subject))
     if odd := {name for name, _, _ in wanted} ^ set(found):
-        raise ExportError(f"{min(odd)}: {'does not belong there' if min(odd) in found else 'is missing'}")
+        raise ExportError(
+            f"{min(odd)}: {'does not belong there' if min(odd) in found else 'is missing'}"
+        )
     for name, shape, get in wanted:
         tensor = found[name]
         if (tensor.shape, hf_weights.FLOATS.get(tensor.dtype)) != (tuple(shape), width):
-            raise ExportError(f"{name}: is {tensor.dtype} {list(tensor.shape)}, and must be {width} {list(shape)}")
+            raise ExportError(
+                f"{name}: is {tensor.dtype} {list(tensor.shape)}, and must be {width} {list(shape)}"
+            )
         _check_numbers(tensor, get(), width)
     if whole and subject.base:
         _check_merged(found, subject, width)
@@ -67,7 +81,11 @@ def _check_index(folder: Path, found: Mapping[str, Tensor]) -> None:
     index = folder / "model.safetensors.index.json"
     if index.is_file():
         where = json.loads(index.read_text(encoding="utf-8"))["weight_map"]
-        if wrong := {name for name in where.keys() | found.keys() if name not in found or where.get(name) != found[name].file.name}:
+        if wrong := {
+            name
+            for name in where.keys() | found.keys()
+            if name not in found or where.get(name) != found[name].file.name
+        }:
             raise ExportError(f"{index.name}: is wrong about {min(wrong)}")
 
 
@@ -85,8 +103,13 @@ def _check_merged(found: Mapping[str, Tensor], subject: TrainedModel, width: np.
     assert subject.base is not None
     base = hf_weights.headers(subject.base)
     for name in sorted(weights.adapted(subject)):
-        if all(np.array_equal(_part(found[name], rows), _part(base[name], rows).astype(width)) for rows in _blocks(found[name])):
-            raise ExportError(f"{name}: is the base's own, as if its adapter had not been merged (or is too small for {width})")
+        if all(
+            np.array_equal(_part(found[name], rows), _part(base[name], rows).astype(width))
+            for rows in _blocks(found[name])
+        ):
+            raise ExportError(
+                f"{name}: is the base's own, as if its adapter had not been merged (or is too small for {width})"
+            )
 
 
 def _blocks(tensor: Tensor) -> Iterator[slice]:

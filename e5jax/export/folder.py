@@ -44,7 +44,9 @@ def export(
     with Checkpoints(place) as checkpoints:
         step = checkpoints.newest()
         if step is None:
-            raise ConfigError(f"--workdir={workdir.root}: no sound checkpoint in {place}; train first")
+            raise ConfigError(
+                f"--workdir={workdir.root}: no sound checkpoint in {place}; train first"
+            )
         made = _blueprint(run, spec)
         mesh = make_mesh(Mesh(1, 1, 1), jax.local_devices()[:1])
         wanted = made.abstract(made.trained, mesh, "float32")
@@ -59,7 +61,12 @@ def export_untrained(run: Training, spec: Spec, tokenizer: TextTokenizer, output
     made = _blueprint(run, spec)
     mesh = make_mesh(Mesh(1, 1, 1), jax.local_devices()[:1])
     parameters = made.initialise(made.trained, mesh, run.seed)
-    write(TrainedModel(run, None, made, parameters, tokenizer, 0), output, Choice(verify=False), command="run")
+    write(
+        TrainedModel(run, None, made, parameters, tokenizer, 0),
+        output,
+        Choice(verify=False),
+        command="run",
+    )
 
 
 def check(run: Training, base: Path | None, spec: Spec, choice: Choice) -> None:
@@ -67,7 +74,9 @@ def check(run: Training, base: Path | None, spec: Spec, choice: Choice) -> None:
     if choice.format == "merged":
         return
     if run.lora is None or base is None:
-        raise ConfigError("--format=adapter: this run trained all parameters, there is no adapter; use --format=merged")
+        raise ConfigError(
+            "--format=adapter: this run trained all parameters, there is no adapter; use --format=merged"
+        )
     if run.select.names:
         raise ConfigError(
             f"--format=adapter: the run trained {', '.join(run.select.names)} beside its adapters, which an adapter folder cannot "
@@ -83,11 +92,22 @@ def check(run: Training, base: Path | None, spec: Spec, choice: Choice) -> None:
 
 def _blueprint(run: Training, spec: Spec) -> ModelDef:
     # It is never run: the kernel is of no account.
-    return model_def(spec, run.lora, dtype=run.model.dtype, remat=run.model.remat, kernel="xla", select=run.select.names)
+    return model_def(
+        spec,
+        run.lora,
+        dtype=run.model.dtype,
+        remat=run.model.remat,
+        kernel="xla",
+        select=run.select.names,
+    )
 
 
 def write(
-    subject: TrainedModel, output: Path, choice: Choice = CHOICE, workdir: Workdir | None = None, command: str = EXPORT
+    subject: TrainedModel,
+    output: Path,
+    choice: Choice = CHOICE,
+    workdir: Workdir | None = None,
+    command: str = EXPORT,
 ) -> None:
     """Writes the folder whole and verified, or not at all. `workdir` is where the card finds data and scores."""
     with atomic_output(output, command) as folder:
@@ -97,7 +117,9 @@ def write(
                 print(f"export: {line}", flush=True)
 
 
-def fill(subject: TrainedModel, folder: Path, choice: Choice, workdir: Workdir | None = None) -> None:
+def fill(
+    subject: TrainedModel, folder: Path, choice: Choice, workdir: Workdir | None = None
+) -> None:
     """Writes every file of the folder."""
     folder.mkdir()
     dtype = subject.run.export.dtype
@@ -107,6 +129,10 @@ def fill(subject: TrainedModel, folder: Path, choice: Choice, workdir: Workdir |
         hf_weights.write(folder / FILE, list(weights.adapter(subject)), dtype)
     for name, content in settings(subject, choice).items():
         (folder / name).parent.mkdir(exist_ok=True)
-        (folder / name).write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
-    (folder / "tokenizer.json").write_text(with_bos_and_eos(subject.tokenizer).to_str(pretty=True), encoding="utf-8")
+        (folder / name).write_text(
+            json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8"
+        )
+    (folder / "tokenizer.json").write_text(
+        with_bos_and_eos(subject.tokenizer).to_str(pretty=True), encoding="utf-8"
+    )
     (folder / "README.md").write_text(model_card(subject, choice, workdir), encoding="utf-8")

@@ -45,7 +45,9 @@ def parts(subject: TrainedModel, folder: Path, most: int) -> Iterator[Part]:
             yield Part(first, small, folder, subject.base)
             continue
         with tempfile.TemporaryDirectory(dir=folder.parent) as space:
-            yield _copied(subject, folder, Path(space), Part(first, small, Path(space, "part"), subject.base))
+            yield _copied(
+                subject, folder, Path(space), Part(first, small, Path(space, "part"), subject.base)
+            )
 
 
 def _copied(subject: TrainedModel, folder: Path, space: Path, part: Part) -> Part:
@@ -66,7 +68,11 @@ def _model(source: Path, part: Part, to: Path) -> Path:
     """Some layers of a whole model, and a config of as many."""
     to.mkdir(exist_ok=True)
     ignored = FAMILIES[part.spec.family].IGNORED
-    found = {name: tensor for name, tensor in hf_weights.headers(source).items() if not name.endswith(ignored)}
+    found = {
+        name: tensor
+        for name, tensor in hf_weights.headers(source).items()
+        if not name.endswith(ignored)
+    }
     _write(to / "model.safetensors", some_layers(found, part))
     config = read_object(file_of(source, "config.json")) | {"num_hidden_layers": part.spec.layers}
     (to / "config.json").write_text(json.dumps(config), encoding="utf-8")
@@ -77,7 +83,10 @@ def _write(file: Path, tensors: Mapping[str, Tensor]) -> None:
     narrow = {tensor.dtype for tensor in tensors.values()} == {"BF16"}
     hf_weights.write(
         file,
-        [(name, tensor.shape, partial(hf_weights.read, tensor)) for name, tensor in tensors.items()],
+        [
+            (name, tensor.shape, partial(hf_weights.read, tensor))
+            for name, tensor in tensors.items()
+        ],
         "bfloat16" if narrow else "float32",
     )
 

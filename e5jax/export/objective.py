@@ -20,9 +20,15 @@ HARDER = {
 def objective(run: Training) -> Iterator[tuple[str, str]]:
     """Rows of a table: name, words."""
     loss = run.loss
-    yield "loss", f"InfoNCE over cosine / {loss.temperature:g}, in-batch negatives and hard ones, {_directions(loss)}"
+    yield (
+        "loss",
+        f"InfoNCE over cosine / {loss.temperature:g}, in-batch negatives and hard ones, {_directions(loss)}",
+    )
     if loss.bounds:
-        yield "temperature", f"learned from {loss.temperature:g} on, between {loss.bounds[0]:g} and {loss.bounds[1]:g}"
+        yield (
+            "temperature",
+            f"learned from {loss.temperature:g} on, between {loss.bounds[0]:g} and {loss.bounds[1]:g}",
+        )
     if masks := list(_masks(loss)):
         yield "no negatives", "; ".join(masks)
     if loss.hardness_strength:
@@ -34,10 +40,18 @@ def objective(run: Training) -> Iterator[tuple[str, str]]:
         yield "label smoothing", f"{loss.smoothing:g} of the target over all candidates"
     if loss.dimensions:
         weights = loss.weights or [1.0] * len(loss.dimensions)
-        each = ", ".join(f"{size} × {weight:g}" for size, weight in zip(loss.dimensions, weights, strict=True))
-        yield "prefixes", f"the loss is a sum over leading dimensions, each of length 1 again, by weight: {each}"
+        each = ", ".join(
+            f"{size} × {weight:g}" for size, weight in zip(loss.dimensions, weights, strict=True)
+        )
+        yield (
+            "prefixes",
+            f"the loss is a sum over leading dimensions, each of length 1 again, by weight: {each}",
+        )
     if run.model.rounding != "float32":
-        yield "rounding", f"vectors as {run.model.rounding} in the loss, gradients as if they were not rounded"
+        yield (
+            "rounding",
+            f"vectors as {run.model.rounding} in the loss, gradients as if they were not rounded",
+        )
 
 
 def _directions(loss: Loss) -> str:

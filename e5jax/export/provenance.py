@@ -41,13 +41,20 @@ def sources(run: Training, workdir: Workdir | None) -> list[Source]:
     """Every set of a run, in its order. Files that are no longer here are named, and what they held is not recorded."""
     own = str(workdir.data / "train.jsonl") if workdir else ""
     mixture = mixture_of(run, run.data.files or (own,))
-    return [_source(name, fill_defaults(dataset, run), run) for name, dataset in mixture.datasets.items()]
+    return [
+        _source(name, fill_defaults(dataset, run), run)
+        for name, dataset in mixture.datasets.items()
+    ]
 
 
 def cleanings(found: list[Source]) -> list[Cleaning]:
     """The reports beside the files, each once."""
-    paths = {report for source in found for path in _paths(source.dataset) for report in _reports(path)}
-    return [Cleaning(str(path), json.loads(path.read_text(encoding="utf-8"))) for path in sorted(paths)]
+    paths = {
+        report for source in found for path in _paths(source.dataset) for report in _reports(path)
+    }
+    return [
+        Cleaning(str(path), json.loads(path.read_text(encoding="utf-8"))) for path in sorted(paths)
+    ]
 
 
 def _source(name: str, dataset: Dataset, run: Training) -> Source:
@@ -69,7 +76,9 @@ def _source(name: str, dataset: Dataset, run: Training) -> Source:
     known = next((each for each in SETS if each.name == name), None)
     if known is not None:
         return Source(name, dataset, known.title, None, known.licence, known.files, known.languages)
-    return Source(name, dataset, ", ".join(Path(file).name for file in dataset.files), None, NOT_RECORDED, ())
+    return Source(
+        name, dataset, ", ".join(Path(file).name for file in dataset.files), None, NOT_RECORDED, ()
+    )
 
 
 def _paths(dataset: Dataset) -> list[Path]:

@@ -21,7 +21,12 @@ def push(folder: Path, name: str, *, private: bool) -> str:
     api = HfApi()
     try:
         made = api.create_repo(name, private=private, exist_ok=True)
-        api.upload_folder(folder_path=folder, repo_id=name, commit_message="Export of e5jax", ignore_patterns=[LIST])
+        api.upload_folder(
+            folder_path=folder,
+            repo_id=name,
+            commit_message="Export of e5jax",
+            ignore_patterns=[LIST],
+        )
     except (HfHubHTTPError, LocalTokenNotFoundError, OfflineModeIsEnabled, OSError) as error:
         raise RunError(
             f"{folder} is written, and could not be put on the hub as {name}: {str(error).splitlines()[0]}; "

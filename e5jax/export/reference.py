@@ -50,7 +50,11 @@ class Texts(NamedTuple):
         put = subject.tokenizer.templates.put
         templated = [put(text, subject.run.export.task) for text in QUERIES]
         return cls(
-            QUERIES, templated, DOCUMENTS, [put(text, None) for text in DOCUMENTS], LONG * (subject.tokenizer.limit // 50 + 1)
+            QUERIES,
+            templated,
+            DOCUMENTS,
+            [put(text, None) for text in DOCUMENTS],
+            LONG * (subject.tokenizer.limit // 50 + 1),
         )
 
 
@@ -69,14 +73,18 @@ def reference(subject: TrainedModel, part: Part, texts: Texts) -> Expected:
     made = model_def(spec, run.lora, dtype="float32", remat="nothing", kernel="xla")
     wanted = made.abstract(made.leaves, mesh, "float32")
     from_base = {name: leaf for name, leaf in wanted.items() if not made.leaves[name].is_adapter}
-    found: Parameters = hf_weights.load(part.base, spec, from_base) if part.base and subject.made.frozen else {}
+    found: Parameters = (
+        hf_weights.load(part.base, spec, from_base) if part.base and subject.made.frozen else {}
+    )
     for name, value in trained(subject, part, found).items():
         found[name] = jax.device_put(value, wanted[name].sharding)
     settings = Settings(run.model.pooling, subject.tokenizer.limit, {}, "float32", None, {})
     model = Embedder(made, found, subject.tokenizer, settings, mesh)
     read = [*texts.templated, *texts.documents_templated]
     with jax.default_matmul_precision("highest"):
-        return Expected(model.tokenize([*read, texts.long], prompt=""), model.encode(read, prompt=""))
+        return Expected(
+            model.tokenize([*read, texts.long], prompt=""), model.encode(read, prompt="")
+        )
 
 
 def trained(subject: TrainedModel, part: Part, base: Parameters) -> dict[str, np.ndarray]:

@@ -36,12 +36,19 @@ def answer(question: Question) -> dict[str, Any]:
     """Ids, settings and vectors: the vectors by library, those of the queries before those of the documents."""
     folder = question.folder
     tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
-    model, info = AutoModel.from_pretrained(folder, dtype=DTYPE, local_files_only=True, output_loading_info=True)
+    model, info = AutoModel.from_pretrained(
+        folder, dtype=DTYPE, local_files_only=True, output_loading_info=True
+    )
     texts = question.templated + question.documents_templated
-    embedder = SentenceTransformer(folder, local_files_only=True, device="cpu", model_kwargs={"dtype": DTYPE})
+    embedder = SentenceTransformer(
+        folder, local_files_only=True, device="cpu", model_kwargs={"dtype": DTYPE}
+    )
     asked, offered = (
         encode(part, batch_size=BATCH, show_progress_bar=False, truncate_dim=ALL).tolist()
-        for encode, part in ((embedder.encode_query, question.queries), (embedder.encode_document, question.documents))
+        for encode, part in (
+            (embedder.encode_query, question.queries),
+            (embedder.encode_document, question.documents),
+        )
     )
     padded = tokenizer(texts, truncation=True, padding=True)
     vectors = {
@@ -54,7 +61,9 @@ def answer(question: Question) -> dict[str, Any]:
     vectors["transformers, padded on the left"] = by_hand(model, tokenizer, texts, question.pooling)
     return {
         "ids": tokenizer([*texts, question.long], truncation=True).input_ids,
-        "padded right": all(mask == sorted(mask, reverse=True) for mask in padded["attention_mask"]),
+        "padded right": all(
+            mask == sorted(mask, reverse=True) for mask in padded["attention_mask"]
+        ),
         "missing": sorted(info["missing_keys"]),
         "similarity": embedder.similarity_fn_name,
         "limit": embedder.max_seq_length,
@@ -63,16 +72,22 @@ def answer(question: Question) -> dict[str, Any]:
     }
 
 
-def by_hand(model: Any, tokenizer: PreTrainedTokenizerBase, texts: list[str], pooling: str) -> list[list[float]]:
+def by_hand(
+    model: Any, tokenizer: PreTrainedTokenizerBase, texts: list[str], pooling: str
+) -> list[list[float]]:
     """The recipe of the model card."""
     found: list[list[float]] = []
     for start in range(0, len(texts), BATCH):
-        batch = tokenizer(texts[start : start + BATCH], truncation=True, padding=True, return_tensors="pt")
+        batch = tokenizer(
+            texts[start : start + BATCH], truncation=True, padding=True, return_tensors="pt"
+        )
         with torch.inference_mode():
             hidden = model(**batch).last_hidden_state
         mask = batch["attention_mask"]
         if pooling == "last":
-            place = (mask * torch.arange(mask.shape[1])).argmax(1)  # of the last 1, on whichever side the padding is
+            place = (mask * torch.arange(mask.shape[1])).argmax(
+                1
+            )  # of the last 1, on whichever side the padding is
             vectors = hidden[torch.arange(len(mask)), place]
         else:
             weights = mask * mask.cumsum(1) if pooling == "weighted_mean" else mask

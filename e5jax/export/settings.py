@@ -12,18 +12,32 @@ from e5jax.model.families import FAMILIES, read_positions
 from e5jax.model.folder import ADAPTER
 from e5jax.model.spec import Spec
 
-POSITIONS = 32_768  # of a model from scratch, as many as Mistral's: its rotary embedding sets no end
-MODULES = {"0": ("", "Transformer"), "1": ("1_Pooling", "Pooling"), "2": ("2_Normalize", "Normalize")}
+POSITIONS = (
+    32_768  # of a model from scratch, as many as Mistral's: its rotary embedding sets no end
+)
+MODULES = {
+    "0": ("", "Transformer"),
+    "1": ("1_Pooling", "Pooling"),
+    "2": ("2_Normalize", "Normalize"),
+}
 
 
 def settings(subject: TrainedModel, choice: Choice) -> dict[str, dict | list]:
     """Every JSON file of the folder, by its path, besides tokenizer.json."""
     run, spec, limit = subject.run, subject.made.spec, subject.tokenizer.limit
     if choice.format == "merged":
-        own = {"config.json": FAMILIES[spec.family].config_from_spec(spec, _positions(subject), run.export.dtype)}
+        own = {
+            "config.json": FAMILIES[spec.family].config_from_spec(
+                spec, _positions(subject), run.export.dtype
+            )
+        }
     else:
         own = {ADAPTER: adapter_config(run, base_name(subject, choice))}
-    return {**own, **_tokenizer(subject.tokenizer), **_modules(run, spec, limit, subject.tokenizer.templates)}
+    return {
+        **own,
+        **_tokenizer(subject.tokenizer),
+        **_modules(run, spec, limit, subject.tokenizer.templates),
+    }
 
 
 def _positions(subject: TrainedModel) -> int:
@@ -75,7 +89,12 @@ def _tokenizer(tokenizer: TextTokenizer) -> dict[str, dict | list]:
 def _modules(run: Training, spec: Spec, limit: int, templates: Templates) -> dict[str, dict | list]:
     return {
         "modules.json": [
-            {"idx": int(name), "name": name, "path": path, "type": f"sentence_transformers.models.{kind}"}
+            {
+                "idx": int(name),
+                "name": name,
+                "path": path,
+                "type": f"sentence_transformers.models.{kind}",
+            }
             for name, (path, kind) in MODULES.items()
         ],
         "sentence_bert_config.json": {"max_seq_length": limit, "do_lower_case": False},
@@ -91,7 +110,10 @@ def _modules(run: Training, spec: Spec, limit: int, templates: Templates) -> dic
         },
         "config_sentence_transformers.json": {
             "model_type": "SentenceTransformer",
-            "prompts": {"query": templates.prefix(run.export.task), "document": templates.prefix(None)},
+            "prompts": {
+                "query": templates.prefix(run.export.task),
+                "document": templates.prefix(None),
+            },
             "default_prompt_name": None,
             "similarity_fn_name": "cosine",
             **({"truncate_dim": run.export.dimensions} if run.export.dimensions else {}),

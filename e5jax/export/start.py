@@ -32,19 +32,28 @@ def write_start(run: Training, base: Path, output: Path) -> None:
     file = Path(run.tokens.tokenizer) if run.tokens.tokenizer else file_of(base, "tokenizer.json")
     templates = Templates(run.tokens.query, run.tokens.document)
     tokenizer = TextTokenizer.from_file(file, spec.bos, spec.eos, run.tokens.limit, templates)
-    made = model_def(spec, None, dtype=run.model.dtype, remat=run.model.remat, kernel="xla")  # it is never run
+    made = model_def(
+        spec, None, dtype=run.model.dtype, remat=run.model.remat, kernel="xla"
+    )  # it is never run
     contents = settings(TrainedModel(run, base, made, {}, tokenizer, 0), Choice())
     weights = hf_weights.files(base)
     if below := base_of(base):
         if spec != own:
-            raise ConfigError(f"{base}: is an adapter, and the run changes the model below it, which an adapter folder cannot say")
-        contents[ADAPTER] = {**read_object(base / ADAPTER), "base_model_name_or_path": str(below.absolute())}
+            raise ConfigError(
+                f"{base}: is an adapter, and the run changes the model below it, which an adapter folder cannot say"
+            )
+        contents[ADAPTER] = {
+            **read_object(base / ADAPTER),
+            "base_model_name_or_path": str(below.absolute()),
+        }
         del contents["config.json"]
         weights = [base / FILE]
     output.mkdir(parents=True)
     for name, content in contents.items():
         (output / name).parent.mkdir(exist_ok=True)
-        (output / name).write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+        (output / name).write_text(
+            json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8"
+        )
     (output / "tokenizer.json").write_text(with_bos_and_eos(tokenizer).to_str(), encoding="utf-8")
     for path in [*weights, *([base / INDEX] if len(weights) > 1 else [])]:
         (output / path.name).symlink_to(path.resolve())

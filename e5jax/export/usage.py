@@ -21,10 +21,18 @@ VECTOR: dict[Pooling, str] = {
 
 def usage(subject: TrainedModel, choice: Choice) -> str:
     """Instructions, and code for sentence-transformers, transformers and `Embedder`, to be run beside the folder."""
-    task, pooling, adapter = subject.run.export.task, subject.run.model.pooling, choice.format == "adapter"
+    task, pooling, adapter = (
+        subject.run.export.task,
+        subject.run.model.pooling,
+        choice.format == "adapter",
+    )
     templates, (bos, eos) = subject.tokenizer.templates, subject.tokenizer.pieces
     prefix, document = templates.prefix(task), templates.prefix(None)
-    base = f"This folder holds an adapter; its base is `{base_name(subject, choice)}`.\n" if adapter else ""
+    base = (
+        f"This folder holds an adapter; its base is `{base_name(subject, choice)}`.\n"
+        if adapter
+        else ""
+    )
     own = "; put your own task in place of this one" if task and "{task}" in templates.query else ""
     first = json.dumps(document, ensure_ascii=False) + " + " if document else ""
     said = "Neither queries nor documents have an instruction."

@@ -44,14 +44,20 @@ def verify(folder: Path, subject: TrainedModel, choice: Choice, most: int = BYTE
 
 def _verify(folder: Path, subject: TrainedModel, choice: Choice, most: int) -> list[str]:
     check_files(folder, subject, choice)
-    said = [f"{check_tensors(folder, subject, choice)} tensors are the checkpoint's, number by number"]
+    said = [
+        f"{check_tensors(folder, subject, choice)} tensors are the checkpoint's, number by number"
+    ]
     lost = missing(choice)
     texts = Texts.of(subject)
     looked = [_look(part, subject, texts, peers=not lost) for part in parts(subject, folder, most)]
     for name in looked[0]:
-        said.append(f"vectors of {name} are the checkpoint's (least cosine {min(each[name] for each in looked):.7f})")
+        said.append(
+            f"vectors of {name} are the checkpoint's (least cosine {min(each[name] for each in looked):.7f})"
+        )
     if len(looked) > 1:
-        said.append(f"vectors are of {len(looked)} parts, some layers each: the whole is larger than {most / 1e9:g} GB in float32")
+        said.append(
+            f"vectors are of {len(looked)} parts, some layers each: the whole is larger than {most / 1e9:g} GB in float32"
+        )
     if lost:
         said.append(
             f"NOT verified in transformers, PEFT and sentence-transformers: {', '.join(lost)} not installed; "
@@ -89,9 +95,21 @@ def ask(asked: Mapping[str, Any]) -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as space:
         to, back = Path(space, "question.json"), Path(space, "answer.json")
         to.write_text(json.dumps(asked), encoding="utf-8")
-        environment = {**os.environ, "HF_HUB_OFFLINE": "1", "CUDA_VISIBLE_DEVICES": "", "TOKENIZERS_PARALLELISM": "false"}
+        environment = {
+            **os.environ,
+            "HF_HUB_OFFLINE": "1",
+            "CUDA_VISIBLE_DEVICES": "",
+            "TOKENIZERS_PARALLELISM": "false",
+        }
         command = [sys.executable, "-m", "e5jax.export.reference_libraries", str(to), str(back)]
-        done = subprocess.run(command, env=environment, capture_output=True, encoding="utf-8", errors="replace", check=False)  # noqa: S603  our own module, no shell
+        done = subprocess.run(
+            command,
+            env=environment,
+            capture_output=True,
+            encoding="utf-8",
+            errors="replace",
+            check=False,
+        )
         if done.returncode or not back.is_file():
             lines = [line for line in done.stderr.splitlines() if _ERROR.match(line)]
             why = lines[-1] if lines else f"exit code {done.returncode}"
@@ -99,25 +117,42 @@ def ask(asked: Mapping[str, Any]) -> dict[str, Any]:
         return json.loads(back.read_text(encoding="utf-8"))
 
 
-def check_answer(answer: Mapping[str, Any], expected: Expected, subject: TrainedModel) -> dict[str, float]:
+def check_answer(
+    answer: Mapping[str, Any], expected: Expected, subject: TrainedModel
+) -> dict[str, float]:
     """The least cosine by library. Raises ExportError."""
     if answer["missing"]:
-        raise ExportError(f"transformers finds no {', '.join(answer['missing'])}, and would make it up")
+        raise ExportError(
+            f"transformers finds no {', '.join(answer['missing'])}, and would make it up"
+        )
     check_ids(answer["ids"], expected, "transformers")
     if not answer["padded right"]:
-        raise ExportError("the tokenizer pads on the left; the folder's recipe is padding on the right")
+        raise ExportError(
+            "the tokenizer pads on the left; the folder's recipe is padding on the right"
+        )
     wanted = ("cosine", subject.tokenizer.limit, subject.run.export.dimensions or None)
     if (found := (answer["similarity"], answer["limit"], answer["dimensions"])) != wanted:
-        raise ExportError(f"sentence-transformers reads similarity, limit and dimensions as {found}; they are {wanted}")
-    return {name: least(np.asarray(vectors), expected, subject, name) for name, vectors in answer["vectors"].items()}
+        raise ExportError(
+            f"sentence-transformers reads similarity, limit and dimensions as {found}; they are {wanted}"
+        )
+    return {
+        name: least(np.asarray(vectors), expected, subject, name)
+        for name, vectors in answer["vectors"].items()
+    }
 
 
 def check_own(part: Part, expected: Expected, subject: TrainedModel, texts: Texts) -> float:
     """The least cosine of what `Embedder` makes of the folder. Raises ExportError."""
     own = Embedder.from_pretrained(part.folder, dtype="float32")
-    check_ids(own.tokenize([*texts.templated, *texts.documents_templated, texts.long], prompt=""), expected, "Embedder")
+    check_ids(
+        own.tokenize([*texts.templated, *texts.documents_templated, texts.long], prompt=""),
+        expected,
+        "Embedder",
+    )
     if own.settings.dimensions != (wanted := subject.run.export.dimensions or None):
-        raise ExportError(f"Embedder keeps {own.settings.dimensions} dimensions, and must keep {wanted}")
+        raise ExportError(
+            f"Embedder keeps {own.settings.dimensions} dimensions, and must keep {wanted}"
+        )
     with jax.default_matmul_precision("highest"):
         sides = (own.encode_query, texts.queries), (own.encode_document, texts.documents)
         vectors = np.concatenate([encode(part, dimensions=own.width) for encode, part in sides])
@@ -128,13 +163,17 @@ def check_ids(ids: list[list[int]], expected: Expected, name: str) -> None:
     """Raises ExportError naming the first text that is read otherwise."""
     for number, (found, wanted) in enumerate(zip(ids, expected.ids, strict=True)):
         if found != wanted:
-            raise ExportError(f"{name} reads text {number} as {_short(found)}, and the model was trained with {_short(wanted)}")
+            raise ExportError(
+                f"{name} reads text {number} as {_short(found)}, and the model was trained with {_short(wanted)}"
+            )
 
 
 def least(vectors: np.ndarray, expected: Expected, subject: TrainedModel, name: str) -> float:
     """The least cosine with the expected vectors. Raises ExportError when it is too small, or a vector is not of length 1."""
     if vectors.shape != expected.vectors.shape:
-        raise ExportError(f"{name} gives vectors {list(vectors.shape)}, and they are {list(expected.vectors.shape)}")
+        raise ExportError(
+            f"{name} gives vectors {list(vectors.shape)}, and they are {list(expected.vectors.shape)}"
+        )
     lengths = np.linalg.norm(vectors, axis=-1)
     if not (abs(lengths - 1) < LENGTH).all():
         raise ExportError(
@@ -151,4 +190,8 @@ def least(vectors: np.ndarray, expected: Expected, subject: TrainedModel, name: 
 
 
 def _short(ids: list[int]) -> str:
-    return str(ids) if len(ids) <= 12 else f"[{', '.join(map(str, ids[:6]))}, … {', '.join(map(str, ids[-5:]))}] ({len(ids)} ids)"
+    return (
+        str(ids)
+        if len(ids) <= 12
+        else f"[{', '.join(map(str, ids[:6]))}, … {', '.join(map(str, ids[-5:]))}] ({len(ids)} ids)"
+    )

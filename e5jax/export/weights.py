@@ -27,7 +27,9 @@ def merged(subject: TrainedModel) -> Iterator[hf_weights.Stored]:
             elif name in parameters:
                 get = partial(hf_weights.to_stored, name, parameters[name], layer)
             elif stored not in found and name.endswith("/bias"):
-                get = partial(np.zeros, leaf.shape[1:], np.float32)  # the base has none, and it was not selected
+                get = partial(
+                    np.zeros, leaf.shape[1:], np.float32
+                )  # the base has none, and it was not selected
             elif lora is None:
                 get = partial(hf_weights.read, found[stored])
             else:
@@ -37,7 +39,10 @@ def merged(subject: TrainedModel) -> Iterator[hf_weights.Stored]:
 
 def stored_shape(subject: TrainedModel, name: str) -> tuple[int, ...]:
     """Of a tensor in the folder: the embedding has the rows of new tokens at its end."""
-    shape, added = hf_weights.stored_shape(name, subject.made.leaves[name].shape), subject.made.spec.added
+    shape, added = (
+        hf_weights.stored_shape(name, subject.made.leaves[name].shape),
+        subject.made.spec.added,
+    )
     return (shape[0] + added, *shape[1:]) if name == "embedding" else shape
 
 
@@ -47,7 +52,9 @@ def _longer(subject: TrainedModel, own: Tensor | None) -> np.ndarray:
     if known is None:
         assert own is not None, "what is not trained is in the base"
         known = hf_weights.read(own)
-    return np.concatenate([np.asarray(known).astype(np.float32), np.asarray(subject.parameters["added"])])
+    return np.concatenate(
+        [np.asarray(known).astype(np.float32), np.asarray(subject.parameters["added"])]
+    )
 
 
 def adapter(subject: TrainedModel) -> Iterator[hf_weights.Stored]:
@@ -56,7 +63,11 @@ def adapter(subject: TrainedModel) -> Iterator[hf_weights.Stored]:
         if leaf.is_adapter:
             factor, shape = FACTORS[name.rpartition("/")[2]], leaf.shape[:0:-1]
             for layer, changed in enumerate(maps_of(subject.made.spec, name)):
-                yield f"{PREFIX}{changed}.{factor}.weight", shape, partial(_factor, subject.parameters[name], layer)
+                yield (
+                    f"{PREFIX}{changed}.{factor}.weight",
+                    shape,
+                    partial(_factor, subject.parameters[name], layer),
+                )
 
 
 def adapted(subject: TrainedModel) -> set[str]:
@@ -67,7 +78,11 @@ def adapted(subject: TrainedModel) -> set[str]:
         if factor == "lora_b":
             a, b = (np.asarray(subject.parameters[f"{path}/{each}"]) for each in FACTORS)
             maps = maps_of(subject.made.spec, name)
-            changed |= {f"{each}.weight" for layer, each in enumerate(maps) if a[layer].any() and b[layer].any()}
+            changed |= {
+                f"{each}.weight"
+                for layer, each in enumerate(maps)
+                if a[layer].any() and b[layer].any()
+            }
     return changed
 
 
@@ -75,10 +90,18 @@ def _factor(stacked: hf_weights.Numbers, layer: int) -> np.ndarray:
     return np.asarray(stacked[layer]).T
 
 
-def _folded(tensor: Tensor, parameters: Mapping[str, hf_weights.Numbers], name: str, layer: int, scale: float) -> np.ndarray:
+def _folded(
+    tensor: Tensor,
+    parameters: Mapping[str, hf_weights.Numbers],
+    name: str,
+    layer: int,
+    scale: float,
+) -> np.ndarray:
     a, b = (np.asarray(parameters[name.replace("kernel", factor)][layer]) for factor in FACTORS)
     kernel = hf_weights.read(tensor).astype(np.float32)
     step = hf_weights.rows_a_block(kernel.shape)
     for row in range(0, len(kernel), step):  # the product need not be there as a whole
-        kernel[row : row + step] = fold(kernel[row : row + step].T, a, b[:, row : row + step], scale).T
+        kernel[row : row + step] = fold(
+            kernel[row : row + step].T, a, b[:, row : row + step], scale
+        ).T
     return kernel

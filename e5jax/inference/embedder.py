@@ -28,7 +28,10 @@ from e5jax.model.model_def import ModelDef, Parameters, model_def
 from e5jax.model.modules import NORMALIZE, Weights
 from e5jax.model.pooling import pooled
 
-TOKENS_A_CALL = {"cpu": 2_048, "accelerator": 16_384}  # per device; a CPU's share stays in its cache (benchmarks/encode.py)
+TOKENS_A_CALL = {
+    "cpu": 2_048,
+    "accelerator": 16_384,
+}  # per device; a CPU's share stays in its cache (benchmarks/encode.py)
 BLOCK = 16_384  # texts that are tokenised and packed together
 
 
@@ -48,7 +51,10 @@ class Embedder:
         self.settings = settings
         self._blueprint, self._parameters, self._mesh = made, parameters, mesh
         everywhere = NamedSharding(mesh, PartitionSpec())
-        self._weights = [{name: jax.device_put(value, everywhere) for name, value in own.items()} for own in weights]
+        self._weights = [
+            {name: jax.device_put(value, everywhere) for name, value in own.items()}
+            for own in weights
+        ]
 
         def run(
             parameters: Parameters,
@@ -62,16 +68,30 @@ class Embedder:
             shared: int,
         ) -> Array:
             # Compiled for each width of rows, with the kernel that fits it.
-            kernel = choose("auto", mesh.devices.flat[0].platform, parameters["embedding"].dtype.name, tokens.shape[1])
+            kernel = choose(
+                "auto",
+                mesh.devices.flat[0].platform,
+                parameters["embedding"].dtype.name,
+                tokens.shape[1],
+            )
             decoder = made.with_kernel(kernel).decoder(parameters)
             hidden = decoder(tokens, segments, positions, shared=shared)
-            vectors = pooled(hidden, segments, ends, settings.pooling, shared, 0 if settings.include_prompt else skip)
+            vectors = pooled(
+                hidden,
+                segments,
+                ends,
+                settings.pooling,
+                shared,
+                0 if settings.include_prompt else skip,
+            )
             return modules.apply(settings.inner, weights, vectors)
 
         self._run = jax.jit(run, static_argnames="shared")
 
     @classmethod
-    def from_pretrained(cls, folder: str | Path, dtype: str | None = None, limit: int | None = None) -> Self:
+    def from_pretrained(
+        cls, folder: str | Path, dtype: str | None = None, limit: int | None = None
+    ) -> Self:
         """Reads a Hugging Face folder of a supported decoder, or downloads it when `folder` is a hub id.
 
         A folder of sentence-transformers gives the vectors that sentence-transformers gives, or is refused by name.
@@ -86,9 +106,13 @@ class Embedder:
         if dtype not in ("float32", "bfloat16"):
             raise ConfigError(f"dtype={dtype!r}: must be float32 or bfloat16")
         if limit is not None and limit < 3:
-            raise ConfigError(f"limit={limit}: must be at least 3, for BOS, EOS and a token between them")
+            raise ConfigError(
+                f"limit={limit}: must be at least 3, for BOS, EOS and a token between them"
+            )
         if limit is not None and limit > (positions := read_positions(path)):
-            raise ConfigError(f"limit={limit}: the model has {positions} positions (max_position_embeddings in its config.json)")
+            raise ConfigError(
+                f"limit={limit}: the model has {positions} positions (max_position_embeddings in its config.json)"
+            )
         tokenizer = TextTokenizer.from_file(
             file_of(path, "tokenizer.json"),
             spec.bos,
@@ -110,7 +134,11 @@ class Embedder:
     def width(self) -> int:
         """Numbers that the model gives, before any are left out."""
         sizes = [module.outputs for module in self.settings.modules if module.outputs]
-        return sizes[-1] if sizes else self._blueprint.spec.hidden * len(self.settings.pooling.split("+"))
+        return (
+            sizes[-1]
+            if sizes
+            else self._blueprint.spec.hidden * len(self.settings.pooling.split("+"))
+        )
 
     @property
     def dimension(self) -> int:
@@ -118,10 +146,14 @@ class Embedder:
         return min(self.settings.dimensions or self.width, self.width)
 
     @overload
-    def tokenize(self, texts: list[str], instruction: str | None = None, prompt: str | None = None) -> list[list[int]]: ...
+    def tokenize(
+        self, texts: list[str], instruction: str | None = None, prompt: str | None = None
+    ) -> list[list[int]]: ...
 
     @overload
-    def tokenize(self, texts: str, instruction: str | None = None, prompt: str | None = None) -> list[int]: ...
+    def tokenize(
+        self, texts: str, instruction: str | None = None, prompt: str | None = None
+    ) -> list[int]: ...
 
     def tokenize(
         self, texts: str | Sequence[str], instruction: str | None = None, prompt: str | None = None
@@ -132,7 +164,9 @@ class Embedder:
         prefix = self._prefix(instruction, prompt)
         for number, text in enumerate(texts):
             if not isinstance(text, str):
-                raise TypeError(f"texts[{number}] is {type(text).__name__}; every text must be a str")
+                raise TypeError(
+                    f"texts[{number}] is {type(text).__name__}; every text must be a str"
+                )
         ids = self.tokenizer([prefix + text for text in texts])
         self._check_ids(ids)
         return ids
@@ -141,14 +175,24 @@ class Embedder:
         """What texts begin with."""
         if prompt is not None:
             return prompt
-        return self.settings.default_prompt if instruction is None else self.tokenizer.templates.prefix(instruction)
+        return (
+            self.settings.default_prompt
+            if instruction is None
+            else self.tokenizer.templates.prefix(instruction)
+        )
 
     def _check_ids(self, ids: list[list[int]]) -> None:
         """Every text has ids, and the model embeds each of them."""
-        spec, frame, tokenizer = self._blueprint.spec, self.tokenizer.frame, self.tokenizer.tokenizer
+        spec, frame, tokenizer = (
+            self._blueprint.spec,
+            self.tokenizer.frame,
+            self.tokenizer.tokenizer,
+        )
         vocab = spec.vocab + spec.added
         if not frame.begin + frame.end and [] in ids:
-            raise ConfigError(f"texts[{ids.index([])}] has no tokens, and the tokenizer of this folder adds none; leave it out")
+            raise ConfigError(
+                f"texts[{ids.index([])}] has no tokens, and the tokenizer of this folder adds none; leave it out"
+            )
         if max((tokenizer.get_vocab_size() - 1, *frame.begin, *frame.end)) < vocab:
             return
         for number, one in enumerate(ids):
@@ -200,7 +244,9 @@ class Embedder:
             return self._encode_each(texts, prompt, show_progress, options)
         self.check_compact(dimensions, precision)
         if precision != "float32" and normalise is False:
-            raise ConfigError(f"precision={precision!r}: only unit vectors are quantised; leave normalise on")
+            raise ConfigError(
+                f"precision={precision!r}: only unit vectors are quantised; leave normalise on"
+            )
         if precision != "float32" and dimensions is None:
             dimensions = self.dimension
         texts = list(texts)
@@ -211,10 +257,16 @@ class Embedder:
             tqdm(total=len(texts), unit="text", desc="encode", disable=not show_progress) as bar,
             ThreadPoolExecutor(1) as tokenising,
         ):
-            ids = deque(tokenising.submit(self.tokenize, texts[block], instruction, prompt) for block in blocks[:1])
+            ids = deque(
+                tokenising.submit(self.tokenize, texts[block], instruction, prompt)
+                for block in blocks[:1]
+            )
             for number, block in enumerate(blocks):
                 after = blocks[number + 1 : number + 2]
-                ids.extend(tokenising.submit(self.tokenize, texts[next_], instruction, prompt) for next_ in after)
+                ids.extend(
+                    tokenising.submit(self.tokenize, texts[next_], instruction, prompt)
+                    for next_ in after
+                )
                 for places, found in self._encode_ids(ids.popleft().result(), skip):
                     vectors[block][places] = found
                     bar.update(len(places))
@@ -222,11 +274,17 @@ class Embedder:
         return quantise(vectors, precision, self.settings.ranges.get(vectors.shape[1]))
 
     def _encode_each(
-        self, texts: Sequence[str], prompts: Sequence[str], show_progress: bool, options: dict[str, Any]
+        self,
+        texts: Sequence[str],
+        prompts: Sequence[str],
+        show_progress: bool,
+        options: dict[str, Any],
     ) -> np.ndarray:
         """Every text behind its own prompt."""
         if len(texts) != len(prompts):
-            raise ConfigError(f"{len(texts)} texts and {len(prompts)} prompts: give one prompt, or one for each text")
+            raise ConfigError(
+                f"{len(texts)} texts and {len(prompts)} prompts: give one prompt, or one for each text"
+            )
         if self.settings.include_prompt:
             whole = [prompt + text for prompt, text in zip(prompts, texts, strict=True)]
             return self.encode(whole, None, show_progress, prompt="", **options)
@@ -235,10 +293,16 @@ class Embedder:
         for place, prompt in enumerate(prompts):
             groups.setdefault(prompt, []).append(place)
         parts = [
-            self.encode([texts[place] for place in places], None, show_progress, prompt=prompt, **options)
+            self.encode(
+                [texts[place] for place in places], None, show_progress, prompt=prompt, **options
+            )
             for prompt, places in groups.items()
         ]
-        order = np.argsort(np.concatenate([np.array(places) for places in groups.values()] or [np.zeros(0, np.int64)]))
+        order = np.argsort(
+            np.concatenate(
+                [np.array(places) for places in groups.values()] or [np.zeros(0, np.int64)]
+            )
+        )
         return np.concatenate(parts or [self.encode([], prompt="", **options)])[order]
 
     def query_prompt(self, instruction: str) -> str:
@@ -255,7 +319,9 @@ class Embedder:
     ) -> np.ndarray:
         """As in sentence-transformers: with the folder's `query` prompt."""
         prompt = self.settings.prompts.get("query", "")
-        return self.encode(texts, None, show_progress, dimensions=dimensions, precision=precision, prompt=prompt)
+        return self.encode(
+            texts, None, show_progress, dimensions=dimensions, precision=precision, prompt=prompt
+        )
 
     def encode_document(
         self,
@@ -267,32 +333,52 @@ class Embedder:
     ) -> np.ndarray:
         """As in sentence-transformers: with the folder's `document` prompt."""
         prompt = self.settings.prompts.get("document", "")
-        return self.encode(texts, None, show_progress, dimensions=dimensions, precision=precision, prompt=prompt)
+        return self.encode(
+            texts, None, show_progress, dimensions=dimensions, precision=precision, prompt=prompt
+        )
 
     def calibrate(
-        self, texts: Sequence[str], instruction: str | None = None, show_progress: bool = False, *, dimensions: int | None = None
+        self,
+        texts: Sequence[str],
+        instruction: str | None = None,
+        show_progress: bool = False,
+        *,
+        dimensions: int | None = None,
     ) -> Ranges:
         """The ranges of int8 and uint8 that these texts give, used from now on; `compact.save_ranges` keeps them in a folder."""
-        ranges = ranges_of(self.encode(list(texts), instruction, show_progress, dimensions=dimensions or self.dimension))
+        ranges = ranges_of(
+            self.encode(
+                list(texts), instruction, show_progress, dimensions=dimensions or self.dimension
+            )
+        )
         self.settings.ranges[ranges.shape[1]] = ranges
         return ranges
 
     def shortened(
-        self, vectors: Float[np.ndarray, "n w"], dimensions: int | None = None, normalise: bool | None = None
+        self,
+        vectors: Float[np.ndarray, "n w"],
+        dimensions: int | None = None,
+        normalise: bool | None = None,
     ) -> Float[np.ndarray, "n d"]:
         """Vectors before the last normalisation as `encode` gives them with these arguments."""
         kept = self.dimension if dimensions is None else dimensions
         unit = shortened(vectors, kept)  # looks at the number
         if normalise is not None or not self.settings.normalises:
             return unit if normalise else vectors[:, :kept]
-        return unit if dimensions is not None or self.settings.renormalises else shortened(vectors, None)[:, :kept]
+        return (
+            unit
+            if dimensions is not None or self.settings.renormalises
+            else shortened(vectors, None)[:, :kept]
+        )
 
     def check_compact(self, dimensions: int | None, precision: Precision) -> None:
         """Raises ConfigError for what `encode` cannot give, before it works for hours."""
         nothing = self.shortened(np.zeros((0, self.width), np.float32), dimensions)
         quantise(nothing, precision, self.settings.ranges.get(nothing.shape[1]))
 
-    def similarity(self, a: Float[np.ndarray, "*q d"], b: Float[np.ndarray, "*p d"]) -> Float[np.ndarray, "q p"]:
+    def similarity(
+        self, a: Float[np.ndarray, "*q d"], b: Float[np.ndarray, "*p d"]
+    ) -> Float[np.ndarray, "q p"]:
         """The folder's similarity of each with each, usually the cosine; distances are negative, as in sentence-transformers.
 
         Integers and bits are for `rescore.search`: their products would not fit a byte.
@@ -310,13 +396,26 @@ class Embedder:
         """
         kind = self.settings.similarity
         if kind not in ("cosine", "dot"):
-            raise ConfigError(f"similarity_fn_name={kind!r}: a search compares dot products; only cosine and dot are supported")
+            raise ConfigError(
+                f"similarity_fn_name={kind!r}: a search compares dot products; only cosine and dot are supported"
+            )
         if kind == "cosine" and not (self.settings.normalises and self.dimension == self.width):
-            changed = self.settings._replace(modules=(*self.settings.modules, NORMALIZE), renormalises=True)
-            return type(self)(self._blueprint, self._parameters, self.tokenizer, changed, self._mesh, self._weights)
+            changed = self.settings._replace(
+                modules=(*self.settings.modules, NORMALIZE), renormalises=True
+            )
+            return type(self)(
+                self._blueprint,
+                self._parameters,
+                self.tokenizer,
+                changed,
+                self._mesh,
+                self._weights,
+            )
         return self
 
-    def _encode_ids(self, ids: list[list[int]], skip: int) -> Iterator[tuple[Int[np.ndarray, " n"], Float[np.ndarray, "n d"]]]:
+    def _encode_ids(
+        self, ids: list[list[int]], skip: int
+    ) -> Iterator[tuple[Int[np.ndarray, " n"], Float[np.ndarray, "n d"]]]:
         """Places in the list, and their vectors. One call is prepared while the one before it runs."""
         platform = self._mesh.devices.flat[0].platform
         running: deque[tuple[Call, jax.Array]] = deque()
@@ -330,9 +429,18 @@ class Embedder:
             placed = NamedSharding(self._mesh, PartitionSpec(BATCH))
             tokens = TOKENS_A_CALL.get(platform, TOKENS_A_CALL["accelerator"])
             spec = self._blueprint.spec
-            for call in calls(ids, self.tokenizer.limit, tokens, self._mesh.size, spec.window, spec.causal):
+            for call in calls(
+                ids, self.tokenizer.limit, tokens, self._mesh.size, spec.window, spec.causal
+            ):
                 inputs = [jax.device_put(part, placed) for part in call.rows]
-                running.append((call, self._run(self._parameters, self._weights, leaves_out, *inputs, shared=call.shared)))
+                running.append(
+                    (
+                        call,
+                        self._run(
+                            self._parameters, self._weights, leaves_out, *inputs, shared=call.shared
+                        ),
+                    )
+                )
                 if len(running) > 1:
                     yield collected()
             while running:

@@ -28,7 +28,9 @@ class Options(NamedTuple):
     prompt: str | None = None  # instead: one that the folder names
     compute: str | None = None  # dtype of weights and compute; None: the folder's
     dtype: str = "float32"  # of the vectors that are written
-    dimensions: int | None = None  # leading ones that are kept, normalised again; None: as the folder says
+    dimensions: int | None = (
+        None  # leading ones that are kept, normalised again; None: as the folder says
+    )
     precision: Precision = "float32"  # int8 and others of few bytes, docs/compact.md
     limit: int | None = None  # tokens of a text; None: the folder's
     shard: int = 16_384  # texts encoded between two savings
@@ -44,19 +46,27 @@ def main(model: str, source: Path, output: Path, options: Options) -> int:
         embedder = Embedder.from_pretrained(folder, options.compute, options.limit)
         encode_file(embedder, model_identity(folder), texts, output, options)
     kind = options.dtype if options.precision == "float32" else options.precision
-    print(f"encode: {texts.count:,} texts, {options.dimensions or embedder.dimension} dimensions, {kind}, in {output}")
+    print(
+        f"encode: {texts.count:,} texts, {options.dimensions or embedder.dimension} dimensions, {kind}, in {output}"
+    )
     return 0
 
 
-def encode_file(embedder: Embedder, identity: str, texts: Texts, output: Path, options: Options) -> None:
+def encode_file(
+    embedder: Embedder, identity: str, texts: Texts, output: Path, options: Options
+) -> None:
     """Writes `output`, whole or not at all; what is done so far lies beside it until then."""
     prompt = _prompt(embedder, options.prompt)
     if options.dimensions is not None and not 1 <= options.dimensions <= embedder.width:
         raise ConfigError(f"--dimensions={options.dimensions}: the model has {embedder.width}")
     embedder.check_compact(options.dimensions, options.precision)
     # Integers are made of vectors that are normalised again.
-    dimensions = options.dimensions or (None if options.precision == "float32" else embedder.dimension)
-    encode = partial(embedder.encode, instruction=options.instruction, dimensions=dimensions, prompt=prompt)
+    dimensions = options.dimensions or (
+        None if options.precision == "float32" else embedder.dimension
+    )
+    encode = partial(
+        embedder.encode, instruction=options.instruction, dimensions=dimensions, prompt=prompt
+    )
     place = output.with_name(f".{output.name}.parts")
     same = options._replace(dtype="", dimensions=dimensions, precision="float32", shard=0)
     depends = f"{identity} {texts.fingerprint} {same} {prompt!r}"
@@ -76,5 +86,7 @@ def _prompt(embedder: Embedder, name: str | None) -> str | None:
     if name is None:
         return None
     if name not in embedder.settings.prompts:
-        raise ConfigError(f"--prompt={name}: the folder has {', '.join(embedder.settings.prompts) or 'none'}")
+        raise ConfigError(
+            f"--prompt={name}: the folder has {', '.join(embedder.settings.prompts) or 'none'}"
+        )
     return embedder.settings.prompts[name]

@@ -11,13 +11,23 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from e5jax.errors import ConfigError
-from e5jax.inference.vector_quantization import BITS, INTEGERS, STEPS, Store, quantise, step_of, unsigned
+from e5jax.inference.vector_quantization import (
+    BITS,
+    INTEGERS,
+    STEPS,
+    Store,
+    quantise,
+    step_of,
+    unsigned,
+)
 
 LINKS = 32  # of each row in a graph
 LOOKED = 128  # rows that a search of a graph keeps in view, at least
 
 
-Search = Callable[[Float[np.ndarray, "q d"], int], Int[np.ndarray, "q c"]]  # queries and how many places each
+Search = Callable[
+    [Float[np.ndarray, "q d"], int], Int[np.ndarray, "q c"]
+]  # queries and how many places each
 
 
 def faiss_index(store: Store, *, graph: bool = False) -> Search:
@@ -27,7 +37,9 @@ def faiss_index(store: Store, *, graph: bool = False) -> Search:
     sooner; integers one by one. Raises ConfigError for what FAISS has no index for.
     """
     if graph and store.precision not in BITS:
-        raise ConfigError(f"graph of {store.precision}: only bits have a distance that a graph can follow; leave graph off")
+        raise ConfigError(
+            f"graph of {store.precision}: only bits have a distance that a graph can follow; leave graph off"
+        )
     if store.precision in BITS:
         return _graph(store) if graph else _flat_bits(store)
     return _levels(store) if store.precision in INTEGERS else _floats(store)
@@ -56,7 +68,9 @@ def _levels(store: Store) -> Search:
     Its "direct" levels would cut queries to whole numbers wherever their number is a multiple of 16.
     """
     assert store.ranges is not None, "a store of integers has ranges"
-    index = faiss.IndexScalarQuantizer(store.dimensions, faiss.ScalarQuantizer.QT_8bit, faiss.METRIC_INNER_PRODUCT)
+    index = faiss.IndexScalarQuantizer(
+        store.dimensions, faiss.ScalarQuantizer.QT_8bit, faiss.METRIC_INNER_PRODUCT
+    )
     wide = np.concatenate([store.ranges[0], STEPS * step_of(store.ranges)])
     faiss.copy_array_to_vector(wide.astype(np.float32), index.sq.trained)
     index.is_trained = True

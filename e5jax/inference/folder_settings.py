@@ -33,13 +33,19 @@ _IGNORED = {"max_seq_length", "do_lower_case", "unpad_inputs"}
 _HARMLESS: dict[str, tuple[Any, ...]] = {
     "transformer_task": ("feature-extraction",),
     "module_output_name": ("token_embeddings",),
-    "modality_config": ({"text": {"method": "forward", "method_output_name": "last_hidden_state"}},),
+    "modality_config": (
+        {"text": {"method": "forward", "method_output_name": "last_hidden_state"}},
+    ),
     "processing_kwargs": (None, {}),
     "query_length": (None,),
     "document_length": (None,),
     "query_expansion": (None,),
     "tokenizer_name_or_path": (None,),
-    **{f"{name}_{kind}": (None, {}) for name in ("model", "tokenizer", "processor", "config") for kind in ("args", "kwargs")},
+    **{
+        f"{name}_{kind}": (None, {})
+        for name in ("model", "tokenizer", "processor", "config")
+        for kind in ("args", "kwargs")
+    },
 }
 
 
@@ -70,7 +76,10 @@ class Settings(NamedTuple):
     @property
     def inner(self) -> tuple[Module, ...]:
         """The modules before the last normalisation."""
-        last = max((number for number, module in enumerate(self.modules, 1) if module.kind != "Normalize"), default=0)
+        last = max(
+            (number for number, module in enumerate(self.modules, 1) if module.kind != "Normalize"),
+            default=0,
+        )
         return self.modules[:last]
 
 
@@ -94,12 +103,16 @@ def read_settings(folder: Path) -> Settings:
     }
     longest = positive(body, "max_seq_length", f"{folder}/{BODY}")
     if not file_of(folder, MODULES).is_file():
-        pooling = read_pooling(read("1_Pooling/config.json"), f"{folder}/1_Pooling/config.json", "lasttoken")
+        pooling = read_pooling(
+            read("1_Pooling/config.json"), f"{folder}/1_Pooling/config.json", "lasttoken"
+        )
         return Settings(pooling.modes, longest or DEFAULT_LIMIT, **common)
     _check_body(body, folder)
     kind = prompts.get("model_type", "SentenceTransformer")
     if kind != "SentenceTransformer":
-        raise ConfigError(f"{folder}/{PROMPTS}: model_type={kind!r}; only SentenceTransformer is supported")
+        raise ConfigError(
+            f"{folder}/{PROMPTS}: model_type={kind!r}; only SentenceTransformer is supported"
+        )
     tokens = read("tokenizer_config.json")
     pooling, modules = read_modules(folder, read_spec(folder).hidden)
     return Settings(
@@ -114,14 +127,19 @@ def read_settings(folder: Path) -> Settings:
     )
 
 
-def similarity(kind: Similarity, a: Float[np.ndarray, "q d"], b: Float[np.ndarray, "p d"]) -> Float[np.ndarray, "q p"]:
+def similarity(
+    kind: Similarity, a: Float[np.ndarray, "q d"], b: Float[np.ndarray, "p d"]
+) -> Float[np.ndarray, "q p"]:
     """Of each vector with each, as sentence-transformers computes it: a distance is negative."""
     if kind == "cosine":
         a, b = (x / np.maximum(np.linalg.norm(x, axis=1, keepdims=True), 1e-12) for x in (a, b))
     if kind in ("cosine", "dot"):
         return a @ b.T
     difference = [np.abs(one - b) for one in a]
-    sums = [np.sqrt(np.sum(np.square(rows), axis=1)) if kind == "euclidean" else np.sum(rows, axis=1) for rows in difference]
+    sums = [
+        np.sqrt(np.sum(np.square(rows), axis=1)) if kind == "euclidean" else np.sum(rows, axis=1)
+        for rows in difference
+    ]
     return -np.array(sums, np.float32).reshape(len(a), len(b))
 
 
@@ -130,7 +148,9 @@ def similarity(kind: Similarity, a: Float[np.ndarray, "q d"], b: Float[np.ndarra
 
 def _prompts(values: dict, folder: Path) -> dict[str, str]:
     prompts = values.get("prompts") or {}
-    if not isinstance(prompts, dict) or not all(text is None or isinstance(text, str) for text in prompts.values()):
+    if not isinstance(prompts, dict) or not all(
+        text is None or isinstance(text, str) for text in prompts.values()
+    ):
         raise ConfigError(f"{folder}/{PROMPTS}: prompts={prompts!r}; must be texts by name")
     return {name: text or "" for name, text in prompts.items()}
 
@@ -142,7 +162,9 @@ def _default_prompt(values: dict, templates: Templates, folder: Path) -> str:
         return templates.document if TEMPLATES in values else ""
     prompts = {"query": "", "document": "", **_prompts(values, folder)}
     if name not in prompts:
-        raise ConfigError(f"{folder}/{PROMPTS}: default_prompt_name={name!r}; its prompts are {', '.join(prompts)}")
+        raise ConfigError(
+            f"{folder}/{PROMPTS}: default_prompt_name={name!r}; its prompts are {', '.join(prompts)}"
+        )
     return prompts[name]
 
 
@@ -152,13 +174,17 @@ def _templates(values: object, prompts: dict, folder: Path) -> Templates:
     if not isinstance(values, dict) or not all(
         name in Templates._fields and isinstance(text, str) for name, text in values.items()
     ):
-        raise ConfigError(f"{folder}/{PROMPTS}: {TEMPLATES} are {values!r}; they are texts, query and document")
+        raise ConfigError(
+            f"{folder}/{PROMPTS}: {TEMPLATES} are {values!r}; they are texts, query and document"
+        )
     return Templates(**values)
 
 
 def _similarity(values: dict) -> Similarity:
     name = values.get("similarity_fn_name")
-    return name if name in SIMILARITIES else "cosine"  # as sentence-transformers does with other names
+    return (
+        name if name in SIMILARITIES else "cosine"
+    )  # as sentence-transformers does with other names
 
 
 def _check_body(config: dict, folder: Path) -> None:
@@ -167,7 +193,9 @@ def _check_body(config: dict, folder: Path) -> None:
         if name in _IGNORED:
             continue
         if name not in _HARMLESS or value not in _HARMLESS[name]:
-            raise ConfigError(f"{folder}/{BODY}: {name}={value!r} is not supported; remove it if the model does without")
+            raise ConfigError(
+                f"{folder}/{BODY}: {name}={value!r} is not supported; remove it if the model does without"
+            )
 
 
 def _limit(tokens: dict, folder: Path) -> int:
@@ -176,7 +204,9 @@ def _limit(tokens: dict, folder: Path) -> int:
     if value is None:
         return positions
     if isinstance(value, bool) or not isinstance(value, int | float) or not value >= 1:
-        raise ConfigError(f"{folder}/tokenizer_config.json: model_max_length={value!r}; must be a whole number of at least 1")
+        raise ConfigError(
+            f"{folder}/tokenizer_config.json: model_max_length={value!r}; must be a whole number of at least 1"
+        )
     return int(min(value, positions))
 
 
@@ -184,5 +214,7 @@ def _dtype(config: dict, folder: Path) -> Dtype:
     value = config.get("dtype") or config.get("torch_dtype") or "float32"
     name = str(value).removeprefix("torch.")
     if name not in ("float32", "bfloat16", "float16"):
-        raise ConfigError(f"{folder}/config.json: dtype={value!r}; supported are float32, bfloat16, float16")
+        raise ConfigError(
+            f"{folder}/config.json: dtype={value!r}; supported are float32, bfloat16, float16"
+        )
     return "float32" if name == "float32" else "bfloat16"

@@ -21,15 +21,26 @@ def records(path: Path, names: Sequence[str], needed: str) -> Iterator[dict[str,
         with pq.ParquetFile(path) as opened:
             have = opened.schema_arrow.names
             if needed not in have:
-                raise ConfigError(f"{path}: no column `{needed}` among {', '.join(have)}; --field names the one to encode")
-            for batch in opened.iter_batches(ROWS, columns=[name for name in dict.fromkeys(names) if name in have]):
+                raise ConfigError(
+                    f"{path}: no column `{needed}` among {', '.join(have)}; --field names the one to encode"
+                )
+            for batch in opened.iter_batches(
+                ROWS, columns=[name for name in dict.fromkeys(names) if name in have]
+            ):
                 for row in range(batch.num_rows):
                     count += 1
-                    yield {name: column[row].as_py() for name, column in zip(batch.schema.names, batch.columns, strict=True)}
+                    yield {
+                        name: column[row].as_py()
+                        for name, column in zip(batch.schema.names, batch.columns, strict=True)
+                    }
     except UnicodeDecodeError as error:
-        raise ConfigError(f"{path}:{count}: not UTF-8: {error.reason} at byte {error.start}") from error
+        raise ConfigError(
+            f"{path}:{count}: not UTF-8: {error.reason} at byte {error.start}"
+        ) from error
     except (pyarrow.ArrowException, OSError) as error:  # Arrow reports damaged pages as OSError
-        raise ConfigError(f"{path}: Parquet data is damaged: {str(error).splitlines()[0]}") from error
+        raise ConfigError(
+            f"{path}: Parquet data is damaged: {str(error).splitlines()[0]}"
+        ) from error
 
 
 def write(path: Path, blocks: Iterable[np.ndarray], ids: Iterable[str] | None) -> None:
@@ -40,7 +51,9 @@ def write(path: Path, blocks: Iterable[np.ndarray], ids: Iterable[str] | None) -
             flat = pyarrow.array(np.ascontiguousarray(block).reshape(-1))
             columns = {"vector": pyarrow.FixedSizeListArray.from_arrays(flat, block.shape[1])}
             if ids is not None:
-                columns = {"id": pyarrow.array(list(islice(names, len(block))), pyarrow.string())} | columns
+                columns = {
+                    "id": pyarrow.array(list(islice(names, len(block))), pyarrow.string())
+                } | columns
             table = pyarrow.table(columns)
             writer = writer or pq.ParquetWriter(path, table.schema, compression="none")
             writer.write_table(table)

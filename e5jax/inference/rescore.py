@@ -15,14 +15,24 @@ from jaxtyping import Array, Float, Int
 
 from e5jax.errors import ConfigError
 from e5jax.inference.search import product, top_k
-from e5jax.inference.vector_quantization import BITS, INTEGERS, Store, quantise, signed, step_of, unsigned
+from e5jax.inference.vector_quantization import (
+    BITS,
+    INTEGERS,
+    Store,
+    quantise,
+    signed,
+    step_of,
+    unsigned,
+)
 
 OVERSAMPLE = 4  # candidates for each result
 HELD = 2**24  # numbers of candidates that are restored at a time
 EXACT = 1_024  # products of int8 numbers whose sum float32 holds exactly: 2^24 / (127 · 128)
 WORD = 4  # bytes whose bits are compared at once
 
-Candidates = Callable[[Float[np.ndarray, "q d"], int], Int[np.ndarray, "q c"]]  # places, -1 for none
+Candidates = Callable[
+    [Float[np.ndarray, "q d"], int], Int[np.ndarray, "q c"]
+]  # places, -1 for none
 
 
 def search(
@@ -41,7 +51,9 @@ def search(
     of the same rows. Raises ConfigError for what does not fit.
     """
     if oversample < 1:
-        raise ConfigError(f"oversample={oversample}: must be at least 1, which only puts the k that are found in order")
+        raise ConfigError(
+            f"oversample={oversample}: must be at least 1, which only puts the k that are found in order"
+        )
     check(queries, store)
     count = k * oversample
     if candidates is None:
@@ -60,14 +72,25 @@ def check(queries: Float[np.ndarray, "q d"], store: Store) -> None:
 
 
 def first_stage(
-    queries: Float[np.ndarray, "q d"], store: Store, k: int, devices: Sequence[jax.Device] | None = None
+    queries: Float[np.ndarray, "q d"],
+    store: Store,
+    k: int,
+    devices: Sequence[jax.Device] | None = None,
 ) -> tuple[Float[np.ndarray, "q k"], Int[np.ndarray, "q k"]]:
     """Scores and places of the k rows whose integers or bits score highest; of a float32 store, its own products."""
     if store.precision in BITS:
         asked = _words(quantise(queries, "ubinary"))
-        return top_k(asked, _words(unsigned(store.vectors, store.precision)), k, devices, score=agreement)
+        return top_k(
+            asked, _words(unsigned(store.vectors, store.precision)), k, devices, score=agreement
+        )
     if store.precision in INTEGERS:
-        return top_k(weights(queries, store), signed(store.vectors, store.precision), k, devices, score=integer_product)
+        return top_k(
+            weights(queries, store),
+            signed(store.vectors, store.precision),
+            k,
+            devices,
+            score=integer_product,
+        )
     return top_k(queries, store.vectors, k, devices)
 
 
@@ -78,7 +101,9 @@ def weights(queries: Float[np.ndarray, "q d"], store: Store) -> Int[np.ndarray, 
     """
     assert store.ranges is not None, "a store of integers has ranges"
     scaled = queries * step_of(store.ranges)
-    return np.rint(scaled * (127 / np.maximum(np.abs(scaled).max(axis=1, keepdims=True), 1e-30))).astype(np.int8)
+    return np.rint(
+        scaled * (127 / np.maximum(np.abs(scaled).max(axis=1, keepdims=True), 1e-30))
+    ).astype(np.int8)
 
 
 def integer_product(queries: Int[Array, "q d"], rows: Int[Array, "p d"]) -> Float[Array, "q p"]:
@@ -87,20 +112,31 @@ def integer_product(queries: Int[Array, "q d"], rows: Int[Array, "p d"]) -> Floa
 
 
 def _by_integers(queries: Int[Array, "q d"], rows: Int[Array, "p d"]) -> Float[Array, "q p"]:
-    return jnp.einsum("qd,pd->qp", queries, rows, preferred_element_type=jnp.int32).astype(jnp.float32)
+    return jnp.einsum("qd,pd->qp", queries, rows, preferred_element_type=jnp.int32).astype(
+        jnp.float32
+    )
 
 
 def _by_floats(queries: Int[Array, "q d"], rows: Int[Array, "p d"]) -> Float[Array, "q p"]:
     parts = (slice(start, start + EXACT) for start in range(0, queries.shape[1], EXACT))
-    floats = ((queries[:, part].astype(jnp.float32), rows[:, part].astype(jnp.float32)) for part in parts)
+    floats = (
+        (queries[:, part].astype(jnp.float32), rows[:, part].astype(jnp.float32)) for part in parts
+    )
     sums = [product(*each) for each in floats]
-    return sums[0] if len(sums) == 1 else reduce(jnp.add, (each.astype(jnp.int32) for each in sums)).astype(jnp.float32)
+    return (
+        sums[0]
+        if len(sums) == 1
+        else reduce(jnp.add, (each.astype(jnp.int32) for each in sums)).astype(jnp.float32)
+    )
 
 
 def agreement(queries: Int[Array, "q w"], rows: Int[Array, "p w"]) -> Float[Array, "q p"]:
     """Minus the number of bits that differ (Hamming distance)."""
     columns = rows.T
-    each = (jax.lax.population_count(queries[:, word, None] ^ columns[None, word]) for word in range(queries.shape[1]))
+    each = (
+        jax.lax.population_count(queries[:, word, None] ^ columns[None, word])
+        for word in range(queries.shape[1])
+    )
     return -reduce(jnp.add, (count.astype(jnp.int32) for count in each)).astype(jnp.float32)
 
 
@@ -120,7 +156,9 @@ def _ordered(
     for start in range(0, len(queries), each):
         some = slice(start, start + each)
         rows = store.rows(np.maximum(places[some], 0))
-        scores[some] = np.einsum("qd,qcd->qc", queries[some].astype(np.float32), rows, optimize=True)
+        scores[some] = np.einsum(
+            "qd,qcd->qc", queries[some].astype(np.float32), rows, optimize=True
+        )
     scores[places < 0] = -np.inf
     order = np.lexsort((places, -scores), axis=1)[:, :k]
     return np.take_along_axis(scores, order, axis=1), np.take_along_axis(places, order, axis=1)

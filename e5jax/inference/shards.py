@@ -26,11 +26,18 @@ class TextEmbedder(Protocol):
 
     def query_prompt(self, instruction: str) -> str: ...
 
-    def encode(self, texts: Sequence[str], *, prompt: str | Sequence[str] | None = None) -> Float[np.ndarray, "b d"]: ...
+    def encode(
+        self, texts: Sequence[str], *, prompt: str | Sequence[str] | None = None
+    ) -> Float[np.ndarray, "b d"]: ...
 
 
 def embed(
-    encode: Callable[[list[T]], np.ndarray], texts: Iterable[T], count: int, identity: str, place: Path, shard: int
+    encode: Callable[[list[T]], np.ndarray],
+    texts: Iterable[T],
+    count: int,
+    identity: str,
+    place: Path,
+    shard: int,
 ) -> Shards:
     """The vectors of `count` texts, read from disk as they are used: one array of `shard` rows after the other.
 
@@ -38,7 +45,9 @@ def embed(
     another model or other texts left there is not mistaken for them.
     """
     name = place.name
-    place = place.with_name(f"{name}-{hashlib.sha256(f'{identity} {shard}'.encode()).hexdigest()[:16]}")
+    place = place.with_name(
+        f"{name}-{hashlib.sha256(f'{identity} {shard}'.encode()).hexdigest()[:16]}"
+    )
     files = [place / f"{number:06}.npy" for number in range(-(-count // shard))]
     with tqdm(total=count, unit="text", desc=f"encode {name.lstrip('.')}", disable=None) as bar:
         for file, some in zip(files, _blocks(texts, shard), strict=True):
@@ -81,8 +90,13 @@ def rows(shards: Shards, places: Int[np.ndarray, " n"]) -> Float[np.ndarray, "n 
 def model_identity(folder: Path) -> str:
     """SHA-256 over every file that the vectors of a model depend on."""
     digest = hashlib.sha256()
-    for part in dict.fromkeys((folder, base_of(folder) or folder)):  # an adapter's vectors depend on its base, too
-        for file in sorted({*part.glob("*.json"), *part.glob("*.safetensors"), *_of_modules(part)} - {part / RANGES}):
+    for part in dict.fromkeys(
+        (folder, base_of(folder) or folder)
+    ):  # an adapter's vectors depend on its base, too
+        for file in sorted(
+            {*part.glob("*.json"), *part.glob("*.safetensors"), *_of_modules(part)}
+            - {part / RANGES}
+        ):
             digest.update(file.relative_to(part).as_posix().encode())
             with file.open("rb") as opened:
                 digest.update(hashlib.file_digest(opened, "sha256").digest())

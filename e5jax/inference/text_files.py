@@ -38,7 +38,9 @@ class Texts:
                 self.named, first = bool(row.id), number
             elif bool(row.id) != self.named:
                 has, other = ("an id", "none") if row.id else ("no id", "one")
-                raise ConfigError(f"{path}:{number}: has {has}, but {path}:{first} has {other}; give every row an id, or none")
+                raise ConfigError(
+                    f"{path}:{number}: has {has}, but {path}:{first} has {other}; give every row an id, or none"
+                )
             self.count += 1
         if not self.count:
             raise ConfigError(f"--input={path}: no texts in it")
@@ -56,7 +58,9 @@ def read_rows(path: Path, field: str = "text") -> Iterator[tuple[int, Row]]:
     """
     kind = kind_of(path)
     if kind == "text" and field != "text":
-        raise ConfigError(f"--field={field}: {path} is lines of text, which have no fields; leave --field out")
+        raise ConfigError(
+            f"--field={field}: {path} is lines of text, which have no fields; leave --field out"
+        )
     for number, values in _text_lines(path) if kind == "text" else _records(path, kind, field):
         try:
             yield number, _row(values, field)
@@ -69,7 +73,9 @@ def _text_lines(path: Path) -> Iterator[tuple[int, str]]:
         if isinstance(line, Rejected):
             raise ConfigError(str(line))
         if "\r" in line.text:
-            raise ConfigError(f"{path}:{line.number}: a carriage return inside the line; lines must end in LF or CR LF")
+            raise ConfigError(
+                f"{path}:{line.number}: a carriage return inside the line; lines must end in LF or CR LF"
+            )
         yield line.number, line.text
 
 
@@ -96,7 +102,9 @@ def _table(path: Path, field: str, *, tabs: bool) -> Iterator[tuple[int, dict[st
     if rejected:
         raise ConfigError(str(rejected[0]))
     if names and field not in names:
-        raise ConfigError(f"{path}:1: no column `{field}` among {', '.join(names)}; --field names the one that is to be encoded")
+        raise ConfigError(
+            f"{path}:1: no column `{field}` among {', '.join(names)}; --field names the one that is to be encoded"
+        )
     if twice := [name for name in (field, *NAMES, "title") if names.count(name) > 1]:
         raise ConfigError(f"{path}:1: the column {twice[0]!r} occurs twice in the header")
     for row in rows:

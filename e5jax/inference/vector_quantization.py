@@ -33,13 +33,19 @@ INTEGERS: tuple[Precision, ...] = ("int8", "uint8")
 BITS: tuple[Precision, ...] = ("binary", "ubinary")
 _SIGN = np.uint8(0x80)  # what signed and unsigned bytes differ in
 
-Ranges = Float[np.ndarray, "2 d"]  # the least and the greatest of each number, as sentence-transformers takes them
+Ranges = Float[
+    np.ndarray, "2 d"
+]  # the least and the greatest of each number, as sentence-transformers takes them
 
 
-def shortened(vectors: Float[np.ndarray, "n d"], dimensions: int | None) -> Float[np.ndarray, "n d"]:
+def shortened(
+    vectors: Float[np.ndarray, "n d"], dimensions: int | None
+) -> Float[np.ndarray, "n d"]:
     """The leading numbers of each vector, or all, at length 1. Raises ConfigError when there are not so many."""
     if dimensions is not None and not 1 <= dimensions <= vectors.shape[1]:
-        raise ConfigError(f"dimensions={dimensions}: vectors have {vectors.shape[1]}; give from 1 to {vectors.shape[1]}")
+        raise ConfigError(
+            f"dimensions={dimensions}: vectors have {vectors.shape[1]}; give from 1 to {vectors.shape[1]}"
+        )
     leading = vectors[:, :dimensions]
     return leading / np.maximum(np.linalg.norm(leading, axis=1, keepdims=True), 1e-12)
 
@@ -47,11 +53,15 @@ def shortened(vectors: Float[np.ndarray, "n d"], dimensions: int | None) -> Floa
 def ranges_of(vectors: Float[np.ndarray, "n d"]) -> Ranges:
     """Of some hundreds of vectors at least: what they do not reach is cut off later."""
     if len(vectors) < 2:
-        raise ConfigError(f"{len(vectors)} vectors to calibrate on: ranges need at least 2, and some hundreds to be of use")
+        raise ConfigError(
+            f"{len(vectors)} vectors to calibrate on: ranges need at least 2, and some hundreds to be of use"
+        )
     return np.stack([vectors.min(axis=0), vectors.max(axis=0)]).astype(np.float32)
 
 
-def quantise(vectors: Float[np.ndarray, "n d"], precision: Precision, ranges: Ranges | None = None) -> np.ndarray:
+def quantise(
+    vectors: Float[np.ndarray, "n d"], precision: Precision, ranges: Ranges | None = None
+) -> np.ndarray:
     """What is stored: `[n, stored_width(d)]` of `DTYPES[precision]`. Raises ConfigError when int8 or uint8 lack their ranges."""
     if precision in BITS:
         packed = np.packbits(vectors > 0, axis=-1)
@@ -63,7 +73,9 @@ def quantise(vectors: Float[np.ndarray, "n d"], precision: Precision, ranges: Ra
     return vectors.astype(np.float32, copy=False)
 
 
-def restored(stored: np.ndarray, precision: Precision, dimensions: int, ranges: Ranges | None = None) -> Float[np.ndarray, "n d"]:
+def restored(
+    stored: np.ndarray, precision: Precision, dimensions: int, ranges: Ranges | None = None
+) -> Float[np.ndarray, "n d"]:
     """Numbers in place of integers and bits: the middle of each step, -1 or 1 for each bit. Of any length, not 1."""
     if precision in BITS:
         bits = np.unpackbits(unsigned(stored, precision), axis=-1, count=dimensions)
@@ -71,7 +83,9 @@ def restored(stored: np.ndarray, precision: Precision, dimensions: int, ranges: 
     if precision in INTEGERS:
         least, step = _steps(ranges, dimensions, precision)
         assert ranges is not None, "looked at by `_steps`"
-        return np.clip(least + (unsigned(stored, precision) + np.float32(0.5)) * step, *ranges).astype(np.float32)
+        return np.clip(
+            least + (unsigned(stored, precision) + np.float32(0.5)) * step, *ranges
+        ).astype(np.float32)
     return stored.astype(np.float32, copy=False)
 
 
@@ -101,14 +115,18 @@ def step_of(ranges: Ranges) -> Float[np.ndarray, " d"]:
     return np.where(width > 0, width, np.float32(1))
 
 
-def _steps(ranges: Ranges | None, dimensions: int, precision: Precision) -> tuple[np.ndarray, np.ndarray]:
+def _steps(
+    ranges: Ranges | None, dimensions: int, precision: Precision
+) -> tuple[np.ndarray, np.ndarray]:
     if ranges is None:
         raise ConfigError(
             f"precision={precision!r}: no ranges are known for {dimensions} dimensions; ask some texts of your corpus for them "
             f"once: e5jax calibrate --model=DIR --input=FILE --dimensions={dimensions}, or Embedder.calibrate(texts)"
         )
     if ranges.shape != (2, dimensions):
-        raise ConfigError(f"ranges of shape {list(ranges.shape)}: vectors of {dimensions} dimensions need [2, {dimensions}]")
+        raise ConfigError(
+            f"ranges of shape {list(ranges.shape)}: vectors of {dimensions} dimensions need [2, {dimensions}]"
+        )
     wide = ranges.astype(np.float32, copy=False)
     return wide[0], step_of(wide)
 
@@ -122,7 +140,9 @@ class Store(NamedTuple):
     ranges: Ranges | None = None  # of int8 and uint8
 
     @classmethod
-    def of(cls, vectors: Float[np.ndarray, "n d"], precision: Precision, ranges: Ranges | None = None) -> Self:
+    def of(
+        cls, vectors: Float[np.ndarray, "n d"], precision: Precision, ranges: Ranges | None = None
+    ) -> Self:
         """Unit vectors, stored; without ranges int8 and uint8 take their own."""
         ranges = ranges_of(vectors) if ranges is None and precision in INTEGERS else ranges
         return cls(quantise(vectors, precision, ranges), precision, vectors.shape[1], ranges)
@@ -141,9 +161,14 @@ def read_ranges(folder: Path) -> dict[int, Ranges]:
     if not path.is_file():
         return {}
     try:
-        return {int(name): _ranges(values, int(name)) for name, values in json.loads(path.read_text(encoding="utf-8")).items()}
+        return {
+            int(name): _ranges(values, int(name))
+            for name, values in json.loads(path.read_text(encoding="utf-8")).items()
+        }
     except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise ConfigError(f"{path}: not ranges by dimensions ({error}); make it anew: e5jax calibrate") from error
+        raise ConfigError(
+            f"{path}: not ranges by dimensions ({error}); make it anew: e5jax calibrate"
+        ) from error
 
 
 def save_ranges(folder: Path, found: Mapping[int, Ranges], texts: int) -> Path:
@@ -153,13 +178,23 @@ def save_ranges(folder: Path, found: Mapping[int, Ranges], texts: int) -> Path:
         read_ranges(folder)
         held = json.loads(path.read_text(encoding="utf-8"))
     for dimensions, ranges in found.items():
-        held[str(dimensions)] = {"texts": texts, "least": ranges[0].tolist(), "greatest": ranges[1].tolist()}
+        held[str(dimensions)] = {
+            "texts": texts,
+            "least": ranges[0].tolist(),
+            "greatest": ranges[1].tolist(),
+        }
     write_text(path, json.dumps(held) + "\n")
     return path
 
 
 def _ranges(values: Mapping[str, Any], dimensions: int) -> Ranges:
     ranges = np.array([values["least"], values["greatest"]], np.float32)
-    if ranges.shape != (2, dimensions) or not np.isfinite(ranges).all() or (ranges[0] > ranges[1]).any():
-        raise ValueError(f"{dimensions}: needs as many finite numbers, twice, the least not above the greatest")
+    if (
+        ranges.shape != (2, dimensions)
+        or not np.isfinite(ranges).all()
+        or (ranges[0] > ranges[1]).any()
+    ):
+        raise ValueError(
+            f"{dimensions}: needs as many finite numbers, twice, the least not above the greatest"
+        )
     return ranges

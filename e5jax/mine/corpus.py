@@ -103,7 +103,10 @@ def _texts(path: Path) -> Iterator[tuple[str, str]]:
 
 def write_corpus(path: Path, texts: Iterable[str]) -> None:
     """A corpus of these texts."""
-    with atomic_output(path, "mine") as temporary, temporary.open("w", encoding="utf-8", newline="\n") as file:
+    with (
+        atomic_output(path, "mine") as temporary,
+        temporary.open("w", encoding="utf-8", newline="\n") as file,
+    ):
         file.writelines(json.dumps({"text": text}) + "\n" for text in texts)
 
 

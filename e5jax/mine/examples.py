@@ -42,10 +42,16 @@ class Examples:
     def asked(self, index: int) -> Asked:
         """What mining needs of one record."""
         example = self._lines[index]
-        return Asked(example.id, example.query, example.instruction, example.positives, example.negatives)
+        return Asked(
+            example.id, example.query, example.instruction, example.positives, example.negatives
+        )
 
     def mined(
-        self, index: int, negatives: Sequence[str], positives: Float[np.ndarray, " p"], scores: Float[np.ndarray, " n"]
+        self,
+        index: int,
+        negatives: Sequence[str],
+        positives: Float[np.ndarray, " p"],
+        scores: Float[np.ndarray, " n"],
     ) -> str:
         """The record as one line, its negatives replaced, with the scores of its positives (all or none) and of these."""
         known = tuple(positives.tolist()) if np.isfinite(positives).all() else ()

@@ -11,7 +11,9 @@ from e5jax.mine.rules import Choice, Scored
 from e5jax.mine.settings import Mining
 from e5jax.mine.teacher import Teacher
 
-EDGES = np.linspace(-1, 1, 41)  # of unit vectors' inner products, with room for rounding at both ends
+EDGES = np.linspace(
+    -1, 1, 41
+)  # of unit vectors' inner products, with room for rounding at both ends
 KINDS = ("positives", "candidates", "negatives")
 SHOWN = 4  # bins of a line of the table
 
@@ -20,18 +22,28 @@ class Histograms:
     """Of the scores that one scorer gave; those beyond the edges are counted in the bins at the ends."""
 
     def __init__(self, edges: Float[np.ndarray, " e"]) -> None:
-        self._edges, self._counts = edges, {kind: np.zeros(len(edges) - 1, np.int64) for kind in KINDS}
+        self._edges, self._counts = (
+            edges,
+            {kind: np.zeros(len(edges) - 1, np.int64) for kind in KINDS},
+        )
 
     def add(self, choice: Choice, scored: Scored) -> None:
         """Counts one example."""
-        scores = scored.positives, scored.candidates[choice.candidates], scored.candidates[choice.chosen]
+        scores = (
+            scored.positives,
+            scored.candidates[choice.candidates],
+            scored.candidates[choice.chosen],
+        )
         for kind, some in zip(KINDS, scores, strict=True):
             within = np.clip(some[np.isfinite(some)], self._edges[0], self._edges[-1])
             self._counts[kind] += np.histogram(within, self._edges)[0]
 
     def report(self) -> dict[str, list]:
         """Edges and counts."""
-        return {"edges": self._edges.round(6).tolist(), **{kind: counts.tolist() for kind, counts in self._counts.items()}}
+        return {
+            "edges": self._edges.round(6).tolist(),
+            **{kind: counts.tolist() for kind, counts in self._counts.items()},
+        }
 
 
 class Tally:
@@ -58,17 +70,24 @@ class Tally:
 
     def report(self, rules: Mining, texts: dict[str, int]) -> dict:
         """All of it. `short` counts the records with fewer negatives than asked for; by the rules they were kept or dropped."""
-        examples, short = self._found.total(), sum(count for found, count in self._found.items() if found < rules.negatives)
+        examples, short = (
+            self._found.total(),
+            sum(count for found, count in self._found.items() if found < rules.negatives),
+        )
         return {
             "settings": dataclasses.asdict(rules),
             **texts,
             "examples": examples,
             "written": examples - (short if rules.short == "drop" else 0),
             "short": {"examples": short, "action": rules.short},
-            "examples_by_negatives": {str(number): self._found[number] for number in sorted(self._found)},
+            "examples_by_negatives": {
+                str(number): self._found[number] for number in sorted(self._found)
+            },
             "excluded": self._dropped["excluded"],
             "candidates": self._candidates,
-            "candidates_dropped": {rule: count for rule, count in self._dropped.most_common() if rule != "excluded"},
+            "candidates_dropped": {
+                rule: count for rule, count in self._dropped.most_common() if rule != "excluded"
+            },
             "negatives": sum(number * count for number, count in self._found.items()),
             "scores": {scorer: histograms.report() for scorer, histograms in self._scores.items()},
         }
@@ -76,7 +95,12 @@ class Tally:
 
 def table(report: dict) -> str:
     """The report for a terminal."""
-    return "\n".join([*_counts(report), *(line for scorer in report["scores"].items() for line in _histogram(*scorer))])
+    return "\n".join(
+        [
+            *_counts(report),
+            *(line for scorer in report["scores"].items() for line in _histogram(*scorer)),
+        ]
+    )
 
 
 def _counts(report: dict) -> Iterator[str]:
@@ -91,7 +115,12 @@ def _counts(report: dict) -> Iterator[str]:
 
 def _histogram(scorer: str, scores: dict[str, list]) -> Iterator[str]:
     """Lines from the lowest to the highest score that occurs."""
-    merged = {kind: np.add.reduceat(np.array(scores[kind], np.int64), np.arange(0, len(scores[kind]), SHOWN)) for kind in KINDS}
+    merged = {
+        kind: np.add.reduceat(
+            np.array(scores[kind], np.int64), np.arange(0, len(scores[kind]), SHOWN)
+        )
+        for kind in KINDS
+    }
     edges = scores["edges"][::SHOWN]
     occupied: Int[np.ndarray, " n"] = np.flatnonzero(sum(merged.values()))
     yield ""

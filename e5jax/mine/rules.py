@@ -60,7 +60,9 @@ def choose(
     if rules.pick == "top" or len(fit) <= rules.negatives:
         chosen = fit[: rules.negatives]
     else:
-        random = np.random.default_rng([rules.seed, number])  # of the example alone: its place among others counts, not theirs
+        random = np.random.default_rng(
+            [rules.seed, number]
+        )  # of the example alone: its place among others counts, not theirs
         chosen = np.sort(random.choice(fit, rules.negatives, replace=False))
     dropped["not_needed"] += len(fit) - len(chosen)
     return Choice(chosen, +dropped, candidates)

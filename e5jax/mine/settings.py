@@ -32,7 +32,9 @@ class Mining:
     first: int = 1  # best rank that may be a negative
     last: int = 100
     absolute_margin: float | None = None  # score ≤ positive - margin
-    relative_margin: float | None = None  # score ≤ positive - margin · |positive|; 0.05 is NV-Retriever's TopK-PercPos 95 %
+    relative_margin: float | None = (
+        None  # score ≤ positive - margin · |positive|; 0.05 is NV-Retriever's TopK-PercPos 95 %
+    )
     min_score: float | None = None
     max_score: float | None = None
     scores: str | None = None  # a teacher's, a file
@@ -54,7 +56,12 @@ class Mining:
     @property
     def teacher_bounds(self) -> Bounds:
         """Of the teacher's."""
-        return Bounds(self.teacher_min_score, self.teacher_max_score, self.teacher_absolute_margin, self.teacher_relative_margin)
+        return Bounds(
+            self.teacher_min_score,
+            self.teacher_max_score,
+            self.teacher_absolute_margin,
+            self.teacher_relative_margin,
+        )
 
     def __post_init__(self) -> None:
         """Raises ConfigError naming option, value and fix."""
@@ -63,7 +70,9 @@ class Mining:
                 raise ConfigError(f"--{name}={getattr(self, name)}: must be at least {least}")
         if self.last < self.first + self.negatives - 1:
             ranks = f"--first={self.first} --last={self.last}"
-            raise ConfigError(f"{ranks}: fewer ranks than --negatives={self.negatives}; raise --last")
+            raise ConfigError(
+                f"{ranks}: fewer ranks than --negatives={self.negatives}; raise --last"
+            )
         self._check_scores()
         for name, value, known in [("pick", self.pick, Pick), ("short", self.short, Short)]:
             if value not in get_args(known):
@@ -76,9 +85,13 @@ class Mining:
             if isinstance(value, float) and not math.isfinite(value):
                 raise ConfigError(f"{option}: must be a number")
             if field.name.endswith("margin") and value is not None and value < 0:
-                raise ConfigError(f"{option}: must be at least 0; a negative may not score above the positive")
+                raise ConfigError(
+                    f"{option}: must be at least 0; a negative may not score above the positive"
+                )
             if field.name.startswith("teacher") and value is not None and self.scores is None:
                 raise ConfigError(f"{option}: needs the teacher's scores, --scores=FILE")
         for prefix, (least, most, _, _) in [("", self.bounds), ("teacher-", self.teacher_bounds)]:
             if least is not None and most is not None and least > most:
-                raise ConfigError(f"--{prefix}min-score={least}: is above --{prefix}max-score={most}")
+                raise ConfigError(
+                    f"--{prefix}min-score={least}: is above --{prefix}max-score={most}"
+                )

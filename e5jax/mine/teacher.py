@@ -43,7 +43,9 @@ class Teacher:
         """Scores of the record with this id, by the key of the text; empty where there are none."""
         wanted = np.uint64(key(name))
         start, stop = (int(np.searchsorted(self._ids, wanted, side)) for side in ("left", "right"))
-        return dict(zip(self._texts[start:stop].tolist(), self._scores[start:stop].tolist(), strict=True))
+        return dict(
+            zip(self._texts[start:stop].tolist(), self._scores[start:stop].tolist(), strict=True)
+        )
 
 
 def _parse(values: dict[str, Any]) -> tuple[int, int, float]:
@@ -76,5 +78,7 @@ def _of_hash(digest: object) -> int:
     except ValueError:
         found = b""
     if len(found) != 8:
-        raise RecordError(f"hash: must be the 16 hexadecimal digits of blake2b(text, digest_size=8): not {digest!r}")
+        raise RecordError(
+            f"hash: must be the 16 hexadecimal digits of blake2b(text, digest_size=8): not {digest!r}"
+        )
     return int.from_bytes(found, "little")

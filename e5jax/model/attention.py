@@ -18,10 +18,42 @@ class Attention(nnx.Module):
 
     def __init__(self, spec: Spec, lora: dict[str, Lora], kernel: Concrete, *, rngs: nnx.Rngs):
         wide, narrow = spec.heads * spec.head_size, spec.kv_heads * spec.head_size
-        self.q = Dense("q", spec.layers, ("embed", "heads"), (spec.hidden, wide), lora.get("q"), bias=spec.bias, rngs=rngs)
-        self.k = Dense("k", spec.layers, ("embed", "kv"), (spec.hidden, narrow), lora.get("k"), bias=spec.bias, rngs=rngs)
-        self.v = Dense("v", spec.layers, ("embed", "kv"), (spec.hidden, narrow), lora.get("v"), bias=spec.bias, rngs=rngs)
-        self.o = Dense("o", spec.layers, ("heads", "embed"), (wide, spec.hidden), lora.get("o"), bias=spec.bias, rngs=rngs)
+        self.q = Dense(
+            "q",
+            spec.layers,
+            ("embed", "heads"),
+            (spec.hidden, wide),
+            lora.get("q"),
+            bias=spec.bias,
+            rngs=rngs,
+        )
+        self.k = Dense(
+            "k",
+            spec.layers,
+            ("embed", "kv"),
+            (spec.hidden, narrow),
+            lora.get("k"),
+            bias=spec.bias,
+            rngs=rngs,
+        )
+        self.v = Dense(
+            "v",
+            spec.layers,
+            ("embed", "kv"),
+            (spec.hidden, narrow),
+            lora.get("v"),
+            bias=spec.bias,
+            rngs=rngs,
+        )
+        self.o = Dense(
+            "o",
+            spec.layers,
+            ("heads", "embed"),
+            (wide, spec.hidden),
+            lora.get("o"),
+            bias=spec.bias,
+            rngs=rngs,
+        )
         self.spec = spec
         self.kernel: Concrete = kernel
 
@@ -34,14 +66,20 @@ class Attention(nnx.Module):
         shared: int = 0,
     ) -> Float[Array, "n t d"]:
         def split(y: Array, heads: int) -> Array:
-            return jax.lax.reshape(y, (*y.shape[:2], heads, self.spec.head_size), out_sharding=HEADS)
+            return jax.lax.reshape(
+                y, (*y.shape[:2], heads, self.spec.head_size), out_sharding=HEADS
+            )
 
         q = checkpoint_name(rotate(split(self.q(x, seed), self.spec.heads), *turn), "q")
         k = checkpoint_name(rotate(split(self.k(x, seed), self.spec.kv_heads), *turn), "k")
         v = checkpoint_name(split(self.v(x, seed), self.spec.kv_heads), "v")
         with jax.named_scope("kernel"):
-            mixed = attend(q, k, v, segments, self.spec.window, self.kernel, shared, self.spec.causal)
+            mixed = attend(
+                q, k, v, segments, self.spec.window, self.kernel, shared, self.spec.causal
+            )
         flat = jax.lax.reshape(
-            mixed, (*x.shape[:2], mixed.shape[2] * mixed.shape[3]), out_sharding=PartitionSpec(BATCH, None, "tensor")
+            mixed,
+            (*x.shape[:2], mixed.shape[2] * mixed.shape[3]),
+            out_sharding=PartitionSpec(BATCH, None, "tensor"),
         )
         return checkpoint_name(self.o(flat, seed), "wo")

@@ -17,7 +17,9 @@ from jaxtyping import Array, Float, Int
 
 from e5jax.data.packing import SHARED
 
-HIDDEN = -1e30  # score of a key that is not seen; finite, so that a block with nothing in sight gives no NaN
+HIDDEN = (
+    -1e30
+)  # score of a key that is not seen; finite, so that a block with nothing in sight gives no NaN
 BEYOND = jnp.iinfo(jnp.int32).max  # segment of what fills a row up to whole blocks
 
 Found = TypeVar("Found")
@@ -79,21 +81,27 @@ def _attend(tiles: Tiles, q: Array, k: Array, v: Array, segments: Array) -> Arra
     return _forward(tiles, q, k, v, segments)[0]
 
 
-def _forward(tiles: Tiles, q: Array, k: Array, v: Array, segments: Array) -> tuple[Array, tuple[Array, ...]]:
+def _forward(
+    tiles: Tiles, q: Array, k: Array, v: Array, segments: Array
+) -> tuple[Array, tuple[Array, ...]]:
     out, normaliser = jax.lax.map(lambda row: _forward_row(tiles, *row), (q, k, v, segments))
     # With these two kept, the backward pass need not run the forward one again.
     out, normaliser = checkpoint_name(out, "mixed"), checkpoint_name(normaliser, "normaliser")
     return out, (q, k, v, segments, out, normaliser)
 
 
-def _backward(tiles: Tiles, kept: tuple[Array, ...], slope: Array) -> tuple[Array, Array, Array, None]:
+def _backward(
+    tiles: Tiles, kept: tuple[Array, ...], slope: Array
+) -> tuple[Array, Array, Array, None]:
     return *jax.lax.map(lambda row: _backward_row(tiles, *row), (*kept, slope)), None
 
 
 _attend.defvjp(_forward, _backward)
 
 
-def _forward_row(tiles: Tiles, q: Array, k: Array, v: Array, segments: Array) -> tuple[Array, Array]:
+def _forward_row(
+    tiles: Tiles, q: Array, k: Array, v: Array, segments: Array
+) -> tuple[Array, Array]:
     """`[t h e]` and the logarithm of each softmax's denominator `[c k g·t]`."""
     queries, keys = _cut(tiles, q, k, v, segments)
 
@@ -119,7 +127,14 @@ def _forward_row(tiles: Tiles, q: Array, k: Array, v: Array, segments: Array) ->
 
 
 def _backward_row(
-    tiles: Tiles, q: Array, k: Array, v: Array, segments: Array, out: Array, normaliser: Array, slope: Array
+    tiles: Tiles,
+    q: Array,
+    k: Array,
+    v: Array,
+    segments: Array,
+    out: Array,
+    normaliser: Array,
+    slope: Array,
 ) -> tuple[Array, Array, Array]:
     """Gradients of q, k and v, given `slope`, that of the output."""
     queries, keys = _cut(tiles, q, k, v, segments)
@@ -127,7 +142,9 @@ def _backward_row(
     means = jnp.sum(outs.astype(jnp.float32) * slopes.astype(jnp.float32), axis=-1)
     scale = q.shape[-1] ** -0.5
 
-    def query_block(sums: tuple[Array, Array], given: tuple[Queries, Array, Array, Array]) -> tuple[tuple[Array, Array], Array]:
+    def query_block(
+        sums: tuple[Array, Array], given: tuple[Queries, Array, Array, Array]
+    ) -> tuple[tuple[Array, Array], Array]:
         block, normaliser, slope, mean = given
 
         def key_block(j: Array, found: tuple[Array, Array, Array]) -> tuple[Array, Array, Array]:
@@ -169,10 +186,14 @@ def _cut_queries(x: Array, heads: int, block: int) -> Array:
 def _join_queries(x: Array, shape: tuple[int, ...]) -> Array:
     """`[c k g·t e]` -> `[t h e]`."""
     blocks, heads, e = x.shape[0], x.shape[1], x.shape[3]
-    return x.reshape(blocks, heads, shape[1] // heads, -1, e).transpose(0, 3, 1, 2, 4).reshape(shape)
+    return (
+        x.reshape(blocks, heads, shape[1] // heads, -1, e).transpose(0, 3, 1, 2, 4).reshape(shape)
+    )
 
 
-def _visit(tiles: Tiles, block: Queries, key_block: Callable[[Array, Found], Found], start: Found) -> Found:
+def _visit(
+    tiles: Tiles, block: Queries, key_block: Callable[[Array, Found], Found], start: Found
+) -> Found:
     """Calls `key_block` with every key block that the query block needs, and what the call before it found."""
     if not tiles.shared:
         return jax.lax.fori_loop(block.first, block.last + 1, key_block, start)

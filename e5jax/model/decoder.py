@@ -39,18 +39,46 @@ def remat_policy(remat: Remat, *more: str) -> Callable[..., bool]:
     named = jax.checkpoint_policies.save_only_these_names(*NAMES[remat], *more)
     if remat != "attention":
         return named
-    return lambda operation, *avals, **how: operation.name == FUSED or named(operation, *avals, **how)
+    return lambda operation, *avals, **how: (
+        operation.name == FUSED or named(operation, *avals, **how)
+    )
 
 
 class FeedForward(nnx.Module):
     """SwiGLU (arXiv 2002.05202): `(silu(x G) * x U) D`."""
 
     def __init__(self, spec: Spec, lora: dict[str, Lora], *, rngs: nnx.Rngs):
-        self.gate = Dense("gate", spec.layers, ("embed", "ff"), (spec.hidden, spec.ff), lora.get("gate"), bias=spec.bias, rngs=rngs)
-        self.up = Dense("up", spec.layers, ("embed", "ff"), (spec.hidden, spec.ff), lora.get("up"), bias=spec.bias, rngs=rngs)
-        self.down = Dense("down", spec.layers, ("ff", "embed"), (spec.ff, spec.hidden), lora.get("down"), bias=spec.bias, rngs=rngs)
+        self.gate = Dense(
+            "gate",
+            spec.layers,
+            ("embed", "ff"),
+            (spec.hidden, spec.ff),
+            lora.get("gate"),
+            bias=spec.bias,
+            rngs=rngs,
+        )
+        self.up = Dense(
+            "up",
+            spec.layers,
+            ("embed", "ff"),
+            (spec.hidden, spec.ff),
+            lora.get("up"),
+            bias=spec.bias,
+            rngs=rngs,
+        )
+        self.down = Dense(
+            "down",
+            spec.layers,
+            ("ff", "embed"),
+            (spec.ff, spec.hidden),
+            lora.get("down"),
+            bias=spec.bias,
+            rngs=rngs,
+        )
 
-    def __call__(self, x: Float[Array, "n t d"], seed: UInt32[Array, ""] | None) -> Float[Array, "n t d"]:
+    def __call__(
+        self, x: Float[Array, "n t d"], seed: UInt32[Array, ""] | None
+    ) -> Float[Array, "n t d"]:
         gate = checkpoint_name(self.gate(x, seed), "gate")
         up = checkpoint_name(self.up(x, seed), "up")
         return self.down(jax.nn.silu(gate) * up, seed)
@@ -87,12 +115,27 @@ class Decoder(nnx.Module):
     `transformers.MistralModel`.
     """
 
-    def __init__(self, spec: Spec, lora: dict[str, Lora], *, dtype: str, remat: Remat, kernel: Concrete, rngs: nnx.Rngs):
-        self.embedding = weight(0.02 * jax.random.normal(rngs(), (spec.vocab, spec.hidden)), ("vocab", "embed"))
+    def __init__(
+        self,
+        spec: Spec,
+        lora: dict[str, Lora],
+        *,
+        dtype: str,
+        remat: Remat,
+        kernel: Concrete,
+        rngs: nnx.Rngs,
+    ):
+        self.embedding = weight(
+            0.02 * jax.random.normal(rngs(), (spec.vocab, spec.hidden)), ("vocab", "embed")
+        )
         if spec.added:
-            self.added = adapter(0.02 * jax.random.normal(rngs(), (spec.added, spec.hidden)), ("vocab", "embed"))
+            self.added = adapter(
+                0.02 * jax.random.normal(rngs(), (spec.added, spec.hidden)), ("vocab", "embed")
+            )
         self.layers = Layer(spec._replace(layers=spec.layers - spec.top), lora, kernel, rngs=rngs)
-        self.top = Layer(spec._replace(layers=spec.top), lora, kernel, rngs=rngs) if spec.top else None
+        self.top = (
+            Layer(spec._replace(layers=spec.top), lora, kernel, rngs=rngs) if spec.top else None
+        )
         self.norm = RMSNorm(("embed",), (spec.hidden,), spec.epsilon)
         self.spec = spec
         self.dtype = dtype
@@ -116,7 +159,9 @@ class Decoder(nnx.Module):
         middle = self.spec.layers - self.spec.top
         for layers, own in ((self.layers, slice(0, middle)), (self.top, slice(middle, None))):
             if layers is not None:
-                x = self._run(layers, x, segments, turn, None if seeds is None else seeds[own], shared)
+                x = self._run(
+                    layers, x, segments, turn, None if seeds is None else seeds[own], shared
+                )
         with jax.named_scope("norm"):
             return self.norm(checkpoint_name(x, "x"))
 
@@ -127,14 +172,26 @@ class Decoder(nnx.Module):
             return self._rows(self.embedding[...], tokens)
         known, new = jnp.minimum(tokens, first - 1), jnp.maximum(tokens - first, 0)
         is_new = (tokens >= first)[..., None]
-        return jnp.where(is_new, self._rows(self.added[...], new), self._rows(self.embedding[...], known))
+        return jnp.where(
+            is_new, self._rows(self.added[...], new), self._rows(self.embedding[...], known)
+        )
 
     def _rows(self, table: Float[Array, "v d"], tokens: Int[Array, "n t"]) -> Float[Array, "n t d"]:
         table = gather_fsdp(table)
         each = (jax.typeof(table).sharding.spec, PartitionSpec(BATCH, None))
-        return jax.shard_map(_look_up, in_specs=each, out_specs=ROWS)(table, tokens).astype(self.dtype)
+        return jax.shard_map(_look_up, in_specs=each, out_specs=ROWS)(table, tokens).astype(
+            self.dtype
+        )
 
-    def _run(self, layers: Layer, x: Array, segments: Array, turn: tuple[Array, Array], seeds: Array | None, shared: int) -> Array:
+    def _run(
+        self,
+        layers: Layer,
+        x: Array,
+        segments: Array,
+        turn: tuple[Array, Array],
+        seeds: Array | None,
+        shared: int,
+    ) -> Array:
         """Through some of the layers."""
         graph, stacked = nnx.split(layers)
 

@@ -17,7 +17,9 @@ def seeds(key: jax.Array, shape: tuple[int, ...]) -> UInt32[Array, "..."]:
     return jax.random.bits(key, shape, jnp.uint32)
 
 
-def dropout(x: Float[Array, "n t i"], rate: float, seed: UInt32[Array, ""], map_number: int) -> Float[Array, "n t i"]:
+def dropout(
+    x: Float[Array, "n t i"], rate: float, seed: UInt32[Array, ""], map_number: int
+) -> Float[Array, "n t i"]:
     """Zeroes a share `rate` of the elements and scales the others by 1 / (1 - rate)."""
     where = jax.typeof(x).sharding
 
@@ -26,7 +28,9 @@ def dropout(x: Float[Array, "n t i"], rate: float, seed: UInt32[Array, ""], map_
 
     index = (place(0) * jnp.uint32(x.shape[1]) + place(1)) * jnp.uint32(x.shape[2]) + place(2)
     start = _mix(seed + jnp.uint32((map_number + 1) * _GOLDEN % 2**32))
-    keep = _mix(index * jnp.uint32(_GOLDEN) + start) < jnp.uint32(min(round((1 - rate) * 2**32), 2**32 - 1))
+    keep = _mix(index * jnp.uint32(_GOLDEN) + start) < jnp.uint32(
+        min(round((1 - rate) * 2**32), 2**32 - 1)
+    )
     return jnp.where(keep, x / jnp.asarray(1 - rate, x.dtype), jnp.zeros_like(x))
 
 

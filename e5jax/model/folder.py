@@ -4,7 +4,12 @@ import glob
 from pathlib import Path
 
 from huggingface_hub import snapshot_download
-from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError, OfflineModeIsEnabled, RepositoryNotFoundError
+from huggingface_hub.errors import (
+    HfHubHTTPError,
+    LocalEntryNotFoundError,
+    OfflineModeIsEnabled,
+    RepositoryNotFoundError,
+)
 
 from e5jax.config.validate import is_hub_id
 from e5jax.errors import ConfigError
@@ -17,7 +22,15 @@ WEIGHTS = (SINGLE, INDEX)
 ADAPTER_WEIGHTS = "adapter_model.safetensors"
 # What says what a model is, at the top of a repository. The hub takes patterns; names without wildcards are only themselves.
 SETTINGS = [
-    *("config.json", ADAPTER, INDEX, MODULES, "config_sentence_transformers.json", "sentence_bert_config.json", "ranges.json"),
+    *(
+        "config.json",
+        ADAPTER,
+        INDEX,
+        MODULES,
+        "config_sentence_transformers.json",
+        "sentence_bert_config.json",
+        "ranges.json",
+    ),
     *("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json"),
 ]
 
@@ -27,14 +40,28 @@ def locate(name: str, revision: str | None = None) -> Path:
     if Path(name).is_dir():
         return Path(name)
     if not is_hub_id(name):
-        raise ConfigError(f"{name!r}: there is no such folder; give a Hugging Face folder or a hub id like org/name")
+        raise ConfigError(
+            f"{name!r}: there is no such folder; give a Hugging Face folder or a hub id like org/name"
+        )
     try:
         folder = Path(snapshot_download(name, revision=revision, allow_patterns=SETTINGS))
         # Of the same commit, whose name the folder has: the repository may change meanwhile.
-        return Path(snapshot_download(name, revision=folder.name, allow_patterns=[*SETTINGS, *needed(folder)]))
-    except (HfHubHTTPError, LocalEntryNotFoundError, OfflineModeIsEnabled, RepositoryNotFoundError, OSError) as error:
+        return Path(
+            snapshot_download(
+                name, revision=folder.name, allow_patterns=[*SETTINGS, *needed(folder)]
+            )
+        )
+    except (
+        HfHubHTTPError,
+        LocalEntryNotFoundError,
+        OfflineModeIsEnabled,
+        RepositoryNotFoundError,
+        OSError,
+    ) as error:
         reason = str(error).splitlines()[0]
-        raise ConfigError(f"{name!r}: no such folder here, and not to be had from the hub ({reason})") from error
+        raise ConfigError(
+            f"{name!r}: no such folder here, and not to be had from the hub ({reason})"
+        ) from error
 
 
 def needed(folder: Path) -> list[str]:
@@ -44,7 +71,11 @@ def needed(folder: Path) -> list[str]:
         files.append(ADAPTER_WEIGHTS)
     entries = read_json(folder / MODULES) if (folder / MODULES).is_file() else []
     for entry in entries if isinstance(entries, list) else []:
-        if isinstance(entry, dict) and isinstance(path := entry.get("path"), str) and path not in ("", "."):
+        if (
+            isinstance(entry, dict)
+            and isinstance(path := entry.get("path"), str)
+            and path not in ("", ".")
+        ):
             files += [f"{path}/config.json", f"{path}/{SINGLE}"]
     return [glob.escape(file) for file in files]
 
@@ -69,7 +100,9 @@ def base_of(folder: Path) -> Path | None:
     config = read_object(folder / ADAPTER)
     name = config.get("base_model_name_or_path")
     if not isinstance(name, str) or not name:
-        raise ConfigError(f"{folder / ADAPTER}: base_model_name_or_path is {name!r}; name the folder or hub id of the base model")
+        raise ConfigError(
+            f"{folder / ADAPTER}: base_model_name_or_path is {name!r}; name the folder or hub id of the base model"
+        )
     try:
         return locate(name, config.get("revision"))
     except ConfigError as error:

@@ -15,9 +15,22 @@ from e5jax.model.adapter import FILE, read_adapter
 from e5jax.model.families import FAMILIES, read_spec
 from e5jax.model.folder import INDEX, SINGLE, base_of, shards
 from e5jax.model.spec import Spec, among_all
-from e5jax.model.weight_io import BLOCK, Source, Tensor, file_headers, placed, plain, quantising, read_slice
+from e5jax.model.weight_io import (
+    BLOCK,
+    Source,
+    Tensor,
+    file_headers,
+    placed,
+    plain,
+    quantising,
+    read_slice,
+)
 
-FLOATS = {"F32": np.dtype(np.float32), "BF16": np.dtype(ml_dtypes.bfloat16), "F16": np.dtype(np.float16)}
+FLOATS = {
+    "F32": np.dtype(np.float32),
+    "BF16": np.dtype(ml_dtypes.bfloat16),
+    "F16": np.dtype(np.float16),
+}
 SHARD_BYTES = 5_000_000_000
 HEADER_ALIGNMENT = 8
 SCALE = "/kernel_scale"  # no tensor of its own
@@ -31,7 +44,9 @@ class Numbers(Protocol):
     def __array__(self) -> Any: ...
 
 
-Stored = tuple[str, tuple[int, ...], Callable[[], np.ndarray]]  # name, shape, how to get the numbers
+Stored = tuple[
+    str, tuple[int, ...], Callable[[], np.ndarray]
+]  # name, shape, how to get the numbers
 
 
 def headers(folder: Path) -> dict[str, Tensor]:
@@ -45,7 +60,9 @@ def headers(folder: Path) -> dict[str, Tensor]:
         for tensor in file_headers(file):
             name = tensor.name.removeprefix("model.")
             if name in found:
-                raise ConfigError(f"{file}: has {tensor.name}, and so has {found[name].file.name}; one of them is of another model")
+                raise ConfigError(
+                    f"{file}: has {tensor.name}, and so has {found[name].file.name}; one of them is of another model"
+                )
             found[name] = tensor
     return adapter.on(found) if adapter else found
 
@@ -66,23 +83,33 @@ def model_files(folder: Path) -> list[Path]:
             raise ConfigError(f"{index} names files that are not there: {', '.join(missing)}")
         return [folder / name for name in names]
     if not single.is_file():
-        raise ConfigError(f"{folder}: neither model.safetensors nor model.safetensors.index.json is there")
+        raise ConfigError(
+            f"{folder}: neither model.safetensors nor model.safetensors.index.json is there"
+        )
     return [single]
 
 
-def check(folder: Path, spec: Spec, wanted: Mapping[str, jax.ShapeDtypeStruct]) -> dict[str, Tensor]:
+def check(
+    folder: Path, spec: Spec, wanted: Mapping[str, jax.ShapeDtypeStruct]
+) -> dict[str, Tensor]:
     """Compares the folder's headers with the model; raises one ConfigError that names every tensor that is wrong."""
     found = headers(folder)
     family = FAMILIES[spec.family]
     expected: dict[str, tuple[int, ...]] = {}
     for path, leaf in wanted.items():
-        expected |= {} if path.endswith(SCALE) else {name: stored_shape(path, leaf.shape) for name in names_of(spec, path)}
+        expected |= (
+            {}
+            if path.endswith(SCALE)
+            else {name: stored_shape(path, leaf.shape) for name in names_of(spec, path)}
+        )
     extra = {name for name in set(found) - set(expected) if not name.endswith(family.IGNORED)}
     problems = [f"missing {name}" for name in sorted(set(expected) - set(found))]
     problems += [f"unexpected {name}" for name in sorted(extra)]
     for name in sorted(set(expected) & set(found)):
         if found[name].shape != expected[name]:
-            problems.append(f"{name} has shape {list(found[name].shape)}, the config needs {list(expected[name])}")
+            problems.append(
+                f"{name} has shape {list(found[name].shape)}, the config needs {list(expected[name])}"
+            )
         elif found[name].dtype not in FLOATS:
             problems.append(f"{name} is {found[name].dtype}, supported are {', '.join(FLOATS)}")
     if problems:
@@ -107,21 +134,29 @@ def stored_shape(path: str, shape: tuple[int, ...]) -> tuple[int, ...]:
     return shape[::-1] if path.endswith("/kernel") else shape
 
 
-def load(folder: Path, spec: Spec, wanted: Mapping[str, jax.ShapeDtypeStruct]) -> dict[str, jax.Array]:
+def load(
+    folder: Path, spec: Spec, wanted: Mapping[str, jax.ShapeDtypeStruct]
+) -> dict[str, jax.Array]:
     """Reads every variable into its sharding and dtype; integer kernels are quantised on the way.
 
     Besides the arrays the host holds little more than the slice of one device; kernels that become integers are read twice,
     first for their scales. Biases that the shape has and the folder has not are zero. Raises ConfigError naming all tensors that
     are missing, extra, wrongly shaped or not finite.
     """
-    new = {path for path in wanted if path.endswith("/bias")} if spec.bias and not read_spec(folder).bias else set()
+    new = (
+        {path for path in wanted if path.endswith("/bias")}
+        if spec.bias and not read_spec(folder).bias
+        else set()
+    )
     found = check(folder, spec, {path: leaf for path, leaf in wanted.items() if path not in new})
     broken: set[str] = set()
     arrays = {path: placed(wanted[path], lambda out, _: out.fill(0)) for path in new}
     for path, leaf in wanted.items():
         if path.endswith(SCALE) or path in new:
             continue  # made with its kernel, or made already
-        sources = [Source(found[name], path.endswith("/kernel"), broken) for name in names_of(spec, path)]
+        sources = [
+            Source(found[name], path.endswith("/kernel"), broken) for name in names_of(spec, path)
+        ]
         scale = wanted.get(f"{path}_scale")
         if scale is None:
             fill = plain(sources, stacked=is_stacked(path))
@@ -129,11 +164,15 @@ def load(folder: Path, spec: Spec, wanted: Mapping[str, jax.ShapeDtypeStruct]) -
             arrays[f"{path}_scale"], fill = quantising(sources, leaf, scale)
         arrays[path] = placed(leaf, fill)
     if broken:
-        raise ConfigError(f"{folder}: NaN or infinity in {', '.join(sorted(broken))}; the file is damaged")
+        raise ConfigError(
+            f"{folder}: NaN or infinity in {', '.join(sorted(broken))}; the file is damaged"
+        )
     return arrays
 
 
-def save(folder: Path, tensors: Iterable[Stored], dtype: str, shard_bytes: int | None = None) -> None:
+def save(
+    folder: Path, tensors: Iterable[Stored], dtype: str, shard_bytes: int | None = None
+) -> None:
     """Writes tensors: files of at most `shard_bytes` (by default `SHARD_BYTES`), an index when there are several.
 
     One tensor after the other goes to the disk; memory holds one, and what making it takes.
@@ -141,17 +180,26 @@ def save(folder: Path, tensors: Iterable[Stored], dtype: str, shard_bytes: int |
     shards = list(_shards(tensors, width_of(dtype).itemsize, shard_bytes or SHARD_BYTES))
     where, size = {}, 0
     for number, shard in enumerate(shards, 1):
-        file = "model.safetensors" if len(shards) == 1 else f"model-{number:05}-of-{len(shards):05}.safetensors"
+        file = (
+            "model.safetensors"
+            if len(shards) == 1
+            else f"model-{number:05}-of-{len(shards):05}.safetensors"
+        )
         size += write(folder / file, shard, dtype)
         where |= {name: file for name, _, _ in shard}
     if len(shards) > 1:
         index = {"metadata": {"total_size": size}, "weight_map": where}
-        (folder / "model.safetensors.index.json").write_text(json.dumps(index, indent=2), encoding="utf-8")
+        (folder / "model.safetensors.index.json").write_text(
+            json.dumps(index, indent=2), encoding="utf-8"
+        )
 
 
 def write(file: Path, tensors: Sequence[Stored], dtype: str) -> int:
     """One safetensors file, tensor by tensor. Returns the bytes of all numbers."""
-    width, code = width_of(dtype), next(code for code, known in FLOATS.items() if known == width_of(dtype))
+    width, code = (
+        width_of(dtype),
+        next(code for code, known in FLOATS.items() if known == width_of(dtype)),
+    )
     header: dict[str, dict] = {"__metadata__": {"format": "pt"}}
     end = 0
     for name, shape, _ in tensors:
@@ -166,7 +214,11 @@ def write(file: Path, tensors: Sequence[Stored], dtype: str) -> int:
             assert numbers.shape == tuple(shape), f"{name}: {numbers.shape} is not {shape}"
             step = rows_a_block(shape)
             for row in range(0, len(numbers), step):  # no second copy of the whole for its cast
-                out.write(np.ascontiguousarray(numbers[row : row + step].astype(width)).view(np.uint8).data)
+                out.write(
+                    np.ascontiguousarray(numbers[row : row + step].astype(width))
+                    .view(np.uint8)
+                    .data
+                )
     return end
 
 

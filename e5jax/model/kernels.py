@@ -22,7 +22,9 @@ Concrete = Literal["xla", "blockwise", "cudnn", "splash"]
 HEADS = PartitionSpec(BATCH, None, "tensor", None)
 LONG = 2_048  # tokens; above this all scores of a row at once would fill the memory
 SHORT_ON_TPU = 1_024  # tokens; up to here the compiler's own fused attention computes and holds less (decision 5)
-SHORTEST_ON_CPU = 32  # tokens; from here on `blockwise` is the faster one there (benchmarks/attention.py)
+SHORTEST_ON_CPU = (
+    32  # tokens; from here on `blockwise` is the faster one there (benchmarks/attention.py)
+)
 
 
 def choose(kernel: Kernel, platform: str, dtype: str, length: int) -> Concrete:
@@ -33,7 +35,9 @@ def choose(kernel: Kernel, platform: str, dtype: str, length: int) -> Concrete:
         return "splash"
     if platform == "gpu" and dtype == "bfloat16" and length % 2 == 0:
         return "cudnn"
-    return "blockwise" if length >= SHORTEST_ON_CPU and (platform == "cpu" or length > LONG) else "xla"
+    return (
+        "blockwise" if length >= SHORTEST_ON_CPU and (platform == "cpu" or length > LONG) else "xla"
+    )
 
 
 def attend(
@@ -57,16 +61,23 @@ def attend(
     if window is not None and not causal:
         window += 1  # itself
     if kernel == "xla":
-        if k.shape[2] == 1:  # `tensor` is 1 then; jax's grouping of heads would expect its name on the single head
+        if (
+            k.shape[2] == 1
+        ):  # `tensor` is 1 then; jax's grouping of heads would expect its name on the single head
             q, k, v = (reshard(x, PartitionSpec(BATCH, None, None, None)) for x in (q, k, v))
         return reshard(
-            jax.nn.dot_product_attention(q, k, v, mask=visible(segments, window, shared, causal), implementation="xla"), HEADS
+            jax.nn.dot_product_attention(
+                q, k, v, mask=visible(segments, window, shared, causal), implementation="xla"
+            ),
+            HEADS,
         )
     if kernel == "splash":
         assert not shared, "there are segments in it, and nothing that is in all of them"
         local = partial(splash.attend, causal=causal)
     else:
-        local = partial({"blockwise": blockwise.attend, "cudnn": _cudnn}[kernel], shared=shared, causal=causal)
+        local = partial(
+            {"blockwise": blockwise.attend, "cudnn": _cudnn}[kernel], shared=shared, causal=causal
+        )
     # Kernels know nothing of meshes, and custom calls cannot be partitioned: each device runs one on its rows and heads.
     # Pallas does not say over which axes its results vary, hence no check of that.
     return jax.shard_map(
@@ -77,7 +88,9 @@ def attend(
     )(q, k, v, segments)
 
 
-def visible(segments: Int[Array, "n t"], window: int | None, shared: int = 0, causal: bool = True) -> Bool[Array, "n 1 t t"]:
+def visible(
+    segments: Int[Array, "n t"], window: int | None, shared: int = 0, causal: bool = True
+) -> Bool[Array, "n 1 t t"]:
     """Which key each query token sees: its own text and what is shared, with `causal` not the future, and within the window.
 
     The window counts as in transformers' Mistral: a token sees itself and the window - 1 tokens before it.
@@ -96,6 +109,10 @@ def visible(segments: Int[Array, "n t"], window: int | None, shared: int = 0, ca
     return (allowed[None] & same)[:, None]
 
 
-def _cudnn(q: Array, k: Array, v: Array, segments: Array, window: int | None, shared: int, causal: bool) -> Array:
+def _cudnn(
+    q: Array, k: Array, v: Array, segments: Array, window: int | None, shared: int, causal: bool
+) -> Array:
     """Half precision and an even length only. The mask becomes a bias: memory is quadratic in the row, once for all heads."""
-    return jax.nn.dot_product_attention(q, k, v, mask=visible(segments, window, shared, causal), implementation="cudnn")
+    return jax.nn.dot_product_attention(
+        q, k, v, mask=visible(segments, window, shared, causal), implementation="cudnn"
+    )

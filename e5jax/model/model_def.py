@@ -61,7 +61,11 @@ class ModelDef(NamedTuple):
     def trained(self) -> list[str]:
         """Names of the parameters that training changes: adapters and what is selected, or everything when there is neither."""
         everything = not self.lora and not self.select
-        return [name for name, leaf in self.leaves.items() if everything or leaf.is_adapter or self._is_selected(name)]
+        return [
+            name
+            for name, leaf in self.leaves.items()
+            if everything or leaf.is_adapter or self._is_selected(name)
+        ]
 
     @property
     def frozen(self) -> list[str]:
@@ -73,13 +77,18 @@ class ModelDef(NamedTuple):
         """Shapes with placement and with this dtype, or their own."""
         leaves = self.leaves
         return {
-            name: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype or dtype, sharding=sharding(mesh, leaf.axes))
+            name: jax.ShapeDtypeStruct(
+                leaf.shape, leaf.dtype or dtype, sharding=sharding(mesh, leaf.axes)
+            )
             for name, leaf in ((name, leaves[name]) for name in names)
         }
 
     def decoder(self, parameters: Mapping[str, jax.Array]) -> Decoder:
         """The decoder with these numbers in it."""
-        filled = [(tuple(name.split("/")), leaf.replace(parameters[name])) for name, leaf in _named(self.state)]
+        filled = [
+            (tuple(name.split("/")), leaf.replace(parameters[name]))
+            for name, leaf in _named(self.state)
+        ]
         return nnx.merge(self.graph, nnx.from_flat_state(filled))
 
     def initialise(self, names: Iterable[str], mesh: jax.sharding.Mesh, seed: int) -> Parameters:
@@ -87,7 +96,10 @@ class ModelDef(NamedTuple):
         wanted = self.abstract(names, mesh, "float32")
 
         def make(key: jax.Array) -> Parameters:
-            made = {name: leaf.get_value() for name, leaf in _named(nnx.state(self._build(key, self.kernel)))}
+            made = {
+                name: leaf.get_value()
+                for name, leaf in _named(nnx.state(self._build(key, self.kernel)))
+            }
             return {name: made[name] for name in wanted}
 
         # What is not returned is never computed: fresh adapters do not cost a fresh base. XLA spreads the random numbers as they
@@ -104,12 +116,22 @@ class ModelDef(NamedTuple):
         leaves = self.leaves
         for pattern in self.select:
             if not any(fnmatchcase(name, pattern) for name in leaves):
-                raise ConfigError(f"config.select.names: nothing is called {pattern!r}; there are {', '.join(sorted(leaves))}")
+                raise ConfigError(
+                    f"config.select.names: nothing is called {pattern!r}; there are {', '.join(sorted(leaves))}"
+                )
         for name, leaf in leaves.items():
             if self._is_selected(name) and leaf.dtype is not None:
-                raise ConfigError(f"config.select.names: {name} is stored as {leaf.dtype}; set config.model.quantisation to 'none'")
-            if self._is_selected(name) and name.endswith("/kernel") and name.replace("/kernel", "/lora_a") in leaves:
-                raise ConfigError(f"config.select.names: {name} has an adapter; leave it out there, or in config.lora.targets")
+                raise ConfigError(
+                    f"config.select.names: {name} is stored as {leaf.dtype}; set config.model.quantisation to 'none'"
+                )
+            if (
+                self._is_selected(name)
+                and name.endswith("/kernel")
+                and name.replace("/kernel", "/lora_a") in leaves
+            ):
+                raise ConfigError(
+                    f"config.select.names: {name} has an adapter; leave it out there, or in config.lora.targets"
+                )
 
     @property
     def kernel(self) -> Concrete:
@@ -128,7 +150,14 @@ class ModelDef(NamedTuple):
 
     def _build(self, key: jax.Array, kernel: Concrete) -> Decoder:
         like = nnx.merge(self.graph, self.state)
-        made = Decoder(self.spec, self.lora, dtype=like.dtype, remat=like.remat, kernel=kernel, rngs=nnx.Rngs(key))
+        made = Decoder(
+            self.spec,
+            self.lora,
+            dtype=like.dtype,
+            remat=like.remat,
+            kernel=kernel,
+            rngs=nnx.Rngs(key),
+        )
         return _quantised(made, self.quantisation)
 
 
@@ -149,10 +178,17 @@ def model_def(
     """
     targets = {}
     if lora is not None:
-        targets = {t: Lora(lora.rank, lora.alpha, lora.dropout, inside) for t in TARGETS if t in lora.targets}
+        targets = {
+            t: Lora(lora.rank, lora.alpha, lora.dropout, inside)
+            for t in TARGETS
+            if t in lora.targets
+        }
 
     def make() -> Decoder:
-        return _quantised(Decoder(spec, targets, dtype=dtype, remat=remat, kernel=kernel, rngs=nnx.Rngs(0)), quantisation)
+        return _quantised(
+            Decoder(spec, targets, dtype=dtype, remat=remat, kernel=kernel, rngs=nnx.Rngs(0)),
+            quantisation,
+        )
 
     graph, state = nnx.split(nnx.eval_shape(make))
     made = ModelDef(spec, targets, quantisation, graph, state, select)

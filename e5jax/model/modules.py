@@ -72,7 +72,9 @@ class Module(NamedTuple):
     outputs: int = 0
     bias: bool = True  # the other fields: of Dense
     activation: str = "Tanh"
-    residual: bool = False  # adds the input to the output, through a map of its own where their widths differ
+    residual: bool = (
+        False  # adds the input to the output, through a map of its own where their widths differ
+    )
 
     @property
     def shapes(self) -> dict[str, tuple[int, ...]]:
@@ -108,21 +110,33 @@ def read_modules(folder: Path, hidden: int) -> tuple[Pooling, tuple[Module, ...]
     path = file_of(folder, MODULES)
     entries = read_json(path)
     if not isinstance(entries, list) or not all(
-        isinstance(entry, dict) and all(isinstance(entry.get(key), str) for key in ("name", "type", "path")) for entry in entries
+        isinstance(entry, dict)
+        and all(isinstance(entry.get(key), str) for key in ("name", "type", "path"))
+        for entry in entries
     ):
         raise ConfigError(f"{path}: must be a list of modules, each with name, type and path")
     if len({entry["name"] for entry in entries}) < len(entries):
         raise ConfigError(f"{path}: two modules have one name")
     kinds = [_kind(entry["type"], path) for entry in entries]
     if kinds[:2] != ["Transformer", "Pooling"] or {"Transformer", "Pooling"} & set(kinds[2:]):
-        raise ConfigError(f"{path}: modules {', '.join(kinds)}; supported are one Transformer, one Pooling, then others")
+        raise ConfigError(
+            f"{path}: modules {', '.join(kinds)}; supported are one Transformer, one Pooling, then others"
+        )
     if entries[0]["path"] not in ("", "."):
-        raise ConfigError(f"{path}: the Transformer lies in {entries[0]['path']!r}; move its files to {folder} and set path to ''")
+        raise ConfigError(
+            f"{path}: the Transformer lies in {entries[0]['path']!r}; move its files to {folder} and set path to ''"
+        )
     for entry in entries[1:]:
         if Path(entry["path"]).is_absolute() or ".." in Path(entry["path"]).parts:
             raise ConfigError(f"{path}: path={entry['path']!r} leaves the folder")
-    pooling = read_pooling(_config(folder, entries[1]["path"]), f"{folder}/{entries[1]['path']}/config.json", "mean")
-    behind = [_module(folder, kind, entry["path"]) for kind, entry in zip(kinds[2:], entries[2:], strict=True) if kind != "Dropout"]
+    pooling = read_pooling(
+        _config(folder, entries[1]["path"]), f"{folder}/{entries[1]['path']}/config.json", "mean"
+    )
+    behind = [
+        _module(folder, kind, entry["path"])
+        for kind, entry in zip(kinds[2:], entries[2:], strict=True)
+        if kind != "Dropout"
+    ]
     _check_widths(pooling, behind, hidden, folder)
     return pooling, tuple(behind)
 
@@ -131,7 +145,9 @@ def _kind(name: str, path: Path) -> str:
     known = ("Transformer", "Pooling", "Dense", "LayerNorm", "Normalize", "Dropout")
     kind = name.rpartition(".")[2]
     if not name.startswith("sentence_transformers.") or kind not in known:
-        raise ConfigError(f"{path}: module {name!r} is not supported; supported are {', '.join(known)} of sentence_transformers")
+        raise ConfigError(
+            f"{path}: module {name!r} is not supported; supported are {', '.join(known)} of sentence_transformers"
+        )
     return kind
 
 
@@ -173,11 +189,15 @@ def _activation(name: object, at: str) -> str:
 def _check_widths(pooling: Pooling, modules: Sequence[Module], hidden: int, folder: Path) -> None:
     """Each module takes what the one before it gives."""
     if pooling.width != hidden:
-        raise ConfigError(f"{folder}/{MODULES}: Pooling is of {pooling.width} dimensions, and the model has {hidden}")
+        raise ConfigError(
+            f"{folder}/{MODULES}: Pooling is of {pooling.width} dimensions, and the model has {hidden}"
+        )
     width = hidden * len(pooling.modes.split("+"))
     for module in modules:
         if module.shapes and module.inputs != width:
-            raise ConfigError(f"{folder}/{module.folder}: {module.kind} takes {module.inputs} dimensions, and gets {width}")
+            raise ConfigError(
+                f"{folder}/{module.folder}: {module.kind} takes {module.inputs} dimensions, and gets {width}"
+            )
         width = module.outputs or width
 
 
@@ -190,11 +210,25 @@ def read_pooling(config: Mapping[str, Any], at: str, default: str) -> Pooling:
     names = [value] if isinstance(value, str) else value
     if not isinstance(names, list) or not names or not all(isinstance(name, str) for name in names):
         raise ConfigError(f"{at}: pooling_mode={value!r}; must be a name or a list of names")
-    known = {*FLAGS, "pooling_mode", "include_prompt", "word_embedding_dimension", "embedding_dimension"}
-    if strange := [name for name in names if name not in MODES] or sorted(name for name in config.keys() - known if config[name]):
-        raise ConfigError(f"{at}: pooling {strange[0]!r} is not supported; supported are {', '.join(MODES)}")
-    width = positive(config, "embedding_dimension", at) or positive(config, "word_embedding_dimension", at)
-    return Pooling("+".join(MODES[name] for name in names), flag(config, "include_prompt", True, at), width)
+    known = {
+        *FLAGS,
+        "pooling_mode",
+        "include_prompt",
+        "word_embedding_dimension",
+        "embedding_dimension",
+    }
+    if strange := [name for name in names if name not in MODES] or sorted(
+        name for name in config.keys() - known if config[name]
+    ):
+        raise ConfigError(
+            f"{at}: pooling {strange[0]!r} is not supported; supported are {', '.join(MODES)}"
+        )
+    width = positive(config, "embedding_dimension", at) or positive(
+        config, "word_embedding_dimension", at
+    )
+    return Pooling(
+        "+".join(MODES[name] for name in names), flag(config, "include_prompt", True, at), width
+    )
 
 
 def _needed(config: dict, name: str, at: str) -> int:
@@ -216,13 +250,22 @@ def _load(file: Path, module: Module) -> Weights:
     if not module.shapes:
         return {}
     if not file.is_file():
-        raise ConfigError(f"{file}: no such file; save the folder again with sentence-transformers, as safetensors")
+        raise ConfigError(
+            f"{file}: no such file; save the folder again with sentence-transformers, as safetensors"
+        )
     tensors = {tensor.name: tensor for tensor in file_headers(file)}
     shapes = {name: tensor.shape for name, tensor in tensors.items()}
     if shapes != module.shapes:
-        raise ConfigError(f"{file}: holds {_listed(shapes)}, and the config of this {module.kind} needs {_listed(module.shapes)}")
-    values = {name: read_slice(tensor, tuple(slice(None) for _ in tensor.shape)) for name, tensor in tensors.items()}
-    if broken := [name for name, value in values.items() if not np.isfinite(value.astype(np.float32)).all()]:
+        raise ConfigError(
+            f"{file}: holds {_listed(shapes)}, and the config of this {module.kind} needs {_listed(module.shapes)}"
+        )
+    values = {
+        name: read_slice(tensor, tuple(slice(None) for _ in tensor.shape))
+        for name, tensor in tensors.items()
+    }
+    if broken := [
+        name for name, value in values.items() if not np.isfinite(value.astype(np.float32)).all()
+    ]:
         raise ConfigError(f"{file}: NaN or infinity in {', '.join(broken)}; the file is damaged")
     return {name: jnp.asarray(value, jnp.float32) for name, value in values.items()}
 
@@ -231,7 +274,9 @@ def _listed(shapes: Mapping[str, tuple[int, ...]]) -> str:
     return ", ".join(f"{name} {list(shape)}" for name, shape in sorted(shapes.items())) or "nothing"
 
 
-def apply(modules: Sequence[Module], weights: Sequence[Weights], vectors: Float[Array, "*n d"]) -> Float[Array, "*n e"]:
+def apply(
+    modules: Sequence[Module], weights: Sequence[Weights], vectors: Float[Array, "*n d"]
+) -> Float[Array, "*n e"]:
     """The modules one after the other."""
     for module, own in zip(modules, weights, strict=True):
         with jax.named_scope(module.kind):
@@ -244,15 +289,21 @@ def _apply(module: Module, weights: Weights, vectors: Float[Array, "*n d"]) -> F
         return unit(vectors)
     if module.kind == "LayerNorm":
         centred = vectors - jnp.mean(vectors, axis=-1, keepdims=True)
-        scaled = centred * jax.lax.rsqrt(jnp.mean(jnp.square(centred), axis=-1, keepdims=True) + LAYER_NORM_EPSILON)
-        return _along(weights["norm.weight"], scaled) * scaled + _along(weights["norm.bias"], scaled)
+        scaled = centred * jax.lax.rsqrt(
+            jnp.mean(jnp.square(centred), axis=-1, keepdims=True) + LAYER_NORM_EPSILON
+        )
+        return _along(weights["norm.weight"], scaled) * scaled + _along(
+            weights["norm.bias"], scaled
+        )
     result = _linear(vectors, weights["linear.weight"])
     if module.bias:
         result += _along(weights["linear.bias"], result)
     result = ACTIVATIONS[module.activation](result)
     if not module.residual:
         return result
-    return result + (_linear(vectors, weights["residual.weight"]) if "residual.weight" in weights else vectors)
+    return result + (
+        _linear(vectors, weights["residual.weight"]) if "residual.weight" in weights else vectors
+    )
 
 
 def _linear(vectors: Float[Array, "*n d"], weight: Float[Array, "e d"]) -> Float[Array, "*n e"]:

@@ -27,7 +27,9 @@ def normalised(x: Float[Array, "n t d"], epsilon: float) -> Float[Array, "n t d"
     inverse = jax.lax.rsqrt(jnp.mean(jnp.square(wide), axis=-1) + epsilon)
     # As a product, whose gradient of `inverse` is one too: of the sum that `wide * inverse[..., None]` leads to, a CPU with one
     # row makes ten times as much work.
-    return jnp.einsum("ntd,nt->ntd", wide, inverse, precision=jax.lax.Precision.HIGHEST).astype(x.dtype)
+    return jnp.einsum("ntd,nt->ntd", wide, inverse, precision=jax.lax.Precision.HIGHEST).astype(
+        x.dtype
+    )
 
 
 @jax.custom_vjp
@@ -43,7 +45,9 @@ def _forward(x: Array, scale: Array) -> tuple[Array, tuple[Array, Array]]:
 def _backward(kept: tuple[Array, Array], g: Array) -> tuple[Array, Array]:
     x, scale = kept
     deferred = jax.typeof(scale).sharding.spec.reduced
-    return scaled(g, scale), jnp.einsum("ntd,ntd->d", x, g, out_sharding=PartitionSpec(None, unreduced=deferred))
+    return scaled(g, scale), jnp.einsum(
+        "ntd,ntd->d", x, g, out_sharding=PartitionSpec(None, unreduced=deferred)
+    )
 
 
 scaled.defvjp(_forward, _backward)
@@ -60,23 +64,34 @@ def _forward_shifted(x: Array, bias: Array) -> tuple[Array, Array]:
 
 
 def _backward_shifted(bias: Array, g: Array) -> tuple[Array, Array]:
-    (axis,), deferred = jax.typeof(bias).sharding.spec.partitions, jax.typeof(bias).sharding.spec.reduced
-    ones = jnp.ones(g.shape[:2], g.dtype, out_sharding=PartitionSpec(*jax.typeof(g).sharding.spec[:2]))
+    (axis,), deferred = (
+        jax.typeof(bias).sharding.spec.partitions,
+        jax.typeof(bias).sharding.spec.reduced,
+    )
+    ones = jnp.ones(
+        g.shape[:2], g.dtype, out_sharding=PartitionSpec(*jax.typeof(g).sharding.spec[:2])
+    )
     return g, jnp.einsum("nt,ntd->d", ones, g, out_sharding=PartitionSpec(axis, unreduced=deferred))
 
 
 shifted.defvjp(_forward_shifted, _backward_shifted)
 
 
-def rotary(positions: Int[Array, "n t"], size: int, theta: float) -> tuple[Float[Array, "n t half"], Float[Array, "n t half"]]:
+def rotary(
+    positions: Int[Array, "n t"], size: int, theta: float
+) -> tuple[Float[Array, "n t half"], Float[Array, "n t half"]]:
     """Cosine and sine of position × theta^(-2i/size), float32."""
     frequency = theta ** (-jnp.arange(0, size, 2, dtype=jnp.float32) / size)
     angle = positions[..., None].astype(jnp.float32) * frequency[None, None]
     return jnp.cos(angle), jnp.sin(angle)
 
 
-def rotate(x: Float[Array, "n t heads e"], cosine: Float[Array, "n t half"], sine: Float[Array, "n t half"]) -> Array:
+def rotate(
+    x: Float[Array, "n t heads e"], cosine: Float[Array, "n t half"], sine: Float[Array, "n t half"]
+) -> Array:
     """Rotates dimension pairs (i, i + e/2), the pairing of Hugging Face weights."""
     first, second = jnp.split(x, 2, axis=-1)
     cosine, sine = (part[:, :, None, :].astype(x.dtype) for part in (cosine, sine))
-    return jnp.concatenate([first * cosine - second * sine, second * cosine + first * sine], axis=-1)
+    return jnp.concatenate(
+        [first * cosine - second * sine, second * cosine + first * sine], axis=-1
+    )

@@ -7,7 +7,11 @@ from jaxtyping import Array, Bool, Float, Int
 
 
 def pool(
-    hidden: Float[Array, "n t d"], segments: Int[Array, "n t"], ends: Int[Array, "n s"], pooling: str, shared: int = 0
+    hidden: Float[Array, "n t d"],
+    segments: Int[Array, "n t"],
+    ends: Int[Array, "n s"],
+    pooling: str,
+    shared: int = 0,
 ) -> Float[Array, "n s d"]:
     """Unit vectors; absent texts give zero."""
     return unit(pooled(hidden, segments, ends, pooling, shared))
@@ -54,7 +58,9 @@ def _by_mode(
     if mode == "max":
         return _greatest(hidden, kept, ends >= 0)
     if mode == "last":
-        share = (kept & (jnp.arange(hidden.shape[1])[None, None] == ends[:, :, None])).astype(jnp.float32)
+        share = (kept & (jnp.arange(hidden.shape[1])[None, None] == ends[:, :, None])).astype(
+            jnp.float32
+        )
     elif mode == "first":
         length = jnp.sum(own, axis=-1, keepdims=True)
         share = (own & (number == jnp.where(length > skip, skip, 0) + 1)).astype(jnp.float32)
@@ -70,7 +76,9 @@ def _averaged(share: Float[Array, "n s t"], hidden: Float[Array, "n t d"]) -> Fl
     return checkpoint_name(jnp.einsum("nst,ntd->nsd", share, hidden), "pooled")
 
 
-def _greatest(hidden: Float[Array, "n t d"], kept: Bool[Array, "n s t"], there: Bool[Array, "n s"]) -> Float[Array, "n s d"]:
+def _greatest(
+    hidden: Float[Array, "n t d"], kept: Bool[Array, "n s t"], there: Bool[Array, "n s"]
+) -> Float[Array, "n s d"]:
     """One slot after the other: all at once would hold the states as often as a row has slots."""
 
     def of_slot(tokens: Bool[Array, "n t"]) -> Float[Array, "n d"]:

@@ -30,19 +30,31 @@ def scales(kernel: Float[np.ndarray, "i o"], kind: Quantisation) -> Float[np.nda
     return np.maximum(grouped.max(axis=1), -grouped.min(axis=1)) / np.float32(LARGEST[kind])
 
 
-def integers(kernel: Float[np.ndarray, "i o"], scale: Float[np.ndarray, "g o"]) -> Float[np.ndarray, "i o"]:
+def integers(
+    kernel: Float[np.ndarray, "i o"], scale: Float[np.ndarray, "g o"]
+) -> Float[np.ndarray, "i o"]:
     """The nearest integers of a kernel, or of a slice of it with the scales of that slice; kept as float32."""
     grouped = kernel.astype(np.float32, copy=False).reshape(len(scale), -1, kernel.shape[1])
     # A group of zeros has scale zero, and stays zero.
-    return np.rint(grouped / np.where(scale > 0, scale, np.float32(1))[:, None]).reshape(kernel.shape)
+    return np.rint(grouped / np.where(scale > 0, scale, np.float32(1))[:, None]).reshape(
+        kernel.shape
+    )
 
 
-def dequantise(kernel: Int[Array, "i o"], scale: Float[Array, "g o"], dtype: jnp.dtype) -> Float[Array, "i o"]:
+def dequantise(
+    kernel: Int[Array, "i o"], scale: Float[Array, "g o"], dtype: jnp.dtype
+) -> Float[Array, "i o"]:
     """`scale · q`, multiplied in float32, in the placement of `kernel`."""
     rows, columns = jax.typeof(kernel).sharding.spec
     split = (scale.shape[0], kernel.shape[0] // scale.shape[0], kernel.shape[1])
-    grouped = jax.lax.reshape(kernel, split, out_sharding=PartitionSpec(rows, None, columns)).astype(jnp.float32)
-    return jax.lax.reshape((grouped * scale[:, None]).astype(dtype), kernel.shape, out_sharding=PartitionSpec(rows, columns))
+    grouped = jax.lax.reshape(
+        kernel, split, out_sharding=PartitionSpec(rows, None, columns)
+    ).astype(jnp.float32)
+    return jax.lax.reshape(
+        (grouped * scale[:, None]).astype(dtype),
+        kernel.shape,
+        out_sharding=PartitionSpec(rows, columns),
+    )
 
 
 def bytes_per_parameter(kind: Quantisation, inputs: int) -> float:
@@ -55,7 +67,11 @@ def check_groups(spec: Spec, kind: Quantisation, mesh: Mesh) -> None:
     if kind != "int4":
         return
     wide = spec.heads * spec.head_size
-    for name, inputs, axis in [("hidden", spec.hidden, "fsdp"), ("heads × head_size", wide, "tensor"), ("ff", spec.ff, "tensor")]:
+    for name, inputs, axis in [
+        ("hidden", spec.hidden, "fsdp"),
+        ("heads × head_size", wide, "tensor"),
+        ("ff", spec.ff, "tensor"),
+    ]:
         devices, found = max(getattr(mesh, axis), 1), groups(kind, inputs)
         if inputs % GROUP or (found > 1 and found % devices):
             raise ConfigError(

@@ -36,7 +36,9 @@ class Spec(NamedTuple):
     def stack(self, path: str) -> range | None:
         """The layers that a variable of this name holds, one behind the other; None where it is of no layer."""
         middle = self.layers - self.top
-        return {"layers": range(middle), "top": range(middle, self.layers)}.get(path.partition("/")[0])
+        return {"layers": range(middle), "top": range(middle, self.layers)}.get(
+            path.partition("/")[0]
+        )
 
     def changed(self, model: Model) -> "Spec":
         """The shape with the configuration's own rotary base, window and direction, where it has any."""
@@ -65,18 +67,27 @@ def among_all(path: str) -> str:
 def check_top(spec: Spec, top: int, at: str = "config") -> None:
     """The last layers are some of them."""
     if top >= spec.layers:
-        raise ConfigError(f"{at}.select.top={top}: the model has {spec.layers} layers; for all of them set 0, they are `layers/*`")
+        raise ConfigError(
+            f"{at}.select.top={top}: the model has {spec.layers} layers; for all of them set 0, they are `layers/*`"
+        )
 
 
 def check_divisible(spec: Spec, mesh: Mesh, at: str = "config") -> None:
     """Sharded dimensions must divide over their mesh axes; -1 counts as 1 until devices are known."""
-    for axis, size, names in [("fsdp", mesh.fsdp, ("hidden",)), ("tensor", mesh.tensor, ("heads", "kv_heads", "ff"))]:
+    for axis, size, names in [
+        ("fsdp", mesh.fsdp, ("hidden",)),
+        ("tensor", mesh.tensor, ("heads", "kv_heads", "ff")),
+    ]:
         for name in names:
             if getattr(spec, name) % max(size, 1):
-                raise ConfigError(f"{at}.mesh.{axis}={size}: the model's {name}={getattr(spec, name)} does not divide over it")
+                raise ConfigError(
+                    f"{at}.mesh.{axis}={size}: the model's {name}={getattr(spec, name)} does not divide over it"
+                )
 
 
 def check_dimensions(spec: Spec, dimensions: int, at: str = "config") -> None:
     """An export cannot keep more than there are."""
     if dimensions > spec.hidden:
-        raise ConfigError(f"{at}.export.dimensions={dimensions}: the model has {spec.hidden}; keep fewer, or 0 for all")
+        raise ConfigError(
+            f"{at}.export.dimensions={dimensions}: the model has {spec.hidden}; keep fewer, or 0 for all"
+        )

@@ -6,11 +6,16 @@ from functools import lru_cache
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.experimental.pallas.ops.tpu.splash_attention import splash_attention_kernel, splash_attention_mask
+from jax.experimental.pallas.ops.tpu.splash_attention import (
+    splash_attention_kernel,
+    splash_attention_mask,
+)
 from jaxtyping import Array, Float, Int
 
 MULTIPLE = 128  # lanes of a TPU: blocks, and so rows, are multiples of it
-LARGEST_BLOCK = 1_024  # tokens; fewest blocks to describe, and larger ones do not fit a chip's vector memory
+LARGEST_BLOCK = (
+    1_024  # tokens; fewest blocks to describe, and larger ones do not fit a chip's vector memory
+)
 
 
 def attend(
@@ -48,7 +53,9 @@ def _kernel(
     compiling ahead of time, nor its trace.
     """
     with ThreadPoolExecutor(max_workers=1) as alone:
-        return jax.tree.map(np.asarray, alone.submit(_build, length, heads, window, causal, interpret).result())
+        return jax.tree.map(
+            np.asarray, alone.submit(_build, length, heads, window, causal, interpret).result()
+        )
 
 
 def _build(
@@ -57,7 +64,11 @@ def _build(
     block = block_size(length)
     shape = (length, length)
     if window is None:
-        one = splash_attention_mask.CausalMask(shape) if causal else splash_attention_mask.FullMask(shape)
+        one = (
+            splash_attention_mask.CausalMask(shape)
+            if causal
+            else splash_attention_mask.FullMask(shape)
+        )
     else:
         one = splash_attention_mask.LocalMask(shape, (window - 1, 0 if causal else window - 1), 0)
     sizes = splash_attention_kernel.BlockSizes(
@@ -69,4 +80,6 @@ def _build(
         block_kv_dq=block,
     )
     mask = splash_attention_mask.MultiHeadMask([one] * heads)
-    return splash_attention_kernel.make_splash_mha(mask, block_sizes=sizes, head_shards=1, q_seq_shards=1, interpret=interpret)
+    return splash_attention_kernel.make_splash_mha(
+        mask, block_sizes=sizes, head_shards=1, q_seq_shards=1, interpret=interpret
+    )

@@ -20,7 +20,9 @@ from e5jax.model import quantise
 BLOCK = 2**22  # numbers read at a time, by each thread
 THREADS = min(os.cpu_count() or 1, 8)
 TILE = 512  # rows and columns copied at a time
-HEADER_BYTES = 8_000_000  # more than a hundred thousand tensors have; the library itself takes 100 MB
+HEADER_BYTES = (
+    8_000_000  # more than a hundred thousand tensors have; the library itself takes 100 MB
+)
 ALIGNMENT = 64  # bytes
 
 Index = tuple[slice, ...]
@@ -58,11 +60,16 @@ def file_headers(file: Path) -> list[Tensor]:
     with file.open("rb") as raw:
         size = int.from_bytes(raw.read(8), "little")
     if size > HEADER_BYTES:
-        raise ConfigError(f"{file}: not a safetensors file (a header of {size:,} bytes; at most {HEADER_BYTES:,} are read)")
+        raise ConfigError(
+            f"{file}: not a safetensors file (a header of {size:,} bytes; at most {HEADER_BYTES:,} are read)"
+        )
     try:
         with safe_open(file, framework="np") as opened:
             views = [(name, opened.get_slice(name)) for name in opened.offset_keys()]
-            return [Tensor(file, name, tuple(view.get_shape()), view.get_dtype()) for name, view in views]
+            return [
+                Tensor(file, name, tuple(view.get_shape()), view.get_dtype())
+                for name, view in views
+            ]
     except SafetensorError as error:
         raise ConfigError(f"{file}: not a safetensors file ({error})") from error
 
@@ -88,7 +95,9 @@ class Source(NamedTuple):
     def blocks(self, index: Index) -> Iterator[tuple[Index, np.ndarray]]:
         """(place in the slice, numbers) of a slice in blocks of at most `BLOCK` numbers, in the stored dtype."""
         shape = self.tensor.shape[::-1] if self.turned else self.tensor.shape
-        begin, stop = zip(*(part.indices(size)[:2] for part, size in zip(index, shape, strict=True)), strict=True)
+        begin, stop = zip(
+            *(part.indices(size)[:2] for part, size in zip(index, shape, strict=True)), strict=True
+        )
         # Along the first dimension that is stored, whose rows lie one behind the other.
         along = len(shape) - 1 if self.turned else 0
         size = max(BLOCK // max(math.prod(shape) // shape[along], 1), 1)
@@ -106,7 +115,11 @@ def plain(sources: list[Source], *, stacked: bool) -> Fill:
     """What fills a slice of a variable with the numbers of its tensors, one a layer when it is stacked."""
 
     def fill(out: np.ndarray, index: Index) -> None:
-        parts, inner = (zip(out, sources[index[0]], strict=True), index[1:]) if stacked else ([(out, sources[0])], index)
+        parts, inner = (
+            (zip(out, sources[index[0]], strict=True), index[1:])
+            if stacked
+            else ([(out, sources[0])], index)
+        )
 
         def copy(part: np.ndarray, source: Source) -> None:
             for here, block in source.blocks(inner):
@@ -121,7 +134,9 @@ def plain(sources: list[Source], *, stacked: bool) -> Fill:
 
 def _put(out: np.ndarray, numbers: np.ndarray) -> None:
     """`out[...] = numbers`, tile by tile: one of them may lie by columns, and caches lose what they fetch of it too early."""
-    if out.dtype == numbers.dtype:  # as integers: for bfloat16 NumPy keeps all other threads waiting
+    if (
+        out.dtype == numbers.dtype
+    ):  # as integers: for bfloat16 NumPy keeps all other threads waiting
         out, numbers = (each.view(f"u{each.itemsize}") for each in (out, numbers))
     if out.ndim == 1:
         out[...] = numbers
@@ -134,10 +149,14 @@ def _put(out: np.ndarray, numbers: np.ndarray) -> None:
 def _finite(part: np.ndarray) -> bool:
     if part.dtype != ml_dtypes.bfloat16:
         return bool(np.isfinite(part).all())
-    return bool(np.max(part.view(np.uint16) & 0x7FFF, initial=0) < 0x7F80)  # exponents of ones are what NaN and infinity have
+    return bool(
+        np.max(part.view(np.uint16) & 0x7FFF, initial=0) < 0x7F80
+    )  # exponents of ones are what NaN and infinity have
 
 
-def quantising(sources: list[Source], leaf: jax.ShapeDtypeStruct, scale: jax.ShapeDtypeStruct) -> tuple[jax.Array, Fill]:
+def quantising(
+    sources: list[Source], leaf: jax.ShapeDtypeStruct, scale: jax.ShapeDtypeStruct
+) -> tuple[jax.Array, Fill]:
     """The scales of a stacked kernel, and what fills a slice of it with integers."""
     # Scales first, over all inputs: a device that holds some of the inputs needs those of all.
     whole = np.zeros(scale.shape, np.float32)

@@ -9,7 +9,14 @@ import numpy as np
 from e5jax.mesh import AXES
 from e5jax.plan.hlo import Computation, Instruction
 
-KINDS = ("all-gather", "reduce-scatter", "all-reduce", "all-to-all", "collective-permute", "collective-broadcast")
+KINDS = (
+    "all-gather",
+    "reduce-scatter",
+    "all-reduce",
+    "all-to-all",
+    "collective-permute",
+    "collective-broadcast",
+)
 Groups = tuple[tuple[int, ...], ...]
 
 
@@ -27,7 +34,9 @@ class Collective(NamedTuple):
         return max(len(group) for group in self.groups)
 
 
-def collective(made: Instruction, where: Computation, devices: int, *, overlapped: bool) -> Collective | None:
+def collective(
+    made: Instruction, where: Computation, devices: int, *, overlapped: bool
+) -> Collective | None:
     """What this instruction moves; None when it moves nothing."""
     if made.opcode == "send":
         return _between_slices(made, where, devices)
@@ -37,8 +46,17 @@ def collective(made: Instruction, where: Computation, devices: int, *, overlappe
     # The asynchronous form of a gather gives (operands, results).
     taken = sum(operand.bytes for operand in where.operands(made))
     given = made.bytes - taken if made.opcode == "all-gather-start" else made.bytes
-    groups = pairs(made.attributes) if kind == "collective-permute" else read_groups(made.attributes, devices)
-    return Collective(kind, given if kind == "all-gather" else taken, groups, overlapped or made.opcode.endswith("-start"))
+    groups = (
+        pairs(made.attributes)
+        if kind == "collective-permute"
+        else read_groups(made.attributes, devices)
+    )
+    return Collective(
+        kind,
+        given if kind == "all-gather" else taken,
+        groups,
+        overlapped or made.opcode.endswith("-start"),
+    )
 
 
 def _between_slices(made: Instruction, where: Computation, devices: int) -> Collective | None:
@@ -46,7 +64,11 @@ def _between_slices(made: Instruction, where: Computation, devices: int) -> Coll
 
     Device numbers inside a slice start at 0 then, in every slice: those of the mesh's first slice.
     """
-    said = dict(re.findall(r'_xla_megascale_(\w+)="([^"]*)"', made.attributes.get("frontend_attributes", "")))
+    said = dict(
+        re.findall(
+            r'_xla_megascale_(\w+)="([^"]*)"', made.attributes.get("frontend_attributes", "")
+        )
+    )
     if "transfer_type" not in said:
         return None
     kind = said["transfer_type"].lower().replace("_", "-")
@@ -54,7 +76,9 @@ def _between_slices(made: Instruction, where: Computation, devices: int) -> Coll
     payload = where.operands(made)[0].bytes
     size = payload * slices if kind == "all-gather" else payload
     group = tuple(range(0, devices, devices // slices))
-    return Collective(kind if kind in KINDS else "collective-permute", size, (group,), overlapped=True)
+    return Collective(
+        kind if kind in KINDS else "collective-permute", size, (group,), overlapped=True
+    )
 
 
 def wire_bytes(kind: str, size: float, members: int) -> float:
@@ -69,7 +93,11 @@ def wire_bytes(kind: str, size: float, members: int) -> float:
 def axis_of(groups: Groups, mesh: tuple[int, ...]) -> str:
     """The mesh axes along which the devices of a group differ, such as `fsdp` or `data+fsdp`."""
     places = [np.unravel_index(np.asarray(group), mesh) for group in groups]
-    return "+".join(axis for number, axis in enumerate(AXES) if any(len(set(place[number])) > 1 for place in places))
+    return "+".join(
+        axis
+        for number, axis in enumerate(AXES)
+        if any(len(set(place[number])) > 1 for place in places)
+    )
 
 
 def pairs(attributes: Mapping[str, str]) -> Groups:

@@ -38,10 +38,19 @@ def main(config: str, overrides: Sequence[str], topology: Topology, options: Opt
         if options.limit < 1:
             raise ConfigError(f"--limit={options.limit}: must be at least 1")
         if not 0 <= options.headroom < 100:
-            raise ConfigError(f"--headroom={options.headroom:g}: must be at least 0 and below 100 per cent")
-        best, changes = search(Search(config, overrides, options.means, options.limit, options.headroom / 100), spec, on)
+            raise ConfigError(
+                f"--headroom={options.headroom:g}: must be at least 0 and below 100 per cent"
+            )
+        best, changes = search(
+            Search(config, overrides, options.means, options.limit, options.headroom / 100),
+            spec,
+            on,
+        )
     if best is None:
-        print(f"e5jax: nothing that was tried fits {topology.name} with {options.headroom:g} % of memory free", file=sys.stderr)
+        print(
+            f"e5jax: nothing that was tried fits {topology.name} with {options.headroom:g} % of memory free",
+            file=sys.stderr,
+        )
         return DOES_NOT_FIT
     if options.as_json:
         print(json.dumps(to_json(best, config) | {"overrides": list(changes)}, indent=2))

@@ -16,7 +16,14 @@ from e5jax.plan.traffic import FREE_CALLS, memory_bytes
 
 # Calls into the compiler's own library that multiply nothing.
 _WITHOUT_PRODUCTS = frozenset(
-    {"AssumeGatherIndicesInBound", "GatherScatterIndicesBitpacked", "Sharding", "TopK", "PartialReduce", "ZeroCrop"}
+    {
+        "AssumeGatherIndicesInBound",
+        "GatherScatterIndicesBitpacked",
+        "Sharding",
+        "TopK",
+        "PartialReduce",
+        "ZeroCrop",
+    }
 )
 
 
@@ -32,7 +39,9 @@ class Operation(NamedTuple):
     unknown: str = ""  # why its cost is not all there
 
 
-def operations(module: Module, devices: int, shares: Mapping[str, float] | None = None) -> list[Operation]:
+def operations(
+    module: Module, devices: int, shares: Mapping[str, float] | None = None
+) -> list[Operation]:
     """Every operation of the program. `shares` is how often the conditionals of a named scope take their dearer branch."""
     entry = Scope(module, module.computations[module.entry], lambda *_: None)
     return list(_walk(entry, 1.0, devices, shares or {}))
@@ -43,14 +52,20 @@ def total_flops(done: Sequence[Operation]) -> float:
     return sum(one.times * one.flops for one in done)
 
 
-def _walk(scope: Scope, times: float, devices: int, shares: Mapping[str, float]) -> Iterator[Operation]:
+def _walk(
+    scope: Scope, times: float, devices: int, shares: Mapping[str, float]
+) -> Iterator[Operation]:
     seen: set[str] = set()  # channels: one asynchronous collective appears in several instructions
     for made in scope.computation.instructions.values():
         if made.opcode == "while":
             rounds = trips(scope, made)
             if rounds is None:
-                yield Operation(made.name, made.opcode, times, 0, 0, unknown="rounds unknown, counted once")
-            yield from _walk(scope.body(made), times * (1 if rounds is None else rounds), devices, shares)
+                yield Operation(
+                    made.name, made.opcode, times, 0, 0, unknown="rounds unknown, counted once"
+                )
+            yield from _walk(
+                scope.body(made), times * (1 if rounds is None else rounds), devices, shares
+            )
         elif made.opcode == "conditional":
             yield from _branches(scope, made, times, devices, shares)
         elif made.opcode in ("call", "async-start"):
@@ -59,10 +74,14 @@ def _walk(scope: Scope, times: float, devices: int, shares: Mapping[str, float])
             yield _operation(scope, made, times, devices, seen)
 
 
-def _branches(scope: Scope, made: Instruction, times: float, devices: int, shares: Mapping[str, float]) -> Iterator[Operation]:
+def _branches(
+    scope: Scope, made: Instruction, times: float, devices: int, shares: Mapping[str, float]
+) -> Iterator[Operation]:
     """The dearest branch in its share of the runs, always where nothing is known of it; the others in the rest."""
     name = made.attributes.get("metadata", "")
-    active = next((share for scope, share in shares.items() if re.search(rf"[(/]{scope}[)/]", name)), 1.0)
+    active = next(
+        (share for scope, share in shares.items() if re.search(rf"[(/]{scope}[)/]", name)), 1.0
+    )
     scopes = [_branch(scope, made, number) for number in range(len(made.called))]
     ways = [list(_walk(branch, 1.0, devices, shares)) for branch in scopes]
     ways.sort(key=lambda way: (total_flops(way), sum(one.times * one.bytes for one in way)))
@@ -74,10 +93,16 @@ def _branches(scope: Scope, made: Instruction, times: float, devices: int, share
 def _branch(scope: Scope, made: Instruction, number: int) -> Scope:
     """A branch of a conditional; its argument is the operand behind the predicate of the same number."""
     given = made.operands[1 + number]
-    return Scope(scope.module, scope.module.computations[made.called[number]], lambda _, element: scope.value(given, element))
+    return Scope(
+        scope.module,
+        scope.module.computations[made.called[number]],
+        lambda _, element: scope.value(given, element),
+    )
 
 
-def _operation(scope: Scope, made: Instruction, times: float, devices: int, seen: set[str]) -> Operation:
+def _operation(
+    scope: Scope, made: Instruction, times: float, devices: int, seen: set[str]
+) -> Operation:
     inside = list(_inside(scope.module, scope.computation, made))
     moved = []
     for where, one in inside:
@@ -94,11 +119,15 @@ def _operation(scope: Scope, made: Instruction, times: float, devices: int, seen
         flops=sum(flops(one, where) for where, one in inside),
         bytes=memory_bytes(scope.module, scope.computation, made),
         collectives=tuple(moved),
-        unknown=next((said for where, one in inside if (said := _unknown(one, flops(one, where)))), ""),
+        unknown=next(
+            (said for where, one in inside if (said := _unknown(one, flops(one, where)))), ""
+        ),
     )
 
 
-def _inside(module: Module, where: Computation, made: Instruction) -> Iterator[tuple[Computation, Instruction]]:
+def _inside(
+    module: Module, where: Computation, made: Instruction
+) -> Iterator[tuple[Computation, Instruction]]:
     """The instruction itself, or all that a fusion is made of."""
     if made.opcode != "fusion":
         yield where, made

@@ -13,7 +13,12 @@ from e5jax.plan.setting import Setting
 
 # Forward passes of a layer in a step without chunks, by what it keeps: "nothing" repeats all but `down`, whose result the
 # backward pass does not need; "projections" repeats attention, "attention" only what is cheap.
-PASSES: dict[Remat, float] = {"everything": 1.0, "attention": 1.04, "projections": 1.06, "nothing": 1.8}
+PASSES: dict[Remat, float] = {
+    "everything": 1.0,
+    "attention": 1.04,
+    "projections": 1.06,
+    "nothing": 1.8,
+}
 
 
 class Problem(NamedTuple):
@@ -43,14 +48,20 @@ class Guess(NamedTuple):
 
     def no_faster_than(self, other: "Guess") -> bool:
         """In neither respect, or slower when all of it overlaps than the other when nothing does."""
-        return (self.compute >= other.compute and self.network >= other.network) or max(self) >= sum(other)
+        return (self.compute >= other.compute and self.network >= other.network) or max(
+            self
+        ) >= sum(other)
 
 
 def filled(run: Training, means: Means | None, shards: Iterable[int]) -> dict[int, int]:
     """`Problem.rows` for these numbers of shards."""
-    batches = {count: dataclasses.replace(run.batch, shards=count, chunks=1) for count in set(shards)}
+    batches = {
+        count: dataclasses.replace(run.batch, shards=count, chunks=1) for count in set(shards)
+    }
     return {
-        count: rows_of_shard(batch, run.tokens.limit) if means is None else filled_rows(batch, run.tokens.limit, means)
+        count: rows_of_shard(batch, run.tokens.limit)
+        if means is None
+        else filled_rows(batch, run.tokens.limit, means)
         for count, batch in batches.items()
     }
 
@@ -69,7 +80,11 @@ def least_memory(one: Setting, of: Problem) -> float:
     run, spec = of.run, of.spec
     whole = everything(run)
     trained = spec.matrix_parameters + spec.vocab * spec.hidden if whole else adapters(run, spec)
-    frozen = 0 if whole else base_bytes(spec, one.quantisation, of.width) + spec.vocab * spec.hidden * of.width
+    frozen = (
+        0
+        if whole
+        else base_bytes(spec, one.quantisation, of.width) + spec.vocab * spec.hidden * of.width
+    )
     stored = (frozen + 4 * 4 * trained) / one.fsdp / one.tensor
     if one.remat == "everything":  # every gathered matrix too
         stored += spec.matrix_parameters * of.width / one.tensor
@@ -94,19 +109,30 @@ def guess(one: Setting, of: Problem) -> Guess:
     kept = used if one.chunks == 1 else min(one.kept, used)
     again = used - kept
     backward = 2 if everything(of.run) else 1  # gradients of the input; of the weights too
-    tokens = _tokens(one, of) * one.shards * used  # whole numbers: settings that differ in chunks alone come out exactly equal
+    tokens = (
+        _tokens(one, of) * one.shards * used
+    )  # whole numbers: settings that differ in chunks alone come out exactly equal
     flops = 2 * tokens * spec.matrix_parameters * (PASSES[one.remat] + backward + again / used)
     runs = 2 * kept + 3 * again
-    weights = runs * base_bytes(spec, one.quantisation, of.width) / one.tensor * (one.fsdp - 1) / one.fsdp
+    weights = (
+        runs * base_bytes(spec, one.quantisation, of.width) / one.tensor * (one.fsdp - 1) / one.fsdp
+    )
     activations = _tokens(one, of) * spec.hidden * of.width * spec.layers
     sums = 2 * runs * 2 * activations * (one.tensor - 1) / one.tensor
-    return Guess(flops / of.on.topology.chips / of.on.chip.flops, (weights + sums) / of.on.chip.interconnect)
+    return Guess(
+        flops / of.on.topology.chips / of.on.chip.flops, (weights + sums) / of.on.chip.interconnect
+    )
 
 
 def base_bytes(spec: Spec, kind: Quantisation, width: int) -> float:
     """Bytes of the matrices of all layers, scales included."""
-    each = {inputs: width if kind == "none" else bytes_per_parameter(kind, inputs) for inputs, _ in maps(spec).values()}
-    return spec.layers * sum(inputs * outputs * each[inputs] for inputs, outputs in maps(spec).values())
+    each = {
+        inputs: width if kind == "none" else bytes_per_parameter(kind, inputs)
+        for inputs, _ in maps(spec).values()
+    }
+    return spec.layers * sum(
+        inputs * outputs * each[inputs] for inputs, outputs in maps(spec).values()
+    )
 
 
 def everything(run: Training) -> bool:
@@ -118,7 +144,11 @@ def adapters(run: Training, spec: Spec) -> int:
     """Parameters of the adapters."""
     if run.lora is None:
         return 0
-    return spec.layers * run.lora.rank * sum(sum(maps(spec)[name]) for name in TARGETS if name in run.lora.targets)
+    return (
+        spec.layers
+        * run.lora.rank
+        * sum(sum(maps(spec)[name]) for name in TARGETS if name in run.lora.targets)
+    )
 
 
 def maps(spec: Spec) -> dict[Target, tuple[int, int]]:
@@ -137,7 +167,9 @@ def maps(spec: Spec) -> dict[Target, tuple[int, int]]:
 
 def _rows(one: Setting, of: Problem) -> int:
     """Of a chunk, on a chip."""
-    return rows_of_shard(dataclasses.replace(of.run.batch, chunks=one.chunks, shards=one.shards), of.run.tokens.limit)
+    return rows_of_shard(
+        dataclasses.replace(of.run.batch, chunks=one.chunks, shards=one.shards), of.run.tokens.limit
+    )
 
 
 def _tokens(one: Setting, of: Problem) -> int:

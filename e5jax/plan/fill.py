@@ -37,7 +37,11 @@ class Fill(NamedTuple):
     @property
     def shares(self) -> dict[str, float]:
         """Of each kind of chunk, those that hold text."""
-        return {name: part.used / part.chunks for name, part in (("kept", self.kept), ("again", self.again)) if part.chunks}
+        return {
+            name: part.used / part.chunks
+            for name, part in (("kept", self.kept), ("again", self.again))
+            if part.chunks
+        }
 
 
 def full(batch: Batch, limit: int) -> Fill:
@@ -59,7 +63,11 @@ def filled_rows(batch: Batch, limit: int, means: Means) -> int:
     order = deal(queries + own.sum(axis=1), batch.shards).reshape(batch.shards, -1)
     lengths = np.concatenate([queries[order], own[order].reshape(batch.shards, -1)], axis=1)
     shards = np.repeat(np.arange(batch.shards), lengths.shape[1])
-    return 1 + int(first_fit_decreasing(lengths.ravel(), shards, batch.width(limit), batch.texts_a_row)[:, 0].max())
+    return 1 + int(
+        first_fit_decreasing(lengths.ravel(), shards, batch.width(limit), batch.texts_a_row)[
+            :, 0
+        ].max()
+    )
 
 
 def rows_of_shard(batch: Batch, limit: int) -> int:
@@ -79,11 +87,15 @@ def parse_means(text: str) -> Means:
     except ValueError:
         query = passage = 0.0
     if not all(3 <= mean < float("inf") for mean in (query, passage)):
-        raise ConfigError(f"--lengths={text}: wanted are two mean lengths of at least 3 tokens, as in --lengths=40,180")
+        raise ConfigError(
+            f"--lengths={text}: wanted are two mean lengths of at least 3 tokens, as in --lengths=40,180"
+        )
     return Means(query, passage)
 
 
-def _draw(batch: Batch, limit: int, means: Means) -> tuple[Int[np.ndarray, " q"], Int[np.ndarray, " p"]]:
+def _draw(
+    batch: Batch, limit: int, means: Means
+) -> tuple[Int[np.ndarray, " q"], Int[np.ndarray, " p"]]:
     random = np.random.default_rng(0)
 
     def lengths(mean: float, count: int) -> Int[np.ndarray, " n"]:

@@ -56,8 +56,19 @@ class Instruction(NamedTuple):
     @property
     def called(self) -> tuple[str, ...]:
         """Names of the computations that a fusion, call or conditional runs."""
-        names = ("calls", "to_apply", "true_computation", "false_computation", "branch_computations")
-        return tuple(one for name in names if name in self.attributes for one in _names(self.attributes[name]))
+        names = (
+            "calls",
+            "to_apply",
+            "true_computation",
+            "false_computation",
+            "branch_computations",
+        )
+        return tuple(
+            one
+            for name in names
+            if name in self.attributes
+            for one in _names(self.attributes[name])
+        )
 
 
 class Computation(NamedTuple):
@@ -73,7 +84,10 @@ class Computation(NamedTuple):
 
     def parameters(self) -> list[Instruction]:
         """In the order of the arguments."""
-        return sorted((i for i in self.instructions.values() if i.opcode == "parameter"), key=lambda i: int(i.literal))
+        return sorted(
+            (i for i in self.instructions.values() if i.opcode == "parameter"),
+            key=lambda i: int(i.literal),
+        )
 
 
 class Module(NamedTuple):
@@ -133,7 +147,9 @@ def _instruction(line: str) -> Instruction:
 def _shape(found: re.Match[str]) -> Shape:
     dtype, dims, layout = found.groups()
     space = _SPACE.search(layout or "")
-    return Shape(dtype, tuple(int(dim) for dim in dims.split(",") if dim), int(space[1]) if space else 0)
+    return Shape(
+        dtype, tuple(int(dim) for dim in dims.split(",") if dim), int(space[1]) if space else 0
+    )
 
 
 def _names(text: str) -> list[str]:

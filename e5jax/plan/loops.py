@@ -52,7 +52,11 @@ class Scope(NamedTuple):
 
     def enter(self, made: Instruction) -> "Scope":
         """The computation that a fusion or call runs, with its arguments."""
-        return Scope(self.module, self.module.computations[made.called[0]], lambda n, e: self.value(made.operands[n], e))
+        return Scope(
+            self.module,
+            self.module.computations[made.called[0]],
+            lambda n, e: self.value(made.operands[n], e),
+        )
 
     def body(self, loop: Instruction) -> "Scope":
         """A loop's body; of what it carries only what no round changes is known."""
@@ -60,7 +64,9 @@ class Scope(NamedTuple):
         def before(_: int, element: int | None) -> int | None:
             return self.value(loop.operands[0], element)
 
-        first = Scope(self.module, self.module.computations[loop.attributes["body"].lstrip("%")], before)
+        first = Scope(
+            self.module, self.module.computations[loop.attributes["body"].lstrip("%")], before
+        )
 
         def carried(number: int, element: int | None) -> int | None:
             start = before(number, element)
@@ -74,7 +80,10 @@ def trips(scope: Scope, loop: Instruction) -> int | None:
     known = json.loads(loop.attributes.get("backend_config", "{}")).get("known_trip_count")
     if known:
         return int(known["n"])
-    bodies = {part: scope.module.computations[loop.attributes[part].lstrip("%")] for part in ("condition", "body")}
+    bodies = {
+        part: scope.module.computations[loop.attributes[part].lstrip("%")]
+        for part in ("condition", "body")
+    }
 
     def before(_: int, element: int | None) -> int | None:
         return scope.value(loop.operands[0], element)
@@ -82,7 +91,9 @@ def trips(scope: Scope, loop: Instruction) -> int | None:
     def after(_: int, element: int | None) -> int | None:
         return Scope(scope.module, bodies["body"], before).value(bodies["body"].root, element)
 
-    start, following = (_gap(Scope(scope.module, bodies["condition"], state)) for state in (before, after))
+    start, following = (
+        _gap(Scope(scope.module, bodies["condition"], state)) for state in (before, after)
+    )
     if start is None or following is None:
         return None
     return _rounds(start.direction, start.size, following.size - start.size)
@@ -102,7 +113,9 @@ def _gap(scope: Scope) -> _Gap | None:
     if root.opcode != "compare":
         return None
     left, right = (scope.value(name) for name in root.operands)
-    return None if left is None or right is None else _Gap(root.attributes["direction"], left - right)
+    return (
+        None if left is None or right is None else _Gap(root.attributes["direction"], left - right)
+    )
 
 
 def _rounds(direction: str, gap: int, step: int) -> int | None:

@@ -24,12 +24,18 @@ def machine(topology: Topology) -> Machine:
     if topology.generation == "cpu":
         found = jax.devices("cpu")[: topology.chips]
         if len(found) < topology.chips:
-            raise ConfigError(f"--topology={topology.name}: JAX simulates {len(found)} devices here; do not set XLA_FLAGS")
+            raise ConfigError(
+                f"--topology={topology.name}: JAX simulates {len(found)} devices here; do not set XLA_FLAGS"
+            )
         return Machine(topology, found, measure(found), "measured")
     try:
-        found = topologies.get_topology_desc(platform="tpu", topology_name=topology.name, **topology.options).devices
+        found = topologies.get_topology_desc(
+            platform="tpu", topology_name=topology.name, **topology.options
+        ).devices
     except jax.errors.JaxRuntimeError as error:
-        raise ConfigError(f"--topology={topology.name}: libtpu knows no such slice ({_first_line(error)})") from error
+        raise ConfigError(
+            f"--topology={topology.name}: libtpu knows no such slice ({_first_line(error)})"
+        ) from error
     return Machine(topology, list(found), CHIPS[found[0].device_kind], "published")
 
 

@@ -22,7 +22,9 @@ def flops(made: Instruction, where: Computation) -> float:
         return _convolution(made, where)
     if made.opcode == "custom-call":
         # Pallas kernels carry their author's estimate.
-        said = re.search(r'"cost_estimate":\{[^}]*"flops":"?(\d+)', made.attributes.get("backend_config", ""))
+        said = re.search(
+            r'"cost_estimate":\{[^}]*"flops":"?(\d+)', made.attributes.get("backend_config", "")
+        )
         return float(said[1]) if said else _splash(made, where)
     return 0.0
 
@@ -33,7 +35,11 @@ def _splash(made: Instruction, where: Computation) -> float:
     if not times:
         return 0.0
     # The first that is no mask and no table of blocks: [n h t e], without n where a device has one row.
-    q = next(one.shapes[0] for one in where.operands(made) if len(one.shapes[0].dims) > 2 and "f" in one.shapes[0].dtype)
+    q = next(
+        one.shapes[0]
+        for one in where.operands(made)
+        if len(one.shapes[0].dims) > 2 and "f" in one.shapes[0].dtype
+    )
     length = q.dims[-2]
     blocks = length // block_size(length)
     return times * 2.0 * q.size * length * (blocks + 1) / (2 * blocks)
@@ -51,12 +57,20 @@ def _convolution(made: Instruction, where: Computation) -> float:
     of_source, of_kernel, of_result = labels.groups()
     result = made.shapes[0].dims
     meetings = 1
-    window = dict(part.split("=") for part in made.attributes.get("window", "{}").strip("{}").split())
+    window = dict(
+        part.split("=") for part in made.attributes.get("window", "{}").strip("{}").split()
+    )
     for number, label in enumerate(sorted(label for label in of_result if label.isdigit())):
         meetings *= _meetings(
-            source[of_source.index(label)], kernel[of_kernel.index(label)], result[of_result.index(label)], window, number
+            source[of_source.index(label)],
+            kernel[of_kernel.index(label)],
+            result[of_result.index(label)],
+            window,
+            number,
         )
-    across = result[of_result.index("b")] * result[of_result.index("f")] * kernel[of_kernel.index("i")]
+    across = (
+        result[of_result.index("b")] * result[of_result.index("f")] * kernel[of_kernel.index("i")]
+    )
     return 2.0 * across * meetings
 
 
@@ -66,7 +80,9 @@ def _meetings(source: int, kernel: int, result: int, window: dict[str, str], num
     def setting(name: str, default: str) -> str:
         return window[name].split("x")[number] if name in window else default
 
-    stride, gap, spread = (int(setting(name, "1")) for name in ("stride", "lhs_dilate", "rhs_dilate"))
+    stride, gap, spread = (
+        int(setting(name, "1")) for name in ("stride", "lhs_dilate", "rhs_dilate")
+    )
     low = int(setting("pad", "0_0").split("_")[0])
     place = np.arange(result)[:, None] * stride + np.arange(kernel)[None] * spread - low
     return int(np.sum((place >= 0) & (place < (source - 1) * gap + 1) & (place % gap == 0)))

@@ -74,13 +74,20 @@ def plan(run: Training, spec: Spec, on: Machine, means: Means | None = None) -> 
     check_shards(run.batch, sizes["data"] * sizes["fsdp"])
     start = time.perf_counter()
     learner = build_step(
-        run, spec.changed(run.model)._replace(top=run.select.top, added=len(run.tokens.added)), on.devices[0].platform
+        run,
+        spec.changed(run.model)._replace(top=run.select.top, added=len(run.tokens.added)),
+        on.devices[0].platform,
     )
     compiled, refusal, memory = None, "", {}
     with jax.set_mesh(mesh):
         arguments = abstract_arguments(run, learner, mesh)
         state, base, batch = arguments
-        kinds = {"base": base, "trained": state.parameters, "moments": state.moments, "batch": batch}
+        kinds = {
+            "base": base,
+            "trained": state.parameters,
+            "moments": state.moments,
+            "batch": batch,
+        }
         memory |= {kind: _bytes(tree) for kind, tree in kinds.items()}
         try:
             compiled = learner.step.lower(*arguments).compile()
@@ -89,14 +96,20 @@ def plan(run: Training, spec: Spec, on: Machine, means: Means | None = None) -> 
                 raise
             refusal = str(error)
     taken = time.perf_counter() - start
-    found = full(run.batch, run.tokens.limit) if means is None else expected(run.batch, run.tokens.limit, means)
+    found = (
+        full(run.batch, run.tokens.limit)
+        if means is None
+        else expected(run.batch, run.tokens.limit, means)
+    )
     needed = model_flops(learner.model_def, found.tokens, found.squared_lengths)
     memory |= refused(refusal) if compiled is None else _compiled(compiled, on.topology.generation)
     work = None if compiled is None else _work(compiled, on, mesh, found, memory["host"])
     return Report(run, on, sizes, memory, refusal, needed, found, work, taken)
 
 
-def _work(compiled: jax.stages.Compiled, on: Machine, mesh: jax.sharding.Mesh, fill: Fill, host: float) -> Work:
+def _work(
+    compiled: jax.stages.Compiled, on: Machine, mesh: jax.sharding.Mesh, fill: Fill, host: float
+) -> Work:
     text = compiled.as_text()
     assert text is not None, "a program just compiled has its text"
     done = operations(parse(text), mesh.size, fill.shares)
@@ -115,7 +128,12 @@ def _work(compiled: jax.stages.Compiled, on: Machine, mesh: jax.sharding.Mesh, f
 def _compiled(compiled: jax.stages.Compiled, platform: str) -> dict[str, float]:
     found = compiled.memory_analysis()
     assert found is not None, "TPU and CPU compilers both report memory"
-    held = found.argument_size_in_bytes + found.temp_size_in_bytes + found.output_size_in_bytes - found.alias_size_in_bytes
+    held = (
+        found.argument_size_in_bytes
+        + found.temp_size_in_bytes
+        + found.output_size_in_bytes
+        - found.alias_size_in_bytes
+    )
     # On a TPU temporaries share their places over time, and the peak is less; a CPU program holds its whole buffer.
     peak = held if platform == "cpu" else found.peak_memory_in_bytes
     # The TPU's peak is that of the larger memory, device's or host's. Both figures are at least the device's.
@@ -138,4 +156,7 @@ def refused(words: str) -> dict[str, float]:
 
 def _bytes(tree: object) -> float:
     """Of one device, without the padding of tiles."""
-    return sum(leaf.dtype.itemsize * math.prod(leaf.sharding.shard_shape(leaf.shape)) for leaf in jax.tree.leaves(tree))
+    return sum(
+        leaf.dtype.itemsize * math.prod(leaf.sharding.shard_shape(leaf.shape))
+        for leaf in jax.tree.leaves(tree)
+    )

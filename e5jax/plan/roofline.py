@@ -35,11 +35,19 @@ def roofline(done: Sequence[Operation], chip: Chip, slices: Sequence[int]) -> Ro
     """Times a program; `slices` is the slice of each device, in mesh order."""
     compute = total_flops(done) / chip.flops
     memory = sum(one.times * one.bytes for one in done) / chip.bandwidth
-    on_chip = sum(one.times * max(one.flops / chip.flops, one.bytes / chip.bandwidth) for one in done)
-    moved = [(one.times * seconds(part, chip, slices), part.overlapped) for one in done for part in one.collectives]
+    on_chip = sum(
+        one.times * max(one.flops / chip.flops, one.bytes / chip.bandwidth) for one in done
+    )
+    moved = [
+        (one.times * seconds(part, chip, slices), part.overlapped)
+        for one in done
+        for part in one.collectives
+    ]
     exposed = sum(time for time, overlapped in moved if not overlapped)
     network = sum(time for time, _ in moved)
-    return Roofline(compute, memory, network, on_chip, exposed, max(on_chip, network - exposed) + exposed)
+    return Roofline(
+        compute, memory, network, on_chip, exposed, max(on_chip, network - exposed) + exposed
+    )
 
 
 def seconds(part: Collective, chip: Chip, slices: Sequence[int]) -> float:

@@ -28,7 +28,16 @@ from e5jax.config import Remat
 from e5jax.config.load import load
 from e5jax.errors import ConfigError
 from e5jax.model.spec import Spec
-from e5jax.plan.estimate import PASSES, Guess, Problem, chunk_bytes, filled, guess, least_memory, used_chunks
+from e5jax.plan.estimate import (
+    PASSES,
+    Guess,
+    Problem,
+    chunk_bytes,
+    filled,
+    guess,
+    least_memory,
+    used_chunks,
+)
 from e5jax.plan.fill import Means
 from e5jax.plan.machine import Machine
 from e5jax.plan.report import Report, plan
@@ -101,7 +110,11 @@ def excess(trial: Trial, of: Problem, remat: Remat) -> float:
 def ruled_out(one: Setting, trial: Trial, of: Problem) -> bool:
     """Whether a refusal says that this one has no chance either, though all beyond the least shrink with the chunk."""
     tried = trial.setting
-    alike = one[:3] == tried[:3] and one.quantisation == tried.quantisation and PASSES[one.remat] <= PASSES[tried.remat]
+    alike = (
+        one[:3] == tried[:3]
+        and one.quantisation == tried.quantisation
+        and PASSES[one.remat] <= PASSES[tried.remat]
+    )
     if trial.fits or not alike:
         return False
     beyond = excess(trial, of, tried.remat) * tried.chunks / one.chunks
@@ -115,10 +128,19 @@ def with_kept(found: Sequence[Setting], trials: Sequence[Trial], of: Problem) ->
     serves as well. "everything" has every gathered matrix in it, and is not kept for several chunks.
     """
     filled_up = []
-    for one in (one._replace(kept=0) for one in found if one.chunks > 1 and one.remat != "everything"):
+    for one in (
+        one._replace(kept=0) for one in found if one.chunks > 1 and one.remat != "everything"
+    ):
         like = [trial for trial in trials if _tells(trial, one)]
         if any(trial.fits for trial in like):
-            nearest = max((trial.setting.chunks, trial.setting.remat == one.remat, excess(trial, of, one.remat)) for trial in like)
+            nearest = max(
+                (
+                    trial.setting.chunks,
+                    trial.setting.remat == one.remat,
+                    excess(trial, of, one.remat),
+                )
+                for trial in like
+            )
             free = of.room - least_memory(one, of) - nearest[-1]
             kept = min(math.floor(free / chunk_bytes(one, of)), used_chunks(one, of))
             filled_up += [one._replace(kept=kept)] if kept > 0 else []
@@ -128,11 +150,23 @@ def with_kept(found: Sequence[Setting], trials: Sequence[Trial], of: Problem) ->
 def _tells(trial: Trial, one: Setting) -> bool:
     """Whether a trial bears on the memory of this setting, whose chunks are as large or smaller."""
     tried = trial.setting
-    near = one[:3] == tried[:3] and one.quantisation == tried.quantisation and tried.chunks <= one.chunks
-    return near and (tried.remat == one.remat or (trial.fits and PASSES[tried.remat] < PASSES[one.remat]))
+    near = (
+        one[:3] == tried[:3]
+        and one.quantisation == tried.quantisation
+        and tried.chunks <= one.chunks
+    )
+    return near and (
+        tried.remat == one.remat or (trial.fits and PASSES[tried.remat] < PASSES[one.remat])
+    )
 
 
-def _fastest(found: dict[Setting, Guess], first: Setting | None, trials: list[Trial], asked: Search, of: Problem) -> bool:
+def _fastest(
+    found: dict[Setting, Guess],
+    first: Setting | None,
+    trials: list[Trial],
+    asked: Search,
+    of: Problem,
+) -> bool:
     """Trials of the config's own setting, then from the fastest guess upwards. Returns false when the limit ends them."""
     for one in sorted(found, key=lambda one: (one != first, found[one].order, one.chunks)):
         if _slower(one, found, trials) or any(ruled_out(one, trial, of) for trial in trials):
@@ -147,7 +181,9 @@ def _slower(one: Setting, found: dict[Setting, Guess], trials: Sequence[Trial]) 
     """Than a program that was timed, or by the guesses than one with layers that keep the same."""
     fitting = [trial for trial in trials if trial.fits]
     alike = [found[trial.setting] for trial in fitting if trial.setting.remat == one.remat]
-    return max(found[one]) >= min(map(_seconds, fitting), default=math.inf) or any(map(found[one].no_faster_than, alike))
+    return max(found[one]) >= min(map(_seconds, fitting), default=math.inf) or any(
+        map(found[one].no_faster_than, alike)
+    )
 
 
 def _keep(found: dict[Setting, Guess], trials: list[Trial], asked: Search, of: Problem) -> None:
@@ -156,20 +192,32 @@ def _keep(found: dict[Setting, Guess], trials: list[Trial], asked: Search, of: P
         best = min((trial for trial in trials if trial.fits), key=_seconds)
         guesses = {one: guess(one, of) for one in with_kept(list(found), trials, of)}
         wanted = WORTH * max(guess(best.setting, of))
-        worth = [one for one, each in guesses.items() if max(each) < wanted and not any(ruled_out(one, t, of) for t in trials)]
+        worth = [
+            one
+            for one, each in guesses.items()
+            if max(each) < wanted and not any(ruled_out(one, t, of) for t in trials)
+        ]
         if not worth:
             return
         _try(min(worth, key=lambda one: guesses[one].order), trials, asked, of)
 
 
 def _try(one: Setting, trials: list[Trial], asked: Search, of: Problem) -> None:
-    report = plan(load(asked.config, [*asked.overrides, *one.overrides]), of.spec, of.on, asked.means)
+    report = plan(
+        load(asked.config, [*asked.overrides, *one.overrides]), of.spec, of.on, asked.means
+    )
     trial = Trial(one, report, report.fits and report.memory["peak"] <= of.room)
     trials.append(trial)
     work = report.work
-    rest = f"FLOPs × {report.flops_ratio:.2f}, {work.seconds.step:,.2f} s a step" if work else "refused"
+    rest = (
+        f"FLOPs × {report.flops_ratio:.2f}, {work.seconds.step:,.2f} s a step"
+        if work
+        else "refused"
+    )
     rest += ", too little headroom" if report.fits and not trial.fits else ""
-    _say(f"{len(trials)}/{asked.limit}  {shown(report):<58}  {verdict(report):<42}{rest}  ({report.compile_seconds:.0f} s)")
+    _say(
+        f"{len(trials)}/{asked.limit}  {shown(report):<58}  {verdict(report):<42}{rest}  ({report.compile_seconds:.0f} s)"
+    )
     jax.clear_caches()  # a 7B program holds gigabytes
 
 

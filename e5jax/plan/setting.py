@@ -77,13 +77,20 @@ def own(run: Training, chips: int, kind: Quantisation) -> Setting | None:
 
 def remats(run: Training, platform: str) -> list[Remat]:
     """What layers can keep: only the blockwise kernel has something of attention to keep, for others that is "projections"."""
-    kernel = choose(run.model.attention, platform, run.model.dtype, run.batch.width(run.tokens.limit))
+    kernel = choose(
+        run.model.attention, platform, run.model.dtype, run.batch.width(run.tokens.limit)
+    )
     return [remat for remat in get_args(Remat) if kernel == "blockwise" or remat != "attention"]
 
 
 def _meshes(chips: int) -> Iterator[tuple[int, int, int]]:
     divisors = [n for n in range(1, chips + 1) if chips % n == 0]
-    yield from ((data, fsdp, chips // data // fsdp) for data in divisors for fsdp in divisors if chips // data % fsdp == 0)
+    yield from (
+        (data, fsdp, chips // data // fsdp)
+        for data in divisors
+        for fsdp in divisors
+        if chips // data % fsdp == 0
+    )
 
 
 def divides(one: Setting, run: Training, spec: Spec, on: Topology) -> bool:
@@ -96,7 +103,10 @@ def divides(one: Setting, run: Training, spec: Spec, on: Topology) -> bool:
     try:
         check_divisible(spec, mesh)
         check_groups(spec, one.quantisation, mesh)
-        check_batch(dataclasses.replace(run.batch, chunks=one.chunks, shards=one.shards, kept_chunks=0), run.tokens.limit)
+        check_batch(
+            dataclasses.replace(run.batch, chunks=one.chunks, shards=one.shards, kept_chunks=0),
+            run.tokens.limit,
+        )
     except ConfigError:
         return False
     return True

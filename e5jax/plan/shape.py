@@ -40,5 +40,9 @@ def _from_hub(name: str) -> Path:
 
 def _scratch(sizes: Scratch, tokens: Tokens) -> Spec:
     """Sizes as configured; a tokenizer that is still to be trained has at most `tokens.vocabulary` pieces."""
-    vocab = read_tokenizer(Path(tokens.tokenizer)).get_vocab_size() if tokens.tokenizer else tokens.vocabulary
+    vocab = (
+        read_tokenizer(Path(tokens.tokenizer)).get_vocab_size()
+        if tokens.tokenizer
+        else tokens.vocabulary
+    )
     return Spec(vocab=vocab, epsilon=1e-5, bos=1, eos=2, **dataclasses.asdict(sizes))

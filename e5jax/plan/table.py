@@ -45,12 +45,17 @@ def _head(of: Report, name: str) -> list[str]:
 
 def _chunks(of: Report) -> str:
     parts = [(of.fill.kept, "kept"), (of.fill.again, "encoded again")]
-    return ", ".join(f"{part.used} of {part.chunks} chunks {name}" for part, name in parts if part.chunks)
+    return ", ".join(
+        f"{part.used} of {part.chunks} chunks {name}" for part, name in parts if part.chunks
+    )
 
 
 def _memory(of: Report) -> list[str]:
     size, unit = (GIB, "GiB") if of.memory["peak"] >= GIB else (MIB, "MiB")
-    rows = [(f"  {kind}", f"{of.memory[kind] / size:,.2f}", "") for kind in ("base", "trained", "moments", "batch")]
+    rows = [
+        (f"  {kind}", f"{of.memory[kind] / size:,.2f}", "")
+        for kind in ("base", "trained", "moments", "batch")
+    ]
     if of.work:
         kept = f"{of.memory['aliased'] / size:,.2f} of it in the arguments' place"
         rows.insert(0, ("arguments", f"{of.memory['arguments'] / size:,.2f}", ""))
@@ -66,7 +71,9 @@ def _memory(of: Report) -> list[str]:
 
 def _flops(of: Report, work: Work) -> list[str]:
     size, unit = (1e12, "TFLOP") if of.model_flops >= 1e13 else (1e9, "GFLOP")
-    ratio = f"{of.flops_ratio:.2f} × the model's: the rest is computed twice" if of.flops_ratio else ""
+    ratio = (
+        f"{of.flops_ratio:.2f} × the model's: the rest is computed twice" if of.flops_ratio else ""
+    )
     rows = [
         ("model, whole machine", f"{of.model_flops / size:,.1f}", "what the mathematics needs"),
         ("program, whole machine", f"{work.flops / size:,.1f}", ratio),
@@ -81,20 +88,40 @@ def _network(work: Work) -> list[str]:
         for kind, axes in sorted(work.collectives.items())
         for axis, amount in sorted(axes.items())
     ]
-    return _block("a chip receives in a step", "GB", rows) if rows else ["network: one chip, nothing moves"]
+    return (
+        _block("a chip receives in a step", "GB", rows)
+        if rows
+        else ["network: one chip, nothing moves"]
+    )
 
 
 def _time(of: Report, work: Work) -> list[str]:
     chip, found = of.machine.chip, work.seconds
     rows = [
         ("compute", _seconds(found.compute), f"at {chip.flops / 1e12:,.4g} TFLOP/s"),
-        ("memory", _seconds(found.memory), f"{work.hbm_bytes / 1e9:,.0f} GB (estimated) at {chip.bandwidth / 1e9:,.4g} GB/s"),
-        ("network", _seconds(found.network), f"{_links(of)}; {_seconds(found.exposed)} s of it not overlapped"),
-        ("step", _seconds(found.step), f"{found.bound} takes longest; each operation counts the slower of compute and memory"),
+        (
+            "memory",
+            _seconds(found.memory),
+            f"{work.hbm_bytes / 1e9:,.0f} GB (estimated) at {chip.bandwidth / 1e9:,.4g} GB/s",
+        ),
+        (
+            "network",
+            _seconds(found.network),
+            f"{_links(of)}; {_seconds(found.exposed)} s of it not overlapped",
+        ),
+        (
+            "step",
+            _seconds(found.step),
+            f"{found.bound} takes longest; each operation counts the slower of compute and memory",
+        ),
     ]
     hours = found.step * of.run.optim.steps / 3_600
     rows += [
-        ("steps an hour", f"{3_600 / found.step:,.1f}", f"{of.run.optim.steps:,} steps take {hours:,.2f} hours"),
+        (
+            "steps an hour",
+            f"{3_600 / found.step:,.1f}",
+            f"{of.run.optim.steps:,} steps take {hours:,.2f} hours",
+        ),
         ("model FLOPs used", f"{_utilisation(of, found.step):.0f} %", "of the peak"),
     ]
     return _block(f"time of a step at {of.machine.rates} rates: no run is faster", "seconds", rows)
@@ -106,7 +133,9 @@ def _utilisation(of: Report, seconds: float) -> float:
 
 def _links(of: Report) -> str:
     chip = of.machine.chip
-    between = f", {chip.datacenter / 1e9:,.4g} between slices" if of.machine.topology.slices > 1 else ""
+    between = (
+        f", {chip.datacenter / 1e9:,.4g} between slices" if of.machine.topology.slices > 1 else ""
+    )
     return f"at {chip.interconnect / 1e9:,.4g} GB/s{between}"
 
 
@@ -117,4 +146,6 @@ def _seconds(value: float) -> str:
 def _block(head: str, unit: str, rows: Sequence[tuple[str, str, str]]) -> list[str]:
     width = max(_NAME, *(len(name) for name, _, _ in rows))
     lines = [f"{head}, {unit}"]
-    return lines + [f"  {name:<{width}}{figure:>{_FIGURE}}   {remark}".rstrip() for name, figure, remark in rows]
+    return lines + [
+        f"  {name:<{width}}{figure:>{_FIGURE}}   {remark}".rstrip() for name, figure, remark in rows
+    ]

@@ -15,7 +15,9 @@ from e5jax.errors import ConfigError
 # Dimensions of the network, and the most chips.
 TPUS = {"v4": (3, 4_096), "v5e": (2, 256), "v5p": (3, 8_960), "v6e": (2, 256)}
 EXAMPLES = "v5e:4x4, v4:2x2x4, v5p:2x2x2, v6e:4x4, v5e:1x1 or cpu:8"
-CPUS = Path("/sys/devices/system/cpu/possible")  # where libtpu counts cores; without it libtpu aborts the process
+CPUS = Path(
+    "/sys/devices/system/cpu/possible"
+)  # where libtpu counts cores; without it libtpu aborts the process
 _HOST = 2  # chips of a host along each of the first two dimensions
 
 
@@ -59,13 +61,19 @@ def parse_topology(text: str, slices: int = 1) -> Topology:
     made = Topology(found[1], tuple(map(int, found[2].split("x"))), slices)
     if made.generation == "cpu":
         if len(made.shape) > 1 or not made.chips or slices > 1:
-            raise ConfigError(f"--topology={text} --slices={slices}: a CPU is one slice of N devices, such as cpu:8")
+            raise ConfigError(
+                f"--topology={text} --slices={slices}: a CPU is one slice of N devices, such as cpu:8"
+            )
         return made
     dimensions, most = TPUS[made.generation]
     if len(made.shape) != dimensions:
-        raise ConfigError(f"--topology={text}: {made.generation} has {dimensions} dimensions; write one like {EXAMPLES}")
+        raise ConfigError(
+            f"--topology={text}: {made.generation} has {dimensions} dimensions; write one like {EXAMPLES}"
+        )
     single = math.prod(made.shape) == 1
-    if not 0 < math.prod(made.shape) <= most or not (single or all(size % _HOST == 0 for size in made.shape[:2])):
+    if not 0 < math.prod(made.shape) <= most or not (
+        single or all(size % _HOST == 0 for size in made.shape[:2])
+    ):
         raise ConfigError(
             f"--topology={text}: {made.generation} comes as one chip or as even numbers along the first two dimensions, "
             f"up to {most} chips"
@@ -78,7 +86,9 @@ def prepare(topology: Topology) -> None:
     os.environ["JAX_PLATFORMS"] = "cpu"
     if topology.generation == "cpu":
         flags = os.environ.get("XLA_FLAGS", "")
-        os.environ["XLA_FLAGS"] = f"{flags} --xla_force_host_platform_device_count={topology.chips}".strip()
+        os.environ["XLA_FLAGS"] = (
+            f"{flags} --xla_force_host_platform_device_count={topology.chips}".strip()
+        )
         return
     if find_spec("libtpu") is None:
         raise ConfigError(

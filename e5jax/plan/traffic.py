@@ -9,10 +9,32 @@ from e5jax.plan.hlo import Computation, Instruction, Module, Shape
 
 # No data moves: names for values, control, and the second half of an asynchronous pair.
 FREE = frozenset(
-    {"parameter", "constant", "tuple", "get-tuple-element", "bitcast", "after-all", "partition-id", "replica-id", "domain"}
-    | {"opt-barrier", "optimization-barrier", "while", "conditional", "call", "iota", "async-start", "send", "recv"}
+    {
+        "parameter",
+        "constant",
+        "tuple",
+        "get-tuple-element",
+        "bitcast",
+        "after-all",
+        "partition-id",
+        "replica-id",
+        "domain",
+    }
+    | {
+        "opt-barrier",
+        "optimization-barrier",
+        "while",
+        "conditional",
+        "call",
+        "iota",
+        "async-start",
+        "send",
+        "recv",
+    }
 )
-FREE_CALLS = frozenset({"AllocateBuffer", "ConcatBitcast", "AsyncCollectiveStart", "AsyncCollectiveDone"})
+FREE_CALLS = frozenset(
+    {"AllocateBuffer", "ConcatBitcast", "AsyncCollectiveStart", "AsyncCollectiveDone"}
+)
 _SLICES = ("dynamic-slice", "slice", "gather", "slice-start")
 _UPDATES = ("dynamic-update-slice", "dynamic-update-slice-start", "scatter")
 _VIEWS = ("bitcast", "reshape")  # other names for the same bytes
@@ -39,7 +61,11 @@ def memory_bytes(module: Module, where: Computation, made: Instruction) -> float
 def is_free(made: Instruction) -> bool:
     """True for what only names values or waits."""
     waits = made.opcode.endswith(("-done", "-update")) and made.opcode not in _UPDATES
-    return made.opcode in FREE or waits or made.attributes.get("custom_call_target", "").strip('"') in FREE_CALLS
+    return (
+        made.opcode in FREE
+        or waits
+        or made.attributes.get("custom_call_target", "").strip('"') in FREE_CALLS
+    )
 
 
 def _fusion(module: Module, where: Computation, made: Instruction) -> float:
@@ -63,10 +89,14 @@ def _fusion(module: Module, where: Computation, made: Instruction) -> float:
 
 def _read(module: Module, inner: Computation, name: str, whole: float) -> float:
     """Bytes of an argument that a fused computation looks at."""
-    return min(whole, sum(_looked_at(module, inner, user, name, whole) for user in _users(inner, name)))
+    return min(
+        whole, sum(_looked_at(module, inner, user, name, whole) for user in _users(inner, name))
+    )
 
 
-def _looked_at(module: Module, inner: Computation, user: Instruction, name: str, whole: float) -> float:
+def _looked_at(
+    module: Module, inner: Computation, user: Instruction, name: str, whole: float
+) -> float:
     if user.opcode in _SLICES and user.operands[0] == name:
         return user.bytes
     if user.opcode in _VIEWS:
@@ -76,10 +106,18 @@ def _looked_at(module: Module, inner: Computation, user: Instruction, name: str,
     if user.opcode == "fusion":
         within = module.computations[user.called[0]]
         numbers = [number for number, operand in enumerate(user.operands) if operand == name]
-        looked_at = max(_read(module, within, within.parameters()[number].name, whole) for number in numbers)
+        looked_at = max(
+            _read(module, within, within.parameters()[number].name, whole) for number in numbers
+        )
         return looked_at * _wanted(module, inner, user)
-    passes = user.opcode == "tuple" or is_free(user) or (user.opcode in _UPDATES and user.operands[0] == name)
-    moved = user.opcode.startswith(("all-", "reduce-scatter", "collective-"))  # counted as the collective that it is
+    passes = (
+        user.opcode == "tuple"
+        or is_free(user)
+        or (user.opcode in _UPDATES and user.operands[0] == name)
+    )
+    moved = user.opcode.startswith(
+        ("all-", "reduce-scatter", "collective-")
+    )  # counted as the collective that it is
     return 0.0 if passes or moved else whole
 
 
@@ -108,7 +146,11 @@ def _written(module: Module, inner: Computation, result: Instruction, whole: flo
     if result.opcode == "fusion":
         within = module.computations[result.called[0]]
         return _written(module, within, within.instructions[within.root], whole)
-    passes = result.opcode == "parameter" or is_free(result) or result.opcode.startswith(("all-", "collective-"))
+    passes = (
+        result.opcode == "parameter"
+        or is_free(result)
+        or result.opcode.startswith(("all-", "collective-"))
+    )
     return 0.0 if passes and result.opcode not in ("constant", "iota") else whole
 
 

@@ -33,20 +33,34 @@ class Axis(NamedTuple):
         return self.start + (value - self.low) / (self.high - self.low) * (self.end - self.start)
 
 
-def curves(series: Mapping[str, tuple[Sequence[float], Sequence[float]]], from_zero: bool = False) -> Html:
+def curves(
+    series: Mapping[str, tuple[Sequence[float], Sequence[float]]], from_zero: bool = False
+) -> Html:
     """One line a run over its steps: the raw values faint, their running mean strong."""
     steps = [step for of, _ in series.values() for step in of]
     values = [value for _, of in series.values() for value in of]
     x = _across(0, max(steps, default=1))
     top = TOP + 22 if len(series) > 1 else TOP  # names stand above
-    y = _up(0 if from_zero else min(values, default=0), max(values, default=1), whole=False, top=top)
+    y = _up(
+        0 if from_zero else min(values, default=0), max(values, default=1), whole=False, top=top
+    )
     drawn = []
-    for color, (of, raw) in zip(itertools.cycle(SERIES), filter(all, series.values()), strict=False):
+    for color, (of, raw) in zip(
+        itertools.cycle(SERIES), filter(all, series.values()), strict=False
+    ):
         width = max(1, len(raw) // _SMOOTHED)
         if width > 1:
             drawn.append(_line(x, y, of, raw, f'stroke="{color}" stroke-width="0.9" opacity="0.3"'))
         means = running_mean(np.asarray(raw, np.float64), width)
-        drawn.append(_line(x, y, of, means.tolist(), f'stroke="{color}" stroke-width="1.9" stroke-linejoin="round"'))
+        drawn.append(
+            _line(
+                x,
+                y,
+                of,
+                means.tolist(),
+                f'stroke="{color}" stroke-width="1.9" stroke-linejoin="round"',
+            )
+        )
     return _svg(x, y, "step", [*drawn, *(_legend(list(series)) if len(series) > 1 else ())])
 
 
@@ -54,12 +68,28 @@ def points(series: Mapping[str, tuple[Sequence[float], Sequence[float]]], unit: 
     """One line of points a series; across are sizes above 0, each mark twice the one before, up from 0."""
     sizes = [math.log2(size) for across, _ in series.values() for size in across]
     x = _across(min(sizes, default=0), max(sizes, default=1))
-    y = _up(0, max((value for _, of in series.values() for value in of), default=1), whole=False, top=TOP + 22)
+    y = _up(
+        0,
+        max((value for _, of in series.values() for value in of), default=1),
+        whole=False,
+        top=TOP + 22,
+    )
     drawn = []
     for color, (across, up) in zip(itertools.cycle(SERIES), series.values(), strict=False):
         ordered = sorted(zip(map(math.log2, across), up, strict=True))
-        drawn.append(_line(x, y, [size for size, _ in ordered], [value for _, value in ordered], f'stroke="{color}"'))
-        drawn += [f'<circle cx="{x(size):.1f}" cy="{y(value):.1f}" r="3.5" fill="{color}"/>' for size, value in ordered]
+        drawn.append(
+            _line(
+                x,
+                y,
+                [size for size, _ in ordered],
+                [value for _, value in ordered],
+                f'stroke="{color}"',
+            )
+        )
+        drawn += [
+            f'<circle cx="{x(size):.1f}" cy="{y(value):.1f}" r="3.5" fill="{color}"/>'
+            for size, value in ordered
+        ]
     return _svg(x, y, unit, [*drawn, *_legend(list(series))], power=True)
 
 
@@ -70,10 +100,15 @@ def histogram(lengths: Sequence[int], unit: str = "tokens", color: str = SERIES[
     shown = most if most <= 1.5 * tail else tail
     width = max(1, -(-(shown + 1) // BINS))  # values from 0 on
     bins = -(-(shown + 1) // width)
-    counts = np.bincount(np.minimum(np.asarray(lengths, np.int64) // width, bins), minlength=bins + 1).tolist()
+    counts = np.bincount(
+        np.minimum(np.asarray(lengths, np.int64) // width, bins), minlength=bins + 1
+    ).tolist()
     bars = bins + (counts[bins] > 0)
     x, y = _across(0, bars * width), _up(0, max(1, *counts), whole=True)
-    drawn = [_bar(x, y, i * width, (i + 1) * width, count, color, 0.85 if i < bins else 0.4) for i, count in enumerate(counts)]
+    drawn = [
+        _bar(x, y, i * width, (i + 1) * width, count, color, 0.85 if i < bins else 0.4)
+        for i, count in enumerate(counts)
+    ]
     if counts[bins]:
         drawn.append(
             f'<text x="{WIDTH - RIGHT}" y="{TOP + 10}" text-anchor="end" {_TEXT}>last bar: {bins * width:,} to {most:,}</text>'
@@ -94,7 +129,10 @@ def ticks(axis: Axis, count: int = 5) -> list[float]:
         rough = max(rough, 1)
     power = 10.0 ** math.floor(math.log10(rough))
     step = next(factor * power for factor in (1, 2, 5, 10) if factor * power >= rough * (1 - 1e-9))
-    return [round(i * step, 12) for i in range(math.ceil(axis.low / step - 1e-9), math.floor(axis.high / step + 1e-9) + 1)]
+    return [
+        round(i * step, 12)
+        for i in range(math.ceil(axis.low / step - 1e-9), math.floor(axis.high / step + 1e-9) + 1)
+    ]
 
 
 def _across(low: float, high: float) -> Axis:
@@ -103,11 +141,15 @@ def _across(low: float, high: float) -> Axis:
 
 def _up(low: float, high: float, whole: bool, top: float = TOP) -> Axis:
     """With room above the highest value."""
-    return Axis(low, high + 0.05 * (high - low) if high > low else low + 1, HEIGHT - BOTTOM, top, whole)
+    return Axis(
+        low, high + 0.05 * (high - low) if high > low else low + 1, HEIGHT - BOTTOM, top, whole
+    )
 
 
 def _line(x: Axis, y: Axis, steps: Sequence[float], values: Sequence[float], style: str) -> str:
-    points = " ".join(f"{x(step):.1f},{y(value):.1f}" for step, value in zip(steps, values, strict=True))
+    points = " ".join(
+        f"{x(step):.1f},{y(value):.1f}" for step, value in zip(steps, values, strict=True)
+    )
     return f'<polyline points="{points}" fill="none" {style}/>'
 
 
@@ -116,7 +158,11 @@ def _bar(x: Axis, y: Axis, start: float, end: float, count: int, color: str, opa
     left, right = x(start), x(end)
     gap = min(1.0, (right - left) / 5)
     size = f'width="{right - left - gap:.2f}" height="{y(0) - y(count):.2f}"'
-    return f'<rect x="{left:.2f}" y="{y(count):.2f}" {size} fill="{color}" opacity="{opacity}"/>' if count else ""
+    return (
+        f'<rect x="{left:.2f}" y="{y(count):.2f}" {size} fill="{color}" opacity="{opacity}"/>'
+        if count
+        else ""
+    )
 
 
 def _legend(names: Sequence[str]) -> list[str]:
@@ -141,4 +187,15 @@ def _svg(x: Axis, y: Axis, label: str, drawn: Sequence[str], power: bool = False
         for tick in ticks(x)
     ]
     name = f'<text x="{(LEFT + WIDTH - RIGHT) / 2}" y="{HEIGHT - 4}" text-anchor="middle" {_TEXT}>{escape(label)}</text>'
-    return Html("\n".join([f'<svg viewBox="0 0 {WIDTH} {HEIGHT}">', *rules, *numbers, name, *filter(None, drawn), "</svg>"]))
+    return Html(
+        "\n".join(
+            [
+                f'<svg viewBox="0 0 {WIDTH} {HEIGHT}">',
+                *rules,
+                *numbers,
+                name,
+                *filter(None, drawn),
+                "</svg>",
+            ]
+        )
+    )

@@ -98,13 +98,22 @@ def paragraph(text: str) -> Html:
     return Html(f"<p>{escape(text)}</p>")
 
 
-def table(header: Sequence[str], rows: Iterable[Sequence[str]], best: frozenset[tuple[int, int]] = frozenset()) -> Html:
+def table(
+    header: Sequence[str],
+    rows: Iterable[Sequence[str]],
+    best: frozenset[tuple[int, int]] = frozenset(),
+) -> Html:
     """A table whose first column names the row; `best` are the (row, column) cells to stress, counted from 0."""
     if not (rows := list(rows)):
         return paragraph("None.")
     head = "".join(f'<th scope="col">{escape(text)}</th>' for text in header)
-    body = "".join(f"<tr>{_cells(row, {j for i, j in best if i == number})}</tr>\n" for number, row in enumerate(rows))
-    return Html(f'<div class="scroll"><table>\n<thead><tr>{head}</tr></thead>\n<tbody>\n{body}</tbody>\n</table></div>')
+    body = "".join(
+        f"<tr>{_cells(row, {j for i, j in best if i == number})}</tr>\n"
+        for number, row in enumerate(rows)
+    )
+    return Html(
+        f'<div class="scroll"><table>\n<thead><tr>{head}</tr></thead>\n<tbody>\n{body}</tbody>\n</table></div>'
+    )
 
 
 def _cells(row: Sequence[str], best: set[int]) -> str:
@@ -135,12 +144,20 @@ def _bar(bar: Bar) -> str:
 
 def fields(rows: Iterable[tuple[str, str]]) -> Html:
     """Texts of any language, each below its name."""
-    return Html("<dl>" + "".join(f'<dt>{escape(name)}</dt><dd dir="auto">{escape(text)}</dd>' for name, text in rows) + "</dl>")
+    return Html(
+        "<dl>"
+        + "".join(
+            f'<dt>{escape(name)}</dt><dd dir="auto">{escape(text)}</dd>' for name, text in rows
+        )
+        + "</dl>"
+    )
 
 
 def folded(summary: str, *parts: Html) -> Html:
     """What only some want to see."""
-    return Html(f"<details>\n<summary>{escape(summary)}</summary>\n" + "\n".join(parts) + "\n</details>")
+    return Html(
+        f"<details>\n<summary>{escape(summary)}</summary>\n" + "\n".join(parts) + "\n</details>"
+    )
 
 
 def figures(captioned: Iterable[tuple[str, Html]]) -> Html:

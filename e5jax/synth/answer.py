@@ -56,7 +56,9 @@ async def answer(
             return await take(outcome)
         except UnfitError as unfit:
             reason = "truncated-twice" if unfit.reason == "truncated" and doubled else unfit.reason
-            last = Rejection(question.id, attempt, reason, unfit.detail, outcome.model, _excerpt(outcome.text))
+            last = Rejection(
+                question.id, attempt, reason, unfit.detail, outcome.model, _excerpt(outcome.text)
+            )
             reject(last)
             doubled = reason == "truncated"
             if REASONS[reason].action == "drop":
@@ -69,7 +71,9 @@ def _excerpt(text: str) -> str:
     return text[:EXCERPT].encode("utf-8", "backslashreplace").decode()
 
 
-async def each(items: Iterable[Item], work: Callable[[Item], Awaitable[object]], workers: int, halt: Halt) -> None:
+async def each(
+    items: Iterable[Item], work: Callable[[Item], Awaitable[object]], workers: int, halt: Halt
+) -> None:
     """Works on all items, `workers` at a time. A Stop ends it once what is under way has come to its end."""
     source = iter(items)
 

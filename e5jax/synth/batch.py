@@ -33,8 +33,21 @@ Answer = TypeVar("Answer")
 class Batch:
     """`complete` waits for hours: call it for as many requests at once as a batch shall have."""
 
-    def __init__(self, endpoint: Endpoint, budget: Budget, client: Client, journal: Journal, model_of: Callable[[str], str]):
-        self._endpoint, self._budget, self._client, self._journal, self._model_of = endpoint, budget, client, journal, model_of
+    def __init__(
+        self,
+        endpoint: Endpoint,
+        budget: Budget,
+        client: Client,
+        journal: Journal,
+        model_of: Callable[[str], str],
+    ):
+        self._endpoint, self._budget, self._client, self._journal, self._model_of = (
+            endpoint,
+            budget,
+            client,
+            journal,
+            model_of,
+        )
         self._most = min(ROWS, endpoint.concurrency)
         self._asked: dict[Key, tuple[Request, asyncio.Future[Reply | Failure]]] = {}
         self._waiting: dict[Key, Request] = {}
@@ -64,7 +77,11 @@ class Batch:
         self._end(Stop(why))
 
     def totals(self) -> dict[str, Any]:
-        return {**self._journal.ledger.totals(), "given_up": self._given_up, "damaged_lines": self._journal.damaged}
+        return {
+            **self._journal.ledger.totals(),
+            "given_up": self._given_up,
+            "damaged_lines": self._journal.damaged,
+        }
 
     async def complete(self, request: Request) -> Reply | Failure:
         """Raises Stop."""
@@ -84,7 +101,9 @@ class Batch:
 
     def _kept(self, name: str) -> Rows:
         if not (spool := self._spool(name)).is_file():
-            raise ConfigError(f"{spool} is missing: it holds what a batch under way asks for; put it back")
+            raise ConfigError(
+                f"{spool} is missing: it holds what a batch under way asks for; put it back"
+            )
         return read_rows(spool.read_bytes())
 
     def _start(self, work: Coroutine[Any, Any, None]) -> None:
@@ -116,7 +135,11 @@ class Batch:
             if why := self._journal.ledger.spent(self._budget, self._sent):
                 self._end(Stop(why), under_way=False)
                 return
-            most = self._most if self._budget.requests is None else min(self._most, self._budget.requests - self._sent)
+            most = (
+                self._most
+                if self._budget.requests is None
+                else min(self._most, self._budget.requests - self._sent)
+            )
             requests = list(self._waiting.values())[:most]
             self._sent += len(requests)
             for request in requests:
@@ -128,32 +151,52 @@ class Batch:
             self._start(self._submit(requests))
 
     async def _submit(self, requests: list[Request]) -> None:
-        rows = {request.key: body(request, self._model_of(request.id), self._client.dialect) for request in requests}
+        rows = {
+            request.key: body(request, self._model_of(request.id), self._client.dialect)
+            for request in requests
+        }
         content = b"".join(line_of(key, asked) for key, asked in rows.items())
         digest = hashlib.blake2b(content, digest_size=10).hexdigest()
         name = f"{self._journal.run}-{digest}"
         name += f"-{sum(known.startswith(name) for known in self._journal.batches)}"
         await asyncio.to_thread(keep, self._spool(name), content)
         tries = [self._try(request, rows[request.key]["model"], name) for request in requests]
-        await self._journal.write({"kind": "batch", "name": name, "state": "kept", "rows": len(rows)}, *tries)
+        await self._journal.write(
+            {"kind": "batch", "name": name, "state": "kept", "rows": len(rows)}, *tries
+        )
         await self._see_through(name, rows, resumed=False)
 
     def _try(self, request: Request, model: str, name: str) -> dict[str, Any]:
         tokens = {"prompt": completion.prompt_tokens(request), "completion": request.max_tokens}
-        return {"kind": "try", "id": request.id, "attempt": request.attempt, "model": model, **tokens, "batch": name}
+        return {
+            "kind": "try",
+            "id": request.id,
+            "attempt": request.attempt,
+            "model": model,
+            **tokens,
+            "batch": name,
+        }
 
     async def _see_through(self, name: str, rows: Rows, resumed: bool) -> None:
         """From a kept file to journalled replies, from wherever it is."""
         known = self._journal.batches[name].get("batch_id")
         if known is None:
             if resumed:
-                await asyncio.sleep(self._endpoint.poll)  # what died may have sent something that is still on its way
+                await asyncio.sleep(
+                    self._endpoint.poll
+                )  # what died may have sent something that is still on its way
             known = await self._create(name)
-            await self._journal.write({"kind": "batch", "name": name, "state": "submitted", "batch_id": known})
-        while (values := await self._persist(lambda: self._client.get(f"/batches/{known}"))).get("status") not in ENDS:
+            await self._journal.write(
+                {"kind": "batch", "name": name, "state": "submitted", "batch_id": known}
+            )
+        while (values := await self._persist(lambda: self._client.get(f"/batches/{known}"))).get(
+            "status"
+        ) not in ENDS:
             if values.get("status") == "failed":
                 await self._journal.write({"kind": "batch", "name": name, "state": "done"})
-                raise Stop(f"the endpoint refuses a batch: {self._client.clean(json.dumps(values.get('errors')))}")
+                raise Stop(
+                    f"the endpoint refuses a batch: {self._client.clean(json.dumps(values.get('errors')))}"
+                )
             await asyncio.sleep(self._endpoint.poll)
         await self._take(name, rows, [line async for line in self._lines(values)])
 
@@ -162,7 +205,9 @@ class Batch:
         while True:
             if (found := await self._find(name)) is not None:
                 return found
-            file = await self._persist(lambda: self._client.upload(f"{name}.jsonl", self._spool(name).read_bytes()))
+            file = await self._persist(
+                lambda: self._client.upload(f"{name}.jsonl", self._spool(name).read_bytes())
+            )
             answer = await self._client.create_batch(str(file.get("id")), name)
             if not isinstance(answer, Trouble):
                 return str(answer.get("id"))
@@ -185,7 +230,10 @@ class Batch:
         """Tries again for as long as patience lasts. Raises Stop."""
         since = time.monotonic()
         while isinstance(answer := await call(), Trouble):
-            if FAULTS[answer.fault].action != "retry" or time.monotonic() - since > self._endpoint.patience:
+            if (
+                FAULTS[answer.fault].action != "retry"
+                or time.monotonic() - since > self._endpoint.patience
+            ):
                 raise Stop(f"{answer.fault}: {answer.detail}")
             await asyncio.sleep(max(answer.wait or 0.0, random.uniform(0, self._endpoint.poll)))  # noqa: S311  no secret
         return answer
@@ -193,7 +241,9 @@ class Batch:
     async def _lines(self, values: dict[str, Any]) -> AsyncIterator[bytes]:
         for field in ("output_file_id", "error_file_id"):
             if isinstance(file := values.get(field), str):
-                for line in (await self._persist(lambda file=file: self._client.content(file))).split(b"\n"):
+                for line in (
+                    await self._persist(lambda file=file: self._client.content(file))
+                ).split(b"\n"):
                     if line.strip():
                         yield line
 
@@ -203,8 +253,16 @@ class Batch:
         for key, values in answers(lines):
             if key in rows and key not in outcomes:
                 outcomes[key] = self._client.reply(key, rows[key]["model"], said(values, rows[key]))
-        missing = {key: Trouble("row-missing", FAULTS["row-missing"].when) for key in rows if key not in outcomes}
-        taken = {key: outcome for key, outcome in {**outcomes, **missing}.items() if self._journal.ledger.is_open(key)}
+        missing = {
+            key: Trouble("row-missing", FAULTS["row-missing"].when)
+            for key in rows
+            if key not in outcomes
+        }
+        taken = {
+            key: outcome
+            for key, outcome in {**outcomes, **missing}.items()
+            if self._journal.ledger.is_open(key)
+        }
         told = [part for key, outcome in taken.items() for part in noted(key, outcome)]
         await self._journal.write(*told, {"kind": "batch", "name": name, "state": "done"})
         for key in rows:
@@ -226,4 +284,6 @@ class Batch:
             return
         self._given_up += action == "retry"
         del self._asked[key]
-        future.set_result(outcome if isinstance(outcome, Reply) else Failure(*key, outcome.fault, outcome.detail))
+        future.set_result(
+            outcome if isinstance(outcome, Reply) else Failure(*key, outcome.fault, outcome.detail)
+        )

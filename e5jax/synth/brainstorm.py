@@ -22,7 +22,11 @@ async def gather_tasks(run: Collection) -> None:
         _add(run, family, text, where)
     following = Counter[str]()
     for _ in range(run.config.checks.attempts if run.config.tasks.brainstorm else 0):
-        calls = [(family, following[family.name] + i) for family in FAMILIES for i in range(_missing_calls(run, family))]
+        calls = [
+            (family, following[family.name] + i)
+            for family in FAMILIES
+            for i in range(_missing_calls(run, family))
+        ]
         if not calls or run.halt:
             return
         following.update(family.name for family, _ in calls)
@@ -62,7 +66,9 @@ async def _brainstorm(run: Collection, family: Family, number: int) -> list[obje
         return run.plan.brainstorm(family, number, attempt, doubled)
 
     question = Question(_id(family, number), request)
-    found = await answer(run.session, question, take, run.config.checks.attempts, run.rejected.append, run.halt)
+    found = await answer(
+        run.session, question, take, run.config.checks.attempts, run.rejected.append, run.halt
+    )
     return found if isinstance(found, list) else []
 
 

@@ -41,7 +41,13 @@ def _text(text: str) -> Text:
     return Text(text, words, words.length * max(1.0, len(text) / READ))
 
 
-def check(family: Family, values: Mapping[str, str], wanted: Mapping[str, Wanted], given: Sequence[str], rules: Checks) -> Found:
+def check(
+    family: Family,
+    values: Mapping[str, str],
+    wanted: Mapping[str, Wanted],
+    given: Sequence[str],
+    rules: Checks,
+) -> Found:
     """Raises UnfitError. `given` is what the model was told."""
     texts = {name: _text(text) for name, text in values.items()}
     _lengths(texts, wanted, rules.length_slack)
@@ -57,9 +63,13 @@ def _lengths(texts: Mapping[str, Text], wanted: Mapping[str, Wanted], slack: flo
     for name, text in texts.items():
         asked, words = wanted[name], text.length
         if words * slack < asked.least:
-            raise UnfitError("short", f"{name} has {words:.0f} words; asked for {asked.least} to {asked.most}")
+            raise UnfitError(
+                "short", f"{name} has {words:.0f} words; asked for {asked.least} to {asked.most}"
+            )
         if words > asked.most * slack:
-            raise UnfitError("long", f"{name} has {words:.0f} words; asked for {asked.least} to {asked.most}")
+            raise UnfitError(
+                "long", f"{name} has {words:.0f} words; asked for {asked.least} to {asked.most}"
+            )
 
 
 def _different(texts: Mapping[str, Text]) -> None:
@@ -99,7 +109,9 @@ def _no_label(family: Family, texts: Mapping[str, Text]) -> None:
             raise UnfitError("label-in-text", f"{part.name} stands in {family.query.name}")
 
 
-def _languages(family: Family, texts: Mapping[str, Text], wanted: Mapping[str, Wanted], confidence: float) -> bool:
+def _languages(
+    family: Family, texts: Mapping[str, Text], wanted: Mapping[str, Wanted], confidence: float
+) -> bool:
     """The query by itself, the others together: labels are too short to be told apart from other languages'."""
     query = family.query.name
     rest = [part.name for part in family.parts[1:] if not family.label]
@@ -108,9 +120,14 @@ def _languages(family: Family, texts: Mapping[str, Text], wanted: Mapping[str, W
         allowed = taken_for(wanted[names[0]].language) if names else frozenset()
         if not allowed or sum(texts[name].words.length for name in names) < TELLING:
             continue
-        found = identify(" ".join(_beginning(texts[name].text, LOOKED_AT // len(names)) for name in names), confidence)
+        found = identify(
+            " ".join(_beginning(texts[name].text, LOOKED_AT // len(names)) for name in names),
+            confidence,
+        )
         if found and found not in allowed:
-            raise UnfitError("language", f"{' and '.join(names)}: {found} instead of {wanted[names[0]].language}")
+            raise UnfitError(
+                "language", f"{' and '.join(names)}: {found} instead of {wanted[names[0]].language}"
+            )
         told.append(bool(found))
     return any(told) and all(told)
 

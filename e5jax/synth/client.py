@@ -49,10 +49,14 @@ class Client:
             "max_retries": 0,
             "timeout": httpx2.Timeout(endpoint.timeout, connect=min(CONNECT, endpoint.timeout)),
             "default_headers": self._secrets.headers,
-            "http_client": httpx2.AsyncClient(transport=transport, trust_env=False, follow_redirects=False),
+            "http_client": httpx2.AsyncClient(
+                transport=transport, trust_env=False, follow_redirects=False
+            ),
         }
         if endpoint.azure_version:
-            self._openai = openai.AsyncAzureOpenAI(azure_endpoint=address, api_version=endpoint.azure_version, **common)
+            self._openai = openai.AsyncAzureOpenAI(
+                azure_endpoint=address, api_version=endpoint.azure_version, **common
+            )
         else:
             self._openai = openai.AsyncOpenAI(base_url=address, **common)
         best: Format = "schema" if endpoint.format == "auto" else endpoint.format
@@ -81,7 +85,11 @@ class Client:
     async def ask(self, request: Request, model: str) -> Reply | Trouble:
         """Sends it once, or more often until it is known what the endpoint takes."""
         kind = _kind(request, model)
-        return await (self._ask(request, model, self._settled[kind]) if kind in self._settled else self._settle(request, kind))
+        return await (
+            self._ask(request, model, self._settled[kind])
+            if kind in self._settled
+            else self._settle(request, kind)
+        )
 
     async def _settle(self, request: Request, kind: tuple[str, bool]) -> Reply | Trouble:
         dialect = self._best
@@ -90,25 +98,45 @@ class Client:
             if isinstance(answer, Reply):
                 self._settled[kind] = dialect
                 return answer
-            lower = _lower(dialect, answer.detail, self._endpoint.format == "auto" and kind[1]) if answer.fault in _UNFIT else None
+            lower = (
+                _lower(dialect, answer.detail, self._endpoint.format == "auto" and kind[1])
+                if answer.fault in _UNFIT
+                else None
+            )
             if lower is None:
                 return answer
-            print(f"synth: {kind[0]} does not take {_difference(dialect, lower)}: {answer.detail}", file=sys.stderr)
+            print(
+                f"synth: {kind[0]} does not take {_difference(dialect, lower)}: {answer.detail}",
+                file=sys.stderr,
+            )
             dialect = lower
 
     async def _ask(self, request: Request, model: str, dialect: Dialect) -> Reply | Trouble:
         answer = await self.send(
-            self._openai.post("/chat/completions", body=body(request, model, dialect), cast_to=httpx2.Response)
+            self._openai.post(
+                "/chat/completions", body=body(request, model, dialect), cast_to=httpx2.Response
+            )
         )
         if isinstance(answer, Trouble):
             return answer
-        return self.reply(request.key, model, completion.parse(answer, completion.prompt_tokens(request)))
+        return self.reply(
+            request.key, model, completion.parse(answer, completion.prompt_tokens(request))
+        )
 
-    def reply(self, key: tuple[str, int], model: str, said: completion.Completion | Trouble) -> Reply | Trouble:
+    def reply(
+        self, key: tuple[str, int], model: str, said: completion.Completion | Trouble
+    ) -> Reply | Trouble:
         """What was said, without secrets."""
         if isinstance(said, Trouble):
             return said._replace(detail=self.clean(said.detail))
-        return Reply(*key, self._secrets.redact(said.text), said.finish, model, said.prompt_tokens, said.completion_tokens)
+        return Reply(
+            *key,
+            self._secrets.redact(said.text),
+            said.finish,
+            model,
+            said.prompt_tokens,
+            said.completion_tokens,
+        )
 
     @property
     def dialect(self) -> Dialect:
@@ -117,7 +145,11 @@ class Client:
 
     async def get(self, path: str, **query: str) -> dict[str, Any] | Trouble:
         """An object of the endpoint's."""
-        return _object(await self.send(self._openai.get(path, cast_to=httpx2.Response, options={"params": query})))
+        return _object(
+            await self.send(
+                self._openai.get(path, cast_to=httpx2.Response, options={"params": query})
+            )
+        )
 
     async def content(self, file: str) -> bytes | Trouble:
         """The content of a file of the endpoint's."""
@@ -125,14 +157,23 @@ class Client:
 
     async def create_batch(self, file: str, name: str) -> dict[str, Any] | Trouble:
         """Sends it once: only a look at the endpoint's list tells whether a lost answer was a yes."""
-        asked = {"input_file_id": file, "endpoint": URL, "completion_window": "24h", "metadata": {"name": name}}
-        return _object(await self.send(self._openai.post("/batches", body=asked, cast_to=httpx2.Response)))
+        asked = {
+            "input_file_id": file,
+            "endpoint": URL,
+            "completion_window": "24h",
+            "metadata": {"name": name},
+        }
+        return _object(
+            await self.send(self._openai.post("/batches", body=asked, cast_to=httpx2.Response))
+        )
 
     async def upload(self, name: str, content: bytes) -> dict[str, Any] | Trouble:
         """A file for a batch."""
 
         async def send() -> httpx2.Response:
-            answer = await self._openai.files.with_raw_response.create(file=(name, content), purpose="batch")
+            answer = await self._openai.files.with_raw_response.create(
+                file=(name, content), purpose="batch"
+            )
             return answer.http_response
 
         return _object(await self.send(send()))
@@ -144,14 +185,23 @@ class Client:
         except openai.APIStatusError as error:
             code, message = completion.code_of(error.response.content)
             wait = wait_of(error.response.headers, time.time())
-            return Trouble(of_status(error.status_code, code), self.clean(f"HTTP {error.status_code}: {message}"), wait)
+            return Trouble(
+                of_status(error.status_code, code),
+                self.clean(f"HTTP {error.status_code}: {message}"),
+                wait,
+            )
         except openai.APIConnectionError as error:
             fault = _of_connection(error)
-            return Trouble(fault, self.clean(f"{FAULTS[fault].when} ({type(error.__cause__).__name__})"))
+            return Trouble(
+                fault, self.clean(f"{FAULTS[fault].when} ({type(error.__cause__).__name__})")
+            )
 
     def clean(self, text: str) -> str:
         """One line of printable text without secrets."""
-        printable = "".join(character if character.isprintable() else " " for character in self._secrets.redact(text))
+        printable = "".join(
+            character if character.isprintable() else " "
+            for character in self._secrets.redact(text)
+        )
         return " ".join(printable.split())[:300]
 
 
@@ -204,7 +254,11 @@ def _lower(dialect: Dialect, said: str, formats: bool) -> Dialect | None:
         return dialect._replace(limit="max_completion_tokens")
     if ("temperature" in said or "top_p" in said) and dialect.sampling:
         return dialect._replace(sampling=False)
-    return dialect._replace(format=LOWER[dialect.format]) if formats and dialect.format in LOWER else None
+    return (
+        dialect._replace(format=LOWER[dialect.format])
+        if formats and dialect.format in LOWER
+        else None
+    )
 
 
 def _difference(old: Dialect, new: Dialect) -> str:

@@ -34,14 +34,21 @@ async def gather_examples(run: Collection) -> dict[str, Counts]:
     tasks = {family.name: run.tasks.of(family.name) for family in FAMILIES}
     planned = {name: count for name, count in counts(run.config).items() if count}
     with Distinct(run.config.checks, planned) as distinct:
-        await _round(run, sum(1 for _ in _slots(run.plan, tasks)), ((slot, 0) for slot in _slots(run.plan, tasks)))
+        await _round(
+            run,
+            sum(1 for _ in _slots(run.plan, tasks)),
+            ((slot, 0) for slot in _slots(run.plan, tasks)),
+        )
         again = list(_without_duplicates(run, distinct, _slots(run.plan, tasks)))
         while again and not run.halt:
             await _round(run, len(again), again)
             again = list(_without_duplicates(run, distinct, [slot for slot, _ in again]))
     kept = Counter(map(_family_of, run.shelf))
     dropped = Counter(map(_family_of, run.dropped))
-    return {name: Counts(count, kept[name], dropped[name], count - kept[name] - dropped[name]) for name, count in planned.items()}
+    return {
+        name: Counts(count, kept[name], dropped[name], count - kept[name] - dropped[name])
+        for name, count in planned.items()
+    }
 
 
 def _slots(plan: Plan, tasks: Mapping[str, Sequence[str]]) -> Iterator[Slot]:
@@ -80,14 +87,18 @@ async def _settle(run: Collection, slot: Slot, first: int) -> None:
         return line(one, reply, values, found, graded)
 
     question = Question(slot.id, request, first)
-    found = await answer(run.session, question, take, run.config.checks.attempts, run.rejected.append, run.halt)
+    found = await answer(
+        run.session, question, take, run.config.checks.attempts, run.rejected.append, run.halt
+    )
     if isinstance(found, str):
         run.shelf.put(slot.id, found)
     elif found is not None:
         run.dropped[slot.id] = found.reason
 
 
-def _without_duplicates(run: Collection, distinct: Distinct, slots: Iterable[Slot]) -> Iterator[tuple[Slot, int]]:
+def _without_duplicates(
+    run: Collection, distinct: Distinct, slots: Iterable[Slot]
+) -> Iterator[tuple[Slot, int]]:
     """Takes duplicates off the shelf, and yields those that may be asked for again, with their next attempt."""
     for slot in slots:
         if slot.id not in run.shelf:
@@ -98,7 +109,14 @@ def _without_duplicates(run: Collection, distinct: Distinct, slots: Iterable[Slo
         except UnfitError as unfit:
             run.shelf.drop(slot.id)
             run.rejected.append(
-                Rejection(slot.id, details.attempt, unfit.reason, unfit.detail, details.model, made.query[:EXCERPT])
+                Rejection(
+                    slot.id,
+                    details.attempt,
+                    unfit.reason,
+                    unfit.detail,
+                    details.model,
+                    made.query[:EXCERPT],
+                )
             )
             if details.attempt + 1 < run.config.checks.attempts:
                 yield slot, details.attempt + 1
@@ -118,7 +136,9 @@ def fit(asked: Asked, reply: Reply, config: Synth) -> tuple[dict[str, str], Foun
     return values, found
 
 
-def line(asked: Asked, reply: Reply, values: dict[str, str], found: Found, graded: int | None) -> str:
+def line(
+    asked: Asked, reply: Reply, values: dict[str, str], found: Found, graded: int | None
+) -> str:
     """A line of the shelf."""
     details = Details(
         asked.slot.id,

@@ -33,13 +33,22 @@ from e5jax.workdir.directory import write_text
 
 DONE, ERROR, AGAIN = 0, 1, 75
 INTERRUPTED = "interrupted; the same command goes on"
-FREE = ("config.endpoint.", "config.budget.", "config.checks.")  # may change between runs: no request depends on them
+FREE = (
+    "config.endpoint.",
+    "config.budget.",
+    "config.checks.",
+)  # may change between runs: no request depends on them
 
 
 def main(path: str, overrides: Sequence[str], folder: Path, dry: bool) -> int:
     """Runs a config file. 0: done; 1: the budget is spent or the endpoint refuses; 75: interrupted, the same command goes on."""
     config = load_tree(Synth, validate, path, overrides)
-    plan = Plan(config, read_documents(config.families.grounded.documents) if config.families.grounded.share else [])
+    plan = Plan(
+        config,
+        read_documents(config.families.grounded.documents)
+        if config.families.grounded.share
+        else [],
+    )
     if dry:
         print(dry_run(plan))
         return DONE
@@ -63,7 +72,9 @@ def dry_run(plan: Plan) -> str:
         if not counts(plan.config)[family.name]:
             continue
         if family.brainstorms and plan.config.tasks.brainstorm:
-            parts.append(_shown(plan.brainstorm(family, 0).messages[-1].content, f"{family.name}: tasks"))
+            parts.append(
+                _shown(plan.brainstorm(family, 0).messages[-1].content, f"{family.name}: tasks")
+            )
         slot = next(plan.slots(family, examples(family.name) if family.brainstorms else ()))
         parts.append(_shown(plan.ask(slot).request.messages[-1].content, family.name))
     return "\n\n".join(parts)
@@ -76,7 +87,14 @@ def _shown(prompt: str, title: str) -> str:
 def _check_same(output: Output, config: Synth) -> None:
     """Refuses a directory whose replies were asked for differently, and one in which others have what a run would replace."""
     if not output.config.exists():
-        places = (output.examples, output.details, output.tasks, output.rejects, output.stats, output.report)
+        places = (
+            output.examples,
+            output.details,
+            output.tasks,
+            output.rejects,
+            output.stats,
+            output.report,
+        )
         if taken := [place.name for place in places if place.exists()]:
             raise ConfigError(
                 f"--output={output.root}: has {', '.join(taken)}, but no config.json of a run; choose another --output"
@@ -92,8 +110,12 @@ def _check_same(output: Output, config: Synth) -> None:
 
 async def _run(plan: Plan, output: Output) -> int:
     halt, signals = Halt(), list[int]()
-    async with open_session(plan.config.endpoint, plan.config.budget, output.journal, plan.config.seed) as session:
-        write_text(output.config, to_json(plan.config))  # only now: there is a key, and no other run is at work here
+    async with open_session(
+        plan.config.endpoint, plan.config.budget, output.journal, plan.config.seed
+    ) as session:
+        write_text(
+            output.config, to_json(plan.config)
+        )  # only now: there is a key, and no other run is at work here
         with _signals(session, halt, signals):
             found = await generate(plan, session, output, halt)
     print(summary(found, output))
@@ -112,7 +134,11 @@ def _signals(session: Session, halt: Halt, received: list[int]) -> Iterator[None
         if received:
             task.cancel()
         received.append(number)
-        print("\nsynth: waiting for replies that are on their way; once more to leave at once", file=sys.stderr, flush=True)
+        print(
+            "\nsynth: waiting for replies that are on their way; once more to leave at once",
+            file=sys.stderr,
+            flush=True,
+        )
         session.stop(INTERRUPTED)
         halt.set(Stop(INTERRUPTED))
 
@@ -129,10 +155,16 @@ async def generate(plan: Plan, session: Session, output: Output, halt: Halt) -> 
     """All of a run: tasks, examples, files. Returns the statistics."""
     config = plan.config
     output.root.mkdir(parents=True, exist_ok=True)
-    with Tasks(avoided(config.tasks.avoid), config.checks.near) as tasks, DiskDict(output.root) as shelf, Progress() as progress:
+    with (
+        Tasks(avoided(config.tasks.avoid), config.checks.near) as tasks,
+        DiskDict(output.root) as shelf,
+        Progress() as progress,
+    ):
         run = Collection(config, plan, tasks, shelf, [], {}, halt, session, progress)
         if config.relabel is not None:
-            return write(output, run, await relabel(run, config.relabel, list(records(config.relabel))))
+            return write(
+                output, run, await relabel(run, config.relabel, list(records(config.relabel)))
+            )
         await gather_tasks(run)
         return write(output, run, await gather_examples(run))
 
@@ -140,11 +172,17 @@ async def generate(plan: Plan, session: Session, output: Output, halt: Halt) -> 
 def summary(found: dict[str, Any], output: Output) -> str:
     """What came of it, in some lines."""
     counted = found["examples"]
-    lines = [f"synth: {counted['kept']:,} of {counted['asked']:,} examples in {output.examples}; {output.report} says more"]
+    lines = [
+        f"synth: {counted['kept']:,} of {counted['asked']:,} examples in {output.examples}; {output.report} says more"
+    ]
     if counted["dropped"]:
         reasons = ", ".join(f"{count:,} {reason}" for reason, count in found["dropped_for"].items())
         lines.append(f"synth: {counted['dropped']:,} dropped: {reasons}")
     if counted["open"]:
-        why = "too few tasks for them (tasks.most_a_task)" if found["complete"] else "still to be asked for"
+        why = (
+            "too few tasks for them (tasks.most_a_task)"
+            if found["complete"]
+            else "still to be asked for"
+        )
         lines.append(f"synth: {counted['open']:,} examples: {why}")
     return "\n".join(lines)

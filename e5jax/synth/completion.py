@@ -45,7 +45,9 @@ def read(values: dict[str, Any], prompt: int) -> Completion | Trouble:
     """Anything that has choices is a reply, and was paid for, be it useful or not."""
     choices = values.get("choices")
     if not isinstance(choices, list) or not all(isinstance(choice, dict) for choice in choices):
-        return Trouble("not-a-reply", error_of(values) or f"an object with {', '.join(values)}"[:200])
+        return Trouble(
+            "not-a-reply", error_of(values) or f"an object with {', '.join(values)}"[:200]
+        )
     text, finish = _said(choices[0]) if choices else ("", "empty")
     usage = values.get("usage")
     counts = usage if isinstance(usage, dict) else {}
@@ -89,9 +91,19 @@ def _said(choice: dict[str, Any]) -> tuple[str, str]:
 def error_of(values: dict[str, Any]) -> str:
     """The message of an error, or nothing."""
     error = values.get("error")
-    message = error.get("message") if isinstance(error, dict) else error if isinstance(error, str) else values.get("message")
+    message = (
+        error.get("message")
+        if isinstance(error, dict)
+        else error
+        if isinstance(error, str)
+        else values.get("message")
+    )
     return message[:300] if isinstance(message, str) else ""
 
 
 def _count(value: object, estimate: int) -> int:
-    return value if isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= _MOST else estimate
+    return (
+        value
+        if isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= _MOST
+        else estimate
+    )

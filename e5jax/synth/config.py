@@ -24,7 +24,14 @@ class ShortLong:
     query_length: tuple[str, ...] = ("less than 5 words", "5 to 15 words", "at least 10 words")
     difficulty: tuple[str, ...] = DIFFICULTIES
     clarity: tuple[str, ...] = CLARITIES
-    num_words: tuple[str, ...] = ("50 words", "100 words", "200 words", "300 words", "400 words", "500 words")
+    num_words: tuple[str, ...] = (
+        "50 words",
+        "100 words",
+        "200 words",
+        "300 words",
+        "400 words",
+        "500 words",
+    )
 
 
 @dataclass(slots=True)
@@ -33,7 +40,13 @@ class LongShort:
 
     share: float = 122.0
     num_words: tuple[str, ...] = (
-        *("less than 10 words", "at least 10 words", "at least 50 words", "at least 100 words", "at least 200 words"),
+        *(
+            "less than 10 words",
+            "at least 10 words",
+            "at least 50 words",
+            "at least 100 words",
+            "at least 200 words",
+        ),
     )
     difficulty: tuple[str, ...] = DIFFICULTIES
     clarity: tuple[str, ...] = CLARITIES
@@ -106,12 +119,18 @@ class Tasks:
     """Where the tasks of the first four families come from."""
 
     per_call: int = 20  # that one brainstorming request asks for
-    examples_a_task: float = 2.1  # arXiv 2401.00368: 319,000 examples of these families for 150,000 tasks
-    most_a_task: int = 50  # examples; where brainstorming gave too few tasks, the family stays below its share
+    examples_a_task: float = (
+        2.1  # arXiv 2401.00368: 319,000 examples of these families for 150,000 tasks
+    )
+    most_a_task: int = (
+        50  # examples; where brainstorming gave too few tasks, the family stays below its share
+    )
     topics: tuple[str, ...] = ()  # subjects to brainstorm about, one a request, in turn
     files: tuple[str, ...] = ()  # JSONL of {"family", "task"}, as `tasks.jsonl`; these come first
     brainstorm: bool = True  # False: only the tasks of the files
-    avoid: tuple[str, ...] = ()  # files of lines: instructions that no task may resemble, beside those of MTEB
+    avoid: tuple[
+        str, ...
+    ] = ()  # files of lines: instructions that no task may resemble, beside those of MTEB
 
 
 @dataclass(slots=True)
@@ -130,7 +149,9 @@ class Sampling:
 
     temperature: float = 1.0
     top_p: float = 1.0
-    max_tokens: int = 4_096  # of a reply; a truncated one is asked for again with twice as many, once
+    max_tokens: int = (
+        4_096  # of a reply; a truncated one is asked for again with twice as many, once
+    )
 
 
 @dataclass(slots=True)
@@ -174,7 +195,9 @@ class LanguageModel:
     share: float = 1.0  # of the requests, relative to the other models'
     prompt_price: float | None = None
     completion_price: float | None = None
-    batch_price: float = 0.5  # of a token asked for through the Batch API, relative to the prices above
+    batch_price: float = (
+        0.5  # of a token asked for through the Batch API, relative to the prices above
+    )
 
 
 @dataclass(slots=True)
@@ -182,20 +205,28 @@ class Endpoint:
     """Where requests go: OpenAI, Azure, or anything that speaks its protocol. Keys come from the environment or a file only."""
 
     models: tuple[LanguageModel, ...] = ()
-    base_url: str = ""  # empty: OPENAI_BASE_URL, or OpenAI's own; demo: canned replies, from this machine
+    base_url: str = (
+        ""  # empty: OPENAI_BASE_URL, or OpenAI's own; demo: canned replies, from this machine
+    )
     azure_version: str = ""  # the `api-version`: `base_url` is then the address of an Azure resource, models its deployments
     key_variable: str = "OPENAI_API_KEY"  # the environment variable that holds the key
     key_file: str = ""  # instead of the variable
-    headers: tuple[str, ...] = ()  # `Name: value`, where `$NAME` as value stands for that environment variable
+    headers: tuple[
+        str, ...
+    ] = ()  # `Name: value`, where `$NAME` as value stands for that environment variable
     plain_http: bool = False  # True: keys and texts may go unencrypted to another machine
     proxies: bool = False  # True: HTTPS_PROXY and the like are heeded
     api: Api = "chat"  # batch: the Batch API, cheaper and within a day; `concurrency` is then the most requests of a batch
     poll: float = 30.0  # seconds between two looks at a batch
-    format: Format = "auto"  # how a reply is held to its schema; auto: the best that the endpoint takes
+    format: Format = (
+        "auto"  # how a reply is held to its schema; auto: the best that the endpoint takes
+    )
     concurrency: int = 64  # requests on their way at any time
     requests_a_minute: int = 0  # 0: what the endpoint allows is found out
     tokens_a_minute: int = 0
-    timeout: float = 300.0  # seconds for one request, from the first byte sent to the last one received
+    timeout: float = (
+        300.0  # seconds for one request, from the first byte sent to the last one received
+    )
     tries: int = 8  # of one request, before it is given up for this run
     patience: float = 600.0  # seconds without any answer, after which the run stops
     reply_bytes: int = 1_000_000  # the longest body that is read

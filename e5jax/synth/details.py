@@ -35,12 +35,16 @@ class Entry(NamedTuple):
     example: Example
 
     def to_json(self) -> str:
-        return json.dumps({name: part._asdict() for name, part in self._asdict().items()}, ensure_ascii=False)
+        return json.dumps(
+            {name: part._asdict() for name, part in self._asdict().items()}, ensure_ascii=False
+        )
 
 
 def parse_entry(line: str) -> Entry:
     """Inverse of `Entry.to_json`."""
     values: dict[str, Any] = json.loads(line)
     fields: dict[str, Any] = values["example"]
-    lists: dict[str, Any] = {name: tuple(value) for name, value in fields.items() if isinstance(value, list)}
+    lists: dict[str, Any] = {
+        name: tuple(value) for name, value in fields.items() if isinstance(value, list)
+    }
     return Entry(Details(**values["details"]), Example(**fields | lists))

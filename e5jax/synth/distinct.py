@@ -43,7 +43,9 @@ class Distinct:
             sketches[part] = sketch(read(text[:LOOKED_AT]))
             if found := self._index(family, part).find(sketches[part]):
                 reason = "duplicate" if found.equal else "near-duplicate"
-                raise UnfitError(reason, f"the {part} is {found.similarity:.2f} equal to an earlier one")
+                raise UnfitError(
+                    reason, f"the {part} is {found.similarity:.2f} equal to an earlier one"
+                )
         answer = family.name, read(example.positives[0][:LOOKED_AT]).key
         most = max(self._rules.answers, int(self._rules.answer_share * self._counts[family.name]))
         if self._answers[answer] >= most:

@@ -48,18 +48,30 @@ def _family(plan: Plan, family: Family, total: int) -> Iterable[Line]:
     if family.brainstorms and tasks.brainstorm:
         calls = ceil(total / tasks.examples_a_task / tasks.per_call)
         one = plan.brainstorm(family, 0)
-        yield Line(f"{family.name} tasks", calls, calls * _prompt(one), calls * tasks.per_call * TASK_TOKENS)
+        yield Line(
+            f"{family.name} tasks",
+            calls,
+            calls * _prompt(one),
+            calls * tasks.per_call * TASK_TOKENS,
+        )
     slots = plan.slots(family, examples(family.name) * SAMPLE if family.brainstorms else ())
     asked = [plan.ask(slot) for slot in islice(slots, SAMPLE)]
-    prompts, replies = (sum(map(size, asked)) / len(asked) for size in (lambda one: _prompt(one.request), _reply))
+    prompts, replies = (
+        sum(map(size, asked)) / len(asked) for size in (lambda one: _prompt(one.request), _reply)
+    )
     yield Line(family.name, total, round(total * prompts), round(total * replies))
     if plan.config.judge is not None:
-        yield Line(f"{family.name} judge", total, round(total * (replies + 150)), total * GRADE_TOKENS)
+        yield Line(
+            f"{family.name} judge", total, round(total * (replies + 150)), total * GRADE_TOKENS
+        )
 
 
 def relabelling(config: Synth, requests: list[Request]) -> str:
     """The table for a run that asks just these."""
-    prompts, grades = sum(map(_prompt, requests)), sum(len(request.messages[-1].content.splitlines()) for request in requests)
+    prompts, grades = (
+        sum(map(_prompt, requests)),
+        sum(len(request.messages[-1].content.splitlines()) for request in requests),
+    )
     return table(config, [Line("relabel", len(requests), prompts, grades)])
 
 
@@ -68,7 +80,10 @@ def _prompt(request: Request) -> int:
 
 
 def _reply(asked: Asked) -> float:
-    return sum(_words(field) * TOKENS_A_WORD.get(field.language, OTHER_TOKENS_A_WORD) for field in asked.wanted.values())
+    return sum(
+        _words(field) * TOKENS_A_WORD.get(field.language, OTHER_TOKENS_A_WORD)
+        for field in asked.wanted.values()
+    )
 
 
 def _words(field: Wanted) -> float:
@@ -79,29 +94,51 @@ def _words(field: Wanted) -> float:
 
 def cost(config: Synth, found: Iterable[Line]) -> float | None:
     """Money, or None where a model has no price."""
-    prompt, completion = (sum(part) for part in zip(*((line.prompt_tokens, line.completion_tokens) for line in found), strict=True))
+    prompt, completion = (
+        sum(part)
+        for part in zip(
+            *((line.prompt_tokens, line.completion_tokens) for line in found), strict=True
+        )
+    )
     models = config.endpoint.models
     total = sum(model.share for model in models)
-    parts = [_cost_of(model, prompt, completion, config.endpoint.api == "batch") for model in models]
+    parts = [
+        _cost_of(model, prompt, completion, config.endpoint.api == "batch") for model in models
+    ]
     if None in parts:
         return None
-    return sum(part * model.share / total for part, model in zip(parts, models, strict=True) if part is not None)
+    return sum(
+        part * model.share / total
+        for part, model in zip(parts, models, strict=True)
+        if part is not None
+    )
 
 
 def _cost_of(model: LanguageModel, prompt: float, completion: float, batch: bool) -> float | None:
     if model.prompt_price is None or model.completion_price is None:
         return None
-    return (prompt * model.prompt_price + completion * model.completion_price) / 1e6 * (model.batch_price if batch else 1)
+    return (
+        (prompt * model.prompt_price + completion * model.completion_price)
+        / 1e6
+        * (model.batch_price if batch else 1)
+    )
 
 
 def table(config: Synth, found: list[Line]) -> str:
     """Printed by `--dry-run`."""
-    total = Line("all", *(sum(column) for column in zip(*(line[1:] for line in found), strict=True)))
+    total = Line(
+        "all", *(sum(column) for column in zip(*(line[1:] for line in found), strict=True))
+    )
     rows = [
-        f"{line.kind:<18}{line.requests:>12,}{line.prompt_tokens:>16,}{line.completion_tokens:>16,}" for line in [*found, total]
+        f"{line.kind:<18}{line.requests:>12,}{line.prompt_tokens:>16,}{line.completion_tokens:>16,}"
+        for line in [*found, total]
     ]
     money = cost(config, found)
-    price = "unknown; give every model of config.endpoint.models its prices" if money is None else f"{money:,.2f}"
+    price = (
+        "unknown; give every model of config.endpoint.models its prices"
+        if money is None
+        else f"{money:,.2f}"
+    )
     return "\n".join(
         [
             f"{'':<18}{'requests':>12}{'prompt tokens':>16}{'reply tokens':>16}",

@@ -7,7 +7,10 @@ from e5jax.synth.request import Wanted, describe
 
 LABEL = "1 to 8 words"
 UNITS = {"sentence": "4 to 40 words", "phrase": "2 to 15 words", "passage": "25 to 250 words"}
-SIMILAR, PARALLEL = "Retrieve semantically similar text.", "Retrieve parallel sentences."  # arXiv 2401.00368, table 16
+SIMILAR, PARALLEL = (
+    "Retrieve semantically similar text.",
+    "Retrieve parallel sentences.",
+)  # arXiv 2401.00368, table 16
 
 
 class Part(NamedTuple):
@@ -29,7 +32,9 @@ class Family(NamedTuple):
     instruction: str = ""  # empty: the task, which was brainstormed, or the configuration's
     brainstorms: bool = False
     fresh: tuple[str, ...] = ("query",)
-    label: bool = False  # the positive is a class of the task: it recurs, and stands nowhere in the query
+    label: bool = (
+        False  # the positive is a class of the task: it recurs, and stands nowhere in the query
+    )
 
     @property
     def roles(self) -> dict[str, Part]:
@@ -53,9 +58,22 @@ class Family(NamedTuple):
         return self.name.replace("-", "_")
 
 
-def _with_tasks(name: str, *parts: tuple[str, str, str], fresh: tuple[str, ...] = ("query",), label: bool = False) -> Family:
+def _with_tasks(
+    name: str,
+    *parts: tuple[str, str, str],
+    fresh: tuple[str, ...] = ("query",),
+    label: bool = False,
+) -> Family:
     query, positive, *negatives = (Part(*part) for part in parts)
-    return Family(name, query, positive, next(iter(negatives), None), brainstorms=True, fresh=fresh, label=label)
+    return Family(
+        name,
+        query,
+        positive,
+        next(iter(negatives), None),
+        brainstorms=True,
+        fresh=fresh,
+        label=label,
+    )
 
 
 FAMILIES = (
@@ -63,7 +81,11 @@ FAMILIES = (
         "short-long",
         ("user_query", "what a user types", "query_length"),
         ("positive_document", "a document that answers the query", "num_words"),
-        ("hard_negative_document", "a document that seems to answer the query and does not", "num_words"),
+        (
+            "hard_negative_document",
+            "a document that seems to answer the query and does not",
+            "num_words",
+        ),
         fresh=("query", "positive"),
     ),
     _with_tasks(
@@ -74,7 +96,9 @@ FAMILIES = (
         label=True,
     ),
     _with_tasks(
-        "short-short", ("input", "what is given", "1 to 30 words"), ("positive_document", "what belongs to it", "1 to 30 words")
+        "short-short",
+        ("input", "what is given", "1 to 30 words"),
+        ("positive_document", "what belongs to it", "1 to 30 words"),
     ),
     _with_tasks(
         "long-long",
@@ -120,10 +144,14 @@ def bounds(length: str) -> tuple[int, int]:
     for pattern, made in _LENGTHS:
         if found := pattern.match(length):
             return made(*found.groups())
-    raise ValueError(f"{length!r} is no length; write '200 words', '5 to 15 words', 'less than 5 words' or 'at least 50 words'")
+    raise ValueError(
+        f"{length!r} is no length; write '200 words', '5 to 15 words', 'less than 5 words' or 'at least 50 words'"
+    )
 
 
-def wanted(family: Family, choices: dict[str, str], language: str, target: str) -> dict[str, Wanted]:
+def wanted(
+    family: Family, choices: dict[str, str], language: str, target: str
+) -> dict[str, Wanted]:
     """For each field of the reply its language and its length."""
 
     def one(part: Part) -> Wanted:
@@ -135,5 +163,13 @@ def wanted(family: Family, choices: dict[str, str], language: str, target: str) 
 
 def schema(family: Family, fields: dict[str, Wanted]) -> dict:
     """The JSON schema of a reply: these strings, all of them, and nothing else."""
-    texts = {part.name: {"type": "string", "description": describe(part.what, fields[part.name])} for part in family.parts}
-    return {"type": "object", "properties": texts, "required": list(texts), "additionalProperties": False}
+    texts = {
+        part.name: {"type": "string", "description": describe(part.what, fields[part.name])}
+        for part in family.parts
+    }
+    return {
+        "type": "object",
+        "properties": texts,
+        "required": list(texts),
+        "additionalProperties": False,
+    }

@@ -31,25 +31,39 @@ class Trouble(NamedTuple):
 
 FAULTS = {
     "unreachable": Fault("retry", "no", "no connection: name, port, TLS handshake"),
-    "disconnected": Fault("retry", "maybe", "the connection broke once the request was sent, or the body ended too early"),
+    "disconnected": Fault(
+        "retry",
+        "maybe",
+        "the connection broke once the request was sent, or the body ended too early",
+    ),
     "timeout": Fault("retry", "maybe", "no whole reply within `endpoint.timeout` seconds"),
     "request-timeout": Fault("retry", "no", "HTTP 408"),
     "conflict": Fault("retry", "no", "HTTP 409"),
     "rate-limit": Fault("retry", "no", "HTTP 429"),
     "server-error": Fault("retry", "no", "HTTP 500 to 599"),
-    "not-json": Fault("retry", "maybe", "HTTP 200 whose body is no strict JSON: a page, NaN, a name twice, endless nesting"),
+    "not-json": Fault(
+        "retry",
+        "maybe",
+        "HTTP 200 whose body is no strict JSON: a page, NaN, a name twice, endless nesting",
+    ),
     "not-a-reply": Fault("retry", "maybe", "HTTP 200 whose body is JSON but no chat completion"),
     "encoded": Fault("retry", "maybe", "a compressed body, which was not asked for"),
     "too-long": Fault("drop", "maybe", "a body of more than `endpoint.reply_bytes`"),
     "row-missing": Fault("retry", "maybe", "a batch ended without this row"),
     "bad-request": Fault("drop", "no", "HTTP 400"),
-    "filtered-prompt": Fault("drop", "no", "HTTP 400 whose code is `content_filter` or `content_policy_violation`"),
+    "filtered-prompt": Fault(
+        "drop", "no", "HTTP 400 whose code is `content_filter` or `content_policy_violation`"
+    ),
     "request-too-large": Fault("drop", "no", "HTTP 413"),
     "unprocessable": Fault("drop", "no", "HTTP 422"),
     "other-status": Fault("drop", "no", "any other status"),
     "redirect": Fault("stop", "no", "HTTP 300 to 399: `endpoint.base_url` is not the right one"),
     "key-refused": Fault("stop", "no", "HTTP 401"),
-    "quota": Fault("stop", "no", "HTTP 402, or 429 whose code is `insufficient_quota` or `billing_hard_limit_reached`"),
+    "quota": Fault(
+        "stop",
+        "no",
+        "HTTP 402, or 429 whose code is `insufficient_quota` or `billing_hard_limit_reached`",
+    ),
     "forbidden": Fault("stop", "no", "HTTP 403"),
     "not-found": Fault("stop", "no", "HTTP 404: no such model or address"),
 }
@@ -112,5 +126,7 @@ def _until(text: str, now: float) -> float | None:
 
 def table() -> str:
     """The rows as the documentation shows them."""
-    rows: list[Any] = [f"| `{name}` | {row.when} | {row.action} | {row.billed} |" for name, row in FAULTS.items()]
+    rows: list[Any] = [
+        f"| `{name}` | {row.when} | {row.action} | {row.billed} |" for name, row in FAULTS.items()
+    ]
     return "\n".join(["| fault | when | what follows | billed |", "|---|---|---|---|", *rows])

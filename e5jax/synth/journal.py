@@ -29,7 +29,9 @@ _KINDS = {"reply": Reply, "failure": Failure}
 
 def encode(values: dict[str, Any]) -> bytes:
     """One line."""
-    body = json.dumps(values, ensure_ascii=True, allow_nan=False, separators=(",", ":")).encode()[:-1]
+    body = json.dumps(values, ensure_ascii=True, allow_nan=False, separators=(",", ":")).encode()[
+        :-1
+    ]
     return body + b',"crc":"%08x"}\n' % crc32(body)
 
 
@@ -83,7 +85,9 @@ class Journal:
             return None
         line = decode(os.pread(self._file.fileno(), place[1], place[0]))
         if line is None:
-            raise RunError(f"{self.path}: byte {place[0]:,} has changed since it was read; is another program writing there?")
+            raise RunError(
+                f"{self.path}: byte {place[0]:,} has changed since it was read; is another program writing there?"
+            )
         return _KINDS[line.pop("kind")](**line)
 
     async def write(self, *lines: dict[str, Any]) -> None:
@@ -116,7 +120,9 @@ class Journal:
         """The end of the file is unknown now: every write from here on fails alike."""
         self._done = self._done or asyncio.get_running_loop().create_future()
         for future in {done, self._done}:
-            future.set_exception(Stop(f"{self.path}: {error.strerror}; make room, then the same command goes on"))
+            future.set_exception(
+                Stop(f"{self.path}: {error.strerror}; make room, then the same command goes on")
+            )
             future.exception()  # whether anyone waits for it or not
 
     def _write(self, data: bytes) -> None:
@@ -141,7 +147,9 @@ class Journal:
             if values is None:
                 self.damaged += 1
             elif values.get("version", VERSION) != VERSION:
-                raise ConfigError(f"{self.path}: written by another version of e5jax; choose another --output")
+                raise ConfigError(
+                    f"{self.path}: written by another version of e5jax; choose another --output"
+                )
             else:
                 self._note(values, self._end, len(line))
             self._end += len(line)
@@ -151,7 +159,9 @@ class Journal:
     async def _start(self) -> None:
         """A new session. What the last one announced and did not send is taken back first."""
         unsent = self.ledger.unsent(self.mark.read(self.ledger.sessions))
-        withdrawn = [{"kind": "withdrawn", "id": name, "attempt": attempt} for name, attempt in unsent]
+        withdrawn = [
+            {"kind": "withdrawn", "id": name, "attempt": attempt} for name, attempt in unsent
+        ]
         await self.write(*withdrawn, {"kind": "start", "version": VERSION, "run": self.run})
         self.mark.begin(self.ledger.sessions)
 
@@ -166,14 +176,24 @@ def _open(path: Path, opened: contextlib.ExitStack) -> BinaryIO:
     """For reading and appending, by this process alone; readable by its owner alone, as prompts may be private."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        opened.enter_context(lock.hold(path.with_name(f".{path.name}.lock"), f"--output={path.parent}", "choose another --output"))
+        opened.enter_context(
+            lock.hold(
+                path.with_name(f".{path.name}.lock"),
+                f"--output={path.parent}",
+                "choose another --output",
+            )
+        )
         created = not path.exists()
-        file = os.fdopen(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600), "r+b", buffering=0)
+        file = os.fdopen(
+            os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600), "r+b", buffering=0
+        )
         opened.callback(file.close)
     except OSError as error:
         raise ConfigError(f"{path}: {error.strerror}; choose another --output") from error
     if created:
-        folder = os.open(path.parent, os.O_RDONLY)  # else the file's name might not outlive a power cut
+        folder = os.open(
+            path.parent, os.O_RDONLY
+        )  # else the file's name might not outlive a power cut
         os.fsync(folder)
         os.close(folder)
     return file

@@ -14,13 +14,17 @@ SHOWN = 4_000  # characters of each text
 GRADES = range(1, 6)
 SCHEMA = {
     "type": "object",
-    "properties": {"grade": {"type": "integer", "enum": list(GRADES), "description": "a grade from 1 to 5"}},
+    "properties": {
+        "grade": {"type": "integer", "enum": list(GRADES), "description": "a grade from 1 to 5"}
+    },
     "required": ["grade"],
     "additionalProperties": False,
 }
 
 
-async def grade(session: Session, plan: Plan, asked: Asked, values: dict[str, str], judge: Judge | None) -> int | None:
+async def grade(
+    session: Session, plan: Plan, asked: Asked, values: dict[str, str], judge: Judge | None
+) -> int | None:
     """The grade, None without a judge. Raises UnfitError below the judge's threshold."""
     if judge is None:
         return None
@@ -42,9 +46,17 @@ def grade_of(value: object) -> int:
 
 def _request(plan: Plan, asked: Asked, values: dict[str, str], judge: Judge) -> Request:
     made = example(asked, values)
-    shown: dict[str, Any] = {"instruction": made.instruction, "query": made.query, "positive": made.positives[0]}
+    shown: dict[str, Any] = {
+        "instruction": made.instruction,
+        "query": made.query,
+        "positive": made.positives[0],
+    }
     if made.negatives:
         shown["negative"] = made.negatives[0]
-    text = json.dumps({name: harmless(value, SHOWN) for name, value in shown.items()}, ensure_ascii=False)
+    text = json.dumps(
+        {name: harmless(value, SHOWN) for name, value in shown.items()}, ensure_ascii=False
+    )
     prompt = fill(templates("judge.generate")[0], {"example": text})
-    return plan.request(f"{asked.slot.id}/judge", prompt, SCHEMA, asked.attempt, temperature=judge.temperature)
+    return plan.request(
+        f"{asked.slot.id}/judge", prompt, SCHEMA, asked.attempt, temperature=judge.temperature
+    )

@@ -22,8 +22,14 @@ class Secrets:
     def __init__(self, endpoint: Endpoint):
         self.key = _key(endpoint)
         self.headers = dict(_header(line) for line in endpoint.headers)
-        hidden = [self.key, *(self.headers[_name(line)] for line in endpoint.headers if "$" in line)]
-        self._hidden = sorted({form for text in hidden if len(text) >= 8 for form in (text, quote(text, safe=""))}, key=len)
+        hidden = [
+            self.key,
+            *(self.headers[_name(line)] for line in endpoint.headers if "$" in line),
+        ]
+        self._hidden = sorted(
+            {form for text in hidden if len(text) >= 8 for form in (text, quote(text, safe=""))},
+            key=len,
+        )
 
     def redact(self, text: str) -> str:
         """The text with every secret masked."""
@@ -39,12 +45,18 @@ def base_url(endpoint: Endpoint) -> str:
     if url.scheme not in ("http", "https") or not url.hostname:
         raise ConfigError(f"endpoint.base_url={address!r}: must begin with https:// or http://")
     if url.username or url.password:
-        raise ConfigError("endpoint.base_url holds a user name or password; set endpoint.key_variable or headers instead")
+        raise ConfigError(
+            "endpoint.base_url holds a user name or password; set endpoint.key_variable or headers instead"
+        )
     if _is(url.hostname, "is_link_local"):
-        raise ConfigError(f"endpoint.base_url={address!r}: is a link-local address, where machines keep their metadata")
+        raise ConfigError(
+            f"endpoint.base_url={address!r}: is a link-local address, where machines keep their metadata"
+        )
     local = url.hostname == "localhost" or _is(url.hostname, "is_loopback")
     if url.scheme == "http" and not local and not endpoint.plain_http:
-        raise ConfigError(f"endpoint.base_url={address!r}: texts and key would go unencrypted; use https, or set plain_http=True")
+        raise ConfigError(
+            f"endpoint.base_url={address!r}: texts and key would go unencrypted; use https, or set plain_http=True"
+        )
     return address
 
 
@@ -70,7 +82,9 @@ def _key(endpoint: Endpoint) -> str:
     if not key and base_url(endpoint) != OPENAI:
         return "none"  # endpoints of one's own mostly want none
     if not key or not key.isascii() or not key.isprintable() or " " in key:
-        raise ConfigError(f"{where} {'holds no key' if not key else 'holds something that is no key'}")
+        raise ConfigError(
+            f"{where} {'holds no key' if not key else 'holds something that is no key'}"
+        )
     return key
 
 
@@ -80,7 +94,9 @@ def _header(line: str) -> tuple[str, str]:
     name, value = found.groups()
     if value.startswith("$"):
         if value[1:] not in os.environ:
-            raise ConfigError(f"endpoint.headers: {name}: the environment variable {value[1:]} is not set")
+            raise ConfigError(
+                f"endpoint.headers: {name}: the environment variable {value[1:]} is not set"
+            )
         value = os.environ[value[1:]]
     return name, value
 
@@ -96,10 +112,14 @@ def check_endpoint(endpoint: Endpoint) -> None:
         raise ConfigError(f"endpoint.models: {names}: name at least one model, each once")
     for model in endpoint.models:
         if not 0 < model.share < math.inf:
-            raise ConfigError(f"endpoint.models: {model.name!r} has share={model.share}; it must be above 0 and finite")
+            raise ConfigError(
+                f"endpoint.models: {model.name!r} has share={model.share}; it must be above 0 and finite"
+            )
         prices = (model.prompt_price or 0.0, model.completion_price or 0.0, model.batch_price)
         if not all(0 <= price < math.inf for price in prices):
-            raise ConfigError(f"endpoint.models: {model.name!r} has a price that is below 0 or not finite: {prices}")
+            raise ConfigError(
+                f"endpoint.models: {model.name!r} has a price that is below 0 or not finite: {prices}"
+            )
     for name, value, least in [
         ("concurrency", endpoint.concurrency, 1),
         ("tries", endpoint.tries, 1),

@@ -57,7 +57,9 @@ def choices(texts: Sequence[str]) -> Choices:
         return weighted([(language.code, language.weight) for language in table().values()])
     found = parse(texts)
     if unknown := sorted(set(found.values) - set(table())):
-        raise ValueError(f"{', '.join(unknown)}: no code of languages.tsv; those are {', '.join(table())}")
+        raise ValueError(
+            f"{', '.join(unknown)}: no code of languages.tsv; those are {', '.join(table())}"
+        )
     return found
 
 

@@ -44,9 +44,14 @@ class Limiter:
         self._tokens = Bucket(tokens_a_minute / 60 or math.inf)
         self._tokens_most = self._tokens.rate
         self.paused_until = -math.inf
-        self._cut_at, self._good = 0.0, 0  # when the rate was cut last, and requests since then that were not refused
+        self._cut_at, self._good = (
+            0.0,
+            0,
+        )  # when the rate was cut last, and requests since then that were not refused
         self._base = math.inf  # the rate then
-        self._sent = self._refused = 0.0  # the evidence: requests, and those that were refused; older ones count less
+        self._sent = self._refused = (
+            0.0  # the evidence: requests, and those that were refused; older ones count less
+        )
         self._broken = 0  # in a row
         self._started = False
 
@@ -98,7 +103,11 @@ class Limiter:
         self._base = most * self.rate
         if self._sent >= ENOUGH:
             if math.isinf(self.rate):
-                self._base = most * max(1, self._sent - self._refused - self._broken) / max(1.0, now - self._cut_at)
+                self._base = (
+                    most
+                    * max(1, self._sent - self._refused - self._broken)
+                    / max(1.0, now - self._cut_at)
+                )
             else:
                 self._base = self.rate * min(most, max(DEEPEST, 1 - self._refused / self._sent))
             self._sent, self._refused = FADE * self._sent, FADE * self._refused
@@ -111,5 +120,7 @@ class Limiter:
         self.paused_until = max(self.paused_until, now + wait)
 
     def _grow(self, now: float) -> None:
-        scale = math.exp(min(GROWTH * max(0.0, now - self._cut_at) ** 2, STEADY * self._good**2, 50))
+        scale = math.exp(
+            min(GROWTH * max(0.0, now - self._cut_at) ** 2, STEADY * self._good**2, 50)
+        )
         self._requests.rate = min(self._most, self._base * scale)

@@ -85,7 +85,10 @@ def write(output: Output, run: Collection, counts: dict[str, Counts]) -> dict[st
 
 @contextlib.contextmanager
 def _lines(path: Path) -> Iterator[Callable[[str], object]]:
-    with atomic_output(path) as temporary, temporary.open("w", encoding="utf-8", newline="\n") as file:
+    with (
+        atomic_output(path) as temporary,
+        temporary.open("w", encoding="utf-8", newline="\n") as file,
+    ):
         yield _line_writer(file)
 
 

@@ -61,12 +61,20 @@ def shares(config: Synth) -> list[float]:
 
 def counts(config: Synth) -> dict[str, int]:
     """Examples of each family."""
-    return dict(zip((family.name for family in FAMILIES), apportion(config.examples, shares(config)), strict=True))
+    return dict(
+        zip(
+            (family.name for family in FAMILIES),
+            apportion(config.examples, shares(config)),
+            strict=True,
+        )
+    )
 
 
 def settings(config: Synth, family: Family) -> Any:
     """The family's part of the configuration."""
-    return {field.name: getattr(config.families, field.name) for field in fields(config.families)}[family.field]
+    return {field.name: getattr(config.families, field.name) for field in fields(config.families)}[
+        family.field
+    ]
 
 
 def drawn(config: Synth, family: Family) -> dict[str, Choices]:
@@ -78,7 +86,9 @@ def drawn(config: Synth, family: Family) -> dict[str, Choices]:
             try:
                 found[field.name] = parse(getattr(holder, field.name))
             except ValueError as error:
-                raise ConfigError(f"config.families.{family.field}.{field.name}: {error}") from error
+                raise ConfigError(
+                    f"config.families.{family.field}.{field.name}: {error}"
+                ) from error
     return found
 
 
@@ -89,8 +99,16 @@ class Plan:
         self.config = config
         self.documents = documents
         self.languages = language_choices(config.languages)
-        self.others = {code: self.languages.without(code) for code in self.languages.values} if self._pairs() else {}
-        self.placeholders = {family.name: drawn(config, family) for family in FAMILIES if settings(config, family).share}
+        self.others = (
+            {code: self.languages.without(code) for code in self.languages.values}
+            if self._pairs()
+            else {}
+        )
+        self.placeholders = {
+            family.name: drawn(config, family)
+            for family in FAMILIES
+            if settings(config, family).share
+        }
 
     def _pairs(self) -> bool:
         return any(family.pairs and settings(self.config, family).share for family in FAMILIES)
@@ -109,7 +127,9 @@ class Plan:
         if family.name == "grounded":
             document = self.documents[number % len(self.documents)]
             instruction = self.config.families.grounded.instruction
-            return Slot(family, number, instruction, document.language or language, document=document.text)
+            return Slot(
+                family, number, instruction, document.language or language, document=document.text
+            )
         instruction = tasks[number % len(tasks)] if family.brainstorms else family.instruction
         second = self.others[language].pick(random) if family.pairs else ""
         return Slot(family, number, instruction, language, second)
@@ -118,7 +138,9 @@ class Plan:
         """The request for a slot. Each attempt draws placeholders and template anew; `doubled` allows twice the tokens."""
         family = slot.family
         random = seeded(self.config.seed, slot.id, attempt, "ask")
-        drawn = {name: choices.pick(random) for name, choices in self.placeholders[family.name].items()}
+        drawn = {
+            name: choices.pick(random) for name, choices in self.placeholders[family.name].items()
+        }
         if family.name == "grounded":
             drawn["document"] = f"{max(read(slot.document).length, 5):.0f} words"
         fields = wanted(family, drawn, slot.language, slot.target)
@@ -143,11 +165,23 @@ class Plan:
             drawn,
             fields,
             (known[number], slot.instruction if family.brainstorms else "", slot.document),
-            self.request(f"{slot.id}/generate", text + _hints(self.config.hints, random), schema(family, fields), attempt, doubled),
+            self.request(
+                f"{slot.id}/generate",
+                text + _hints(self.config.hints, random),
+                schema(family, fields),
+                attempt,
+                doubled,
+            ),
         )
 
     def request(
-        self, name: str, text: str, shape: Mapping[str, Any], attempt: int, doubled: bool = False, temperature: float | None = None
+        self,
+        name: str,
+        text: str,
+        shape: Mapping[str, Any],
+        attempt: int,
+        doubled: bool = False,
+        temperature: float | None = None,
     ) -> Request:
         """A request with the configuration's sampling."""
         sampling = self.config.sampling
@@ -161,22 +195,34 @@ class Plan:
             attempt,
         )
 
-    def brainstorm(self, family: Family, number: int, attempt: int = 0, doubled: bool = False) -> Request:
+    def brainstorm(
+        self, family: Family, number: int, attempt: int = 0, doubled: bool = False
+    ) -> Request:
         """A request for tasks. Topics take turns."""
         tasks = self.config.tasks
         random = seeded(self.config.seed, family.name, number, attempt, "brainstorm")
         known = templates(f"{family.name}.brainstorm")
         shown = _sample(examples(family.name), SHOWN, random)
-        text = fill(known[int(random.random() * len(known))], {"count": str(tasks.per_call), "examples": quoted_list(shown, TASK)})
+        text = fill(
+            known[int(random.random() * len(known))],
+            {"count": str(tasks.per_call), "examples": quoted_list(shown, TASK)},
+        )
         if tasks.topics:
-            text += "\n\n" + fill(templates("topic")[0], {"topic": quoted(tasks.topics[number % len(tasks.topics)], HINT)})
-        return self.request(f"{family.name}/{number:06d}/brainstorm", text, _tasks_schema(), attempt, doubled)
+            text += "\n\n" + fill(
+                templates("topic")[0],
+                {"topic": quoted(tasks.topics[number % len(tasks.topics)], HINT)},
+            )
+        return self.request(
+            f"{family.name}/{number:06d}/brainstorm", text, _tasks_schema(), attempt, doubled
+        )
 
 
 def example(asked: Asked, values: Mapping[str, str]) -> Example:
     """The training example that a checked reply gives."""
     slot = asked.slot
-    positive, negative = (part and values[part.name] for part in (slot.family.positive, slot.family.negative))
+    positive, negative = (
+        part and values[part.name] for part in (slot.family.positive, slot.family.negative)
+    )
     return Example(
         slot.id,
         values[slot.family.query.name],
@@ -189,8 +235,16 @@ def example(asked: Asked, values: Mapping[str, str]) -> Example:
 
 
 def _tasks_schema() -> dict[str, Any]:
-    listed = {"type": "array", "items": {"type": "string", "description": "an instruction. Language: en. Words: 6 to 30."}}
-    return {"type": "object", "properties": {"tasks": listed}, "required": ["tasks"], "additionalProperties": False}
+    listed = {
+        "type": "array",
+        "items": {"type": "string", "description": "an instruction. Language: en. Words: 6 to 30."},
+    }
+    return {
+        "type": "object",
+        "properties": {"tasks": listed},
+        "required": ["tasks"],
+        "additionalProperties": False,
+    }
 
 
 def _sample(texts: Sequence[str], count: int, random: Random) -> list[str]:
@@ -201,7 +255,10 @@ def _sample(texts: Sequence[str], count: int, random: Random) -> list[str]:
 def _hints(hints: Hints, random: Random) -> str:
     """Lines about who writes and what about, or nothing."""
     lines = ""
-    for name, texts, rate in [("persona", hints.personas, hints.persona_rate), ("domain", hints.domains, hints.domain_rate)]:
+    for name, texts, rate in [
+        ("persona", hints.personas, hints.persona_rate),
+        ("domain", hints.domains, hints.domain_rate),
+    ]:
         if texts and random.random() < rate:
             picked = texts[int(random.random() * len(texts))]
             lines += "\n\n" + fill(templates(name)[0], {name: quoted(picked, HINT)})

@@ -17,7 +17,9 @@ SPECIAL = re.compile(
     re.IGNORECASE,
 )
 # Control characters, line separators, marks that turn the direction of writing, halves of characters. Joiners are text.
-_UNSEEN = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069\ud800-\udfff\ufeff\ufffe\uffff]")
+_UNSEEN = re.compile(
+    r"[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069\ud800-\udfff\ufeff\ufffe\uffff]"
+)
 PLACEHOLDER = re.compile(r"\{([a-z_]+)\}")
 TASK, DOCUMENT, HINT = 400, 6_000, 200  # characters
 

@@ -48,12 +48,16 @@ def records(rules: Relabel) -> Iterator[Record]:
                 example = make_example(values, where)
             except RecordError as error:
                 raise ConfigError(f"{where}: {error}") from error
-            texts = tuple(dict.fromkeys((*example.positives, *example.negatives)))[: rules.candidates]
+            texts = tuple(dict.fromkeys((*example.positives, *example.negatives)))[
+                : rules.candidates
+            ]
             yield Record(number, example, texts)
             number += 1
 
 
-def ask(plan: Plan, record: Record, rules: Relabel, attempt: int = 0, doubled: bool = False) -> Request:
+def ask(
+    plan: Plan, record: Record, rules: Relabel, attempt: int = 0, doubled: bool = False
+) -> Request:
     """For a grade of each candidate."""
     text = fill(
         templates("relabel.generate")[0],
@@ -64,18 +68,39 @@ def ask(plan: Plan, record: Record, rules: Relabel, attempt: int = 0, doubled: b
             "count": str(len(record.candidates)),
         },
     )
-    return plan.request(f"{record.id}/generate", text, _schema(len(record.candidates)), attempt, doubled, rules.temperature)
+    return plan.request(
+        f"{record.id}/generate",
+        text,
+        _schema(len(record.candidates)),
+        attempt,
+        doubled,
+        rules.temperature,
+    )
 
 
 def _schema(count: int) -> dict[str, Any]:
-    grades = {"type": "array", "items": {"type": "integer", "enum": list(GRADES)}, "minItems": count, "maxItems": count}
-    return {"type": "object", "properties": {"grades": grades}, "required": ["grades"], "additionalProperties": False}
+    grades = {
+        "type": "array",
+        "items": {"type": "integer", "enum": list(GRADES)},
+        "minItems": count,
+        "maxItems": count,
+    }
+    return {
+        "type": "object",
+        "properties": {"grades": grades},
+        "required": ["grades"],
+        "additionalProperties": False,
+    }
 
 
 def chosen(record: Record, values: dict[str, Any], rules: Relabel) -> Example:
     """The record with one positive and one negative, and their grades as scores. Raises UnfitError."""
     given = values.get("grades")
-    if set(values) != {"grades"} or not isinstance(given, list) or len(given) != len(record.candidates):
+    if (
+        set(values) != {"grades"}
+        or not isinstance(given, list)
+        or len(given) != len(record.candidates)
+    ):
         raise UnfitError("schema", f"no list of {len(record.candidates)} grades")
     grades = [grade_of(value) for value in given]
     best = max(range(len(grades)), key=lambda i: (grades[i], -i), default=None)
@@ -115,7 +140,9 @@ async def _settle(run: Collection, rules: Relabel, record: Record) -> None:
         return ask(run.plan, record, rules, attempt, doubled)
 
     question = Question(record.id, request)
-    found = await answer(run.session, question, take, run.config.checks.attempts, run.rejected.append, run.halt)
+    found = await answer(
+        run.session, question, take, run.config.checks.attempts, run.rejected.append, run.halt
+    )
     if isinstance(found, Entry):
         run.shelf.put(record.id, found.to_json())
     elif found is not None:
@@ -133,7 +160,10 @@ def _details(record: Record, made: Example, reply: Reply) -> Details:
         model=reply.model,
         attempt=reply.attempt,
         template=0,
-        choices={"candidates": str(len(record.candidates)), "positive was": str(record.candidates.index(made.positives[0]))},
+        choices={
+            "candidates": str(len(record.candidates)),
+            "positive was": str(record.candidates.index(made.positives[0])),
+        },
         words={name: words_of(text).length for name, text in texts.items()},
         grade=int(made.positive_scores[0]),
         prompt_tokens=reply.prompt_tokens,

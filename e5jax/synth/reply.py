@@ -27,7 +27,9 @@ _DECLINED = re.compile(
 def read(reply: Reply) -> dict[str, Any]:
     """The JSON object of a finished reply. Raises UnfitError."""
     if reply.finish != "stop":
-        raise UnfitError(FINISHES.get(reply.finish, "unfinished"), f"finished with {reply.finish[:40]!r}")
+        raise UnfitError(
+            FINISHES.get(reply.finish, "unfinished"), f"finished with {reply.finish[:40]!r}"
+        )
     if len(reply.text.encode("utf-8", "surrogatepass")) > BYTES:
         raise UnfitError("too-large", f"more than {BYTES:,} bytes")
     text = reply.text.removeprefix("\ufeff").strip()
@@ -47,7 +49,9 @@ def strings(values: dict[str, Any], names: tuple[str, ...]) -> dict[str, str]:
     """Just these strings, none of them strange. Raises UnfitError."""
     if set(values) != set(names):
         missing, extra = sorted(set(names) - set(values)), sorted(set(values) - set(names))
-        raise UnfitError("schema", f"missing {missing}, not asked for {[name[:40] for name in extra[:5]]}")
+        raise UnfitError(
+            "schema", f"missing {missing}, not asked for {[name[:40] for name in extra[:5]]}"
+        )
     return {name: text_of(values[name], name) for name in names}
 
 

@@ -19,8 +19,17 @@ def report(found: Mapping[str, Any], samples: Sequence[Entry]) -> str:
     lead = f"{counted['asked']:,} asked for, {counted['dropped']:,} dropped."
     if counted["open"]:
         lead += f" {counted['open']:,} are missing: {found['halted'] or 'too few tasks'}."
-    sections = [_families(found), _languages(found), _models(found), _lengths(found), _rejections(found), _requests(found)]
-    return page.document(title, lead, [*(section for section in sections if section), _samples(samples)])
+    sections = [
+        _families(found),
+        _languages(found),
+        _models(found),
+        _lengths(found),
+        _rejections(found),
+        _requests(found),
+    ]
+    return page.document(
+        title, lead, [*(section for section in sections if section), _samples(samples)]
+    )
 
 
 def _families(found: Mapping[str, Any]) -> page.Html | None:
@@ -63,9 +72,17 @@ def _models(found: Mapping[str, Any]) -> page.Html | None:
 def _lengths(found: Mapping[str, Any]) -> page.Html | None:
     if not found["words"]:
         return None
-    parts = [page.paragraph("Words, on a logarithmic scale: a bar from the 5th to the 95th percentile, a mark at the median.")]
+    parts = [
+        page.paragraph(
+            "Words, on a logarithmic scale: a bar from the 5th to the 95th percentile, a mark at the median."
+        )
+    ]
     for part in ("query", "positive", "negative"):
-        quantiles = {name: found["words"][name][part] for name in found["families"] if part in found["words"].get(name, ())}
+        quantiles = {
+            name: found["words"][name][part]
+            for name in found["families"]
+            if part in found["words"].get(name, ())
+        }
         if not quantiles:
             continue
         longest = max(values[-1] for values in quantiles.values())
@@ -85,25 +102,46 @@ def _rejections(found: Mapping[str, Any]) -> page.Html | None:
     if not reasons:
         return None
     text = "Replies and tasks that were not taken, by reason; most are asked for again (docs/synth.md)."
-    rows = [[kind, reason, f"{count:,}"] for kind, part in found["rejected"].items() for reason, count in sorted(part.items())]
+    rows = [
+        [kind, reason, f"{count:,}"]
+        for kind, part in found["rejected"].items()
+        for reason, count in sorted(part.items())
+    ]
     parts = [page.paragraph(text), _shares(dict(reasons.most_common()))]
     if found["dropped_for"]:
         final = [[reason, f"{count:,}"] for reason, count in found["dropped_for"].items()]
         parts.append(page.table(["dropped for good", "examples"], final))
-    return page.section("Rejections", *parts, page.folded("by family", page.table(["family", "reason", "replies"], rows)))
+    return page.section(
+        "Rejections",
+        *parts,
+        page.folded("by family", page.table(["family", "reason", "replies"], rows)),
+    )
 
 
 def _requests(found: Mapping[str, Any]) -> page.Html | None:
-    rows = [[" · ".join(path).replace("_", " "), _shown(value)] for path, value in _leaves(found["requests"])]
-    return page.section("Requests and cost", _cost(found), page.table(["", "all runs"], rows)) if rows else None
+    rows = [
+        [" · ".join(path).replace("_", " "), _shown(value)]
+        for path, value in _leaves(found["requests"])
+    ]
+    return (
+        page.section("Requests and cost", _cost(found), page.table(["", "all runs"], rows))
+        if rows
+        else None
+    )
 
 
 def _cost(found: Mapping[str, Any]) -> page.Html:
     requests, kept = found["requests"], found["examples"]["kept"]
     tokens, money = requests["prompt_tokens"] + requests["completion_tokens"], requests["money"]
-    text = f"{requests['requests']:,} requests and {tokens:,} tokens" + ("" if money is None else f" at a cost of {money:,.2f}")
+    text = f"{requests['requests']:,} requests and {tokens:,} tokens" + (
+        "" if money is None else f" at a cost of {money:,.2f}"
+    )
     if kept:
-        text += f": {tokens / kept:,.0f} tokens" + ("" if money is None else f" and {money / kept:,.5f}") + " for each example kept"
+        text += (
+            f": {tokens / kept:,.0f} tokens"
+            + ("" if money is None else f" and {money / kept:,.5f}")
+            + " for each example kept"
+        )
     return page.paragraph(f"{text}.")
 
 
@@ -116,25 +154,45 @@ def _leaves(tree: Any, path: tuple[str, ...] = ()) -> list[tuple[tuple[str, ...]
 def _shown(value: object) -> str:
     if isinstance(value, float):
         return f"{value:,.4f}".rstrip("0").rstrip(".")
-    return f"{value:,}" if isinstance(value, int) and not isinstance(value, bool) else "–" if value is None else str(value)
+    return (
+        f"{value:,}"
+        if isinstance(value, int) and not isinstance(value, bool)
+        else "–"
+        if value is None
+        else str(value)
+    )
 
 
 def _shares(counts: Mapping[str, int], total: int | None = None) -> page.Html:
     whole = total or sum(counts.values()) or 1
     longest = max(counts.values(), default=0) or 1
-    return page.bars(page.Bar(name, count / longest, f"{count:,} · {100 * count / whole:.1f} %") for name, count in counts.items())
+    return page.bars(
+        page.Bar(name, count / longest, f"{count:,} · {100 * count / whole:.1f} %")
+        for name, count in counts.items()
+    )
 
 
 def _samples(samples: Sequence[Entry]) -> page.Html:
     if not samples:
         return page.section("Samples", page.paragraph("There is nothing to show yet."))
-    return page.section("Samples", page.paragraph("Chosen by a hash of their ids."), *map(_sample, samples))
+    return page.section(
+        "Samples", page.paragraph("Chosen by a hash of their ids."), *map(_sample, samples)
+    )
 
 
 def _sample(entry: Entry) -> page.Html:
     details, example = entry
     languages = " → ".join(_language(code) for code in (details.language, details.target) if code)
-    asked = ", ".join(f"{name.replace('_', ' ')}: {value}" for name, value in details.choices.items())
-    texts = [("instruction", example.instruction), ("query", example.query), ("positive", example.positives[0])]
+    asked = ", ".join(
+        f"{name.replace('_', ' ')}: {value}" for name, value in details.choices.items()
+    )
+    texts = [
+        ("instruction", example.instruction),
+        ("query", example.query),
+        ("positive", example.positives[0]),
+    ]
     texts += [("negative", text) for text in example.negatives]
-    return page.folded(f"{details.id} · {languages} · {details.model}", page.fields([*texts, ("asked for", asked or "–")]))
+    return page.folded(
+        f"{details.id} · {languages} · {details.model}",
+        page.fields([*texts, ("asked for", asked or "–")]),
+    )

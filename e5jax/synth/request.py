@@ -81,7 +81,9 @@ class Wanted(NamedTuple):
 
 def describe(what: str, wanted: Wanted) -> str:
     """The `description` of a text field in a JSON schema."""
-    return f"{what.rstrip('.')}. Language: {wanted.language}. Words: {wanted.least} to {wanted.most}."
+    return (
+        f"{what.rstrip('.')}. Language: {wanted.language}. Words: {wanted.least} to {wanted.most}."
+    )
 
 
 def parse_description(text: str) -> Wanted | None:

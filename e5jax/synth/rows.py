@@ -19,7 +19,12 @@ Rows = dict[Key, dict[str, Any]]  # the body of each request
 
 def line_of(key: Key, asked: dict[str, Any]) -> bytes:
     """One line of the file that is submitted."""
-    return json.dumps({"custom_id": f"{key[1]}:{key[0]}", "method": "POST", "url": URL, "body": asked}).encode() + b"\n"
+    return (
+        json.dumps(
+            {"custom_id": f"{key[1]}:{key[0]}", "method": "POST", "url": URL, "body": asked}
+        ).encode()
+        + b"\n"
+    )
 
 
 def _key(custom_id: str) -> Key:
@@ -38,7 +43,9 @@ def keep(path: Path, content: bytes) -> None:
     temporary = path.with_suffix(".part")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with os.fdopen(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as file:
+        with os.fdopen(
+            os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb"
+        ) as file:
             file.write(content)
             file.flush()
             os.fsync(file.fileno())
@@ -66,7 +73,9 @@ def said(values: dict[str, Any], asked: dict[str, Any]) -> completion.Completion
     if status != 200:
         fault = of_status(status if isinstance(status, int) else 0, completion.code_in(inner))
         return Trouble(fault, f"HTTP {status}: {completion.error_of(inner)}")
-    return completion.read(inner, sum(completion.tokens(message["content"]) for message in asked["messages"]))
+    return completion.read(
+        inner, sum(completion.tokens(message["content"]) for message in asked["messages"])
+    )
 
 
 def noted(key: Key, outcome: Reply | Trouble) -> Iterator[dict[str, Any]]:
@@ -74,6 +83,12 @@ def noted(key: Key, outcome: Reply | Trouble) -> Iterator[dict[str, Any]]:
     if isinstance(outcome, Reply):
         yield {"kind": "reply", **outcome._asdict()}
         return
-    yield {"kind": "fault", "id": key[0], "attempt": key[1], "fault": outcome.fault, "detail": outcome.detail}
+    yield {
+        "kind": "fault",
+        "id": key[0],
+        "attempt": key[1],
+        "fault": outcome.fault,
+        "detail": outcome.detail,
+    }
     if FAULTS[outcome.fault].action == "drop":
         yield {"kind": "failure", **Failure(*key, outcome.fault, outcome.detail)._asdict()}

@@ -19,12 +19,17 @@ class Choices(NamedTuple):
 
     def pick(self, random: Random) -> str:
         """One of them, by weight."""
-        return self.values[min(bisect.bisect(self.sums, random.random() * self.sums[-1]), len(self.values) - 1)]
+        return self.values[
+            min(bisect.bisect(self.sums, random.random() * self.sums[-1]), len(self.values) - 1)
+        ]
 
     def shares(self) -> dict[str, float]:
         """Each value's part of 1."""
         weights = (after - before for before, after in itertools.pairwise((0.0, *self.sums)))
-        return {value: weight / self.sums[-1] for value, weight in zip(self.values, weights, strict=True)}
+        return {
+            value: weight / self.sums[-1]
+            for value, weight in zip(self.values, weights, strict=True)
+        }
 
     def without(self, value: str) -> "Choices":
         """The others, weighted as before."""
@@ -36,12 +41,17 @@ def weighted(pairs: Sequence[tuple[str, float]]) -> Choices:
     kept = [(value, weight) for value, weight in pairs if weight > 0]
     if not kept:
         raise ValueError("no value has a weight above 0")
-    return Choices(tuple(value for value, _ in kept), tuple(itertools.accumulate(weight for _, weight in kept)))
+    return Choices(
+        tuple(value for value, _ in kept), tuple(itertools.accumulate(weight for _, weight in kept))
+    )
 
 
 def parse(texts: Sequence[str]) -> Choices:
     """Choices from `value=weight` or `value`. Raises ValueError."""
-    pairs = [(found[1], float(found[2])) if (found := _WEIGHTED.fullmatch(text)) else (text, 1.0) for text in texts]
+    pairs = [
+        (found[1], float(found[2])) if (found := _WEIGHTED.fullmatch(text)) else (text, 1.0)
+        for text in texts
+    ]
     values = [value for value, _ in pairs]
     if twice := next((value for value in values if values.count(value) > 1), None):
         raise ValueError(f"{twice!r} occurs twice")

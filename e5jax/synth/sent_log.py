@@ -9,7 +9,9 @@ import os
 from pathlib import Path
 from typing import BinaryIO
 
-BOOT = Path("/proc/sys/kernel/random/boot_id")  # other systems have no such file: their marks tell nothing
+BOOT = Path(
+    "/proc/sys/kernel/random/boot_id"
+)  # other systems have no such file: their marks tell nothing
 
 
 class SentLog:

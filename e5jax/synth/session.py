@@ -34,7 +34,9 @@ EVERYTHING = 2**53  # of 64 random bits, floats keep as many
 
 
 @asynccontextmanager
-async def open_session(endpoint: Endpoint, budget: Budget, journal: Path, seed: int) -> AsyncIterator[Session]:
+async def open_session(
+    endpoint: Endpoint, budget: Budget, journal: Path, seed: int
+) -> AsyncIterator[Session]:
     """Checks the configuration, opens the journal, and closes both when what is on its way has arrived."""
     check_endpoint(endpoint)
     check_budget(budget, endpoint.models)
@@ -63,8 +65,21 @@ def choose(models: Sequence[LanguageModel], seed: int, name: str) -> str:
 class Chat:
     """Chat completions. `complete` may be called any number of times at once."""
 
-    def __init__(self, endpoint: Endpoint, budget: Budget, client: Client, journal: Journal, model_of: Callable[[str], str]):
-        self._endpoint, self._budget, self._client, self._journal, self._model_of = endpoint, budget, client, journal, model_of
+    def __init__(
+        self,
+        endpoint: Endpoint,
+        budget: Budget,
+        client: Client,
+        journal: Journal,
+        model_of: Callable[[str], str],
+    ):
+        self._endpoint, self._budget, self._client, self._journal, self._model_of = (
+            endpoint,
+            budget,
+            client,
+            journal,
+            model_of,
+        )
         self._limiter = Limiter(endpoint.requests_a_minute, endpoint.tokens_a_minute)
         self._open = min(FIRST_SLOTS, endpoint.concurrency)
         self._slots = asyncio.Semaphore(self._open)
@@ -94,7 +109,11 @@ class Chat:
             task.cancel()
 
     def totals(self) -> dict[str, Any]:
-        return {**self._journal.ledger.totals(), "given_up": self._given_up, "damaged_lines": self._journal.damaged}
+        return {
+            **self._journal.ledger.totals(),
+            "given_up": self._given_up,
+            "damaged_lines": self._journal.damaged,
+        }
 
     async def complete(self, request: Request) -> Reply | Failure:
         """Raises Stop."""
@@ -124,7 +143,9 @@ class Chat:
                 if isinstance(outcome, Reply | Failure):
                     return outcome
                 self._consider(outcome)
-                await self._brake.sleep(random.uniform(0, min(LONGEST_WAIT, FIRST_WAIT * 2**number)))  # noqa: S311  no secret
+                await self._brake.sleep(
+                    random.uniform(0, min(LONGEST_WAIT, FIRST_WAIT * 2**number))
+                )
                 outcome = await self._try(request, model)
             if isinstance(outcome, Reply | Failure):
                 return outcome
@@ -139,7 +160,10 @@ class Chat:
 
     async def _send(self, request: Request, model: str) -> Reply | Failure | Trouble:
         """Announces it in the journal, sends it, and notes what came of it."""
-        prompt, key = completion.prompt_tokens(request), {"id": request.id, "attempt": request.attempt}
+        prompt, key = (
+            completion.prompt_tokens(request),
+            {"id": request.id, "attempt": request.attempt},
+        )
         taken = prompt + request.max_tokens
         await self._wait_turn(taken)
         announced = {"kind": "try", **key, "number": self._announced, "model": model}
@@ -147,7 +171,9 @@ class Chat:
         self._announced += 1
         await self._journal.write({**announced, "prompt": prompt, "completion": request.max_tokens})
         try:
-            while (wait := self._limiter.paused_until - time.monotonic()) > 0:  # since the turn came
+            while (
+                wait := self._limiter.paused_until - time.monotonic()
+            ) > 0:  # since the turn came
                 await self._brake.sleep(wait)
             sent = time.monotonic()
             answer = await self._client.ask(request, model)
@@ -198,7 +224,11 @@ class Chat:
         self._trouble_since = self._trouble_since or time.monotonic()
         silent = time.monotonic() - self._trouble_since
         if (trouble.wait or 0) > self._endpoint.patience:
-            self._brake.pull(f"the endpoint asks to wait {trouble.wait:,.0f} s, and endpoint.patience={self._endpoint.patience:g}")
+            self._brake.pull(
+                f"the endpoint asks to wait {trouble.wait:,.0f} s, and endpoint.patience={self._endpoint.patience:g}"
+            )
         elif silent > self._endpoint.patience:
-            self._brake.pull(f"no answer for {silent:,.0f} s; the last trouble was {trouble.fault}: {trouble.detail}")
+            self._brake.pull(
+                f"no answer for {silent:,.0f} s; the last trouble was {trouble.fault}: {trouble.detail}"
+            )
         self._brake.check()

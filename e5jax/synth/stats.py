@@ -55,7 +55,9 @@ class Tally:
         """Quantiles of the words of queries, positives and negatives, by family."""
         found: defaultdict[str, dict[str, list[float]]] = defaultdict(dict)
         for (family, part), words in sorted(self._words.items()):
-            found[family][part] = np.quantile(np.frombuffer(words, np.float32), QUANTILES).round(1).tolist()
+            found[family][part] = (
+                np.quantile(np.frombuffer(words, np.float32), QUANTILES).round(1).tolist()
+            )
         return dict(found)
 
 
@@ -64,12 +66,17 @@ def stats(run: Collection, counts: dict[str, Counts], tally: Tally) -> dict[str,
     reasons: defaultdict[str, Counter[str]] = defaultdict(Counter)
     for rejection in run.rejected:
         reasons[_kind(rejection.id)][rejection.reason] += 1
-    asked, kept, dropped, left = (sum(column) for column in zip(*counts.values(), strict=True)) if counts else (0, 0, 0, 0)
+    asked, kept, dropped, left = (
+        (sum(column) for column in zip(*counts.values(), strict=True)) if counts else (0, 0, 0, 0)
+    )
     return {
         "complete": not run.halt,
         "halted": str(run.halt.why) if run.halt else None,
         "examples": {"asked": asked, "kept": kept, "dropped": dropped, "open": left},
-        "families": {name: {**count._asdict(), "tasks": len(run.tasks.of(name))} for name, count in counts.items()},
+        "families": {
+            name: {**count._asdict(), "tasks": len(run.tasks.of(name))}
+            for name, count in counts.items()
+        },
         "dropped_for": dict(sorted(Counter(run.dropped.values()).items())),
         "rejected": {kind: dict(sorted(found.items())) for kind, found in sorted(reasons.items())},
         "languages": _ranked(tally.languages),

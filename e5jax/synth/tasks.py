@@ -63,11 +63,21 @@ class Tasks:
             raise UnfitError("task-form", str(error)) from error
         words = read(task)
         least, most = WORDS
-        if len(task) > TASK or "\n" in task or not least <= words.length <= most or PLACEHOLDER.search(task):
-            raise UnfitError("task-form", f"one line of {least} to {most} words without placeholders: not {task[:80]!r}")
+        if (
+            len(task) > TASK
+            or "\n" in task
+            or not least <= words.length <= most
+            or PLACEHOLDER.search(task)
+        ):
+            raise UnfitError(
+                "task-form",
+                f"one line of {least} to {most} words without placeholders: not {task[:80]!r}",
+            )
         found = sketch(words)
         if self._avoid.find(found):
-            raise UnfitError("task-avoided", f"{task[:120]!r} resembles an instruction to be avoided")
+            raise UnfitError(
+                "task-avoided", f"{task[:120]!r} resembles an instruction to be avoided"
+            )
         if self._known.find(found):
             raise UnfitError("task-duplicate", f"{task[:120]!r} resembles a task that is known")
         self._known.add(found)
@@ -87,7 +97,12 @@ def avoided(paths: Sequence[str]) -> list[str]:
     """Instructions of evaluations: those of avoid.txt, and the lines of the user's files."""
     own = files("e5jax.synth").joinpath("avoid.txt").read_text(encoding="utf-8")
     texts = [own, *(_text(path, "config.tasks.avoid") for path in paths)]
-    return [line for text in texts for line in text.splitlines() if line.strip() and not line.startswith("#")]
+    return [
+        line
+        for text in texts
+        for line in text.splitlines()
+        if line.strip() and not line.startswith("#")
+    ]
 
 
 def from_files(paths: Sequence[str]) -> Iterator[tuple[str, str, str]]:
@@ -118,4 +133,6 @@ def _text(path: str, field: str) -> str:
     try:
         return Path(path).read_text(encoding="utf-8")
     except UnicodeDecodeError as error:
-        raise ConfigError(f"{field}={path}: not UTF-8: {error.reason} at byte {error.start}") from error
+        raise ConfigError(
+            f"{field}={path}: not UTF-8: {error.reason} at byte {error.start}"
+        ) from error

@@ -36,9 +36,14 @@ class Transport(httpx2.AsyncBaseTransport):
         if self._session is None:
             connector = aiohttp.TCPConnector(limit=self._connections)
             leaving = aiohttp.TraceConfig()
-            leaving.on_request_chunk_sent.append(_leaves)  # whose name is wrong: it comes before the chunk, and the headers with it
+            leaving.on_request_chunk_sent.append(
+                _leaves
+            )  # whose name is wrong: it comes before the chunk, and the headers with it
             self._session = aiohttp.ClientSession(
-                connector=connector, trust_env=self._proxies, cookie_jar=aiohttp.DummyCookieJar(), trace_configs=[leaving]
+                connector=connector,
+                trust_env=self._proxies,
+                cookie_jar=aiohttp.DummyCookieJar(),
+                trace_configs=[leaving],
             )
         try:
             return await self._send(self._session, request)
@@ -49,10 +54,18 @@ class Transport(httpx2.AsyncBaseTransport):
         except (aiohttp.ClientError, ConnectionError) as error:
             raise httpx2.ReadError(type(error).__name__) from error
 
-    async def _send(self, session: aiohttp.ClientSession, request: httpx2.Request) -> httpx2.Response:
+    async def _send(
+        self, session: aiohttp.ClientSession, request: httpx2.Request
+    ) -> httpx2.Response:
         limits = request.extensions.get("timeout", {})
-        timeout = aiohttp.ClientTimeout(total=limits.get("read"), sock_connect=limits.get("connect"))
-        headers = [(name, value) for name, value in request.headers.multi_items() if name.lower() != "accept-encoding"]
+        timeout = aiohttp.ClientTimeout(
+            total=limits.get("read"), sock_connect=limits.get("connect")
+        )
+        headers = [
+            (name, value)
+            for name, value in request.headers.multi_items()
+            if name.lower() != "accept-encoding"
+        ]
         async with session.request(
             request.method,
             str(request.url),
@@ -71,7 +84,9 @@ class Transport(httpx2.AsyncBaseTransport):
                 body += part
                 if len(body) > limit:
                     raise TooLongError(f"more than {limit:,} bytes")
-            return httpx2.Response(response.status, headers=response.raw_headers, content=bytes(body), request=request)
+            return httpx2.Response(
+                response.status, headers=response.raw_headers, content=bytes(body), request=request
+            )
 
     async def aclose(self) -> None:
         if self._session is not None:

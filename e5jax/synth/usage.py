@@ -43,7 +43,11 @@ class Usage:
             case "try":
                 self.requests += 1
                 self._open[_key(line)] = Try(
-                    line["model"], bool(line.get("batch")), line["prompt"], line["completion"], line.get("number")
+                    line["model"],
+                    bool(line.get("batch")),
+                    line["prompt"],
+                    line["completion"],
+                    line.get("number"),
                 )
             case "withdrawn":  # was announced, and not sent
                 self.requests -= self._open.pop(_key(line), None) is not None
@@ -84,7 +88,11 @@ class Usage:
         """Requests of the session that ended that were announced and, by the numbers of all that left, did not leave."""
         if sent is None:
             return []
-        return [key for key, lost in self._open.items() if lost.number is not None and lost.number not in sent]
+        return [
+            key
+            for key, lost in self._open.items()
+            if lost.number is not None and lost.number not in sent
+        ]
 
     def is_open(self, key: tuple[str, int]) -> bool:
         """Whether a request was announced and has no end yet."""
@@ -98,14 +106,27 @@ class Usage:
     @property
     def money(self) -> float | None:
         """What they cost; None without prices."""
-        if any(model.prompt_price is None or model.completion_price is None for model in self._prices.values()):
+        if any(
+            model.prompt_price is None or model.completion_price is None
+            for model in self._prices.values()
+        ):
             return None
-        return sum(self._cost(*key, *tokens) for part in (self._tokens, self._uncertain) for key, tokens in part.items())
+        return sum(
+            self._cost(*key, *tokens)
+            for part in (self._tokens, self._uncertain)
+            for key, tokens in part.items()
+        )
 
     def _cost(self, name: str, batch: bool, prompt: int, completion: int) -> float:
-        model = self._prices.get(name) or next(iter(self._prices.values()))  # a model that the configuration no longer has
+        model = self._prices.get(name) or next(
+            iter(self._prices.values())
+        )  # a model that the configuration no longer has
         factor = model.batch_price if batch else 1.0
-        return factor * (prompt * (model.prompt_price or 0) + completion * (model.completion_price or 0)) / 1e6
+        return (
+            factor
+            * (prompt * (model.prompt_price or 0) + completion * (model.completion_price or 0))
+            / 1e6
+        )
 
     def spent(self, budget: Budget, requests: int) -> str | None:
         """Which limit is reached, for people, or None; `requests` may be ahead of the lines."""
@@ -130,13 +151,17 @@ class Usage:
             "completion_tokens": completion,
             "money": self.money,
             "finishes": dict(sorted(self.finishes.items())),
-            "retries": {name: n for name, n in sorted(self.faults.items()) if FAULTS[name].action == "retry"},
+            "retries": {
+                name: n for name, n in sorted(self.faults.items()) if FAULTS[name].action == "retry"
+            },
             "faults": dict(sorted(self.faults.items())),
             "failures": dict(sorted(self.failures.items())),
             "in_flight": len(self._open),
             "possibly_billed": {
                 "in_flight_at_crash": self.in_flight_at_crash,
-                "unanswered": sum(n for name, n in self.faults.items() if FAULTS[name].billed == "maybe"),
+                "unanswered": sum(
+                    n for name, n in self.faults.items() if FAULTS[name].billed == "maybe"
+                ),
                 "tokens_at_most": sum(unsure),
             },
             "sessions": self.sessions,
@@ -145,12 +170,24 @@ class Usage:
 
 def check_budget(budget: Budget, models: Iterable[LanguageModel]) -> None:
     """Numbers that can be reached; one in money needs all prices. Raises ConfigError."""
-    for name, limit in [("money", budget.money), ("tokens", budget.tokens), ("requests", budget.requests)]:
+    for name, limit in [
+        ("money", budget.money),
+        ("tokens", budget.tokens),
+        ("requests", budget.requests),
+    ]:
         if limit is not None and not 0 <= limit < math.inf:
-            raise ConfigError(f"budget.{name}={limit}: must be at least 0 and finite; none for no limit")
-    missing = [model.name for model in models if model.prompt_price is None or model.completion_price is None]
+            raise ConfigError(
+                f"budget.{name}={limit}: must be at least 0 and finite; none for no limit"
+            )
+    missing = [
+        model.name
+        for model in models
+        if model.prompt_price is None or model.completion_price is None
+    ]
     if budget.money is not None and missing:
-        raise ConfigError(f"budget.money={budget.money}: set prompt_price and completion_price of {', '.join(missing)}")
+        raise ConfigError(
+            f"budget.money={budget.money}: set prompt_price and completion_price of {', '.join(missing)}"
+        )
 
 
 def _key(line: Mapping[str, Any]) -> tuple[str, int]:

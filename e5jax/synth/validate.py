@@ -24,12 +24,20 @@ def validate(config: Synth) -> None:
     _families(config)
     _explained("config.languages", config.languages, choices)
     if config.families.bitext.share and len(choices(config.languages).values) < 2:
-        raise ConfigError(f"config.languages={config.languages}: bitext takes two; set config.families.bitext.share=0")
+        raise ConfigError(
+            f"config.languages={config.languages}: bitext takes two; set config.families.bitext.share=0"
+        )
     for name, texts in [("personas", config.hints.personas), ("domains", config.hints.domains)]:
         _short(f"config.hints.{name}", texts)
     _short("config.tasks.topics", config.tasks.topics)
-    if not config.tasks.brainstorm and not config.tasks.files and any(settings(config, f).share for f in FAMILIES if f.brainstorms):
-        raise ConfigError("config.tasks.brainstorm=False and config.tasks.files is empty: no tasks; set one of them")
+    if (
+        not config.tasks.brainstorm
+        and not config.tasks.files
+        and any(settings(config, f).share for f in FAMILIES if f.brainstorms)
+    ):
+        raise ConfigError(
+            "config.tasks.brainstorm=False and config.tasks.files is empty: no tasks; set one of them"
+        )
     avoided(config.tasks.avoid)
     if config.relabel is not None:
         _relabel(config.relabel)
@@ -67,13 +75,17 @@ def _ranges(config: Synth) -> None:
     if not 0 <= config.seed < SEEDS:
         raise ConfigError(f"config.seed={config.seed}: must be at least 0 and below {SEEDS}")
     if not 0 < tasks.examples_a_task < math.inf:
-        raise ConfigError(f"config.tasks.examples_a_task={tasks.examples_a_task}: must be above 0 and finite")
+        raise ConfigError(
+            f"config.tasks.examples_a_task={tasks.examples_a_task}: must be above 0 and finite"
+        )
 
 
 def _families(config: Synth) -> None:
     for family, share in zip(FAMILIES, shares(config), strict=True):
         if not 0 <= share < math.inf:
-            raise ConfigError(f"config.families.{family.field}.share={share}: must be at least 0 and finite")
+            raise ConfigError(
+                f"config.families.{family.field}.share={share}: must be at least 0 and finite"
+            )
         _placeholders(config, family)
     if not sum(shares(config)):
         raise ConfigError("config.families: every share is 0; nothing to ask for")
@@ -92,7 +104,9 @@ def _placeholders(config: Synth, family: Family) -> None:
             try:
                 bounds(UNITS.get(text, text))
             except ValueError as error:
-                raise ConfigError(f"config.families.{family.field}.{part.length}: {error}") from error
+                raise ConfigError(
+                    f"config.families.{family.field}.{part.length}: {error}"
+                ) from error
 
 
 def _relabel(rules: Relabel) -> None:
@@ -105,7 +119,9 @@ def _relabel(rules: Relabel) -> None:
             "grades from 1 to 5, a positive's above a negative's"
         )
     if next(records(rules), None) is None:
-        raise ConfigError(f"config.relabel.files={rules.files}: no records in them; name what `e5jax mine` wrote")
+        raise ConfigError(
+            f"config.relabel.files={rules.files}: no records in them; name what `e5jax mine` wrote"
+        )
 
 
 def _endpoint(config: Synth) -> None:

@@ -50,7 +50,10 @@ def with_ends(spec: Spec, settings: Settings, folder: Path) -> Spec:
     """The shape with the BOS and EOS of the folder's tokenizer. Raises ConfigError where a text has others around it, or none."""
     frame = settings.frame
     assert frame is not None, "a folder with modules.json has one"
-    bos, eos = frame.begin if spec.bos is None else (spec.bos,), frame.end if spec.eos is None else (spec.eos,)
+    bos, eos = (
+        frame.begin if spec.bos is None else (spec.bos,),
+        frame.end if spec.eos is None else (spec.eos,),
+    )
     if (frame.begin, frame.end) != (bos, eos) or len(bos) != 1 or len(eos) != 1:
         raise ConfigError(
             f"config.model.base={folder}: its tokenizer puts ids {list(frame.begin)} before and {list(frame.end)} behind a text, "
@@ -68,9 +71,24 @@ def differences(settings: Settings, run: Training) -> list[str]:
         ("similarity", settings.similarity, "cosine", ""),
         ("unit length", settings.normalises, True, ""),
         ("prompts are pooled", settings.include_prompt, True, ""),
-        ("dimensions", settings.dimensions, run.export.dimensions or None, "config.export.dimensions"),
-        ("prompt of queries", prompts.get("query", ""), query, "config.export.task, config.tokens.query"),
-        ("prompt of documents", prompts.get("document", ""), own.prefix(None), "config.tokens.document"),
+        (
+            "dimensions",
+            settings.dimensions,
+            run.export.dimensions or None,
+            "config.export.dimensions",
+        ),
+        (
+            "prompt of queries",
+            prompts.get("query", ""),
+            query,
+            "config.export.task, config.tokens.query",
+        ),
+        (
+            "prompt of documents",
+            prompts.get("document", ""),
+            own.prefix(None),
+            "config.tokens.document",
+        ),
     ]
     return [
         f"{name}: {base!r} in the base, {here!r} in this run{f' ({field})' if field else ''}"

@@ -27,7 +27,11 @@ class Measures:
         now = time.perf_counter()
         seconds, self._last = now - self._last, now
         tokens = int(metrics.real_tokens)
-        flops = model_flops(self._blueprint, tokens, float(metrics.squared_lengths)) / seconds / jax.device_count()
+        flops = (
+            model_flops(self._blueprint, tokens, float(metrics.squared_lengths))
+            / seconds
+            / jax.device_count()
+        )
         return {
             "train/loss": float(metrics.loss),
             "train/accuracy": float(metrics.accuracy),

@@ -31,7 +31,9 @@ class TrainStep(NamedTuple):
 
 def build_step(run: Training, spec: Spec, platform: str) -> TrainStep:
     """The learner of a training run on a decoder of this shape, for devices of this platform (`cpu`, `gpu`, `tpu`)."""
-    kernel = choose(run.model.attention, platform, run.model.dtype, run.batch.width(run.tokens.limit))
+    kernel = choose(
+        run.model.attention, platform, run.model.dtype, run.batch.width(run.tokens.limit)
+    )
     model = run.model
     made = model_def(
         spec,
@@ -57,12 +59,17 @@ def build_step(run: Training, spec: Spec, platform: str) -> TrainStep:
         positives=batch.positives,
     )
     update = optimiser(run.optim)
-    return TrainStep(made, objective, update, make_step(objective, update, schedule(run.optim), run.guard))
+    return TrainStep(
+        made, objective, update, make_step(objective, update, schedule(run.optim), run.guard)
+    )
 
 
 def batch_shardings(mesh: jax.sharding.Mesh) -> Batch:
     """Rows of every chunk, and the texts of every shard, are spread over the devices."""
-    rows, shards = NamedSharding(mesh, PartitionSpec(None, BATCH)), NamedSharding(mesh, PartitionSpec(BATCH))
+    rows, shards = (
+        NamedSharding(mesh, PartitionSpec(None, BATCH)),
+        NamedSharding(mesh, PartitionSpec(BATCH)),
+    )
     return Batch._make([rows] * 4 + [shards] * 6)
 
 
@@ -76,7 +83,9 @@ def put_batch(batch: Batch, mesh: jax.sharding.Mesh) -> Batch:
         return jax.tree.map(put, batch, batch_shardings(mesh))
 
 
-def abstract_arguments(run: Training, learner: TrainStep, mesh: jax.sharding.Mesh) -> tuple[State, Abstract, Batch]:
+def abstract_arguments(
+    run: Training, learner: TrainStep, mesh: jax.sharding.Mesh
+) -> tuple[State, Abstract, Batch]:
     """Shapes and placement of the step's arguments: all that compiling for a machine one does not have needs."""
     made = learner.model_def
     trained = made.abstract(made.trained, mesh, "float32") | temperature.abstract(run.loss, mesh)
@@ -87,5 +96,7 @@ def abstract_arguments(run: Training, learner: TrainStep, mesh: jax.sharding.Mes
     shapes = [wide, wide, wide, slots, asked, offered, asked, offered, asked, asked]
     dtypes = [jnp.int32] * 8 + [jnp.float32, jnp.bool_]
     parts = zip(shapes, dtypes, batch_shardings(mesh), strict=True)
-    batch = Batch._make(jax.ShapeDtypeStruct(shape, dtype, sharding=put_batch) for shape, dtype, put_batch in parts)
+    batch = Batch._make(
+        jax.ShapeDtypeStruct(shape, dtype, sharding=put_batch) for shape, dtype, put_batch in parts
+    )
     return state.abstract(trained, learner.optimiser, mesh), frozen, batch

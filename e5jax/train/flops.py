@@ -13,12 +13,30 @@ def model_flops(blueprint: ModelDef, tokens: float, squared_lengths: float) -> f
     is no backward pass, which is two thirds of attention; and attention that sees both ways costs twice as much.
     """
     leaves, spec = blueprint.leaves, blueprint.spec
-    kernels = {name: math.prod(leaf.shape) for name, leaf in leaves.items() if name.endswith(("/kernel", "/lora_a", "/lora_b"))}
-    reached = spec.layers if any(not name.startswith(("top/", "norm/")) for name in blueprint.trained) else spec.top
+    kernels = {
+        name: math.prod(leaf.shape)
+        for name, leaf in leaves.items()
+        if name.endswith(("/kernel", "/lora_a", "/lora_b"))
+    }
+    reached = (
+        spec.layers
+        if any(not name.startswith(("top/", "norm/")) for name in blueprint.trained)
+        else spec.top
+    )
     trained = sum(kernels.get(name, 0) for name in blueprint.trained)
     frozen = {name: kernels.get(name, 0) for name in blueprint.frozen}
-    below = sum(size for name, size in frozen.items() if name.startswith("layers/")) if reached < spec.layers else 0
-    attention = (2 if spec.causal else 4) * (2 * reached + spec.layers) * spec.heads * spec.head_size * squared_lengths
+    below = (
+        sum(size for name, size in frozen.items() if name.startswith("layers/"))
+        if reached < spec.layers
+        else 0
+    )
+    attention = (
+        (2 if spec.causal else 4)
+        * (2 * reached + spec.layers)
+        * spec.heads
+        * spec.head_size
+        * squared_lengths
+    )
     return tokens * (4 * sum(frozen.values()) - 2 * below + 6 * trained) + attention
 
 

@@ -32,22 +32,31 @@ def remat_chunk(
     checkpointed = jax.checkpoint(run, policy=policy, prevent_cse=False)
     move = _move if kept_on == "host" else _stay
 
-    def split(trained: Parameters, frozen: Parameters, *texts: Array) -> tuple[Array, list[Array], jax.tree_util.Partial]:
+    def split(
+        trained: Parameters, frozen: Parameters, *texts: Array
+    ) -> tuple[Array, list[Array], jax.tree_util.Partial]:
         """Vectors, what is kept, and how to get the gradient's function back from it and the arguments."""
         vectors, back = jax.vjp(lambda trained: checkpointed(trained, frozen, *texts), trained)
         leaves, tree = jax.tree.flatten(back)
         # What came in as an argument is there in the backward pass too; the rest has to be kept.
-        given = {id(leaf): number for number, leaf in enumerate(jax.tree.leaves((trained, frozen, texts)))}
+        given = {
+            id(leaf): number
+            for number, leaf in enumerate(jax.tree.leaves((trained, frozen, texts)))
+        }
         places = [given.get(id(leaf)) for leaf in leaves]
 
         def join(arguments: list[Array], kept: list[Array]) -> Callable[[Array], tuple[Parameters]]:
             rest = iter(kept)
-            return jax.tree.unflatten(tree, [next(rest) if place is None else arguments[place] for place in places])
+            return jax.tree.unflatten(
+                tree, [next(rest) if place is None else arguments[place] for place in places]
+            )
 
         kept = [leaf for leaf, place in zip(leaves, places, strict=True) if place is None]
         return vectors, kept, jax.tree_util.Partial(join)
 
-    def forward(trained: Parameters, frozen: Parameters, chunk: tuple[Array, ...]) -> tuple[Array, tuple]:
+    def forward(
+        trained: Parameters, frozen: Parameters, chunk: tuple[Array, ...]
+    ) -> tuple[Array, tuple]:
         has_text, *texts = chunk
         joins = []
 
@@ -85,7 +94,11 @@ def remat_chunk(
 
 def _no_gradient(weight: Array) -> Array:
     stored = jax.typeof(weight).sharding.spec
-    return jnp.zeros(weight.shape, weight.dtype, out_sharding=PartitionSpec(*stored.partitions, unreduced=stored.reduced))
+    return jnp.zeros(
+        weight.shape,
+        weight.dtype,
+        out_sharding=PartitionSpec(*stored.partitions, unreduced=stored.reduced),
+    )
 
 
 def _move(kept: list[Array], to: jax.memory.Space) -> list[Array]:

@@ -37,12 +37,16 @@ def should_apply(
     """(update is made, loss and gradient are finite, what is remembered then): the same on all devices."""
     found = jnp.stack([loss, norm])
     usual = jnp.maximum(jnp.sqrt(watch.variance), LEAST * watch.mean)
-    high = jnp.any(found > watch.mean + (guard.spike or jnp.inf) * usual) & (watch.counted >= guard.window)
+    high = jnp.any(found > watch.mean + (guard.spike or jnp.inf) * usual) & (
+        watch.counted >= guard.window
+    )
     # One device may have computed what no other has. What it found is known to all of them: the others must not go on without it.
     finite, calm = _everywhere(jnp.stack([jnp.all(jnp.isfinite(found)), ~high]))
     made = finite & calm
     counted, none = watch.counted + made, jnp.zeros((), jnp.int32)
-    share = made / jnp.minimum(counted + ~made, guard.window)  # the plain mean of the first steps, a running one from then on
+    share = made / jnp.minimum(
+        counted + ~made, guard.window
+    )  # the plain mean of the first steps, a running one from then on
     away = jnp.where(made, found - watch.mean, 0)
     return (
         made,

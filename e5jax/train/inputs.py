@@ -32,7 +32,9 @@ BOS, EOS = 1, 2  # of a tokenizer made here, as in Mistral's
 class Inputs(NamedTuple):
     """Everything read before a device is touched."""
 
-    base: Path | None  # whose weights are frozen, or trained from on; an adapter's folder stands for its base and itself together
+    base: (
+        Path | None
+    )  # whose weights are frozen, or trained from on; an adapter's folder stands for its base and itself together
     start: Adapter | None  # where the adapters begin; None: fresh ones, or none
     spec: Spec
     tokenizer: TextTokenizer
@@ -46,13 +48,17 @@ class Inputs(NamedTuple):
         return make_batches(self.batch_builder)
 
 
-def read_inputs(run: Training, files: Sequence[str | Path], tokenizer_file: Path | None, base: str) -> Inputs:
+def read_inputs(
+    run: Training, files: Sequence[str | Path], tokenizer_file: Path | None, base: str
+) -> Inputs:
     """Opens and checks all inputs. Raises ConfigError for whatever is wrong with them."""
     folder = locate(base) if base else None
     start = read_adapter(folder) if folder and run.lora else None
     if start is not None and run.lora is not None:
         start.check_same(run.lora)
-    file = tokenizer_file or (file_of(folder, "tokenizer.json") if folder else Path("tokenizer.json"))
+    file = tokenizer_file or (
+        file_of(folder, "tokenizer.json") if folder else Path("tokenizer.json")
+    )
     spec = read_spec(folder).changed(run.model) if folder else scratch_spec(run, file)
     settings = start_settings(folder) if folder else None
     if folder:
@@ -76,16 +82,25 @@ def read_inputs(run: Training, files: Sequence[str | Path], tokenizer_file: Path
     }
     said_of_base = tuple(differences(settings, run)) if settings else ()
     texts = batch_builder(mixture, sources, tokenizer, run)
-    return Inputs(start.base if start else folder, start, spec, tokenizer, texts, identity, said_of_base)
+    return Inputs(
+        start.base if start else folder, start, spec, tokenizer, texts, identity, said_of_base
+    )
 
 
 def _tokenizer(run: Training, file: Path, spec: Spec, *, lower: bool) -> tuple[TextTokenizer, Spec]:
     """With the tokens that the run adds, and the shape with as many rows for them."""
-    own, templates = read_tokenizer(file).get_vocab_size(), Templates(run.tokens.query, run.tokens.document)
-    tokenizer = TextTokenizer.from_file(file, spec.bos, spec.eos, run.tokens.limit, templates, run.tokens.added, lower=lower)
+    own, templates = (
+        read_tokenizer(file).get_vocab_size(),
+        Templates(run.tokens.query, run.tokens.document),
+    )
+    tokenizer = TextTokenizer.from_file(
+        file, spec.bos, spec.eos, run.tokens.limit, templates, run.tokens.added, lower=lower
+    )
     added = tokenizer.tokenizer.get_vocab_size() - own
     if own > spec.vocab:
-        raise ConfigError(f"{file}: {own} pieces, but the model embeds only {spec.vocab}; use its own tokenizer")
+        raise ConfigError(
+            f"{file}: {own} pieces, but the model embeds only {spec.vocab}; use its own tokenizer"
+        )
     if added and own < spec.vocab:
         raise ConfigError(
             f"config.tokens.added: the tokenizer has {own} pieces and the model {spec.vocab} rows, and new tokens would get rows "
@@ -94,20 +109,30 @@ def _tokenizer(run: Training, file: Path, spec: Spec, *, lower: bool) -> tuple[T
     return tokenizer, spec._replace(added=added)
 
 
-def data_identity(mixture: Mixture, sources: Mapping[str, ExampleSource], run: Training) -> dict[str, str]:
+def data_identity(
+    mixture: Mixture, sources: Mapping[str, ExampleSource], run: Training
+) -> dict[str, str]:
     """All that decides which example is where in which batch, entry by entry: what differs is then known by its name."""
     whole = {name: getattr(mixture, name) for name in ("shares", "order", "batches")}
     if mixture.shares == "size":
         whole["alpha"] = mixture.alpha
     found = {f"data.{name}": str(value) for name, value in whole.items()}
     found["data.shuffle"] = SHUFFLE
-    found |= {"data.queries": str(run.batch.queries), "data.seed": str(run.seed), "data.instructions": str(run.data.instructions)}
+    found |= {
+        "data.queries": str(run.batch.queries),
+        "data.seed": str(run.seed),
+        "data.instructions": str(run.data.instructions),
+    }
     idle = {"ratio", "weight"} - {mixture.shares}
     for name, dataset in mixture.datasets.items():
         fields = asdict(fill_defaults(dataset, run)) | {"files": sources[name].fingerprint}
         if fields["positives"] == 1:  # as in every run before there was a choice
             del fields["positives"]
-        found |= {f"data.{name}.{field}": str(value) for field, value in fields.items() if field not in idle}
+        found |= {
+            f"data.{name}.{field}": str(value)
+            for field, value in fields.items()
+            if field not in idle
+        }
     return found
 
 
@@ -116,7 +141,9 @@ def scratch_spec(run: Training, tokenizer_file: Path) -> Spec:
     sizes = run.model.scratch
     assert sizes is not None, "validate checks that there is a base or scratch sizes"
     if not tokenizer_file.is_file():
-        raise ConfigError(f"{tokenizer_file}: no such file; run the data stage first, or set config.tokens.tokenizer")
+        raise ConfigError(
+            f"{tokenizer_file}: no such file; run the data stage first, or set config.tokens.tokenizer"
+        )
     return Spec(
         family=sizes.family,
         vocab=read_tokenizer(tokenizer_file).get_vocab_size(),  # added tokens included
@@ -139,7 +166,11 @@ def scratch_spec(run: Training, tokenizer_file: Path) -> Spec:
 def said(spec: Spec) -> str:
     """The shape as it is written down: fields that came later are left out where they change nothing."""
     usual = Spec._field_defaults
-    shown = (f"{name}={value!r}" for name, value in spec._asdict().items() if name not in usual or value != usual[name])
+    shown = (
+        f"{name}={value!r}"
+        for name, value in spec._asdict().items()
+        if name not in usual or value != usual[name]
+    )
     return f"Spec({', '.join(shown)})"
 
 

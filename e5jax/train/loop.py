@@ -60,7 +60,9 @@ class Ready(NamedTuple):
     state: State
     start: int
     probe: Probe
-    changed: Sequence[str] = ()  # of data, base and tokenizer since the checkpoint it goes on from, where that was allowed
+    changed: Sequence[
+        str
+    ] = ()  # of data, base and tokenizer since the checkpoint it goes on from, where that was allowed
     facts: Mapping[str, Any] = MappingProxyType({})  # what its checkpoints say of the run
 
 
@@ -92,14 +94,20 @@ def train(
     kept, folder = run.checkpoint, workdir.checkpoints_of(run.checkpoint)
     retention = Retention(kept.keep, kept.forever)
     own = owned(folder, workdir, run) if coordination.first() else nullcontext()
-    with own, jax.set_mesh(mesh), Checkpoints(folder, retention, kept.seconds, background=kept.background) as checkpoints:
+    with (
+        own,
+        jax.set_mesh(mesh),
+        Checkpoints(folder, retention, kept.seconds, background=kept.background) as checkpoints,
+    ):
         heartbeat.enter(heartbeat.LOAD)
         ready = _prepare(run, inputs, mesh, checkpoints, allow)
         if ready.start >= run.optim.steps:
             _check_end(ready.start, run)
             begin(ready.start)
             return 0
-        with Prefetcher(inputs.batches, ready.start, run.optim.steps, run.data.workers) as feed:  # works while XLA compiles
+        with Prefetcher(
+            inputs.batches, ready.start, run.optim.steps, run.data.workers
+        ) as feed:  # works while XLA compiles
             heartbeat.enter(heartbeat.COMPILE)
             step = ready.learner.step.lower(*abstract_arguments(run, ready.learner, mesh)).compile()
             begin(ready.start)
@@ -109,9 +117,26 @@ def train(
             _say(name, run, ready, peak)
             measures = Measures(ready.learner.model_def, run.batch.queries, peak.flops)
             writes = coordination.first()
-            with MetricLog(workdir.metrics, run.log, name=name, start=ready.start, steps=run.optim.steps, writes=writes) as log:
-                look = Look(measures, log, Skipped(workdir.skipped, run.guard, inputs.batch_builder))
-                _loop(run, ready, step, feed, checkpoints, look, Trace(run.profile, workdir.profile, name))
+            with MetricLog(
+                workdir.metrics,
+                run.log,
+                name=name,
+                start=ready.start,
+                steps=run.optim.steps,
+                writes=writes,
+            ) as log:
+                look = Look(
+                    measures, log, Skipped(workdir.skipped, run.guard, inputs.batch_builder)
+                )
+                _loop(
+                    run,
+                    ready,
+                    step,
+                    feed,
+                    checkpoints,
+                    look,
+                    Trace(run.profile, workdir.profile, name),
+                )
     return run.optim.steps - ready.start
 
 
@@ -134,7 +159,9 @@ def _loop(
 ) -> None:
     state, pending = ready.state, None
     heartbeat.enter(heartbeat.WAIT)
-    coordination.meet("compiled")  # a notice ends a process at once until all are here: a step takes all of them
+    coordination.meet(
+        "compiled"
+    )  # a notice ends a process at once until all are here: a step takes all of them
     with signals.held(), trace, jax.transfer_guard("disallow"):
         heartbeat.enter(heartbeat.BATCH, ready.start + 1)
         for number, batch in enumerate(feed, ready.start + 1):
@@ -146,12 +173,16 @@ def _loop(
                 trace.turn(number)
                 look.measures.restart()
             with trace.step(number):
-                state, metrics = step(state, ready.frozen, put_batch(batch, ready.mesh))  # returns at once
+                state, metrics = step(
+                    state, ready.frozen, put_batch(batch, ready.mesh)
+                )  # returns at once
             # The metrics of the step before: fetching them now never makes the device wait.
             _log(pending, look)
             pending = Taken(number, batch, feed.waited, metrics)
             if ready.probe.due(number):
-                pending = _log(pending, look, partial(ready.probe.scores, state.parameters, ready.frozen))
+                pending = _log(
+                    pending, look, partial(ready.probe.scores, state.parameters, ready.frozen)
+                )
                 look.measures.restart()
             told = coordination.stops(number)
             if told or number % run.checkpoint.every == 0 or number == run.optim.steps:
@@ -168,18 +199,24 @@ def _loop(
         coordination.settle()
 
 
-def _log(pending: Taken | None, look: Look, probe: Callable[[], Mapping[str, float]] = dict) -> None:
+def _log(
+    pending: Taken | None, look: Look, probe: Callable[[], Mapping[str, float]] = dict
+) -> None:
     """Waits for a step, writes its metrics and what the probe says, and looks whether the run may go on."""
     if pending is None:
         return
     hashed = digest(pending.batch)  # while the device works
     found = jax.device_get(pending.metrics)
     scores = probe() if found.finite else {}
-    look.log.write(pending.number, {**look.measures.scalars(found, pending.waited), **scores}, batch=hashed)
+    look.log.write(
+        pending.number, {**look.measures.scalars(found, pending.waited), **scores}, batch=hashed
+    )
     look.skipped.look(pending.number, pending.batch, hashed, found)
 
 
-def _prepare(run: Training, inputs: Inputs, mesh: jax.sharding.Mesh, checkpoints: Checkpoints, allow: bool) -> Ready:
+def _prepare(
+    run: Training, inputs: Inputs, mesh: jax.sharding.Mesh, checkpoints: Checkpoints, allow: bool
+) -> Ready:
     """Reads the base, and the newest checkpoint or fresh numbers for what is trained."""
     checkpoints.look()
     learner = build_step(run, inputs.spec, mesh.devices.flat[0].platform)
@@ -191,7 +228,9 @@ def _prepare(run: Training, inputs: Inputs, mesh: jax.sharding.Mesh, checkpoints
         fresh = [name for name in made.trained if name not in trained]
         trained |= made.initialise(fresh, mesh, run.seed) if fresh else {}
         trained |= temperature.fresh(run.loss, mesh)
-        return Ready(mesh, learner, frozen, states.fresh(trained, learner.optimiser, mesh), 0, probe)
+        return Ready(
+            mesh, learner, frozen, states.fresh(trained, learner.optimiser, mesh), 0, probe
+        )
     changed = checkpoints.check_identity(start, inputs.identity, allow)
     wanted, _, _ = abstract_arguments(run, learner, mesh)
     return Ready(mesh, learner, frozen, restore(checkpoints, start, wanted), start, probe, changed)
@@ -206,7 +245,9 @@ def _check_end(start: int, run: Training) -> None:
         )
 
 
-def _base(run: Training, inputs: Inputs, learner: TrainStep, mesh: jax.sharding.Mesh) -> tuple[Parameters, Parameters]:
+def _base(
+    run: Training, inputs: Inputs, learner: TrainStep, mesh: jax.sharding.Mesh
+) -> tuple[Parameters, Parameters]:
     """(frozen, trained) numbers to start from: of the base, and of an adapter to go on with; none from scratch."""
     if inputs.base is None:
         return {}, {}
@@ -216,7 +257,9 @@ def _base(run: Training, inputs: Inputs, learner: TrainStep, mesh: jax.sharding.
     frozen = made.abstract(made.frozen, mesh, run.model.dtype)
     trained = made.abstract([name for name in made.trained if name in in_base], mesh, "float32")
     found = hf_weights.load(inputs.base, inputs.spec, frozen | trained)
-    begun = inputs.start.load(inputs.spec, made.abstract(lora, mesh, "float32")) if inputs.start else {}
+    begun = (
+        inputs.start.load(inputs.spec, made.abstract(lora, mesh, "float32")) if inputs.start else {}
+    )
     if inputs.spec.added:  # where the known tokens are, on average: random rows would be far longer than those of some bases
         (put_batch,) = made.abstract(["added"], mesh, "float32").values()
         begun["added"] = jax.jit(_mean_rows, static_argnums=1, out_shardings=put_batch.sharding)(
@@ -235,7 +278,9 @@ def save(checkpoints: Checkpoints, number: int, state: State, said: Mapping[str,
     checkpoints.save(number, state.parameters, _rest(state), said)
 
 
-def facts(run: Training, inputs: Inputs, mesh: jax.sharding.Mesh, workdir: Workdir) -> dict[str, Any]:
+def facts(
+    run: Training, inputs: Inputs, mesh: jax.sharding.Mesh, workdir: Workdir
+) -> dict[str, Any]:
     """What a checkpoint says of itself: on what it was trained, how, and with what; and what was another before."""
     return {
         "identity": dict(inputs.identity),

@@ -44,7 +44,11 @@ class Side(NamedTuple):
 
 
 def contrast(
-    queries: Float[Array, "q d"], passages: Float[Array, "p d"], terms: BatchInfo, loss: Loss, positives: int = 1
+    queries: Float[Array, "q d"],
+    passages: Float[Array, "p d"],
+    terms: BatchInfo,
+    loss: Loss,
+    positives: int = 1,
 ) -> tuple[Float[Array, ""], Float[Array, ""]]:
     """Mean loss and accuracy of whole vectors, or the weighted sum over prefixes (arXiv 2205.13147) and that of the longest.
 
@@ -53,14 +57,22 @@ def contrast(
     if not loss.dimensions:
         return infonce(queries, passages, terms, loss, positives)
     total, accuracies = jnp.zeros(()), {}
-    for length, weight in zip(loss.dimensions, loss.weights or [1.0] * len(loss.dimensions), strict=True):
-        found, accuracies[length] = infonce(unit(queries[:, :length]), unit(passages[:, :length]), terms, loss, positives)
+    for length, weight in zip(
+        loss.dimensions, loss.weights or [1.0] * len(loss.dimensions), strict=True
+    ):
+        found, accuracies[length] = infonce(
+            unit(queries[:, :length]), unit(passages[:, :length]), terms, loss, positives
+        )
         total = total + weight * found
     return total, accuracies[max(accuracies)]
 
 
 def infonce(
-    queries: Float[Array, "q d"], passages: Float[Array, "p d"], terms: BatchInfo, loss: Loss, positives: int = 1
+    queries: Float[Array, "q d"],
+    passages: Float[Array, "p d"],
+    terms: BatchInfo,
+    loss: Loss,
+    positives: int = 1,
 ) -> tuple[Float[Array, ""], Float[Array, ""]]:
     """Mean loss and accuracy; query i brought p / q passages, from number i · p / q on: `positives`, then hard negatives.
 
@@ -68,34 +80,59 @@ def infonce(
     Accuracy is the share of pairs that score above all that they are contrasted with. The pairs of a query are one together.
     """
     found = flatten(split(passages, len(queries))[:, :positives])
-    asking = {"query": repeat(queries / terms.temperatures[:, None], positives)}  # d divisions a query instead of p
+    asking = {
+        "query": repeat(queries / terms.temperatures[:, None], positives)
+    }  # d divisions a query instead of p
     own = jnp.sum(asking["query"] * found, axis=-1)
     asking["doc"] = found / repeat(terms.temperatures, positives)[:, None]
     known = anchors_of(terms, own, loss, positives)
-    of_passages, of_queries = candidates_of(terms, SPREAD if loss.scores == "ring" else WHOLE, positives)
+    of_passages, of_queries = candidates_of(
+        terms, SPREAD if loss.scores == "ring" else WHOLE, positives
+    )
     asked = {"doc": Side(passages, of_passages), "query": Side(queries, of_queries)}
     beside = {}
     for way in loss.directions:
         of, to = way.split("_to_")
-        beside[way] = _beside(asking[of], own, asked[to], known, mask_rule(loss, own=way == "query_to_doc"), loss)
+        beside[way] = _beside(
+            asking[of], own, asked[to], known, mask_rule(loss, own=way == "query_to_doc"), loss
+        )
     hits = beside["query_to_doc"].highest < 0
     each = weights(terms, positives)
-    return jnp.sum(each * _together(beside, loss)) / len(queries), jnp.sum(each * hits) / len(queries)
+    return jnp.sum(each * _together(beside, loss)) / len(queries), jnp.sum(each * hits) / len(
+        queries
+    )
 
 
-def _beside(asking: Array, own: Array, asked: Side, known: Anchors, rule: MaskRule, loss: Loss) -> DirectionStats:
+def _beside(
+    asking: Array, own: Array, asked: Side, known: Anchors, rule: MaskRule, loss: Loss
+) -> DirectionStats:
     if loss.scores == "dense":
         return _dense(asking, own, asked, known, rule)
-    return streamed(asking, own, asked.vectors, known, asked.known, Mode(rule, loss.block, loss.scores == "ring"))
+    return streamed(
+        asking,
+        own,
+        asked.vectors,
+        known,
+        asked.known,
+        Mode(rule, loss.block, loss.scores == "ring"),
+    )
 
 
-def _dense(asking: Float[Array, "q d"], own: Float[Array, " q"], asked: Side, known: Anchors, rule: MaskRule) -> DirectionStats:
+def _dense(
+    asking: Float[Array, "q d"],
+    own: Float[Array, " q"],
+    asked: Side,
+    known: Anchors,
+    rule: MaskRule,
+) -> DirectionStats:
     """No score leaves its device."""
     with jax.named_scope("gather"):
         whole = reshard(asked.vectors, PartitionSpec(None, None))
     # HIGHEST: by default TPUs and GPUs round the factors to bfloat16 or TF32, and 1 / temperature lifts the error.
     with jax.named_scope("scores"):
-        scores = jnp.einsum("qd,nd->qn", asking, whole, precision="highest", out_sharding=PartitionSpec(BATCH, None))
+        scores = jnp.einsum(
+            "qd,nd->qn", asking, whole, precision="highest", out_sharding=PartitionSpec(BATCH, None)
+        )
         scores = mask_scores(scores, known, asked.known, rule)
     top = jax.lax.stop_gradient(jnp.max(scores, axis=-1, initial=jnp.finfo(jnp.float32).min))
     total = jnp.sum(jnp.exp(scores - top[:, None]), axis=-1)
@@ -113,10 +150,15 @@ def _together(beside: Mapping[str, DirectionStats], loss: Loss) -> Float[Array, 
     if loss.partition == "joint":
         itself = sum(way in OWN for way in beside)
         parts = jnp.stack(
-            [jnp.full_like(beside["query_to_doc"].negatives, jnp.log(itself)), *(one.negatives for one in beside.values())]
+            [
+                jnp.full_like(beside["query_to_doc"].negatives, jnp.log(itself)),
+                *(one.negatives for one in beside.values()),
+            ]
         )
         return jax.nn.logsumexp(parts, axis=0) - _smoothing(list(beside.values()), itself, loss)
-    apart = [jnp.logaddexp(one.negatives, 0) - _smoothing([one], 1, loss) for one in beside.values()]
+    apart = [
+        jnp.logaddexp(one.negatives, 0) - _smoothing([one], 1, loss) for one in beside.values()
+    ]
     return jnp.mean(jnp.stack(apart), axis=0)
 
 

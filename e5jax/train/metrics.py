@@ -24,20 +24,34 @@ class MetricLog:
 
     def __init__(self, path: Path, config: Log, *, name: str, start: int, steps: int, writes: bool):
         self._wandb: Any = _wandb(config, name) if writes and config.wandb_project else None
-        self._bar = tqdm(total=steps, initial=start, desc=name, unit="step", disable=None if writes else True)
+        self._bar = tqdm(
+            total=steps, initial=start, desc=name, unit="step", disable=None if writes else True
+        )
         self._steps, self._every, self._name = steps, max(1, steps // LINES), name
         self._file = self._board = None
         if writes:
             path.parent.mkdir(parents=True, exist_ok=True)
             if path.exists():
-                write_text(path, "".join(f"{json.dumps(row)}\n" for row in read_rows(path) if row["step"] <= start))
+                write_text(
+                    path,
+                    "".join(
+                        f"{json.dumps(row)}\n" for row in read_rows(path) if row["step"] <= start
+                    ),
+                )
             self._file = path.open("a", encoding="utf-8", buffering=1)
-            self._board = _tensorboard(path.parent / "tensorboard", start) if config.tensorboard else None
+            self._board = (
+                _tensorboard(path.parent / "tensorboard", start) if config.tensorboard else None
+            )
 
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
         self._bar.close()
         if self._file is not None:
             self._file.close()
@@ -50,7 +64,9 @@ class MetricLog:
         """Writes the scalars of one step, and to the lines of JSON a few words too; `step` counts from 1."""
         if self._file is None:
             return
-        finite = {name: value if math.isfinite(value) else None for name, value in scalars.items()}  # JSON has no NaN
+        finite = {
+            name: value if math.isfinite(value) else None for name, value in scalars.items()
+        }  # JSON has no NaN
         self._file.write(json.dumps({"step": step, **words, **finite}, allow_nan=False) + "\n")
         if self._board is not None:
             for name, value in scalars.items():
@@ -58,7 +74,9 @@ class MetricLog:
         if self._wandb is not None:
             self._wandb.log(scalars, step=step)
         rate = f"{scalars['train/pairs_per_second']:.1f} pairs/s"
-        shown = f"loss {scalars['train/loss']:.4f}  accuracy {scalars['train/accuracy']:.3f}  {rate}"
+        shown = (
+            f"loss {scalars['train/loss']:.4f}  accuracy {scalars['train/accuracy']:.3f}  {rate}"
+        )
         self._bar.set_postfix_str(shown, refresh=False)
         self._bar.update(step - self._bar.n)
         if self._bar.disable and (step % self._every == 0 or step == self._steps):

@@ -20,7 +20,9 @@ class BatchInfo(NamedTuple):
     temperatures: Float[Array, " q"]
     in_batch: Bool[Array, " q"]  # False: scored against its own passages only
     queries: Int[Array, " q"]  # equal texts have equal numbers
-    passages: Int[Array, " p"]  # as well, -1 in the place of a positive or hard negative that its query lacks
+    passages: Int[
+        Array, " p"
+    ]  # as well, -1 in the place of a positive or hard negative that its query lacks
 
 
 class Anchors(NamedTuple):
@@ -30,7 +32,9 @@ class Anchors(NamedTuple):
     mine: Int[Array, "pairs m"]  # the texts of the query and of all its positives
     in_batch: Bool[Array, " pairs"]
     ceiling: Float[Array, " pairs"]  # of the scores of negatives, see `Rule.ceiling`
-    harder: Float[Array, " pairs"]  # share of its score by which a negative counts for more, see `Rule.harder`
+    harder: Float[
+        Array, " pairs"
+    ]  # share of its score by which a negative counts for more, see `Rule.harder`
 
 
 class Candidates(NamedTuple):
@@ -38,7 +42,9 @@ class Candidates(NamedTuple):
 
     owner: Int[Array, " n"]  # number of the query that brought it
     text: Int[Array, " n"]  # -1: none is there
-    partners: Int[Array, "n m"]  # the query of a positive, the positives of a query, -1 where there is none
+    partners: Int[
+        Array, "n m"
+    ]  # the query of a positive, the positives of a query, -1 where there is none
 
 
 class MaskRule(NamedTuple):
@@ -67,7 +73,9 @@ def split(values: Array, queries: int) -> Array:
 def flatten(values: Array) -> Array:
     """`[queries, n, …]` to `[queries · n, …]`, where it lies."""
     (first, _, *others), (queries, count, *rest) = jax.typeof(values).sharding.spec, values.shape
-    return jax.lax.reshape(values, (queries * count, *rest), out_sharding=PartitionSpec(first, *others))
+    return jax.lax.reshape(
+        values, (queries * count, *rest), out_sharding=PartitionSpec(first, *others)
+    )
 
 
 def repeat(values: Array, times: int) -> Array:
@@ -81,7 +89,9 @@ def weights(terms: BatchInfo, positives: int) -> Float[Array, " pairs"]:
     return flatten(there / jnp.sum(there, axis=1, keepdims=True))
 
 
-def anchors_of(terms: BatchInfo, own: Float[Array, " pairs"], loss: Loss, positives: int) -> Anchors:
+def anchors_of(
+    terms: BatchInfo, own: Float[Array, " pairs"], loss: Loss, positives: int
+) -> Anchors:
     """What is known of the pairs of a device. `own` is the score of each, divided by its temperature."""
     number = reshard(jnp.arange(len(terms.queries)), jax.typeof(terms.queries).sharding.spec)
     exact, warmth = jax.lax.stop_gradient((own, repeat(terms.temperatures, positives)))
@@ -93,7 +103,9 @@ def anchors_of(terms: BatchInfo, own: Float[Array, " pairs"], loss: Loss, positi
     return Anchors(number, mine, in_batch, ceiling, loss.hardness_strength * warmth)
 
 
-def candidates_of(terms: BatchInfo, to: PartitionSpec, positives: int) -> tuple[Candidates, Candidates]:
+def candidates_of(
+    terms: BatchInfo, to: PartitionSpec, positives: int
+) -> tuple[Candidates, Candidates]:
     """What is known of passages and of queries, placed as said. Query i brought p / q passages, from number i · p / q on."""
     with jax.named_scope("gather"):
         queries, passages = reshard(terms.queries, to), reshard(terms.passages, to)
@@ -113,18 +125,31 @@ def negatives(asking: Anchors, asked: Candidates, rule: MaskRule) -> Bool[Array,
     found &= (asked.text >= 0)[None]
     if rule.duplicates:
         for mine in range(asking.mine.shape[1]):
-            for text in (asked.text, *(asked.partners[:, other] for other in range(asked.partners.shape[1]))):
+            for text in (
+                asked.text,
+                *(asked.partners[:, other] for other in range(asked.partners.shape[1])),
+            ):
                 found &= asking.mine[:, mine, None] != text[None]
     return found
 
 
-def mask_scores(scores: Float[Array, "q n"], asking: Anchors, asked: Candidates, rule: MaskRule) -> Float[Array, "q n"]:
+def mask_scores(
+    scores: Float[Array, "q n"], asking: Anchors, asked: Candidates, rule: MaskRule
+) -> Float[Array, "q n"]:
     """Scores as the softmax takes them: -inf for what is no negative, higher for what counts for more (arXiv 2503.04812, eq. 5)."""
     found = negatives(asking, asked, rule)
     if rule.ceiling:
-        found &= ~(jax.lax.stop_gradient(scores) > asking.ceiling[:, None])  # what is no number stays in the sum, and shows
+        found &= ~(
+            jax.lax.stop_gradient(scores) > asking.ceiling[:, None]
+        )  # what is no number stays in the sum, and shows
     if rule.harder:
         own = asking.number[:, None] == asked.owner[None]
-        chosen = {"all_negatives": jnp.ones_like(own), "hard_negatives": own, "in_batch_negatives": ~own}[rule.harder]
-        scores = scores + jnp.where(chosen, asking.harder[:, None] * jax.lax.stop_gradient(scores), 0)
+        chosen = {
+            "all_negatives": jnp.ones_like(own),
+            "hard_negatives": own,
+            "in_batch_negatives": ~own,
+        }[rule.harder]
+        scores = scores + jnp.where(
+            chosen, asking.harder[:, None] * jax.lax.stop_gradient(scores), 0
+        )
     return jnp.where(found, scores, -jnp.inf)

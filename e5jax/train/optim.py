@@ -26,7 +26,9 @@ def schedule(config: Optim) -> optax.Schedule:
 def optimiser(config: Optim) -> optax.GradientTransformationExtraArgs:
     """Moments are as wide as the parameters: float32. The numbers, and their tree, are those of `optax.adamw`."""
     rate = optax.scale_by_learning_rate(schedule(config))
-    adamw = optax.chain(_adam(config), optax.add_decayed_weights(config.weight_decay, _decayed), _chosen(rate))
+    adamw = optax.chain(
+        _adam(config), optax.add_decayed_weights(config.weight_decay, _decayed), _chosen(rate)
+    )
     return optax.chain(optax.clip_by_global_norm(config.clip_norm), adamw)
 
 
@@ -34,7 +36,9 @@ def _adam(config: Optim) -> optax.GradientTransformationExtraArgs:
     """`optax.scale_by_adam`, its direction taken from the moments that are chosen."""
     adam = _chosen(optax.scale_by_adam(config.beta1, config.beta2, config.epsilon))
 
-    def update(updates: Any, state: Any, params: Any = None, *, made: Any = True, **_: Any) -> tuple[Any, Any]:
+    def update(
+        updates: Any, state: Any, params: Any = None, *, made: Any = True, **_: Any
+    ) -> tuple[Any, Any]:
         chosen = adam.update(updates, state, params, made=made)[1]
         assert isinstance(chosen, optax.ScaleByAdamState)
         mean = optax.tree.bias_correction(chosen.mu, config.beta1, chosen.count)
@@ -47,7 +51,9 @@ def _adam(config: Optim) -> optax.GradientTransformationExtraArgs:
 def _chosen(inner: optax.GradientTransformation) -> optax.GradientTransformationExtraArgs:
     """Its state stays where the update is not made."""
 
-    def update(updates: Any, state: Any, params: Any = None, *, made: Any = True, **_: Any) -> tuple[Any, Any]:
+    def update(
+        updates: Any, state: Any, params: Any = None, *, made: Any = True, **_: Any
+    ) -> tuple[Any, Any]:
         updates, new = inner.update(updates, state, params)
         return updates, jax.tree.map(partial(jnp.where, made), new, state)
 

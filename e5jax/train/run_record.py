@@ -59,14 +59,22 @@ def trained_steps(workdir: Workdir) -> int:
     try:
         return int(json.loads(workdir.trained.read_text(encoding="utf-8"))["steps"])
     except (ValueError, KeyError, TypeError) as error:
-        raise ConfigError(f"{workdir.trained}: is not the note of a training ({error}); delete it, and train again") from error
+        raise ConfigError(
+            f"{workdir.trained}: is not the note of a training ({error}); delete it, and train again"
+        ) from error
 
 
 def _check_new(workdir: Workdir, config: Config) -> None:
     """Refuses a directory without a run in which others have what this run would read or replace."""
     unused = {"pretrain", *(() if "data" in config.stages or config.data.harvest else ("data",))}
-    names = [name for name, value in vars(Workdir).items() if isinstance(value, property) and name not in unused]
-    places = [getattr(workdir, name) for name in names] + ([workdir.pretrain.root] if config.pretrain else [])
+    names = [
+        name
+        for name, value in vars(Workdir).items()
+        if isinstance(value, property) and name not in unused
+    ]
+    places = [getattr(workdir, name) for name in names] + (
+        [workdir.pretrain.root] if config.pretrain else []
+    )
     if taken := sorted(place.name for place in places if os.path.lexists(place)):
         raise ConfigError(
             f"--workdir={workdir.root}: has {', '.join(taken)}, but no config.json of a run; choose another --workdir"
@@ -76,12 +84,19 @@ def _check_new(workdir: Workdir, config: Config) -> None:
 def _check_record(workdir: Workdir, before: Config, config: Config, changed: Sequence[str]) -> None:
     """Refuses differences that would make config.json claim what was not done."""
     for stage, decides in _complete_stages(workdir, before):
-        if wrong := [line for line in changed if decides(line.split(": ")[0]) and not _extends(line, before, config)]:
+        if wrong := [
+            line
+            for line in changed
+            if decides(line.split(": ")[0]) and not _extends(line, before, config)
+        ]:
             raise ConfigError(
                 f"--allow-change: {stage} of --workdir={workdir.root} is complete and would not be redone, but config.json would "
                 f"claim it ({'; '.join(wrong)}); only a larger config.optim.steps extends it: choose another --workdir"
             )
-    for run, place, at in ((config, workdir, "config"), (config.pretrain, workdir.pretrain, "config.pretrain")):
+    for run, place, at in (
+        (config, workdir, "config"),
+        (config.pretrain, workdir.pretrain, "config.pretrain"),
+    ):
         if run is None or not any(line.startswith(f"{at}.optim.steps: ") for line in changed):
             continue
         if (taken := _newest_step(place, run)) > run.optim.steps:
@@ -91,12 +106,19 @@ def _check_record(workdir: Workdir, before: Config, config: Config, changed: Seq
             )
 
 
-def _complete_stages(workdir: Workdir, config: Config) -> Iterator[tuple[str, Callable[[str], bool]]]:
+def _complete_stages(
+    workdir: Workdir, config: Config
+) -> Iterator[tuple[str, Callable[[str], bool]]]:
     """Each stage that is complete, and whether a field of the configuration decides what it did."""
     if workdir.data.is_dir():
         parts = ("data.harvest", "tokens.vocabulary")
-        yield "the data", lambda field: field.removeprefix("config.").removeprefix("pretrain.").startswith(parts)
-    if config.pretrain and (workdir.pretrain.export.is_dir() or _is_trained(workdir.pretrain, config.pretrain)):
+        yield (
+            "the data",
+            lambda field: field.removeprefix("config.").removeprefix("pretrain.").startswith(parts),
+        )
+    if config.pretrain and (
+        workdir.pretrain.export.is_dir() or _is_trained(workdir.pretrain, config.pretrain)
+    ):
         yield "the pretraining", lambda field: field.startswith("config.pretrain")
     if _is_trained(workdir, config):
         later = ("config.export.", "config.eval.", "config.stages")
@@ -143,4 +165,6 @@ def changes(workdir: Workdir) -> list[dict[str, Any]]:
     try:
         return [parse_object(line) for line in lines]
     except RecordError as error:
-        raise ConfigError(f"{workdir.changes}: is damaged ({error}); mend the line, or move the file away") from error
+        raise ConfigError(
+            f"{workdir.changes}: is damaged ({error}); mend the line, or move the file away"
+        ) from error

@@ -49,8 +49,14 @@ class Skipped:
         if not files["json"].exists() and len(list(self._folder.glob("*.json"))) >= MOST:
             return f"not kept: there are {MOST} in {self._folder}"
         taken = self._assembly.take(number - 1)
-        write_text(files["jsonl"], "".join(f"{one.example._replace(instruction=one.task).to_json()}\n" for one in taken))
+        write_text(
+            files["jsonl"],
+            "".join(f"{one.example._replace(instruction=one.task).to_json()}\n" for one in taken),
+        )
         with atomic_output(files["npz"]) as temporary:
             np.savez(temporary, allow_pickle=False, **batch._asdict())
-        write_text(files["json"], json.dumps({"step": number, "why": why, "batch": digest}, indent=2) + "\n")
+        write_text(
+            files["json"],
+            json.dumps({"step": number, "why": why, "batch": digest}, indent=2) + "\n",
+        )
         return f"in {files['jsonl']}"

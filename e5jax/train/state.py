@@ -23,7 +23,9 @@ class State(NamedTuple):
     watch: GuardState
 
 
-def fresh(parameters: Parameters, optimiser: optax.GradientTransformation, mesh: jax.sharding.Mesh) -> State:
+def fresh(
+    parameters: Parameters, optimiser: optax.GradientTransformation, mesh: jax.sharding.Mesh
+) -> State:
     """State before the first step."""
     placed = jax.tree.map(lambda leaf: leaf.sharding, abstract(parameters, optimiser, mesh))
     make = partial(_assemble, optimiser=optimiser)
@@ -31,17 +33,27 @@ def fresh(parameters: Parameters, optimiser: optax.GradientTransformation, mesh:
     return jax.jit(make, out_shardings=placed)(parameters)
 
 
-def abstract(parameters: Parameters | Abstract, optimiser: optax.GradientTransformation, mesh: jax.sharding.Mesh) -> State:
+def abstract(
+    parameters: Parameters | Abstract,
+    optimiser: optax.GradientTransformation,
+    mesh: jax.sharding.Mesh,
+) -> State:
     """The state's shapes, dtypes and placement: moments lie where their parameters lie, counters everywhere."""
 
     def place(path: tuple, leaf: jax.ShapeDtypeStruct) -> jax.ShapeDtypeStruct:
         key = path[-1].key if isinstance(path[-1], jax.tree_util.DictKey) else None
-        whole = NamedSharding(mesh, PartitionSpec(*[None] * len(leaf.shape)))  # as the step returns it, or it compiles again
+        whole = NamedSharding(
+            mesh, PartitionSpec(*[None] * len(leaf.shape))
+        )  # as the step returns it, or it compiles again
         sharding = parameters[key].sharding if key is not None and key in parameters else whole
         return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding)
 
-    shapes = {name: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype) for name, leaf in parameters.items()}
-    return jax.tree_util.tree_map_with_path(place, jax.eval_shape(partial(_assemble, optimiser=optimiser), shapes))
+    shapes = {
+        name: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype) for name, leaf in parameters.items()
+    }
+    return jax.tree_util.tree_map_with_path(
+        place, jax.eval_shape(partial(_assemble, optimiser=optimiser), shapes)
+    )
 
 
 def _assemble(parameters: Parameters, optimiser: optax.GradientTransformation) -> State:

@@ -17,7 +17,9 @@ from jaxtyping import Array, Float
 from e5jax.mesh import BATCH
 from e5jax.train.negatives import Anchors, Candidates, MaskRule, mask_scores
 
-Held = tuple[Float[Array, "held d"], Candidates]  # texts that a device has at hand, and what is known of them
+Held = tuple[
+    Float[Array, "held d"], Candidates
+]  # texts that a device has at hand, and what is known of them
 Saved = tuple[Array, Array, Anchors, Held, Array, Array]
 S = TypeVar("S")
 Sums = TypeVar("Sums", Array, None)
@@ -30,7 +32,9 @@ _product = partial(jnp.einsum, precision="highest")  # as in `loss`, and for the
 class DirectionStats(NamedTuple):
     """The negatives of each pair in one direction, beside its own score."""
 
-    negatives: Float[Array, " q"]  # log of the sum of exp(score - own score) over them; -inf: it has none
+    negatives: Float[
+        Array, " q"
+    ]  # log of the sum of exp(score - own score) over them; -inf: it has none
     highest: Float[Array, " q"]  # of their scores, minus its own
     apart: Float[Array, " q"]  # sum of score - own score, where the rule asks for it, else 0
     number: Float[Array, " q"]  # of negatives, as well
@@ -71,9 +75,13 @@ def _forward(
     return beside, (asking, own, known, held, top, total)
 
 
-def _backward(mode: Mode, saved: Saved, cotangents: DirectionStats) -> tuple[Array, Array, Array, None, None]:
+def _backward(
+    mode: Mode, saved: Saved, cotangents: DirectionStats
+) -> tuple[Array, Array, Array, None, None]:
     specs = ((*mode.specs, ONE_EACH, ONE_EACH), ONE_EACH)
-    backward = jax.shard_map(partial(_pull_back, mode=mode), in_specs=specs, out_specs=(ROWS, ONE_EACH, ROWS))
+    backward = jax.shard_map(
+        partial(_pull_back, mode=mode), in_specs=specs, out_specs=(ROWS, ONE_EACH, ROWS)
+    )
     return *backward(saved, cotangents), None, None
 
 
@@ -127,21 +135,27 @@ def _pull_back(
         return state, _product("qb,qd->bd", share, asking)
 
     sums = jax.lax.pcast(jnp.zeros(held[0].shape, jnp.float32), BATCH, to="varying")
-    (of_asking, shares), of_texts = _visit(add, (jnp.zeros_like(asking), jnp.zeros_like(own)), held, sums, mode)
+    (of_asking, shares), of_texts = _visit(
+        add, (jnp.zeros_like(asking), jnp.zeros_like(own)), held, sums, mode
+    )
     if not mode.ring:  # every device has a part of the gradient of every text
         with jax.named_scope("gather"):
             of_texts = jax.lax.psum_scatter(of_texts, BATCH, scatter_dimension=0, tiled=True)
     return of_asking, -shares, of_texts
 
 
-def _scores(asking: Float[Array, "q d"], known: Anchors, part: Held, rule: MaskRule) -> Float[Array, "q b"]:
+def _scores(
+    asking: Float[Array, "q d"], known: Anchors, part: Held, rule: MaskRule
+) -> Float[Array, "q b"]:
     """-inf for what is no negative: no share of the softmax, no gradient, never the highest."""
     vectors, texts = part
     with jax.named_scope("scores"):
         return mask_scores(_product("qd,bd->qb", asking, vectors), known, texts, rule)
 
 
-def _visit(step: Callable[[S, Held], tuple[S, Sums]], state: S, held: Held, sums: Sums, mode: Mode) -> tuple[S, Sums]:
+def _visit(
+    step: Callable[[S, Held], tuple[S, Sums]], state: S, held: Held, sums: Sums, mode: Mode
+) -> tuple[S, Sums]:
     """Folds `step(state, block of texts)` over all texts.
 
     What `step` gives for each text is added to `sums`, which travels with the texts and is home again at the end.
@@ -163,7 +177,9 @@ def _visit(step: Callable[[S, Held], tuple[S, Sums]], state: S, held: Held, sums
         if turns > 1:
             onwards = [(device, (device + 1) % turns) for device in range(turns)]
             with jax.named_scope("gather"):
-                held, sums = jax.tree.map(lambda x: jax.lax.ppermute(x, BATCH, onwards), (held, sums))
+                held, sums = jax.tree.map(
+                    lambda x: jax.lax.ppermute(x, BATCH, onwards), (held, sums)
+                )
         return (state, held, sums), None
 
     (state, _, sums), _ = jax.lax.scan(turn, (state, held, sums), length=turns)

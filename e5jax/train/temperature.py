@@ -13,12 +13,19 @@ NAME = "loss/temperature/scale"  # a scale, and like those of norms not decayed
 
 def abstract(loss: Loss, mesh: jax.sharding.Mesh) -> Abstract:
     """The parameter's shape and placement, where there is one."""
-    return {NAME: jax.ShapeDtypeStruct((), jnp.float32, sharding=NamedSharding(mesh, PartitionSpec()))} if loss.bounds else {}
+    return (
+        {NAME: jax.ShapeDtypeStruct((), jnp.float32, sharding=NamedSharding(mesh, PartitionSpec()))}
+        if loss.bounds
+        else {}
+    )
 
 
 def fresh(loss: Loss, mesh: jax.sharding.Mesh) -> Parameters:
     """Zero: every query has the temperature that it was given."""
-    return {name: jax.device_put(jnp.zeros(leaf.shape, leaf.dtype), leaf.sharding) for name, leaf in abstract(loss, mesh).items()}
+    return {
+        name: jax.device_put(jnp.zeros(leaf.shape, leaf.dtype), leaf.sharding)
+        for name, leaf in abstract(loss, mesh).items()
+    }
 
 
 def learned(given: Float[Array, " q"], trained: Parameters, loss: Loss) -> Float[Array, " q"]:
@@ -27,4 +34,6 @@ def learned(given: Float[Array, " q"], trained: Parameters, loss: Loss) -> Float
         return given
     low, high = (jnp.log(bound) for bound in loss.bounds)
     place = (jnp.log(given) - low) / (high - low)
-    return jnp.exp(low + (high - low) * jax.nn.sigmoid(jnp.log(place / (1 - place)) + trained[NAME]))
+    return jnp.exp(
+        low + (high - low) * jax.nn.sigmoid(jnp.log(place / (1 - place)) + trained[NAME])
+    )

@@ -175,7 +175,9 @@ def write_text(path: Path, text: str, command: str | None = None) -> None:
 
 
 @contextlib.contextmanager
-def writing(command: str, *paths: Path, folder: bool = False, inputs: Iterable[Path] = (), own: bool = False) -> Iterator[None]:
+def writing(
+    command: str, *paths: Path, folder: bool = False, inputs: Iterable[Path] = (), own: bool = False
+) -> Iterator[None]:
     """Inside, this process alone writes these files, or with `folder` folders, and may do so: with `own` whatever is there.
 
     Raises ConfigError, before the work begins: for what the command did not write, for an input, and for a process at work there.
@@ -185,7 +187,12 @@ def writing(command: str, *paths: Path, folder: bool = False, inputs: Iterable[P
         _check_inputs(path, inputs)
         outputs.check(path, command, folder=folder)
     first = paths[0]
-    with _made(first.parent), lock.hold(first.with_name(f".{first.name}.lock"), f"--output={first}", "choose another --output"):
+    with (
+        _made(first.parent),
+        lock.hold(
+            first.with_name(f".{first.name}.lock"), f"--output={first}", "choose another --output"
+        ),
+    ):
         for path in checked:  # another process may have ended just now
             outputs.check(path, command, folder=folder)
         yield
@@ -210,12 +217,18 @@ def _check_inputs(path: Path, inputs: Iterable[Path]) -> None:
     for place in inputs:
         real = Path(os.path.realpath(place))
         if real.is_relative_to(output):
-            inside = "this command reads it" if real == output else f"this command reads {place}, which is in it"
+            inside = (
+                "this command reads it"
+                if real == output
+                else f"this command reads {place}, which is in it"
+            )
             raise ConfigError(f"--output={path}: {inside}; choose another --output")
 
 
 def read_config(workdir: Workdir) -> Config:
     """The configuration of the run in this directory."""
     if not workdir.config.is_file():
-        raise ConfigError(f"--workdir={workdir.root}: no config.json there; it is not the directory of a run")
+        raise ConfigError(
+            f"--workdir={workdir.root}: no config.json there; it is not the directory of a run"
+        )
     return from_json(workdir.config.read_bytes())

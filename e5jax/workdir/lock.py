@@ -24,9 +24,13 @@ from e5jax.errors import ERROR, ConfigError
 
 BEAT = 5.0  # seconds between two signs of life
 STALE = 30.0  # seconds without one, after which a holder on another host counts as dead
-WRITING = 2.0  # seconds that a process may take to write its name into a lock file that it has created
+WRITING = (
+    2.0  # seconds that a process may take to write its name into a lock file that it has created
+)
 POLL = 0.2
-ABANDONED = 86_400  # seconds after which a file that another host marked as in use counts as left behind
+ABANDONED = (
+    86_400  # seconds after which a file that another host marked as in use counts as left behind
+)
 _BOOT = Path("/proc/sys/kernel/random/boot_id")
 _NO_FLOCK = (errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL)
 
@@ -57,7 +61,9 @@ def hold(path: Path, name: str, fix: str) -> Iterator[None]:
     """
     holder, descriptor = _acquire(path, name, fix)
     over = threading.Event()
-    beating = threading.Thread(target=_beat, args=(path, name, holder, descriptor, over), name="lock", daemon=True)
+    beating = threading.Thread(
+        target=_beat, args=(path, name, holder, descriptor, over), name="lock", daemon=True
+    )
     beating.start()
     try:
         yield
@@ -75,7 +81,9 @@ def _acquire(path: Path, name: str, fix: str) -> tuple[Holder, int]:
         try:
             local = _flock(descriptor)
             before = None if new else _read_soon(path)
-            local &= before is None or before.kernel == _kernel()  # the kernel knows that the process before is dead
+            local &= (
+                before is None or before.kernel == _kernel()
+            )  # the kernel knows that the process before is dead
             if before is not None and not local:
                 _wait_for_sign(path, before, name, fix)
             if _is_same_file(path, descriptor):
@@ -114,7 +122,11 @@ def _flock(descriptor: int) -> bool:
 
 def _wait_for_sign(path: Path, holder: Holder, name: str, fix: str) -> None:
     """Returns when a holder that this kernel does not know gives no sign of life, or has released the lock."""
-    print(f"e5jax: {name}: held by {holder}; waiting up to {STALE:.0f} s for a sign that it lives", file=sys.stderr, flush=True)
+    print(
+        f"e5jax: {name}: held by {holder}; waiting up to {STALE:.0f} s for a sign that it lives",
+        file=sys.stderr,
+        flush=True,
+    )
     if (other := _changed(path, holder, STALE)) is not None:
         raise _busy(name, other, fix)
 
@@ -160,13 +172,19 @@ def _beat(path: Path, name: str, holder: Holder, descriptor: int, over: threadin
         with contextlib.suppress(OSError):  # a file system that is away for a moment
             now = _read(path)
             if now is not None and now.process() != holder.process():
-                print(f"e5jax: {name}: taken over by {now}; this process stops", file=sys.stderr, flush=True)
+                print(
+                    f"e5jax: {name}: taken over by {now}; this process stops",
+                    file=sys.stderr,
+                    flush=True,
+                )
                 os._exit(ERROR)
             holder = _write(descriptor, holder._replace(beat=holder.beat + 1))
 
 
 def _busy(name: str, holder: Holder | None, fix: str) -> ConfigError:
-    return ConfigError(f"{name}: another process is at work there ({holder or 'it has just begun'}); wait for it, or {fix}")
+    return ConfigError(
+        f"{name}: another process is at work there ({holder or 'it has just begun'}); wait for it, or {fix}"
+    )
 
 
 def _is_same_file(path: Path, descriptor: int) -> bool:
@@ -178,7 +196,9 @@ def _is_same_file(path: Path, descriptor: int) -> bool:
 
 
 def _myself() -> Holder:
-    return Holder(socket.gethostname(), os.getpid(), f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%SZ}", _kernel())
+    return Holder(
+        socket.gethostname(), os.getpid(), f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%SZ}", _kernel()
+    )
 
 
 @cache

@@ -37,12 +37,24 @@ def check(path: Path, command: str, *, folder: bool) -> None:
         if problem := _wrong_in(path, command):
             raise ConfigError(f"{where}: holds {problem}; {fix}")
         return
-    kind = "a folder" if path.is_dir() else "a file" if path.is_file() else "neither a file nor a folder"
+    kind = (
+        "a folder"
+        if path.is_dir()
+        else "a file"
+        if path.is_file()
+        else "neither a file nor a folder"
+    )
     if folder or kind != "a file":
-        raise ConfigError(f"{where}: is {kind}, which `e5jax {command}` has not written; choose another --output")
+        raise ConfigError(
+            f"{where}: is {kind}, which `e5jax {command}` has not written; choose another --output"
+        )
     found = path.lstat()
-    if not stat.S_ISREG(found.st_mode) or _file_entry(path, path.name, command) not in _entries(path.parent):
-        raise ConfigError(f"{where}: is a file that `e5jax {command}` has not written, or that has changed since; {fix}")
+    if not stat.S_ISREG(found.st_mode) or _file_entry(path, path.name, command) not in _entries(
+        path.parent
+    ):
+        raise ConfigError(
+            f"{where}: is a file that `e5jax {command}` has not written, or that has changed since; {fix}"
+        )
 
 
 def check_writable(path: Path, option: str = "--output") -> None:
@@ -51,10 +63,16 @@ def check_writable(path: Path, option: str = "--output") -> None:
     while not place.exists() and place != place.parent:
         place = place.parent
     if place.is_dir():
-        if not os.access(place, os.W_OK | os.X_OK, effective_ids=os.access in os.supports_effective_ids):
-            raise ConfigError(f"{option}={path}: this user cannot write to {place}; choose another {option}")
+        if not os.access(
+            place, os.W_OK | os.X_OK, effective_ids=os.access in os.supports_effective_ids
+        ):
+            raise ConfigError(
+                f"{option}={path}: this user cannot write to {place}; choose another {option}"
+            )
     elif place != path:
-        raise ConfigError(f"{option}={path}: {place} is a file, not a folder; choose another {option}")
+        raise ConfigError(
+            f"{option}={path}: {place} is a file, not a folder; choose another {option}"
+        )
 
 
 def _wrong_in(folder: Path, command: str) -> str:
@@ -104,7 +122,9 @@ def _files(folder: Path) -> Iterator[str]:
 def _append(folder: Path, entries: list[Entry]) -> None:
     """In one write, so that commands which write beside each other do not mix their lines."""
     text = "".join(json.dumps(entry._asdict()) + "\n" for entry in entries)
-    descriptor = os.open(folder / LIST, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o644)
+    descriptor = os.open(
+        folder / LIST, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o644
+    )
     try:
         os.write(descriptor, text.encode())
     finally:

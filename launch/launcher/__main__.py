@@ -57,7 +57,9 @@ def launch(request: Request) -> int:
         return check(request)
     shell = Shell(request.dry_run)
     if request.target != "local":
-        request = replace(request, commit=staging.commit(request.allow_dirty, request.config, dry=shell.dry))
+        request = replace(
+            request, commit=staging.commit(request.allow_dirty, request.config, dry=shell.dry)
+        )
     if not shell.dry:
         LAUNCHED.mkdir(parents=True, exist_ok=True)
         write(LAUNCHED / f"{request.run_name}.json", asdict(request))
@@ -70,11 +72,20 @@ def consult(action: str, words: list[str]) -> int:
     names = [word for word in words if word != "--follow"]
     launched = sorted(path.stem for path in LAUNCHED.glob("*.json"))
     if len(names) != 1 or names[0] not in launched:
-        there = f"from here were launched: {', '.join(launched)}" if launched else "nothing was launched from here"
+        there = (
+            f"from here were launched: {', '.join(launched)}"
+            if launched
+            else "nothing was launched from here"
+        )
         raise ConfigError(f"{action} {' '.join(names)}: name one run; {there}")
     values: dict[str, Any] = read_json(LAUNCHED / f"{names[0]}.json")
-    known = {one.name for one in fields(Request)} & values.keys()  # another version may have had others
-    chosen: dict[str, Any] = {name: tuple(values[name]) if isinstance(values[name], list) else values[name] for name in known}
+    known = {
+        one.name for one in fields(Request)
+    } & values.keys()  # another version may have had others
+    chosen: dict[str, Any] = {
+        name: tuple(values[name]) if isinstance(values[name], list) else values[name]
+        for name in known
+    }
     request = Request(**chosen)
     return TARGETS[request.target].act(request, Shell(), action, follow)
 
@@ -89,8 +100,16 @@ def on_host(action: str, words: list[str]) -> int:
         return batch.job(name, Path(workdir), argv, int(restarts))
     if action == "versions":
         return host.tell_versions()
-    workdir = Path(next(word for word in words if word.startswith("--workdir=")).partition("=")[2]).expanduser().absolute()
-    return look.logs(workdir, follow="--follow" in words) if action == "logs" else look.ACTIONS[action](workdir)
+    workdir = (
+        Path(next(word for word in words if word.startswith("--workdir=")).partition("=")[2])
+        .expanduser()
+        .absolute()
+    )
+    return (
+        look.logs(workdir, follow="--follow" in words)
+        if action == "logs"
+        else look.ACTIONS[action](workdir)
+    )
 
 
 if __name__ == "__main__":

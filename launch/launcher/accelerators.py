@@ -50,7 +50,11 @@ def slice_of(accelerator: str) -> Slice:
     """By the cloud's name, such as v5litepod-16. Raises ConfigError."""
     name, _, size = accelerator.rpartition("-")
     found = GENERATIONS.get(name)
-    shapes = {} if found is None else {math.prod(map(int, shape.split("x"))) * found.cores: shape for shape in found.shapes}
+    shapes = (
+        {}
+        if found is None
+        else {math.prod(map(int, shape.split("x"))) * found.cores: shape for shape in found.shapes}
+    )
     if found is None or not size.isdecimal() or int(size) not in shapes:
         sizes = (
             f"; {name} comes as {', '.join(map(str, shapes))}"

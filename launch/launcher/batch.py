@@ -16,13 +16,23 @@ NUMBER = signal.SIGUSR1  # srun and mpirun hand it on; told to end, they kill wi
 REQUEUING = 120.0  # seconds in which Slurm ends a job that it has put back into the queue
 
 
-def run(name: str, workdir: Path, argv: Callable[[], Sequence[str]], environment: Mapping[str, str], policy: Policy) -> int:
+def run(
+    name: str,
+    workdir: Path,
+    argv: Callable[[], Sequence[str]],
+    environment: Mapping[str, str],
+    policy: Policy,
+) -> int:
     """Runs the command to its end, again and again if need be. Returns the exit code."""
     return supervised(name, workdir, argv, environment, policy)[0]
 
 
 def supervised(
-    name: str, workdir: Path, argv: Callable[[], Sequence[str]], environment: Mapping[str, str], policy: Policy
+    name: str,
+    workdir: Path,
+    argv: Callable[[], Sequence[str]],
+    environment: Mapping[str, str],
+    policy: Policy,
 ) -> tuple[int, int | None]:
     """The same; returns the signal, too, if it was told to stop."""
     files = Files(workdir, 0, "batch")
@@ -35,14 +45,21 @@ def supervised(
             state = state._replace(attempts=tuple(tuple(attempt) for attempt in attempts))
             keep(files, state)
 
-        code, told = supervise(lambda adopt: adopt(spawn(argv(), environment, None)), lambda: furthest(workdir), policy, note)
+        code, told = supervise(
+            lambda adopt: adopt(spawn(argv(), environment, None)),
+            lambda: furthest(workdir),
+            policy,
+            note,
+        )
         keep(files, state._replace(end=code))
         return code, told
 
 
 def furthest(workdir: Path) -> int:
     """The last step that a process has begun."""
-    return max((heartbeat.told(path)[1] for path in (workdir / FOLDER).glob("process-*.phase")), default=0)
+    return max(
+        (heartbeat.told(path)[1] for path in (workdir / FOLDER).glob("process-*.phase")), default=0
+    )
 
 
 def job(name: str, workdir: Path, argv: Sequence[str], restarts: int) -> int:
@@ -50,7 +67,9 @@ def job(name: str, workdir: Path, argv: Sequence[str], restarts: int) -> int:
 
     Preemption tells the tasks and not this process, a time limit this process. `stop` forbids the queue before it tells.
     """
-    code, _ = supervised(name, workdir, lambda: argv, os.environ, Policy(restarts, number=NUMBER, again=CRASHES))
+    code, _ = supervised(
+        name, workdir, lambda: argv, os.environ, Policy(restarts, number=NUMBER, again=CRASHES)
+    )
     number = os.environ.get("SLURM_JOB_ID")
     if code != STOPPED or not number:
         return code
@@ -68,4 +87,6 @@ def job(name: str, workdir: Path, argv: Sequence[str], restarts: int) -> int:
 
 
 def _scontrol(*words: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(["scontrol", *words], capture_output=True, encoding="utf-8", errors="replace", check=False)
+    return subprocess.run(
+        ["scontrol", *words], capture_output=True, encoding="utf-8", errors="replace", check=False
+    )

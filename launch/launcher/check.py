@@ -19,7 +19,9 @@ def check(request: Request) -> int:
     elif request.stage == "run":
         words = ["plan", f"--config={request.config}", *_machine(request), *overrides]
     else:
-        raise ConfigError("--check: an evaluation has nothing to compile; e5jax eval --help has its options")
+        raise ConfigError(
+            "--check: an evaluation has nothing to compile; e5jax eval --help has its options"
+        )
     return subprocess.run([python, "-m", "e5jax", *words], check=False).returncode
 
 
@@ -32,4 +34,6 @@ def _machine(request: Request) -> list[str]:
         return [f"--topology={topology_of(request.accelerator)}", *slices]
     if (request.platform or found()) == "cpu":
         return [f"--topology=cpu:{max(1, request.num_processes) * max(1, request.devices)}"]
-    raise ConfigError("--check: for which machine? add --topology=v5e:4x4, or --accelerator=v5litepod-16")
+    raise ConfigError(
+        "--check: for which machine? add --topology=v5e:4x4, or --accelerator=v5litepod-16"
+    )

@@ -26,8 +26,16 @@ class Kind(NamedTuple):
 
 KINDS = {
     "train": Kind("CONFIG", f"Takes a config from data to evaluation (default: {CONFIG}).", "eval"),
-    "eval": Kind("MODEL", "Runs MTEB tasks on a model folder or hub id (default: the paper's 56 tasks, on PyTorch).", "eval"),
-    "synth": Kind("CONFIG", "Generates training examples with a language model (configs/synth_e5.py).", "synth"),
+    "eval": Kind(
+        "MODEL",
+        "Runs MTEB tasks on a model folder or hub id (default: the paper's 56 tasks, on PyTorch).",
+        "eval",
+    ),
+    "synth": Kind(
+        "CONFIG",
+        "Generates training examples with a language model (configs/synth_e5.py).",
+        "synth",
+    ),
 }
 
 
@@ -51,12 +59,25 @@ def parser(script: str) -> argparse.ArgumentParser:
         if isinstance(one.default, bool):
             made.add_argument(flag(one.name), action="store_true", help=about)
         elif one.default == ():
-            made.add_argument(flag(one.name), action="append", default=[], metavar=one.metadata["metavar"], help=about)
+            made.add_argument(
+                flag(one.name),
+                action="append",
+                default=[],
+                metavar=one.metadata["metavar"],
+                help=about,
+            )
         else:
             kind_of = type(one.default)
             choices = TARGETS if one.name == "target" else None
             metavar = None if choices else one.metadata["metavar"]
-            made.add_argument(flag(one.name), type=kind_of, default=one.default, metavar=metavar, choices=choices, help=about)
+            made.add_argument(
+                flag(one.name),
+                type=kind_of,
+                default=one.default,
+                metavar=metavar,
+                choices=choices,
+                help=about,
+            )
     return made
 
 
@@ -68,7 +89,10 @@ def read(script: str, argv: Sequence[str]) -> Request:
         made.print_usage(sys.stderr)
         raise SystemExit(USAGE)
     known, rest = made.parse_known_args(arguments)
-    values = {name: tuple(value) if isinstance(value, list) else value for name, value in vars(known).items()}
+    values = {
+        name: tuple(value) if isinstance(value, list) else value
+        for name, value in vars(known).items()
+    }
     values["hosts"] = tuple(host for part in values["hosts"] for host in part.split(","))
     request = {"train": _train, "eval": _eval, "synth": _synth}[script](made, first, rest, values)
     check(request)
@@ -105,12 +129,18 @@ def _output(workdir: str, rest: list[str]) -> tuple[str, list[str]]:
 
 
 def _refuse(made: argparse.ArgumentParser, rest: Sequence[str], *known: str) -> None:
-    unknown = [word for word in rest if not word.startswith(("--config.", "--noconfig.")) and word not in known]
+    unknown = [
+        word
+        for word in rest
+        if not word.startswith(("--config.", "--noconfig.")) and word not in known
+    ]
     if unknown:
         made.error(f"unrecognized arguments: {' '.join(unknown)}")
 
 
-def _named(script: str, values: dict, subject: str, words: list[str], where: str, rest: list[str]) -> Request:
+def _named(
+    script: str, values: dict, subject: str, words: list[str], where: str, rest: list[str]
+) -> Request:
     stem = Path(subject).stem
     values["workdir"] = values["workdir"] or str(RUNS / (values["run_name"] or stem))
     values["run_name"] = values["run_name"] or slug(stem)
@@ -118,7 +148,9 @@ def _named(script: str, values: dict, subject: str, words: list[str], where: str
         values["platform"] = values["platform"] or "tpu"
     config = subject if words[0] != "eval" else ""
     words = [*words, f"{where}={values['workdir']}", *rest]
-    return Request(stage=words[0], words=tuple(words), config=config, extras=KINDS[script].extras, **values)
+    return Request(
+        stage=words[0], words=tuple(words), config=config, extras=KINDS[script].extras, **values
+    )
 
 
 def slug(name: str) -> str:

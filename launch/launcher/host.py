@@ -32,9 +32,17 @@ UNHEARD = (TERMINATED, 128 + signal.SIGUSR1)  # exit codes of a process that doe
 def settled(job: Job) -> tuple[Job, Files]:
     """The job with what only this machine knows: which process it is of which run, and where its directory is."""
     if job.rank:
-        said = place_of(job.rank, {**os.environ, **given(0, 2, job.coordinator)} if job.coordinator else os.environ)
-        number, of, at = (said.get(name) for name in ("JAX_PROCESS_ID", "JAX_NUM_PROCESSES", "JAX_COORDINATOR_ADDRESS"))
-        job = job._replace(rank="", first=int(number or 0), here=1, processes=int(of or 1), coordinator=at or "")
+        said = place_of(
+            job.rank,
+            {**os.environ, **given(0, 2, job.coordinator)} if job.coordinator else os.environ,
+        )
+        number, of, at = (
+            said.get(name)
+            for name in ("JAX_PROCESS_ID", "JAX_NUM_PROCESSES", "JAX_COORDINATOR_ADDRESS")
+        )
+        job = job._replace(
+            rank="", first=int(number or 0), here=1, processes=int(of or 1), coordinator=at or ""
+        )
     workdir = Path(job.workdir).expanduser().absolute()
     words = tuple(_absolute(word, job.workdir, workdir) for word in job.words)
     return job._replace(workdir=str(workdir), words=words), Files(workdir, job.first)
@@ -42,13 +50,20 @@ def settled(job: Job) -> tuple[Job, Files]:
 
 def _absolute(word: str, relative: str, workdir: Path) -> str:
     name, equals, value = word.partition("=")
-    return f"{name}={workdir}" if equals and value == relative and name in ("--workdir", "--output") else word
+    return (
+        f"{name}={workdir}"
+        if equals and value == relative and name in ("--workdir", "--output")
+        else word
+    )
 
 
 def surroundings(job: Job) -> dict[str, str]:
     """The environment of its processes, but for their places. Whoever calls this has settled the job."""
     keys = read_keys(Path(job.key_file).expanduser()) if job.key_file else {}
-    return merge(merge(environment(job.platform, job.profile, job.devices), os.environ), _pairs(job)) | keys
+    return (
+        merge(merge(environment(job.platform, job.profile, job.devices), os.environ), _pairs(job))
+        | keys
+    )
 
 
 def asked(job: Job) -> dict[str, str]:
@@ -71,7 +86,11 @@ def become(job: Job) -> NoReturn:
     with locked(files, inherited=True):
         note_environment(job, files)
         keep(files, fresh(files, job.run, job.here))
-        os.execve(job.python, command(job), surroundings(job) | {heartbeat.FILE: str(files.phase(job.first))})
+        os.execve(
+            job.python,
+            command(job),
+            surroundings(job) | {heartbeat.FILE: str(files.phase(job.first))},
+        )
 
 
 def run(job: Job, *, echo: bool = False, logs: bool = True) -> tuple[int, int | None]:
@@ -81,7 +100,9 @@ def run(job: Job, *, echo: bool = False, logs: bool = True) -> tuple[int, int | 
     """
     job, files = settled(job)
     state = fresh(files, job.run, job.here)
-    keeper = Keeper(job.python, files.workdir, job.bucket if job.first == 0 else "", surroundings(job))
+    keeper = Keeper(
+        job.python, files.workdir, job.bucket if job.first == 0 else "", surroundings(job)
+    )
     with locked(files):
         note_environment(job, files)
         keep(files, state)
@@ -99,7 +120,9 @@ def run(job: Job, *, echo: bool = False, logs: bool = True) -> tuple[int, int | 
                 follow.more()
 
         begin = partial(_start, job, files, logs)
-        code, told = supervise(begin, lambda: _furthest(job, files), Policy(job.restarts), note, tick)
+        code, told = supervise(
+            begin, lambda: _furthest(job, files), Policy(job.restarts), note, tick
+        )
         if told is not None and code in UNHEARD:
             code = STOPPED  # before it could listen; nothing was lost
         keep(files, state._replace(end=code))
@@ -115,13 +138,19 @@ def _here(job: Job) -> range:
     return range(job.first, job.first + job.here)
 
 
-def _start(job: Job, files: Files, logs: bool, adopt: Callable[[subprocess.Popen[bytes]], None]) -> None:
+def _start(
+    job: Job, files: Files, logs: bool, adopt: Callable[[subprocess.Popen[bytes]], None]
+) -> None:
     around = surroundings(job)
     # Alone on this machine, any free port will do, and the one of the attempt before may still be taken.
     coordinator = job.coordinator or f"127.0.0.1:{free_port()}"
     for process in _here(job):
         files.phase(process).unlink(missing_ok=True)
-        own = around | given(process, job.processes, coordinator) | {heartbeat.FILE: str(files.phase(process))}
+        own = (
+            around
+            | given(process, job.processes, coordinator)
+            | {heartbeat.FILE: str(files.phase(process))}
+        )
         if job.devices and job.platform == "cuda" and job.here > 1:
             first = job.devices * (process - job.first)
             own["JAX_LOCAL_DEVICE_IDS"] = ",".join(map(str, range(first, first + job.devices)))
@@ -137,7 +166,11 @@ def free_port() -> int:
 
 def note_environment(job: Job, files: Files) -> None:
     """Keeps beside the run what it was started with; keys are named and not shown."""
-    inherited = {name: value for name, value in os.environ.items() if name.startswith(("JAX_", "XLA_", "LIBTPU_", "NCCL_", "TPU_"))}
+    inherited = {
+        name: value
+        for name, value in os.environ.items()
+        if name.startswith(("JAX_", "XLA_", "LIBTPU_", "NCCL_", "TPU_"))
+    }
     record.write(
         files.environment,
         {
@@ -145,7 +178,9 @@ def note_environment(job: Job, files: Files) -> None:
             "command": ["e5jax", *job.words],
             "platform": job.platform or "what is there",
             "profile": job.profile or "none",
-            "environment": merge(merge(environment(job.platform, job.profile, job.devices), inherited), _pairs(job)),
+            "environment": merge(
+                merge(environment(job.platform, job.profile, job.devices), inherited), _pairs(job)
+            ),
             "keys": sorted(read_keys(Path(job.key_file).expanduser())) if job.key_file else [],
         },
     )
@@ -171,11 +206,21 @@ def background(name: str, files: Files, log: Path, go: Callable[[], int]) -> int
     if pid == 0:
         _live(log, go)
     deadline = time.monotonic() + BEGINNING
-    while not files.state.exists() and os.waitpid(pid, os.WNOHANG)[0] == 0 and time.monotonic() < deadline:
+    while (
+        not files.state.exists()
+        and os.waitpid(pid, os.WNOHANG)[0] == 0
+        and time.monotonic() < deadline
+    ):
         time.sleep(0.02)
     if not files.state.exists():
-        said = log.read_text(encoding="utf-8", errors="replace").strip().splitlines() if log.exists() else []
-        raise ConfigError(f"{name} did not begin on {socket.gethostname()}: {said[-1] if said else 'it said nothing'}")
+        said = (
+            log.read_text(encoding="utf-8", errors="replace").strip().splitlines()
+            if log.exists()
+            else []
+        )
+        raise ConfigError(
+            f"{name} did not begin on {socket.gethostname()}: {said[-1] if said else 'it said nothing'}"
+        )
     print(f"{name} on {socket.gethostname()}: pid {pid}, log {log}", flush=True)
     return DONE
 

@@ -28,10 +28,19 @@ class Job(NamedTuple):
 
     def arguments(self) -> list[str]:
         """Of `python -m launch.launcher host start`; what is as usual is left out."""
-        changed = {name: value for name, value in self._asdict().items() if value != self._field_defaults.get(name)}
+        changed = {
+            name: value
+            for name, value in self._asdict().items()
+            if value != self._field_defaults.get(name)
+        }
         changed.pop("words")
         env = [f"--env={pair}" for pair in changed.pop("env", ())]
-        return [*(f"--{name.replace('_', '-')}={value}" for name, value in changed.items()), *env, "--", *self.words]
+        return [
+            *(f"--{name.replace('_', '-')}={value}" for name, value in changed.items()),
+            *env,
+            "--",
+            *self.words,
+        ]
 
 
 def parse_job(arguments: Sequence[str]) -> Job:
@@ -41,7 +50,9 @@ def parse_job(arguments: Sequence[str]) -> Job:
     for name, kind in Job.__annotations__.items():
         if name not in ("words", "env"):
             parser.add_argument(
-                f"--{name.replace('_', '-')}", type=int if kind is int else str, default=Job._field_defaults.get(name)
+                f"--{name.replace('_', '-')}",
+                type=int if kind is int else str,
+                default=Job._field_defaults.get(name),
             )
     parser.add_argument("--env", action="append", default=[])
     values = vars(parser.parse_args(arguments[:split]))

@@ -37,7 +37,19 @@ def check_bucket(request: Request, shell: Shell) -> None:
     """Asks for the bucket of the run before anything is paid for. Raises RunError when it is not there."""
     if request.workdir.startswith(BUCKET):
         name = request.workdir.removeprefix(BUCKET).split("/")[0]
-        shell.must(Step("here", ("gcloud", "storage", "buckets", "describe", f"{BUCKET}{name}", "--format=value(name)")))
+        shell.must(
+            Step(
+                "here",
+                (
+                    "gcloud",
+                    "storage",
+                    "buckets",
+                    "describe",
+                    f"{BUCKET}{name}",
+                    "--format=value(name)",
+                ),
+            )
+        )
 
 
 def folder_of(request: Request) -> str:

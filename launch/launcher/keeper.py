@@ -27,7 +27,14 @@ class Keeper:
         if not self._bucket:
             return
         command = [*self._program, "pull", *self._where]
-        done = subprocess.run(command, env=self._environment, capture_output=True, encoding="utf-8", errors="replace", check=False)
+        done = subprocess.run(
+            command,
+            env=self._environment,
+            capture_output=True,
+            encoding="utf-8",
+            errors="replace",
+            check=False,
+        )
         if done.returncode:
             said = done.stderr.strip().splitlines()
             why = said[-1] if said else "no answer"
@@ -37,11 +44,17 @@ class Keeper:
 
     def tick(self) -> None:
         """Begins a copy when it is time, and the one before has ended."""
-        if not self._bucket or time.monotonic() < self._next or (self._child and self._child.poll() is None):
+        if (
+            not self._bucket
+            or time.monotonic() < self._next
+            or (self._child and self._child.poll() is None)
+        ):
             return
         self._report()
         self._next = time.monotonic() + EVERY
-        self._child = subprocess.Popen([*self._program, "push", *self._where], env=self._environment, stderr=subprocess.PIPE)
+        self._child = subprocess.Popen(
+            [*self._program, "push", *self._where], env=self._environment, stderr=subprocess.PIPE
+        )
 
     def last(self) -> None:
         """Copies what is there in the end, and waits for it."""

@@ -12,7 +12,9 @@ NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 def read_keys(path: Path) -> dict[str, str]:
     """NAME=VALUE lines of a file that nobody else may read. Raises ConfigError, which never holds a value."""
     if not path.is_file():
-        raise ConfigError(f"--key-file={path}: there is no such file; write NAME=VALUE lines into it, and chmod 600 {path}")
+        raise ConfigError(
+            f"--key-file={path}: there is no such file; write NAME=VALUE lines into it, and chmod 600 {path}"
+        )
     if path.stat().st_mode & 0o077:
         raise ConfigError(f"--key-file={path}: others may read it; chmod 600 {path}")
     found = {}

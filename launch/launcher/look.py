@@ -39,7 +39,10 @@ def status(workdir: Path) -> int:
     if not found:
         raise ConfigError(f"--workdir={workdir}: nothing was launched there from this machine")
     print("\n".join(record.lines(found, heartbeat.told, time.time())), flush=True)
-    ends = [state.end if state.end is not None else (DONE if record.lives(files) else ERROR) for files, state in _own(found)]
+    ends = [
+        state.end if state.end is not None else (DONE if record.lives(files) else ERROR)
+        for files, state in _own(found)
+    ]
     return max(ends, default=DONE)
 
 
@@ -52,16 +55,27 @@ def logs(workdir: Path, *, follow: bool = False, everyone: bool = False, last: i
     """Prints the end of what the processes here, or those of `everyone`, have said; with `follow` goes on until they have ended."""
     found = record.states(workdir)
     chosen = found if everyone else _own(found)
-    paths = [files.log(process) for files, state in chosen for process in range(state.first, state.first + state.here)]
+    paths = [
+        files.log(process)
+        for files, state in chosen
+        for process in range(state.first, state.first + state.here)
+    ]
     paths = [path for path in paths if path.exists()]
     if not paths:
-        raise ConfigError(f"--workdir={workdir}: no logs; what runs in the foreground speaks on its terminal")
+        raise ConfigError(
+            f"--workdir={workdir}: no logs; what runs in the foreground speaks on its terminal"
+        )
     tails = [Tail(path) for path in paths]
     for path in paths:
         if len(paths) > 1:
             print(f"==> {path.name} <==")
-        print("\n".join(path.read_text(encoding="utf-8", errors="replace").splitlines()[-last:]), flush=True)
-    while follow and any(state.end is None and (everyone or record.lives(files)) for files, state in chosen):
+        print(
+            "\n".join(path.read_text(encoding="utf-8", errors="replace").splitlines()[-last:]),
+            flush=True,
+        )
+    while follow and any(
+        state.end is None and (everyone or record.lives(files)) for files, state in chosen
+    ):
         for tail in tails:
             tail.more()
         time.sleep(0.5)
@@ -71,7 +85,11 @@ def logs(workdir: Path, *, follow: bool = False, everyone: bool = False, last: i
 
 def stop(workdir: Path, *, kind: str = "host", seconds: float = STOPPING) -> int:
     """Tells the run on this machine to save and end, and waits for it. By pid, and only while its lock says that it lives."""
-    alive = [(files, state) for files, state in _own(record.states(workdir)) if files.kind == kind and record.lives(files)]
+    alive = [
+        (files, state)
+        for files, state in _own(record.states(workdir))
+        if files.kind == kind and record.lives(files)
+    ]
     if not alive:
         say(f"{workdir}: nothing is under way on {socket.gethostname()}")
         return DONE

@@ -31,12 +31,19 @@ def _entry(head: str, value: object, indent: str) -> Iterator[str]:
 
 
 def _key(name: str) -> str:
-    return name if name.replace("-", "").replace(".", "").replace("/", "").replace("_", "").isalnum() else _scalar(name)
+    return (
+        name
+        if name.replace("-", "").replace(".", "").replace("/", "").replace("_", "").isalnum()
+        else _scalar(name)
+    )
 
 
 def _scalar(value: object) -> str:
     """As JSON writes it; but characters beyond the first 65,536 are one escape in YAML, and two in JSON."""
-    return "".join(c if " " <= c <= "~" else f"\\u{ord(c):04x}" if ord(c) < 0x1_0000 else f"\\U{ord(c):08x}" for c in _json(value))
+    return "".join(
+        c if " " <= c <= "~" else f"\\u{ord(c):04x}" if ord(c) < 0x1_0000 else f"\\U{ord(c):08x}"
+        for c in _json(value)
+    )
 
 
 def _json(value: object) -> str:

@@ -12,20 +12,35 @@ from pathlib import Path
 
 LIST = "mirror.json"
 PUSHED = Path("launch") / "pushed.json"
-OTHERS = ("checkpoints", ".lock", ".phase", ".log", PUSHED.name)  # folders and ends of names that stay where they are
+OTHERS = (
+    "checkpoints",
+    ".lock",
+    ".phase",
+    ".log",
+    PUSHED.name,
+)  # folders and ends of names that stay where they are
 
 
 def push(local: Path, bucket: str) -> None:
     """Copies all files that have changed since the last time."""
     store = _store()
-    before = json.loads((local / PUSHED).read_text(encoding="utf-8")) if (local / PUSHED).exists() else {}
-    now = {name: [(local / name).stat().st_size, (local / name).stat().st_mtime_ns] for name in _names(local)}
+    before = (
+        json.loads((local / PUSHED).read_text(encoding="utf-8"))
+        if (local / PUSHED).exists()
+        else {}
+    )
+    now = {
+        name: [(local / name).stat().st_size, (local / name).stat().st_mtime_ns]
+        for name in _names(local)
+    }
     if now == before:
         return
     for name in sorted(now):
         if now[name] != before.get(name):
             store.put_file(str(local / name), f"{bucket}/{name}")
-    store.pipe_file(f"{bucket}/{LIST}", json.dumps({name: size for name, (size, _) in now.items()}).encode())
+    store.pipe_file(
+        f"{bucket}/{LIST}", json.dumps({name: size for name, (size, _) in now.items()}).encode()
+    )
     (local / PUSHED).parent.mkdir(parents=True, exist_ok=True)
     (local / PUSHED).write_text(json.dumps(now), encoding="utf-8")
 

@@ -14,7 +14,11 @@ EVERYWHERE = {
     # A step on CPUs allocates gigabytes anew; in huge pages that takes a tenth less time. Elsewhere it changes nothing.
     "GLIBC_TUNABLES": "glibc.malloc.hugetlb=1",
 }
-OF_PLATFORM: dict[str, dict[str, str]] = {"cpu": {"JAX_PLATFORMS": "cpu"}, "cuda": {"JAX_PLATFORMS": "cuda,cpu"}, "tpu": {}}
+OF_PLATFORM: dict[str, dict[str, str]] = {
+    "cpu": {"JAX_PLATFORMS": "cpu"},
+    "cuda": {"JAX_PLATFORMS": "cuda,cpu"},
+    "tpu": {},
+}
 
 
 class Profile(NamedTuple):
@@ -62,7 +66,9 @@ PROFILES = {
         {"XLA_FLAGS": ("--xla_gpu_enable_latency_hiding_scheduler=true",)},
     ),
     "cuda-repeatable": Profile(
-        "cuda", "sums in one order: the same run gives the same bits", {"XLA_FLAGS": ("--xla_gpu_deterministic_ops=true",)}
+        "cuda",
+        "sums in one order: the same run gives the same bits",
+        {"XLA_FLAGS": ("--xla_gpu_deterministic_ops=true",)},
     ),
 }
 
@@ -72,9 +78,13 @@ def check_profile(name: str, platform: str) -> None:
     if not name:
         return
     if name not in PROFILES:
-        raise ConfigError(f"--profile={name}: there is none of that name; there are {', '.join(PROFILES)}")
+        raise ConfigError(
+            f"--profile={name}: there is none of that name; there are {', '.join(PROFILES)}"
+        )
     if platform and PROFILES[name].platform != platform:
-        raise ConfigError(f"--profile={name}: is for --platform={PROFILES[name].platform}, and this run is on {platform}")
+        raise ConfigError(
+            f"--profile={name}: is for --platform={PROFILES[name].platform}, and this run is on {platform}"
+        )
 
 
 def environment(platform: str, profile: str = "", devices: int = 0) -> dict[str, str]:
@@ -82,7 +92,9 @@ def environment(platform: str, profile: str = "", devices: int = 0) -> dict[str,
     made = EVERYWHERE | OF_PLATFORM.get(platform, {})
     lists = {name: [*flags] for name, flags in PROFILES[profile].flags.items()} if profile else {}
     if devices and platform == "cpu":
-        lists.setdefault("XLA_FLAGS", []).append(f"--xla_force_host_platform_device_count={devices}")
+        lists.setdefault("XLA_FLAGS", []).append(
+            f"--xla_force_host_platform_device_count={devices}"
+        )
     return made | {name: " ".join(flags) for name, flags in lists.items()}
 
 

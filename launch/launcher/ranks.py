@@ -22,12 +22,18 @@ Environment = Mapping[str, str]
 
 def given(process: int, processes: int, coordinator: str) -> dict[str, str]:
     """A process on its own needs to be told nothing."""
-    return {} if processes == 1 else {COORDINATOR: coordinator, PROCESSES: str(processes), PROCESS: str(process)}
+    return (
+        {}
+        if processes == 1
+        else {COORDINATOR: coordinator, PROCESSES: str(processes), PROCESS: str(process)}
+    )
 
 
 def slurm(environment: Environment) -> dict[str, str]:
     """A task of `srun`."""
-    job, count, rank, nodes = _all(environment, "slurm", "SLURM_JOB_ID", "SLURM_NTASKS", "SLURM_PROCID", "SLURM_STEP_NODELIST")
+    job, count, rank, nodes = _all(
+        environment, "slurm", "SLURM_JOB_ID", "SLURM_NTASKS", "SLURM_PROCID", "SLURM_STEP_NODELIST"
+    )
     return given(int(rank), int(count), f"{first_node(nodes)}:{_port(int(job))}")
 
 
@@ -58,16 +64,28 @@ def tpu(environment: Environment, ask: Callable[[str], str] | None = None) -> di
     said = environment
     names = environment.get("TPU_PROCESS_ADDRESSES") or environment.get("TPU_WORKER_HOSTNAMES")
     if not names:
-        said = dict(re.findall(r"^(\w+): *'?(.*?)'?$", ask("tpu-env"), re.MULTILINE)) | dict(environment)
-        names = ",".join(entry.split(":")[-1] for entry in ask("worker-network-endpoints").split(","))
+        said = dict(re.findall(r"^(\w+): *'?(.*?)'?$", ask("tpu-env"), re.MULTILINE)) | dict(
+            environment
+        )
+        names = ",".join(
+            entry.split(":")[-1] for entry in ask("worker-network-endpoints").split(",")
+        )
     hosts = [name.split(":")[0] for name in names.split(",")]
     inside = int(environment.get("TPU_WORKER_ID") or ask("agent-worker-number"))
-    slices, this = int(said.get("MEGASCALE_NUM_SLICES") or 1), int(said.get("MEGASCALE_SLICE_ID") or 0)
+    slices, this = (
+        int(said.get("MEGASCALE_NUM_SLICES") or 1),
+        int(said.get("MEGASCALE_SLICE_ID") or 0),
+    )
     first = (said.get("MEGASCALE_COORDINATOR_ADDRESS") or hosts[0]).split(":")[0]
     return given(this * len(hosts) + inside, slices * len(hosts), f"{first}:{PORT}")
 
 
-KINDS: dict[str, Callable[[Environment], dict[str, str]]] = {"slurm": slurm, "mpi": mpi, "sky": sky, "tpu": tpu}
+KINDS: dict[str, Callable[[Environment], dict[str, str]]] = {
+    "slurm": slurm,
+    "mpi": mpi,
+    "sky": sky,
+    "tpu": tpu,
+}
 
 
 def place_of(kind: str, environment: Environment = os.environ) -> dict[str, str]:
@@ -77,7 +95,9 @@ def place_of(kind: str, environment: Environment = os.environ) -> dict[str, str]
 
 def _all(environment: Environment, kind: str, *names: str) -> list[str]:
     if missing := [name for name in names if not environment.get(name)]:
-        raise ConfigError(f"--rank={kind}: {', '.join(missing)} is not set; this is not a process that {kind} has started")
+        raise ConfigError(
+            f"--rank={kind}: {', '.join(missing)} is not set; this is not a process that {kind} has started"
+        )
     return [environment[name] for name in names]
 
 
@@ -91,4 +111,6 @@ def _metadata(name: str) -> str:
         with urllib.request.urlopen(request, timeout=SECONDS) as reply:  # noqa: S310  http, always
             return reply.read().decode()
     except (urllib.error.URLError, TimeoutError) as error:
-        raise ConfigError(f"--rank=tpu: the metadata server says nothing of {name} ({error}); this is not a TPU VM") from error
+        raise ConfigError(
+            f"--rank=tpu: the metadata server says nothing of {name} ({error}); this is not a TPU VM"
+        ) from error

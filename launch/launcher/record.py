@@ -88,7 +88,9 @@ def read_text(path: Path, name: str = "") -> str:
     try:
         return path.read_text(encoding="utf-8")
     except UnicodeDecodeError as error:
-        raise ConfigError(f"{name}{path}: not UTF-8 ({error.reason} at byte {error.start}); write it anew as UTF-8") from error
+        raise ConfigError(
+            f"{name}{path}: not UTF-8 ({error.reason} at byte {error.start}); write it anew as UTF-8"
+        ) from error
 
 
 def read_json(path: Path) -> dict[str, Any]:
@@ -96,7 +98,9 @@ def read_json(path: Path) -> dict[str, Any]:
     try:
         return json.loads(read_text(path))
     except json.JSONDecodeError as error:
-        raise ConfigError(f"{path}: not JSON ({error}); delete it, the launcher writes it anew") from error
+        raise ConfigError(
+            f"{path}: not JSON ({error}); delete it, the launcher writes it anew"
+        ) from error
 
 
 def keep(files: Files, state: State) -> None:
@@ -107,7 +111,9 @@ def keep(files: Files, state: State) -> None:
 def states(workdir: Path) -> list[tuple[Files, State]]:
     """All launches that have left something here, by their first process."""
     found = []
-    for path in sorted((workdir / FOLDER).glob("*-*.json"), key=lambda path: int(path.stem.partition("-")[2])):
+    for path in sorted(
+        (workdir / FOLDER).glob("*-*.json"), key=lambda path: int(path.stem.partition("-")[2])
+    ):
         if path.stem.startswith("environment"):
             continue
         values = read_json(path)
@@ -125,7 +131,9 @@ def locked(files: Files, *, inherited: bool = False) -> Iterator[None]:
     try:
         files.folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise ConfigError(f"--workdir={files.workdir}: cannot be made: {error.strerror}; choose another one") from error
+        raise ConfigError(
+            f"--workdir={files.workdir}: cannot be made: {error.strerror}; choose another one"
+        ) from error
     descriptor = os.open(files.lock, os.O_RDWR | os.O_CREAT, 0o600)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -160,7 +168,11 @@ def lines(states: Sequence[tuple[Files, State]], phase_of: Any, now: float) -> I
     for files, state in states:
         running = state.end is None and (state.host != socket.gethostname() or lives(files))
         what = (
-            f"pid {state.pid}" if running else f"ended, exit code {state.end}" if state.end is not None else "gone without a word"
+            f"pid {state.pid}"
+            if running
+            else f"ended, exit code {state.end}"
+            if state.end is not None
+            else "gone without a word"
         )
         restarts = max(0, len(state.attempts) - (0 if running else 1))
         yield f"{state.run} on {state.host}: {what}, for {_time(now - state.since)}, {restarts} restarts"
@@ -172,4 +184,6 @@ def lines(states: Sequence[tuple[Files, State]], phase_of: Any, now: float) -> I
 
 def _time(seconds: float) -> str:
     minutes, hours = divmod(int(seconds) // 60, 60)[::-1]
-    return f"{hours} h {minutes} min" if hours else f"{minutes} min" if minutes else f"{seconds:.0f} s"
+    return (
+        f"{hours} h {minutes} min" if hours else f"{minutes} min" if minutes else f"{seconds:.0f} s"
+    )

@@ -66,10 +66,18 @@ class Shell:
             return Reply(0, assume, "")
         need(step.argv[0])
         text = step.stdin.encode() if isinstance(step.stdin, str) else None
-        with step.stdin.open("rb") if isinstance(step.stdin, Path) else open("/dev/null", "rb") as file:
+        with (
+            step.stdin.open("rb")
+            if isinstance(step.stdin, Path)
+            else open("/dev/null", "rb") as file
+        ):
             source = {"input": text} if text is not None else {"stdin": file}
             done = subprocess.run(step.argv, capture_output=True, check=False, **source)  # type: ignore[call-overload]
-        return Reply(done.returncode, done.stdout.decode(errors="replace"), done.stderr.decode(errors="replace"))
+        return Reply(
+            done.returncode,
+            done.stdout.decode(errors="replace"),
+            done.stderr.decode(errors="replace"),
+        )
 
     def must(self, step: Step, assume: str = "") -> str:
         """What a step says on stdout. Raises RunError when it fails, with the cause and the fix."""
@@ -88,7 +96,9 @@ class Shell:
     def all(self, steps: Sequence[Step], assume: str = "") -> Mapping[str, str]:
         """The same, and every one must come off. Raises RunError naming the hosts where it does not."""
         replies = self.each(steps, assume)
-        if wrong := [failure(step, replies[step.host]) for step in steps if replies[step.host].code]:
+        if wrong := [
+            failure(step, replies[step.host]) for step in steps if replies[step.host].code
+        ]:
             raise RunError("; ".join(wrong))
         return {host: reply.out for host, reply in replies.items()}
 
@@ -101,7 +111,9 @@ class Shell:
         return subprocess.run(step.argv, check=False).returncode
 
     def _show(self, step: Step) -> None:
-        source = f" < {step.stdin}" if isinstance(step.stdin, Path) else " <<'END'" if step.stdin else ""
+        source = (
+            f" < {step.stdin}" if isinstance(step.stdin, Path) else " <<'END'" if step.stdin else ""
+        )
         print(f"{step.host}$ {shlex.join(step.argv)}{source}")
         if isinstance(step.stdin, str):
             print(f"{step.stdin.rstrip()}\nEND")
@@ -116,7 +128,16 @@ def need(tool: str) -> None:
 def failure(step: Step, reply: Reply) -> str:
     """One line: which host, which command, what it said, and the fix where it is known."""
     said = [line.strip() for line in (reply.err or reply.out).splitlines() if line.strip()]
-    fix = next((fix for pattern, fix in CAUSES if re.search(pattern, reply.err + reply.out, re.IGNORECASE)), "")
+    fix = next(
+        (
+            fix
+            for pattern, fix in CAUSES
+            if re.search(pattern, reply.err + reply.out, re.IGNORECASE)
+        ),
+        "",
+    )
     words = " ".join(step.argv[:4]) if step.argv[0] != "ssh" else "ssh"
     last = said[-1].removeprefix("ERROR: ") if said else "nothing"
-    return f"{step.host}: {words}: exit code {reply.code}: {last[:300]}" + (f"; {fix}" if fix else "")
+    return f"{step.host}: {words}: exit code {reply.code}: {last[:300]}" + (
+        f"; {fix}" if fix else ""
+    )

@@ -22,7 +22,9 @@ def commit(allow_dirty: bool, file: str, *, dry: bool = False) -> str:
     """
     need("git")
     if not (ROOT / ".git").exists():
-        raise ConfigError(f"{ROOT} is not a git checkout: code is staged by commit; clone the repository")
+        raise ConfigError(
+            f"{ROOT} is not a git checkout: code is staged by commit; clone the repository"
+        )
     if dry:
         return _git("rev-parse", "HEAD").strip()
     changed = _git("status", "--porcelain").splitlines()
@@ -33,8 +35,14 @@ def commit(allow_dirty: bool, file: str, *, dry: bool = False) -> str:
             f"the working tree is not as it was committed ({names}{more}): commit it, or --allow-dirty stages it as it is"
         )
     found = _working_tree() if changed else _git("rev-parse", "HEAD").strip()
-    if file and not Path(file).is_absolute() and not _git("ls-tree", "--name-only", found, "--", file).strip():
-        raise ConfigError(f"{file} is not in commit {found[:SHORT]}: git add and commit it, or --allow-dirty stages it as it is")
+    if (
+        file
+        and not Path(file).is_absolute()
+        and not _git("ls-tree", "--name-only", found, "--", file).strip()
+    ):
+        raise ConfigError(
+            f"{file} is not in commit {found[:SHORT]}: git add and commit it, or --allow-dirty stages it as it is"
+        )
     return found
 
 
@@ -50,7 +58,9 @@ def _working_tree() -> str:
         for who in ("AUTHOR", "COMMITTER")
         for what, value in (("NAME", "e5jax"), ("EMAIL", "e5jax@localhost"))
     }
-    return _git("commit-tree", tree, "-p", "HEAD", "-m", "staged as it was", around={**os.environ, **named}).strip()
+    return _git(
+        "commit-tree", tree, "-p", "HEAD", "-m", "staged as it was", around={**os.environ, **named}
+    ).strip()
 
 
 def archive(found: str, folder: Path) -> Path:
@@ -68,7 +78,20 @@ def here(request: Request, shell: Shell) -> Path:
     new = place.with_name(f"{place.name}.{os.getpid()}")
     if not shell.dry:
         new.mkdir(parents=True)
-    shell.must(Step("here", ("git", "-C", str(ROOT), "archive", "--format=tar", f"--output={new}.tar", request.commit)))
+    shell.must(
+        Step(
+            "here",
+            (
+                "git",
+                "-C",
+                str(ROOT),
+                "archive",
+                "--format=tar",
+                f"--output={new}.tar",
+                request.commit,
+            ),
+        )
+    )
     shell.must(Step("here", ("tar", "-x", "-C", str(new), "-f", f"{new}.tar")))
     if not shell.dry:
         new.rename(place)
@@ -100,7 +123,13 @@ def inside(root: str, found: str, *argv: str) -> str:
 
 def _git(*words: str, around: Mapping[str, str] | None = None) -> str:
     done = subprocess.run(
-        ["git", *words], cwd=ROOT, env=around, capture_output=True, encoding="utf-8", errors="replace", check=False
+        ["git", *words],
+        cwd=ROOT,
+        env=around,
+        capture_output=True,
+        encoding="utf-8",
+        errors="replace",
+        check=False,
     )
     if done.returncode:
         raise ConfigError(f"git {words[0]}: {done.stderr.strip() or done.stdout.strip()}")

@@ -15,7 +15,10 @@ from e5jax.errors import DONE, STOPPED, WATCHDOG
 
 KILLED, TERMINATED, ABORTED = 128 + signal.SIGKILL, 128 + signal.SIGTERM, 128 + signal.SIGABRT
 CRASHES = (WATCHDOG, ABORTED, KILLED, TERMINATED)
-AGAIN = (STOPPED, *CRASHES)  # exit codes after which the same command goes on; after any other one it would come to the same
+AGAIN = (
+    STOPPED,
+    *CRASHES,
+)  # exit codes after which the same command goes on; after any other one it would come to the same
 EVERY = 0.1  # seconds between two looks at the processes
 KILLING = 30.0  # seconds between SIGTERM and SIGKILL for a process that the others have left behind
 PR_SET_PDEATHSIG = 1  # <linux/prctl.h>
@@ -57,13 +60,23 @@ def judge(attempts: Sequence[Attempt], policy: Policy) -> Verdict:
         why = "saved" if last.code == STOPPED else "the same command would come to the same"
         return Verdict(False, 0.0, f"exit code {last.code}: {why}")
     if looped(attempts):
-        return Verdict(False, 0.0, f"exit code {last.code} at step {last.step}, twice in a row: a restart would come there again")
+        return Verdict(
+            False,
+            0.0,
+            f"exit code {last.code} at step {last.step}, twice in a row: a restart would come there again",
+        )
     if restarts >= policy.restarts:
         return Verdict(
-            False, 0.0, f"exit code {last.code} at step {last.step}, and there were {restarts} restarts (--max-restarts)"
+            False,
+            0.0,
+            f"exit code {last.code} at step {last.step}, and there were {restarts} restarts (--max-restarts)",
         )
     seconds = min(policy.most, policy.first * 2 ** _idle(attempts))
-    return Verdict(True, seconds, f"exit code {last.code} at step {last.step}: restart {restarts + 1} in {seconds:g} s")
+    return Verdict(
+        True,
+        seconds,
+        f"exit code {last.code} at step {last.step}: restart {restarts + 1} in {seconds:g} s",
+    )
 
 
 def looped(attempts: Sequence[Attempt]) -> bool:
@@ -167,7 +180,9 @@ def _wait(told: Told, policy: Policy, tick: Callable[[], None]) -> int:
     while True:
         for child in told.children:
             if child.pid not in ended and child.poll() is not None:
-                ended[child.pid] = child.returncode if child.returncode >= 0 else 128 - child.returncode
+                ended[child.pid] = (
+                    child.returncode if child.returncode >= 0 else 128 - child.returncode
+                )
                 first = first or time.monotonic()
         tick()
         if len(ended) == len(told.children):
@@ -200,7 +215,9 @@ def together(codes: Sequence[int]) -> int:
     return next((code for code in wrong if code not in AGAIN), wrong[0] if wrong else DONE)
 
 
-def spawn(argv: Sequence[str], environment: Mapping[str, str], log: Path | None) -> subprocess.Popen[bytes]:
+def spawn(
+    argv: Sequence[str], environment: Mapping[str, str], log: Path | None
+) -> subprocess.Popen[bytes]:
     """Starts a process that dies with this one. What it says goes to the end of `log`, or where this process's words go.
 
     It is in a session of its own: Ctrl-C reaches this process alone, and the other one through it, once.

@@ -15,9 +15,7 @@ from launch.launcher.targets import gke, sky, slurm
 
 CONFIG = "configs/e5_mistral_7b.py"
 CODE = Path("/shared/e5jax/code/COMMIT")
-NOTE = (
-    "# {command}\n# What that submits, by the launcher itself; --dry-run prints it with your names, and the commands around it.\n"
-)
+NOTE = "# {command}\n# What that submits, by the launcher itself; --dry-run prints it with your names, and the commands around it.\n"
 
 
 def templates() -> Mapping[str, str]:
@@ -25,22 +23,35 @@ def templates() -> Mapping[str, str]:
     bucket = "--workdir=gs://BUCKET/e5"
     made = {}
     command, request = _request(
-        "--target=slurm", "--num-processes=4", "--gpus=8", "--platform=cuda", "--time=24:00:00", "--workdir=/shared/e5"
+        "--target=slurm",
+        "--num-processes=4",
+        "--gpus=8",
+        "--platform=cuda",
+        "--time=24:00:00",
+        "--workdir=/shared/e5",
     )
     script = slurm.script(request, CODE)
     first, rest = script.split("\n", 1)
     options = "".join(f"#SBATCH {word}\n" for word in slurm.sbatch(request)[2:])
     made["slurm/e5_mistral_7b.sbatch"] = f"{first}\n{NOTE.format(command=command)}{options}{rest}"
     image = "--image=REGION-docker.pkg.dev/PROJECT/REPOSITORY/e5jax"
-    command, request = _request("--target=gke", "--accelerator=v5litepod-16", bucket, image, "--secret=e5jax-keys")
+    command, request = _request(
+        "--target=gke", "--accelerator=v5litepod-16", bucket, image, "--secret=e5jax-keys"
+    )
     made["gke/e5_mistral_7b.yaml"] = NOTE.format(command=command) + to_yaml(gke.jobset(request))
-    command, request = _request("--target=sky", "--accelerator=H100:8", bucket, "--num-processes=2", "--spot")
-    made["sky/e5_mistral_7b.yaml"] = NOTE.format(command=command) + to_yaml(sky.task(request, CODE, ["HF_TOKEN"]))
+    command, request = _request(
+        "--target=sky", "--accelerator=H100:8", bucket, "--num-processes=2", "--spot"
+    )
+    made["sky/e5_mistral_7b.yaml"] = NOTE.format(command=command) + to_yaml(
+        sky.task(request, CODE, ["HF_TOKEN"])
+    )
     return made
 
 
 def _request(*words: str) -> tuple[str, Request]:
-    return " ".join(["launch/train.sh", CONFIG, *words]), replace(read("train", [CONFIG, *words]), commit="COMMIT")
+    return " ".join(["launch/train.sh", CONFIG, *words]), replace(
+        read("train", [CONFIG, *words]), commit="COMMIT"
+    )
 
 
 def main() -> None:

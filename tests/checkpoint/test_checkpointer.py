@@ -30,7 +30,10 @@ SHAPES = {"a": (2, 8, 4), "b": (2, 4, 6), "norm": (8,)}
 def wanted(shape: tuple[int, int, int]) -> State:
     """The abstract state on a mesh."""
     mesh = tiny.mesh(*shape)
-    placed = {n: jax.ShapeDtypeStruct(SHAPES[n], "float32", sharding=sharding(mesh, axes)) for n, axes in AXES.items()}
+    placed = {
+        n: jax.ShapeDtypeStruct(SHAPES[n], "float32", sharding=sharding(mesh, axes))
+        for n, axes in AXES.items()
+    }
     return state.abstract(placed, UPDATE, mesh)
 
 
@@ -40,7 +43,9 @@ def numbers(of: State, seed: int = 0) -> State:
 
     def make(leaf: jax.ShapeDtypeStruct) -> jax.Array:
         values = random.standard_normal(leaf.shape) * 10.0 ** random.integers(-30, 30, leaf.shape)
-        return jax.device_put(np.asarray(values if leaf.dtype == np.float32 else 7, leaf.dtype), leaf.sharding)
+        return jax.device_put(
+            np.asarray(values if leaf.dtype == np.float32 else 7, leaf.dtype), leaf.sharding
+        )
 
     return jax.tree.map(make, of)
 
@@ -112,7 +117,10 @@ def test_a_checkpoint_of_another_shape_is_refused(saved):
         (fewer, r"norm is \[8\], and nothing"),
         (more, r"more is not there, and \[2, 8, 4\]"),
     ]:
-        with Checkpoints(saved[0]) as checkpoints, pytest.raises(ConfigError, match=f"checkpoint 3: does not fit.*{said}"):
+        with (
+            Checkpoints(saved[0]) as checkpoints,
+            pytest.raises(ConfigError, match=f"checkpoint 3: does not fit.*{said}"),
+        ):
             checkpoints.open_parameters(3, asked)
 
 
@@ -138,8 +146,13 @@ def test_a_changed_identity_is_refused_and_named(saved, change, named):
 
 
 def test_an_identity_that_lacks_an_entry_is_refused(saved):
-    with Checkpoints(saved[0]) as checkpoints, pytest.raises(ConfigError, match=r'another base .*"2e" -> null'):
-        checkpoints.check_identity(3, {name: value for name, value in IDENTITY.items() if name != "base"})
+    with (
+        Checkpoints(saved[0]) as checkpoints,
+        pytest.raises(ConfigError, match=r'another base .*"2e" -> null'),
+    ):
+        checkpoints.check_identity(
+            3, {name: value for name, value in IDENTITY.items() if name != "base"}
+        )
 
 
 def test_a_new_directory_has_no_checkpoint(tmp_path):
@@ -167,20 +180,29 @@ def test_what_is_saved_does_not_change_when_the_state_is_given_away(tmp_path):
             jax.block_until_ready(overwrite(found))
         checkpoints.finish()
         for step in range(1, 4):
-            assert_same_bits(restore(checkpoints, step, wanted((1, 1, 1))), numbers(wanted((1, 1, 1)), seed=step))
+            assert_same_bits(
+                restore(checkpoints, step, wanted((1, 1, 1))), numbers(wanted((1, 1, 1)), seed=step)
+            )
 
 
 def test_it_says_what_it_was_made_of(saved):
     with Checkpoints(saved[0]) as checkpoints:
         said = checkpoints.facts(3)
-    assert said == {"step": 3, "identity": IDENTITY, "parameters": {name: list(shape) for name, shape in SHAPES.items()}}
+    assert said == {
+        "step": 3,
+        "identity": IDENTITY,
+        "parameters": {name: list(shape) for name, shape in SHAPES.items()},
+    }
 
 
 def test_a_flipped_bit_is_set_aside_and_the_one_before_it_is_used(tmp_path, capsys):
     with Checkpoints(tmp_path, Retention(3)) as checkpoints:
         for step in (1, 2):
             save(checkpoints, step, numbers(wanted((1, 1, 1)), seed=step))
-    largest = max((tmp_path / "2").rglob("[!M]*"), key=lambda path: path.stat().st_size if path.is_file() else 0)
+    largest = max(
+        (tmp_path / "2").rglob("[!M]*"),
+        key=lambda path: path.stat().st_size if path.is_file() else 0,
+    )
     whole = bytearray(largest.read_bytes())
     whole[len(whole) // 2] ^= 1
     largest.write_bytes(whole)
@@ -208,7 +230,9 @@ def test_a_save_that_fails_in_the_background_is_known_at_the_next_step(tmp_path,
         monkeypatch.setattr(manifest, "write", full)
         save(checkpoints, 2, numbers(wanted((1, 1, 1))))
         wait([checkpoints._saving.result])
-        with pytest.raises(RunError, match=r"checkpoint 2: could not be saved in .*No space left on device"):
+        with pytest.raises(
+            RunError, match=r"checkpoint 2: could not be saved in .*No space left on device"
+        ):
             checkpoints.poll()
         assert checkpoints.newest() == 1
         save(checkpoints, 3, numbers(wanted((1, 1, 1))))
@@ -231,7 +255,9 @@ def test_a_save_that_takes_too_long_ends_the_run(background, tmp_path, monkeypat
 
 
 @pytest.mark.parametrize("background", [False, True])
-def test_a_save_is_whole_when_it_returns_but_for_one_in_the_background(background, tmp_path, monkeypatch):
+def test_a_save_is_whole_when_it_returns_but_for_one_in_the_background(
+    background, tmp_path, monkeypatch
+):
     real, slow = manifest.write, Event()
 
     def write(*of):

@@ -34,7 +34,12 @@ def folder(tmp_path):
 def test_what_was_written_is_found_again(folder):
     found = manifest.check(folder)
     assert found.facts == FACTS
-    assert {path: entry.bytes for path, entry in found.files.items()} == {"a": 5_000, "b/c": 40_000, "b/d/e.json": 300, "empty": 0}
+    assert {path: entry.bytes for path, entry in found.files.items()} == {
+        "a": 5_000,
+        "b/c": 40_000,
+        "b/d/e.json": 300,
+        "empty": 0,
+    }
     assert found == manifest.read(folder)
     assert found.bytes == 45_300
 
@@ -46,7 +51,11 @@ def test_every_flipped_bit_is_found_wherever_it_is(folder, thorough):
     sizes = np.array([path.stat().st_size for path in paths])
     for flip in range(FLIPS):
         # One in five hits the manifest itself, which is small.
-        path = folder / manifest.NAME if flip % 5 == 0 else paths[random.choice(len(paths), p=sizes / sizes.sum())]
+        path = (
+            folder / manifest.NAME
+            if flip % 5 == 0
+            else paths[random.choice(len(paths), p=sizes / sizes.sum())]
+        )
         whole = path.read_bytes()
         place, bit = divmod(int(random.integers(8 * len(whole))), 8)
         path.write_bytes(whole[:place] + bytes([whole[place] ^ 1 << bit]) + whole[place + 1 :])
@@ -71,19 +80,34 @@ def link(folder):
 @pytest.mark.parametrize(
     ("damage", "said"),
     {
-        "cut short": (lambda folder: os.truncate(folder / "b/c", 39_999), "b/c: 39,999 bytes, and 40,000 were written"),
+        "cut short": (
+            lambda folder: os.truncate(folder / "b/c", 39_999),
+            "b/c: 39,999 bytes, and 40,000 were written",
+        ),
         "emptied": (lambda folder: os.truncate(folder / "a", 0), "a: 0 bytes"),
         "deleted": (lambda folder: (folder / "empty").unlink(), "empty: is missing"),
         "extra": (lambda folder: (folder / "b/new").touch(), "b/new: does not belong there"),
-        "extra link": (lambda folder: (folder / "new").symlink_to("/"), "new: does not belong there"),
+        "extra link": (
+            lambda folder: (folder / "new").symlink_to("/"),
+            "new: does not belong there",
+        ),
         "swapped": (swap, "a: 40,000 bytes, and 5,000"),
         "renamed": (lambda folder: (folder / "a").rename(folder / "z"), "a: is missing"),
         "a link to the same bytes": (link, "a: 0 bytes"),
-        "no manifest": (lambda folder: (folder / manifest.NAME).unlink(), "no MANIFEST: it was not finished"),
+        "no manifest": (
+            lambda folder: (folder / manifest.NAME).unlink(),
+            "no MANIFEST: it was not finished",
+        ),
         "half a manifest": (lambda folder: os.truncate(folder / manifest.NAME, 100), "MANIFEST: "),
         "empty manifest": (lambda folder: os.truncate(folder / manifest.NAME, 0), "MANIFEST: "),
-        "no JSON": (lambda folder: (folder / manifest.NAME).write_text(f"[]\n{manifest._digest('[]')}\n"), "cannot be read"),
-        "no files": (lambda folder: (folder / manifest.NAME).write_text(f"{{}}\n{manifest._digest('{}')}\n"), "cannot be read"),
+        "no JSON": (
+            lambda folder: (folder / manifest.NAME).write_text(f"[]\n{manifest._digest('[]')}\n"),
+            "cannot be read",
+        ),
+        "no files": (
+            lambda folder: (folder / manifest.NAME).write_text(f"{{}}\n{manifest._digest('{}')}\n"),
+            "cannot be read",
+        ),
     }.values(),
 )
 def test_damage_is_named(folder, damage, said):
@@ -97,7 +121,9 @@ SIZES = (1, 999, 1_000, 1_001, 3_000, 4_500)
 
 
 @BOTH
-def test_a_file_of_several_pieces_is_hashed_piece_by_piece_and_every_flipped_bit_of_it_is_found(thorough, tmp_path, monkeypatch):
+def test_a_file_of_several_pieces_is_hashed_piece_by_piece_and_every_flipped_bit_of_it_is_found(
+    thorough, tmp_path, monkeypatch
+):
     monkeypatch.setattr(storage, "PIECE", 1_000)
     monkeypatch.setattr(storage, "BLOCK", 300)
     whole = np.random.default_rng(2).bytes(4_500)
@@ -106,11 +132,20 @@ def test_a_file_of_several_pieces_is_hashed_piece_by_piece_and_every_flipped_bit
     found = manifest.write(tmp_path, {}).files
     for name, of in {"sha256": hashlib.sha256, "xxh3_128": xxhash.xxh3_128}.items():
         for size in SIZES:
-            pieces = [of(whole[start : min(start + 1_000, size)]) for start in range(0, size, 1_000)]
-            wanted = pieces[0] if size <= 1_000 else of(b"".join(piece.digest() for piece in pieces))
-            assert (found[str(size)].bytes, found[str(size)].sums[name]) == (size, wanted.hexdigest())
+            pieces = [
+                of(whole[start : min(start + 1_000, size)]) for start in range(0, size, 1_000)
+            ]
+            wanted = (
+                pieces[0] if size <= 1_000 else of(b"".join(piece.digest() for piece in pieces))
+            )
+            assert (found[str(size)].bytes, found[str(size)].sums[name]) == (
+                size,
+                wanted.hexdigest(),
+            )
     for place in (0, 999, 1_000, 2_500, 4_499):
-        (tmp_path / "4500").write_bytes(whole[:place] + bytes([whole[place] ^ 1]) + whole[place + 1 :])
+        (tmp_path / "4500").write_bytes(
+            whole[:place] + bytes([whole[place] ^ 1]) + whole[place + 1 :]
+        )
         with pytest.raises(DamagedError, match="4500: its contents"):
             manifest.check(tmp_path, thorough=thorough)
     (tmp_path / "4500").write_bytes(whole[1_000:2_000] + whole[:1_000] + whole[2_000:])

@@ -20,7 +20,10 @@ def own(folder, workdir, run=RUN):
 
 
 def tree(folder):
-    return {path.relative_to(folder).as_posix(): path.is_file() and path.read_bytes() for path in folder.rglob("*")}
+    return {
+        path.relative_to(folder).as_posix(): path.is_file() and path.read_bytes()
+        for path in folder.rglob("*")
+    }
 
 
 def run_in(root):
@@ -34,13 +37,22 @@ def checkpoint(folder, step):
 
 
 def test_another_run_is_refused_and_told_whose_the_folder_is(tmp_path):
-    first, second, shared = run_in(tmp_path / "a/first"), run_in(tmp_path / "a/second"), tmp_path / "shared"
+    first, second, shared = (
+        run_in(tmp_path / "a/first"),
+        run_in(tmp_path / "a/second"),
+        tmp_path / "shared",
+    )
     own(shared, first)
     before = tree(shared)
-    for run in (RUN, Training(seed=1, optim=Optim(learning_rate=0.5)), Training(seed=1, optim=Optim(steps=2))):
+    for run in (
+        RUN,
+        Training(seed=1, optim=Optim(learning_rate=0.5)),
+        Training(seed=1, optim=Optim(steps=2)),
+    ):
         for act in (own, check):
             with pytest.raises(
-                ConfigError, match=rf"has the checkpoints of another run, that of {first.root} on .*a folder of its own"
+                ConfigError,
+                match=rf"has the checkpoints of another run, that of {first.root} on .*a folder of its own",
             ):
                 act(shared, second, run)
     assert tree(shared) == before
@@ -58,7 +70,9 @@ def test_a_run_that_was_moved_or_copied_is_the_same(tmp_path):
     own(shared, Workdir(tmp_path / "b/renamed"), Training(seed=2))
 
 
-def test_a_new_directory_of_the_same_name_and_training_goes_on_and_of_another_training_does_not(tmp_path):
+def test_a_new_directory_of_the_same_name_and_training_goes_on_and_of_another_training_does_not(
+    tmp_path,
+):
     shared = tmp_path / "shared"
     own(shared, run_in(tmp_path / "disk1/runs/e5"))
     new = run_in(tmp_path / "disk2/runs/e5")
@@ -96,7 +110,10 @@ def test_checkpoints_that_name_no_run_are_those_of_the_runs_own_directory_only(t
 
 def test_two_copies_of_a_run_do_not_train_into_one_folder_at_once(tmp_path):
     workdir = run_in(tmp_path / "run")
-    with owned(tmp_path / "shared", workdir, RUN), pytest.raises(ConfigError, match="another process is at work there"):
+    with (
+        owned(tmp_path / "shared", workdir, RUN),
+        pytest.raises(ConfigError, match="another process is at work there"),
+    ):
         own(tmp_path / "shared", workdir)
     assert os.listdir(tmp_path / "shared") == [FILE]
 

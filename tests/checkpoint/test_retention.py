@@ -52,13 +52,22 @@ def test_what_is_set_aside_keeps_its_files_and_its_reason_and_hides_no_other(tmp
         (tmp_path / "8" / "array").write_text(text)
         retention.quarantine(tmp_path, 8, f"the {text} reason")
     held = tmp_path / retention.QUARANTINE
-    assert [(held / name / "array").read_text() for name in ("8", "8-1", "8-2")] == ["first", "second", "third"]
-    assert [(held / f"{name}.txt").read_text().split()[1] for name in ("8", "8-1", "8-2")] == ["first", "second", "third"]
+    assert [(held / name / "array").read_text() for name in ("8", "8-1", "8-2")] == [
+        "first",
+        "second",
+        "third",
+    ]
+    assert [(held / f"{name}.txt").read_text().split()[1] for name in ("8", "8-1", "8-2")] == [
+        "first",
+        "second",
+        "third",
+    ]
     assert retention.steps(tmp_path) == []
 
 
 @pytest.mark.parametrize(
-    ("keep", "forever", "stay"), [(1, 0, [60]), (2, 0, [50, 60]), (9, 0, [10, 20, 30, 40, 50, 60]), (2, 30, [30, 50, 60])]
+    ("keep", "forever", "stay"),
+    [(1, 0, [60]), (2, 0, [50, 60]), (9, 0, [10, 20, 30, 40, 50, 60]), (2, 30, [30, 50, 60])],
 )
 def test_the_newest_stay_and_every_so_manieth_for_good(tmp_path, keep, forever, stay):
     make(tmp_path, 10, 20, 30, 40, 50, 60)

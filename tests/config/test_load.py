@@ -40,7 +40,9 @@ def changed(config: Config) -> Config:
     return config
 
 
-RUNS = sorted(str(path) for path in (ROOT / "configs").glob("*.py") if not path.name.startswith("synth_"))
+RUNS = sorted(
+    str(path) for path in (ROOT / "configs").glob("*.py") if not path.name.startswith("synth_")
+)
 
 
 @pytest.mark.parametrize("path", RUNS, ids=lambda path: Path(path).stem)
@@ -54,7 +56,11 @@ def test_shipped_configuration_loads(path, tmp_path, monkeypatch):
 def test_paper_configuration_has_the_published_numbers():
     config = load(PAPER)
     assert (config.batch.queries, config.lora.rank, config.optim.learning_rate) == (2048, 16, 1e-4)
-    assert (config.tokens.limit, config.loss.temperature, config.model.base) == (512, 0.02, "mistralai/Mistral-7B-v0.1")
+    assert (config.tokens.limit, config.loss.temperature, config.model.base) == (
+        512,
+        0.02,
+        "mistralai/Mistral-7B-v0.1",
+    )
 
 
 @pytest.mark.parametrize(
@@ -102,7 +108,8 @@ def test_override_reaches_the_pretrain_run(override, path, wanted):
 
 def test_a_group_that_is_none_can_be_built_and_filled(tmp_path):
     path = config_file(
-        tmp_path, "def get_config():\n    return Config(model=Model(base='a/b'), data=Data(files=('x',)), stages=('train',))\n"
+        tmp_path,
+        "def get_config():\n    return Config(model=Model(base='a/b'), data=Data(files=('x',)), stages=('train',))\n",
     )
     assert load(path).lora is None
     assert load(path, ["--config.lora=build", "--config.lora.rank=3"]).lora == Lora(rank=3)
@@ -132,30 +139,82 @@ def get_config():
 
 # What is wrong -> (config file or its text, overrides, what the message must name: field or file, value, fix).
 WRONG: dict[str, tuple[str, list[str], list[str]]] = {
-    "misspelt field": (PAPER, ["--config.optim.lerning_rate=1"], ["config.optim", "'lerning_rate'", "did you mean learning_rate?"]),
-    "misspelt field of pretrain": (QUICK, ["--config.pretrain.optim.stps=1"], ["config.pretrain.optim", "'stps'", "mean steps?"]),
+    "misspelt field": (
+        PAPER,
+        ["--config.optim.lerning_rate=1"],
+        ["config.optim", "'lerning_rate'", "did you mean learning_rate?"],
+    ),
+    "misspelt field of pretrain": (
+        QUICK,
+        ["--config.pretrain.optim.stps=1"],
+        ["config.pretrain.optim", "'stps'", "mean steps?"],
+    ),
     "unknown field": (PAPER, ["--config.zzz=1"], ["config ", "'zzz'", "it has seed, data"]),
     "field of a number": (PAPER, ["--config.optim.steps.x=1"], ["optim.steps", "no fields"]),
-    "field of None": (PAPER, ["--config.model.scratch.hidden=3"], ["model.scratch.hidden", "None", "scratch=build"]),
+    "field of None": (
+        PAPER,
+        ["--config.model.scratch.hidden=3"],
+        ["model.scratch.hidden", "None", "scratch=build"],
+    ),
     "override without value": (PAPER, ["--config.seed"], ["config.seed", "Missing value"]),
-    "group and field in the wrong order": (PAPER, ["--config.lora.rank=3", "--config.lora=none"], ["config.lora ", "lora.rank"]),
-    "text for an integer": (PAPER, ["--config.batch.chunks=many"], ["config.batch.chunks", "=many", "must be an integer"]),
-    "fraction for an integer": (PAPER, ["--config.batch.chunks=48.0"], ["config.batch.chunks", "=48.0", "must be an integer"]),
-    "text for a float": (PAPER, ["--config.lora.alpha=big"], ["config.lora.alpha", "=big", "must be a number"]),
-    "text for a bool": (PAPER, ["--config.log.tensorboard=maybe"], ["config.log.tensorboard", "=maybe", "must be true or false"]),
+    "group and field in the wrong order": (
+        PAPER,
+        ["--config.lora.rank=3", "--config.lora=none"],
+        ["config.lora ", "lora.rank"],
+    ),
+    "text for an integer": (
+        PAPER,
+        ["--config.batch.chunks=many"],
+        ["config.batch.chunks", "=many", "must be an integer"],
+    ),
+    "fraction for an integer": (
+        PAPER,
+        ["--config.batch.chunks=48.0"],
+        ["config.batch.chunks", "=48.0", "must be an integer"],
+    ),
+    "text for a float": (
+        PAPER,
+        ["--config.lora.alpha=big"],
+        ["config.lora.alpha", "=big", "must be a number"],
+    ),
+    "text for a bool": (
+        PAPER,
+        ["--config.log.tensorboard=maybe"],
+        ["config.log.tensorboard", "=maybe", "must be true or false"],
+    ),
     "none for an integer": (PAPER, ["--config.seed=none"], ["config.seed", "None", "must be int"]),
     "none for a group": (PAPER, ["--config.optim=none"], ["config.optim", "none", "not allowed"]),
-    "number for a text": (PAPER, ["--config.data.files=(1,)"], ["config.data.files", "(1,)", "must be tuple[str, ...]"]),
+    "number for a text": (
+        PAPER,
+        ["--config.data.files=(1,)"],
+        ["config.data.files", "(1,)", "must be tuple[str, ...]"],
+    ),
     "no such file": ("nowhere.py", [], ["--config=nowhere.py", "no such file", "configs/"]),
     "a folder": (str(ROOT / "configs"), [], ["configs", "no such file"]),
     "syntax error": ("def get_config(:\n", [], ["mine.py", "SyntaxError", "line 2"]),
     "import error": ("import nothing_like_it\n", [], ["mine.py", "line 2", "nothing_like_it"]),
     "no get_config": ("x = 1\n", [], ["mine.py", "no get_config()", "define one"]),
-    "get_config is no function": ("get_config = Config()\n", [], ["mine.py", "TypeError", "not callable"]),
+    "get_config is no function": (
+        "get_config = Config()\n",
+        [],
+        ["mine.py", "TypeError", "not callable"],
+    ),
     "unknown name": ("def get_config():\n    return Confg()\n", [], ["mine.py", "line 3", "Confg"]),
-    "missing file read": ("def get_config():\n    open('/nope/x')\n", [], ["mine.py", "line 3", "/nope/x"]),
-    "forgotten return": ("def get_config():\n    Config()\n", [], ["mine.py", "NoneType", "return a Config"]),
-    "another object": ("def get_config():\n    return Training()\n", [], ["mine.py", "Training", "return a Config"]),
+    "missing file read": (
+        "def get_config():\n    open('/nope/x')\n",
+        [],
+        ["mine.py", "line 3", "/nope/x"],
+    ),
+    "forgotten return": (
+        "def get_config():\n    Config()\n",
+        [],
+        ["mine.py", "NoneType", "return a Config"],
+    ),
+    "another object": (
+        "def get_config():\n    return Training()\n",
+        [],
+        ["mine.py", "Training", "return a Config"],
+    ),
     "misspelt field in the file": (
         "def get_config():\n    c = Config()\n    c.optim.stepz = 3\n    return c\n",
         [],
@@ -209,14 +268,29 @@ def test_a_word_that_is_no_override_is_refused(word):
 
 def test_reading_a_configuration_imports_neither_jax_nor_the_network():
     code = "import sys; from e5jax.config.load import load; load('configs/quickstart.py'); print(sorted(sys.modules))"
-    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
-    heavy = {"jax", "flax", "grain", "orbax", "torch", "tensorflow", "transformers", "mteb", "requests", "huggingface_hub"}
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True
+    )
+    heavy = {
+        "jax",
+        "flax",
+        "grain",
+        "orbax",
+        "torch",
+        "tensorflow",
+        "transformers",
+        "mteb",
+        "requests",
+        "huggingface_hub",
+    }
     assert heavy & set(ast.literal_eval(done.stdout)) == set()
 
 
 def test_embedder_is_imported_when_asked_for():
     code = "import sys, e5jax; assert 'jax' not in sys.modules; from e5jax import Embedder; print(Embedder.__module__)"
-    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True
+    )
     assert done.stdout == "e5jax.inference.embedder\n"
 
 
@@ -241,10 +315,17 @@ def _scalars(tree: type, path: str = "") -> Iterator[tuple[str, str, object]]:
             yield f"--config.{field}={text}", field, value
 
 
-SAMPLES: dict[object, tuple[str, object]] = {int: ("7", 7), float: ("3.5", 3.5), bool: ("true", True), str: ("a word", "a word")}
+SAMPLES: dict[object, tuple[str, object]] = {
+    int: ("7", 7),
+    float: ("3.5", 3.5),
+    bool: ("true", True),
+    str: ("a word", "a word"),
+}
 
 
-@pytest.mark.parametrize(("tree", "path"), [(Config, PAPER), (Synth, ROOT / "configs/synth_demo.py")])
+@pytest.mark.parametrize(
+    ("tree", "path"), [(Config, PAPER), (Synth, ROOT / "configs/synth_demo.py")]
+)
 def test_every_override_arrives_with_its_type_alone_and_among_all_others(tree, path):
     given = list(_scalars(tree))
     assert len(given) > 50

@@ -12,7 +12,9 @@ FULL = Config(
     model=Model(scratch=Scratch(window=None)),
     lora=None,
     pretrain=Training(
-        data=Data(harvest=Harvest(train_pairs=5)), model=Model(scratch=Scratch(window=64)), lora=Lora(targets=("q",))
+        data=Data(harvest=Harvest(train_pairs=5)),
+        model=Model(scratch=Scratch(window=64)),
+        lora=Lora(targets=("q",)),
     ),
     export=Export(task='Größe "quoted"\n'),
 )

@@ -120,16 +120,29 @@ def _jsonl(random: np.random.Generator) -> _Draft:
 
 def _numbered(random: np.random.Generator) -> _Draft:
     rows = [(str(10**n), text) for n, (_, text) in enumerate(_pairs(random))]
-    return _Draft(".ndjson", "texts", [_json({"id": int(name), "text": text}, random) for name, text in rows], rows, 1)
+    return _Draft(
+        ".ndjson",
+        "texts",
+        [_json({"id": int(name), "text": text}, random) for name, text in rows],
+        rows,
+        1,
+    )
 
 
 def _array(random: np.random.Generator) -> _Draft:
     rows = _pairs(random, "\n")
     parts = [_json({"id": name, "text": text}, random) for name, text in rows]
-    return _Draft(".json", "texts", [b"[", *(part + b"," for part in parts[:-1]), parts[-1], b"]"], rows, 2)
+    return _Draft(
+        ".json", "texts", [b"[", *(part + b"," for part in parts[:-1]), parts[-1], b"]"], rows, 2
+    )
 
 
-def _table(random: np.random.Generator, names: Sequence[str], rows: Sequence[Sequence[object]], separator: str) -> list[bytes]:
+def _table(
+    random: np.random.Generator,
+    names: Sequence[str],
+    rows: Sequence[Sequence[object]],
+    separator: str,
+) -> list[bytes]:
     if separator == "\t":
         return ["\t".join(map(str, row)).encode() for row in (names, *rows)]
     out = io.StringIO()
@@ -145,7 +158,13 @@ def _csv(random: np.random.Generator) -> _Draft:
 
 def _tsv(random: np.random.Generator) -> _Draft:
     rows = _pairs(random)
-    return _Draft(".tsv", "texts", _table(random, ["text", "_id"], [(text, name) for name, text in rows], "\t"), rows, 2)
+    return _Draft(
+        ".tsv",
+        "texts",
+        _table(random, ["text", "_id"], [(text, name) for name, text in rows], "\t"),
+        rows,
+        2,
+    )
 
 
 def _txt(random: np.random.Generator) -> _Draft:
@@ -155,25 +174,46 @@ def _txt(random: np.random.Generator) -> _Draft:
 
 def _parquet(random: np.random.Generator) -> _Draft:
     rows = _pairs(random, "\n")
-    return _Draft(".parquet", "texts", [], rows, 1, _parquet_bytes({"id": [r[0] for r in rows], "text": [r[1] for r in rows]}))
+    return _Draft(
+        ".parquet",
+        "texts",
+        [],
+        rows,
+        1,
+        _parquet_bytes({"id": [r[0] for r in rows], "text": [r[1] for r in rows]}),
+    )
 
 
 def _records(random: np.random.Generator) -> _Draft:
     rows = [(f"query {n} {name}", text) for n, (name, text) in enumerate(_pairs(random, "\n"))]
-    examples = [Example(f"i{n}", query, (positive,), ("other",) * (n % 3)) for n, (query, positive) in enumerate(rows)]
-    return _Draft(".jsonl", "records", [example.to_json().encode() for example in examples], rows, 1)
+    examples = [
+        Example(f"i{n}", query, (positive,), ("other",) * (n % 3))
+        for n, (query, positive) in enumerate(rows)
+    ]
+    return _Draft(
+        ".jsonl", "records", [example.to_json().encode() for example in examples], rows, 1
+    )
 
 
 def _pair_lines(random: np.random.Generator) -> _Draft:
     rows = [(f"query {name}", text) for name, text in _pairs(random, "\n")]
     labelled = bool(random.random() < 0.5)
-    objects = [{"anchor": query, "positive": positive} | ({"label": 1} if labelled else {}) for query, positive in rows]
+    objects = [
+        {"anchor": query, "positive": positive} | ({"label": 1} if labelled else {})
+        for query, positive in rows
+    ]
     return _Draft(".jsonl", "pairs", [_json(each, random) for each in objects], rows, 1)
 
 
 def _pair_csv(random: np.random.Generator) -> _Draft:
     rows = [(f"query {name}", text) for name, text in _pairs(random)]
-    return _Draft(".csv", "pairs", _table(random, ["anchor", "positive", "score"], [(*row, "1.0") for row in rows], ","), rows, 2)
+    return _Draft(
+        ".csv",
+        "pairs",
+        _table(random, ["anchor", "positive", "score"], [(*row, "1.0") for row in rows], ","),
+        rows,
+        2,
+    )
 
 
 def _pair_tsv(random: np.random.Generator) -> _Draft:
@@ -217,12 +257,25 @@ def _join(lines: Sequence[bytes], end: bytes = b"\n", *, last: bool = True) -> b
     return end.join(lines) + (end if last else b"")
 
 
-def _made(draft: _Draft, what: str, content: bytes | None = None, fault: Fault = "none", **changes) -> Odd:
+def _made(
+    draft: _Draft, what: str, content: bytes | None = None, fault: Fault = "none", **changes
+) -> Odd:
     name = f"x{changes.pop('suffix', draft.suffix)}"
     content = (draft.content or _join(draft.lines)) if content is None else content
     rows = draft.rows if fault in ("none", "damaged") else []
     return Odd(
-        **({"name": name, "content": content, "schema": draft.schema, "rows": rows, "fault": fault, "line": 0} | changes), what=what
+        **(
+            {
+                "name": name,
+                "content": content,
+                "schema": draft.schema,
+                "rows": rows,
+                "fault": fault,
+                "line": 0,
+            }
+            | changes
+        ),
+        what=what,
     )
 
 
@@ -235,11 +288,17 @@ def _bom(draft: _Draft, _: np.random.Generator) -> Odd | None:
 
 
 def _windows(draft: _Draft, random: np.random.Generator) -> Odd | None:
-    return _made(draft, "CR LF", _join(draft.lines, b"\r\n", last=bool(random.integers(2)))) if draft.lines else None
+    return (
+        _made(draft, "CR LF", _join(draft.lines, b"\r\n", last=bool(random.integers(2))))
+        if draft.lines
+        else None
+    )
 
 
 def _mac(draft: _Draft, _: np.random.Generator) -> Odd | None:
-    if not draft.lines or draft.suffix == ".json":  # an array's line ends are nothing but white space
+    if (
+        not draft.lines or draft.suffix == ".json"
+    ):  # an array's line ends are nothing but white space
         return None
     return _made(draft, "CR", _join(draft.lines, b"\r"), "file")
 
@@ -255,7 +314,8 @@ def _blank(draft: _Draft, random: np.random.Generator) -> Odd | None:
     lines = list(draft.lines)
     for _ in range(3):
         lines.insert(
-            int(random.integers(len(lines) + 1)), [b"", b" ", b"\t", b"\r"][random.integers(1 if draft.suffix == ".tsv" else 4)]
+            int(random.integers(len(lines) + 1)),
+            [b"", b" ", b"\t", b"\r"][random.integers(1 if draft.suffix == ".tsv" else 4)],
         )
     return _made(draft, "blank lines", _join(lines))
 
@@ -263,27 +323,45 @@ def _blank(draft: _Draft, random: np.random.Generator) -> Odd | None:
 def _compressed(draft: _Draft, random: np.random.Generator) -> Odd:
     suffix = list(COMPRESS)[random.integers(len(COMPRESS))]
     if not draft.lines:
-        return _made(draft, f"Parquet in {suffix}", COMPRESS[suffix](draft.content), "file", suffix=draft.suffix + suffix)
+        return _made(
+            draft,
+            f"Parquet in {suffix}",
+            COMPRESS[suffix](draft.content),
+            "file",
+            suffix=draft.suffix + suffix,
+        )
     cut = int(random.integers(len(_join(draft.lines))))
     content = _join(draft.lines)
     return _made(
         draft,
         f"two streams of {suffix}",
-        COMPRESS[suffix](content[:cut]) + COMPRESS[suffix](content[cut:]) + bytes(4 * (suffix in (".gz", ".xz"))),
+        COMPRESS[suffix](content[:cut])
+        + COMPRESS[suffix](content[cut:])
+        + bytes(4 * (suffix in (".gz", ".xz"))),
         suffix=draft.suffix + suffix,
     )
 
 
 def _compressed_unnamed(draft: _Draft, random: np.random.Generator) -> Odd | None:
     suffix = list(COMPRESS)[random.integers(len(COMPRESS))]
-    return _made(draft, f"{suffix} without its suffix", COMPRESS[suffix](_join(draft.lines))) if draft.lines else None
+    return (
+        _made(draft, f"{suffix} without its suffix", COMPRESS[suffix](_join(draft.lines)))
+        if draft.lines
+        else None
+    )
 
 
 def _truncated(draft: _Draft, random: np.random.Generator) -> Odd:
     suffix = list(COMPRESS)[random.integers(len(COMPRESS))]
     content = COMPRESS[suffix](draft.content or _join(draft.lines))
     fault: Fault = "damaged" if draft.lines else "file"
-    return _made(draft, f"{suffix} cut off", content[: -int(random.integers(5, 12))], fault, suffix=draft.suffix + suffix)
+    return _made(
+        draft,
+        f"{suffix} cut off",
+        content[: -int(random.integers(5, 12))],
+        fault,
+        suffix=draft.suffix + suffix,
+    )
 
 
 def _flipped(draft: _Draft, _: np.random.Generator) -> Odd | None:
@@ -291,7 +369,9 @@ def _flipped(draft: _Draft, _: np.random.Generator) -> Odd | None:
         return None
     content = bytearray(gzip.compress(_join(draft.lines), mtime=0))
     content[-6] ^= 255  # of the checksum
-    return _made(draft, "gzip with a wrong checksum", bytes(content), "damaged", suffix=draft.suffix + ".gz")
+    return _made(
+        draft, "gzip with a wrong checksum", bytes(content), "damaged", suffix=draft.suffix + ".gz"
+    )
 
 
 def _recoded(draft: _Draft, random: np.random.Generator) -> Odd | None:
@@ -307,10 +387,14 @@ def _latin(draft: _Draft, random: np.random.Generator) -> Odd | None:
 
 
 def _nul(draft: _Draft, random: np.random.Generator) -> Odd | None:
-    return _changed_line(draft, random, "NUL", lambda line: line[: len(line) // 2] + b"\0" + line[len(line) // 2 :])
+    return _changed_line(
+        draft, random, "NUL", lambda line: line[: len(line) // 2] + b"\0" + line[len(line) // 2 :]
+    )
 
 
-def _changed_line(draft: _Draft, random: np.random.Generator, what: str, change: Callable[[bytes], bytes]) -> Odd | None:
+def _changed_line(
+    draft: _Draft, random: np.random.Generator, what: str, change: Callable[[bytes], bytes]
+) -> Odd | None:
     if not draft.lines:
         return None
     row = int(random.integers(1, len(draft.rows)))
@@ -326,16 +410,24 @@ def _changed_line(draft: _Draft, random: np.random.Generator, what: str, change:
 _JSON_FAULTS: dict[str, Callable[[dict], bytes]] = {
     "NaN": lambda o: json.dumps(o | {"more": float("nan")}).encode(),
     "Infinity": lambda o: json.dumps(o | {"more": float("-inf")}).encode(),
-    "a name twice": lambda o: json.dumps(o).encode()[:-1] + f', "{list(o)[-1]}": "again"}}'.encode(),
+    "a name twice": lambda o: (
+        json.dumps(o).encode()[:-1] + f', "{list(o)[-1]}": "again"}}'.encode()
+    ),
     "a huge number": lambda o: json.dumps(o).encode()[:-1] + b', "more": ' + b"9" * 5_000 + b"}",
-    "nested deeply": lambda o: json.dumps(o).encode()[:-1] + b', "more": ' + b"[" * 100_000 + b"]" * 100_000 + b"}",
+    "nested deeply": lambda o: (
+        json.dumps(o).encode()[:-1] + b', "more": ' + b"[" * 100_000 + b"]" * 100_000 + b"}"
+    ),
     "an array": lambda o: json.dumps(list(o.values())[:1]).encode(),
     "a string": lambda _: b'"text"',
     "cut off": lambda o: json.dumps(o).encode()[:-3],
-    "text is a number": lambda o: json.dumps({name: 3 if isinstance(value, str) else value for name, value in o.items()}).encode(),
+    "text is a number": lambda o: json.dumps(
+        {name: 3 if isinstance(value, str) else value for name, value in o.items()}
+    ).encode(),
     "text is missing": lambda o: json.dumps({"id": o.get("id", "1")}).encode(),
     "two objects": lambda o: json.dumps(o).encode() * 2,
-    "escaped NUL": lambda o: json.dumps({name: "\0" if isinstance(value, str) else value for name, value in o.items()}).encode(),
+    "escaped NUL": lambda o: json.dumps(
+        {name: "\0" if isinstance(value, str) else value for name, value in o.items()}
+    ).encode(),
 }
 
 
@@ -343,7 +435,9 @@ def _json_fault(draft: _Draft, random: np.random.Generator) -> Odd | None:
     if draft.suffix not in (".jsonl", ".ndjson"):
         return None
     what = list(_JSON_FAULTS)[random.integers(len(_JSON_FAULTS))]
-    return _changed_line(draft, random, f"JSON: {what}", lambda line: _JSON_FAULTS[what](json.loads(line)))
+    return _changed_line(
+        draft, random, f"JSON: {what}", lambda line: _JSON_FAULTS[what](json.loads(line))
+    )
 
 
 def _id_fault(draft: _Draft, random: np.random.Generator) -> Odd | None:
@@ -352,7 +446,12 @@ def _id_fault(draft: _Draft, random: np.random.Generator) -> Odd | None:
         return None
     value = [None, "", True, 1.5, ["x"]][random.integers(5)]
     name = "_id" if b'"_id"' in draft.lines[0] else "id"
-    return _changed_line(draft, random, f"id {value!r}", lambda line: json.dumps(json.loads(line) | {name: value}).encode())
+    return _changed_line(
+        draft,
+        random,
+        f"id {value!r}",
+        lambda line: json.dumps(json.loads(line) | {name: value}).encode(),
+    )
 
 
 def _label_fault(draft: _Draft, random: np.random.Generator) -> Odd | None:
@@ -360,8 +459,18 @@ def _label_fault(draft: _Draft, random: np.random.Generator) -> Odd | None:
     if draft.schema != "pairs" or draft.suffix == ".tsv" or not draft.lines:
         return None
     if draft.suffix == ".csv":
-        return _changed_line(draft, random, f"score {value!r}", lambda line: line.replace(b"1.0", str(value).encode()))
-    return _changed_line(draft, random, f"label {value!r}", lambda line: json.dumps(json.loads(line) | {"label": value}).encode())
+        return _changed_line(
+            draft,
+            random,
+            f"score {value!r}",
+            lambda line: line.replace(b"1.0", str(value).encode()),
+        )
+    return _changed_line(
+        draft,
+        random,
+        f"label {value!r}",
+        lambda line: json.dumps(json.loads(line) | {"label": value}).encode(),
+    )
 
 
 def _table_fault(draft: _Draft, random: np.random.Generator) -> Odd | None:
@@ -369,7 +478,10 @@ def _table_fault(draft: _Draft, random: np.random.Generator) -> Odd | None:
         return None
     if random.random() < 0.5:
         return _changed_line(
-            draft, random, "one field more", lambda line: line + (b"," if draft.suffix == ".csv" else b"\t") + b"x"
+            draft,
+            random,
+            "one field more",
+            lambda line: line + (b"," if draft.suffix == ".csv" else b"\t") + b"x",
         )
     return _changed_line(draft, random, "one field", lambda _: b"x")
 
@@ -377,7 +489,9 @@ def _table_fault(draft: _Draft, random: np.random.Generator) -> Odd | None:
 def _quote_fault(draft: _Draft, random: np.random.Generator) -> Odd | None:
     if draft.suffix != ".csv":
         return None
-    return _changed_line(draft, random, "a quote that is not closed", lambda line: b'"' + line.replace(b'"', b""))
+    return _changed_line(
+        draft, random, "a quote that is not closed", lambda line: b'"' + line.replace(b'"', b"")
+    )
 
 
 def _headless(draft: _Draft, random: np.random.Generator) -> Odd | None:
@@ -400,7 +514,11 @@ def _capitals(draft: _Draft, _: np.random.Generator) -> Odd:
 
 
 def _as_json(draft: _Draft, _: np.random.Generator) -> Odd | None:
-    return _made(draft, "JSON lines called .json", suffix=".json") if draft.suffix in (".jsonl", ".ndjson") else None
+    return (
+        _made(draft, "JSON lines called .json", suffix=".json")
+        if draft.suffix in (".jsonl", ".ndjson")
+        else None
+    )
 
 
 def _wrong_suffix(draft: _Draft, random: np.random.Generator) -> Odd | None:
@@ -410,7 +528,11 @@ def _wrong_suffix(draft: _Draft, random: np.random.Generator) -> Odd | None:
         ".parquet": [".jsonl", ".txt", ".csv"],
         ".json": [".txt", ".csv", ".jsonl"],
     }
-    others |= {".ndjson": others[".jsonl"], ".csv": [".jsonl", ".parquet", ".json", ".tsv"], ".tsv": [".jsonl", ".csv", ".parquet"]}
+    others |= {
+        ".ndjson": others[".jsonl"],
+        ".csv": [".jsonl", ".parquet", ".json", ".tsv"],
+        ".tsv": [".jsonl", ".csv", ".parquet"],
+    }
     others[".txt"] = [".jsonl", ".csv", ".tsv", ".parquet", ".json"]
     choices = others[draft.suffix]
     suffix = choices[random.integers(len(choices))]
@@ -418,12 +540,16 @@ def _wrong_suffix(draft: _Draft, random: np.random.Generator) -> Odd | None:
 
 
 def _empty(draft: _Draft, random: np.random.Generator) -> Odd:
-    content = [b"", b"\n", b"\xef\xbb\xbf", b" \r\n\n"][random.integers(1 if draft.suffix in (".txt", ".parquet") else 4)]
+    content = [b"", b"\n", b"\xef\xbb\xbf", b" \r\n\n"][
+        random.integers(1 if draft.suffix in (".txt", ".parquet") else 4)
+    ]
     return _made(draft, f"empty: {content!r}", content, "file")
 
 
 def _binary(draft: _Draft, random: np.random.Generator) -> Odd:
-    magic = [b"PK\x03\x04", b"\x89PNG\r\n", b"SQLite format 3\0", b"ARROW1\0\0", b"\x7fELF"][random.integers(5)]
+    magic = [b"PK\x03\x04", b"\x89PNG\r\n", b"SQLite format 3\0", b"ARROW1\0\0", b"\x7fELF"][
+        random.integers(5)
+    ]
     return _made(draft, f"binary: {magic!r}", magic + random.bytes(3_000), "file")
 
 
@@ -431,7 +557,9 @@ def _long(draft: _Draft, random: np.random.Generator) -> Odd | None:
     """A line beyond the cap, in one of a few files: it is 17 MB."""
     if draft.suffix not in (".jsonl", ".txt") or random.random() < 0.5:
         return None
-    return _changed_line(draft, random, "17 MB in a line", lambda line: line[:-2] + b"x" * (17 << 20) + line[-2:])
+    return _changed_line(
+        draft, random, "17 MB in a line", lambda line: line[:-2] + b"x" * (17 << 20) + line[-2:]
+    )
 
 
 _CHANGES: dict[str, Callable[[_Draft, np.random.Generator], Odd | None]] = {

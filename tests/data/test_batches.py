@@ -34,18 +34,38 @@ class Texts(NamedTuple):
 
 
 def example(i: int) -> Example:
-    return Example(f"id{i}", f"query {i}", (f"answer {i}",), tuple(f"wrong {i} {letter}" for letter in "abcd"), TASK)
+    return Example(
+        f"id{i}",
+        f"query {i}",
+        (f"answer {i}",),
+        tuple(f"wrong {i} {letter}" for letter in "abcd"),
+        TASK,
+    )
 
 
-def run(queries: int = 4, negatives: int = 2, chunks: int = 1, *, seed: int = 0, instructions: bool = True) -> Training:
+def run(
+    queries: int = 4,
+    negatives: int = 2,
+    chunks: int = 1,
+    *,
+    seed: int = 0,
+    instructions: bool = True,
+) -> Training:
     return Training(
-        seed=seed, batch=Batch(queries, negatives, chunks), data=Data(instructions=instructions), tokens=Tokens(limit=64)
+        seed=seed,
+        batch=Batch(queries, negatives, chunks),
+        data=Data(instructions=instructions),
+        tokens=Tokens(limit=64),
     )
 
 
 @pytest.fixture(scope="module")
 def tokenizer() -> TextTokenizer:
-    corpus = [text for i in range(COUNT) for text in (TASK, example(i).query, *example(i).positives, *example(i).negatives)]
+    corpus = [
+        text
+        for i in range(COUNT)
+        for text in (TASK, example(i).query, *example(i).positives, *example(i).negatives)
+    ]
     return TextTokenizer(train_tokenizer(corpus, 300), 1, 2, 64)
 
 
@@ -89,7 +109,10 @@ def read(tokenizer):
     assert len(text_of) == len(known)
 
     def texts(batch) -> Texts:
-        found = [[text_of[tuple(ids)] for ids in (one.query, *one.passages)] for one in tiny.unpack(batch)]
+        found = [
+            [text_of[tuple(ids)] for ids in (one.query, *one.passages)]
+            for one in tiny.unpack(batch)
+        ]
         assert np.sum(batch.ends >= 0) == sum(map(len, found))
         negatives = [text for one in found for text in one[2:]]
         return Texts([one[0] for one in found], [one[1] for one in found], negatives)
@@ -127,12 +150,17 @@ def test_reading_ahead_on_a_thread_gives_the_batches_of_indexing(make):
 
 def test_every_epoch_has_every_example_once_in_a_new_order(make, read):
     batches = make(run())
-    epochs = [[n for i in range(3 * e, 3 * e + 3) for n in numbers(read(batches[i]).queries)] for e in range(3)]
+    epochs = [
+        [n for i in range(3 * e, 3 * e + 3) for n in numbers(read(batches[i]).queries)]
+        for e in range(3)
+    ]
     assert [sorted(epoch) for epoch in epochs] == [list(range(COUNT))] * 3
     assert len({*map(tuple, epochs), tuple(range(COUNT))}) == 4
 
 
-def test_no_batch_holds_an_example_twice_and_epochs_are_whole_when_batches_do_not_fill_them(make, read):
+def test_no_batch_holds_an_example_twice_and_epochs_are_whole_when_batches_do_not_fill_them(
+    make, read
+):
     batches = make(run(queries=5, negatives=0))
     found = [numbers(read(batches[i]).queries) for i in range(60)]
     assert all(len(set(batch)) == 5 for batch in found)
@@ -175,9 +203,16 @@ def test_every_negative_is_chosen_in_some_epoch(make, read):
 
 
 def test_every_positive_is_chosen_in_some_epoch_and_one_at_a_time(make_from, tokenizer):
-    many = [example(i)._replace(positives=(f"answer {i}", f"other {i}", f"third {i}")) for i in range(COUNT)]
+    many = [
+        example(i)._replace(positives=(f"answer {i}", f"other {i}", f"third {i}"))
+        for i in range(COUNT)
+    ]
     batches = make_from(many, run(queries=COUNT, negatives=0))
-    known = {tuple(ids): text for e in many for text, ids in zip(e.positives, tokenizer(e.positives), strict=True)}
+    known = {
+        tuple(ids): text
+        for e in many
+        for text, ids in zip(e.positives, tokenizer(e.positives), strict=True)
+    }
     assert len(known) == 3 * COUNT
     texts = [E5.put(e.query, TASK) for e in many]
     asked = {tuple(ids): text for text, ids in zip(texts, tokenizer(texts), strict=True)}
@@ -185,20 +220,35 @@ def test_every_positive_is_chosen_in_some_epoch_and_one_at_a_time(make_from, tok
     for i in range(60):
         examples = tiny.unpack(batches[i])
         found = [known[tuple(ids)] for one in examples for ids in one.passages]
-        assert [E5.put(f"query {text.split()[-1]}", TASK) for text in found] == [asked[tuple(one.query)] for one in examples]
+        assert [E5.put(f"query {text.split()[-1]}", TASK) for text in found] == [
+            asked[tuple(one.query)] for one in examples
+        ]
         counts.update(found)
-    assert set(counts) == {f"{word} {i}" for word in ("answer", "other", "third") for i in range(COUNT)}
-    by_word = [sum(counts[f"{word} {i}"] for i in range(COUNT)) for word in ("answer", "other", "third")]
-    assert min(by_word) > 180  # 240 are expected each; a fair choice is below 180 once in a million times
+    assert set(counts) == {
+        f"{word} {i}" for word in ("answer", "other", "third") for i in range(COUNT)
+    }
+    by_word = [
+        sum(counts[f"{word} {i}"] for i in range(COUNT)) for word in ("answer", "other", "third")
+    ]
+    assert (
+        min(by_word) > 180
+    )  # 240 are expected each; a fair choice is below 180 once in a million times
 
 
 def test_as_many_positives_are_taken_as_a_query_has_and_the_batch_has_places(make_from, tokenizer):
     words = ("answer", "other", "third")
-    many = [example(i)._replace(positives=tuple(f"{word} {i}" for word in words[: 1 + i % 3])) for i in range(COUNT)]
+    many = [
+        example(i)._replace(positives=tuple(f"{word} {i}" for word in words[: 1 + i % 3]))
+        for i in range(COUNT)
+    ]
     training = run(queries=COUNT, negatives=1)
     training.batch.positives = 2
     batches = make_from(many, training)
-    known = {tuple(ids): text for e in many for text, ids in zip(e.positives, tokenizer(e.positives), strict=True)}
+    known = {
+        tuple(ids): text
+        for e in many
+        for text, ids in zip(e.positives, tokenizer(e.positives), strict=True)
+    }
     wrong = {tuple(ids) for e in many for ids in tokenizer(e.negatives)}
     counts = Counter()
     for i in range(30):
@@ -259,11 +309,23 @@ ALONE = {
     "one pair": (False, [asks(1, 11)]),
     "one query of two positives": (False, [asks(1, 11, 12, positives=2)]),
     "no negatives of its own": (False, [asks(1, 11), asks(2, 12), asks(3, 13, in_batch=False)]),
-    "hard negatives like its positive": (True, [asks(1, 11), asks(2, 12), asks(3, 13, 13, 13, in_batch=False)]),
-    "hard negatives like its query": (True, [asks(1, 11), asks(2, 12), asks(3, 13, 3, in_batch=False)]),
+    "hard negatives like its positive": (
+        True,
+        [asks(1, 11), asks(2, 12), asks(3, 13, 13, 13, in_batch=False)],
+    ),
+    "hard negatives like its query": (
+        True,
+        [asks(1, 11), asks(2, 12), asks(3, 13, 3, in_batch=False)],
+    ),
     "all others of its query": (True, [asks(3, 11), asks(3, 12), asks(3, 13)]),
-    "all others of its second positive": (True, [asks(1, 13), asks(2, 13), asks(3, 11, 13, positives=2)]),
-    "all others of its query or positive": (True, [asks(3, 11, 12, positives=2), asks(2, 13), asks(3, 13)]),
+    "all others of its second positive": (
+        True,
+        [asks(1, 13), asks(2, 13), asks(3, 11, 13, positives=2)],
+    ),
+    "all others of its query or positive": (
+        True,
+        [asks(3, 11, 12, positives=2), asks(2, 13), asks(3, 13)],
+    ),
 }
 
 
@@ -273,7 +335,11 @@ def test_queries_without_any_negative_are_refused_by_name(name):
     examples = [example(i)._replace(source="nli") for i in range(len(ids))]
     with pytest.raises(ConfigError) as caught:
         refuse_alone(packed(ids), examples, 2, masked=masked)
-    for words in (f" of the {len(ids)} queries", f"'id{len(ids) - 1}' (source 'nli')", "hard negatives"):
+    for words in (
+        f" of the {len(ids)} queries",
+        f"'id{len(ids) - 1}' (source 'nli')",
+        "hard negatives",
+    ):
         assert words in str(caught.value)
     assert ("config.loss.mask_duplicates" in str(caught.value)) == masked
     if masked:  # without it all have one
@@ -283,7 +349,10 @@ def test_queries_without_any_negative_are_refused_by_name(name):
 @pytest.mark.parametrize("masked", [True, False])
 def test_alone_are_those_to_whom_the_objective_gives_no_negative_in_any_direction(masked):
     random, found = np.random.default_rng(0), Counter()
-    loss = Loss(mask_duplicates=masked, directions=("query_to_doc", "doc_to_query", "query_to_query", "doc_to_doc"))
+    loss = Loss(
+        mask_duplicates=masked,
+        directions=("query_to_doc", "doc_to_query", "query_to_query", "doc_to_doc"),
+    )
     for _ in range(300):
         count, texts = int(random.integers(1, 5)), int(random.integers(2, 9))
         ids = [
@@ -296,23 +365,32 @@ def test_alone_are_those_to_whom_the_objective_gives_no_negative_in_any_directio
         ]
         batch = packed(ids)
         terms = BatchInfo._make(
-            part.ravel() for part in (batch.temperatures, batch.in_batch, batch.query_texts, batch.passage_texts)
+            part.ravel()
+            for part in (batch.temperatures, batch.in_batch, batch.query_texts, batch.passage_texts)
         )
         wanted = [exact.negatives(terms, loss, i, 2) for i in range(count)]
         none = alone(batch, 2, masked=masked).tolist()
         assert none == [not by_direction["query_to_doc"] for by_direction in wanted]
-        assert not [1 for lonely, by_direction in zip(none, wanted, strict=True) if lonely and any(by_direction.values())]
+        assert not [
+            1
+            for lonely, by_direction in zip(none, wanted, strict=True)
+            if lonely and any(by_direction.values())
+        ]
         found.update(none)
     assert min(found.values()) > 50
 
 
-def test_one_text_is_no_negative_of_itself_under_another_instruction_or_template(tmp_path, tokenizer):
+def test_one_text_is_no_negative_of_itself_under_another_instruction_or_template(
+    tmp_path, tokenizer
+):
     """Two sets with the same queries under two instructions; positives of one are queries of the other."""
     tasks = {"plain": "Find the number", "symmetric": "answer"}
     words = {name: [f"query {i}" for i in range(4)] for name in tasks}
     texts = {
         "plain": [(f"answer {i}", f"wrong {i % 2} a") for i in range(4)],
-        "symmetric": [(f"query {i + 4}" if i % 2 else f"query {i - 1}", f"answer {i}") for i in range(1, 5)],
+        "symmetric": [
+            (f"query {i + 4}" if i % 2 else f"query {i - 1}", f"answer {i}") for i in range(1, 5)
+        ],
     }
     sets, raw = {}, {}
     prefixes = Templates(document="wrong ")
@@ -320,23 +398,46 @@ def test_one_text_is_no_negative_of_itself_under_another_instruction_or_template
         file = tmp_path / f"{name}.jsonl"
         pairs = zip(words[name], texts[name], strict=True)
         file.write_text("".join(Example(q, q, (p,), (n,)).to_json() + "\n" for q, (p, n) in pairs))
-        sets[name] = Dataset((str(file),), instructions=(task,), symmetric=name == "symmetric", negatives=1)
+        sets[name] = Dataset(
+            (str(file),), instructions=(task,), symmetric=name == "symmetric", negatives=1
+        )
         raw |= {prefixes.put(text, task): text for text in words[name]}
-        raw |= {prefixes.put(text, task if name == "symmetric" else None): text for pair in texts[name] for text in pair}
-    loss = Loss(mask_duplicates=True, directions=("query_to_doc", "doc_to_query", "query_to_query", "doc_to_doc"))
-    training = Training(batch=Batch(8, 1), tokens=Tokens(limit=64, document="wrong "), data=Data(mixture=Mixture(sets)), loss=loss)
+        raw |= {
+            prefixes.put(text, task if name == "symmetric" else None): text
+            for pair in texts[name]
+            for text in pair
+        }
+    loss = Loss(
+        mask_duplicates=True,
+        directions=("query_to_doc", "doc_to_query", "query_to_query", "doc_to_doc"),
+    )
+    training = Training(
+        batch=Batch(8, 1),
+        tokens=Tokens(limit=64, document="wrong "),
+        data=Data(mixture=Mixture(sets)),
+        loss=loss,
+    )
     reads = TextTokenizer(tokenizer.tokenizer, 1, 2, 64, templates=prefixes)
-    batch = batch_builder(training.data.mixture, open_sets(training.data.mixture, training), reads, training)(0)
+    batch = batch_builder(
+        training.data.mixture, open_sets(training.data.mixture, training), reads, training
+    )(0)
 
     text_of = {tuple(ids): text for ids, text in zip(reads(list(raw)), raw.values(), strict=True)}
     assert len(text_of) == len(raw)
     examples = tiny.unpack(batch)
-    strings = [text_of[tuple(one.query)] for one in examples], [text_of[tuple(ids)] for one in examples for ids in one.passages]
+    strings = (
+        [text_of[tuple(one.query)] for one in examples],
+        [text_of[tuple(ids)] for one in examples for ids in one.passages],
+    )
     names = sorted({*strings[0], *strings[1]})
     by_string = BatchInfo(
-        batch.temperatures.ravel(), batch.in_batch.ravel(), *(np.array([names.index(t) for t in s]) for s in strings)
+        batch.temperatures.ravel(),
+        batch.in_batch.ravel(),
+        *(np.array([names.index(t) for t in s]) for s in strings),
     )
-    by_number = by_string._replace(queries=batch.query_texts.ravel(), passages=batch.passage_texts.ravel())
+    by_number = by_string._replace(
+        queries=batch.query_texts.ravel(), passages=batch.passage_texts.ravel()
+    )
     assert sorted(strings[0]) == sorted(2 * words["plain"])
     for query in range(8):
         expected = exact.negatives(by_string, loss, query, 1)

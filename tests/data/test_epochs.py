@@ -25,8 +25,16 @@ def aligned(*widths: int):
 
 
 @settings(max_examples=60)
-@given(st.integers(1, 150), st.integers(1, 40), st.integers(1, 150), st.integers(1, 150), st.integers(0, 9))
-def test_an_epoch_holds_every_row_once_and_a_span_none_twice_for_units_of_any_size(size, units, batch, part, seed):
+@given(
+    st.integers(1, 150),
+    st.integers(1, 40),
+    st.integers(1, 150),
+    st.integers(1, 150),
+    st.integers(0, 9),
+)
+def test_an_epoch_holds_every_row_once_and_a_span_none_twice_for_units_of_any_size(
+    size, units, batch, part, seed
+):
     assume(max(batch, part) <= size)
     draws = np.arange(7 * size)
     rows = Epochs(size, key(seed), aligned(batch, part), units).rows(draws)
@@ -43,7 +51,9 @@ def test_the_order_of_an_epoch_does_not_depend_on_those_asked_before(size, batch
     used = Epochs(size, key("any"), aligned(batch), 16)
     for epoch in order:
         draws = np.arange(epoch * size, (epoch + 1) * size)
-        np.testing.assert_array_equal(used.rows(draws), Epochs(size, key("any"), aligned(batch), 16).rows(draws))
+        np.testing.assert_array_equal(
+            used.rows(draws), Epochs(size, key("any"), aligned(batch), 16).rows(draws)
+        )
 
 
 def mixture(order: str, batches: str, shares: str = "ratio", ratio: float = 1.0) -> Mixture:
@@ -81,27 +91,40 @@ def test_batches_share_no_more_than_random_draws_do(name):
         taken.append([set(drawn.rows[drawn.sets == number].tolist()) for number in range(sets)])
     for number in range(sets):
         batches = [rows[number] for rows in taken if rows[number]]
-        pairs = [(first, second) for first, second in combinations(range(len(batches)), 2) if second > first + 2 * times]
+        pairs = [
+            (first, second)
+            for first, second in combinations(range(len(batches)), 2)
+            if second > first + 2 * times
+        ]
         shared = [len(batches[first] & batches[second]) for first, second in pairs]
         sizes = [(each, len(batches[first]), len(batches[second])) for first, second in pairs]
         assert all(count <= most_shared(*of) for count, of in zip(shared, sizes, strict=True))
-        assert np.mean(shared) == pytest.approx(np.mean([first * second / each for _, first, second in sizes]), rel=0.03)
+        assert np.mean(shared) == pytest.approx(
+            np.mean([first * second / each for _, first, second in sizes]), rel=0.03
+        )
 
 
 def test_parts_of_a_set_share_no_more_than_random_draws_do():
-    draws = make_sampler(mixture("interleaved", "mixed", ratio=0.5), {"one": 1_000, "other": 1_000}, 100, 0)
+    draws = make_sampler(
+        mixture("interleaved", "mixed", ratio=0.5), {"one": 1_000, "other": 1_000}, 100, 0
+    )
     rows = np.concatenate([drawn.rows[drawn.sets == 0] for drawn in map(draws, range(200))])
     parts = [set(part.tolist()) for part in rows.reshape(-1, 500)]
     assert all(len(part) == 500 for part in parts)
     assert all(not first & second for first, second in zip(parts[::2], parts[1::2], strict=True))
-    assert all(len(first & second) <= most_shared(1_000, 500, 500) for first, second in combinations(parts[::2], 2))
+    assert all(
+        len(first & second) <= most_shared(1_000, 500, 500)
+        for first, second in combinations(parts[::2], 2)
+    )
 
 
 def test_a_set_of_a_billion_examples_is_drawn_from_at_once_and_a_border_of_its_epochs_holds_none_twice():
     size, queries = 10**9 + 1, 2_048
     draws = make_sampler(Mixture({"one": Dataset(("x",))}), {"one": size}, queries, 0)
     step = 3 * size // queries
-    assert (step * queries) % size > size - queries  # the batch that begins in the third epoch and ends in the fourth
+    assert (
+        step * queries
+    ) % size > size - queries  # the batch that begins in the third epoch and ends in the fourth
     drawn = draws(step).rows
     assert len(set(drawn.tolist())) == queries
     assert np.ptp(drawn) > 0.99 * size

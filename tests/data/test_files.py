@@ -37,7 +37,9 @@ PARQUET = b"PAR1 and more"
         ("a.jsonl", gzip.compress(JSON, mtime=0), "jsonl"),
     ],
 )
-def test_a_file_is_what_its_name_says_and_json_and_parquet_are_known_without(name, content, kind, tmp_path):
+def test_a_file_is_what_its_name_says_and_json_and_parquet_are_known_without(
+    name, content, kind, tmp_path
+):
     (tmp_path / name).write_bytes(content)
     assert kind_of(tmp_path / name) == kind
 
@@ -45,7 +47,11 @@ def test_a_file_is_what_its_name_says_and_json_and_parquet_are_known_without(nam
 @pytest.mark.parametrize(
     ("name", "content", "said"),
     [
-        ("a.dat", b"one\ntwo\n", r"the suffix '\.dat' does not say what is in it; these are read: JSON lines \(\.jsonl, \.ndjson"),
+        (
+            "a.dat",
+            b"one\ntwo\n",
+            r"the suffix '\.dat' does not say what is in it; these are read: JSON lines \(\.jsonl, \.ndjson",
+        ),
         ("a", b"id,text\n", r"the suffix '' does not say"),
         ("a.zip", b"PK\3\4", r"the suffix '\.zip'"),
         ("a.tar.gz", gzip.compress(b"a\0", mtime=0), r"the suffix '\.tar'"),
@@ -55,7 +61,11 @@ def test_a_file_is_what_its_name_says_and_json_and_parquet_are_known_without(nam
         ("a.jsonl", PARQUET, r"ends in \.jsonl, but it is a Parquet file"),
         ("a.parquet", JSON, r"ends in \.parquet, but it is JSON lines"),
         ("a.parquet", b"", r"ends in \.parquet, but it is no Parquet file"),
-        ("a.parquet.gz", gzip.compress(PARQUET, mtime=0), "a compressed Parquet file; decompress it first"),
+        (
+            "a.parquet.gz",
+            gzip.compress(PARQUET, mtime=0),
+            "a compressed Parquet file; decompress it first",
+        ),
         ("a.jsonl", JSON.decode().encode("utf-16"), r":1: not UTF-8: UTF-16 or UTF-32; `iconv"),
     ],
 )
@@ -79,10 +89,22 @@ def test_records_are_json_lines_and_other_files_are_sent_to_convert(tmp_path):
     check_records(tmp_path / "a.jsonl")
 
 
-@pytest.mark.parametrize("compress", [bytes, gzip.compress, bz2.compress, lzma.compress, zstandard.compress])
+@pytest.mark.parametrize(
+    "compress", [bytes, gzip.compress, bz2.compress, lzma.compress, zstandard.compress]
+)
 def test_lines_are_the_same_from_every_compression_with_bom_and_both_line_ends(compress, tmp_path):
     content = "\ufeffone\r\n\n two\u2028 \n\t\r\nlast".encode()
     (tmp_path / "a.txt").write_bytes(compress(content))
     found = list(lines(tmp_path / "a.txt"))
-    assert [tuple(line) for line in found] == [(1, 0, "one"), (3, 9, " two\u2028 "), (5, 21, "last")]
-    assert [line.text for line in lines(tmp_path / "a.txt", blank=True)] == ["one", "", " two\u2028 ", "\t", "last"]  # type: ignore[union-attr]
+    assert [tuple(line) for line in found] == [
+        (1, 0, "one"),
+        (3, 9, " two\u2028 "),
+        (5, 21, "last"),
+    ]
+    assert [line.text for line in lines(tmp_path / "a.txt", blank=True)] == [
+        "one",
+        "",
+        " two\u2028 ",
+        "\t",
+        "last",
+    ]  # type: ignore[union-attr]

@@ -36,11 +36,18 @@ mixtures = st.builds(
     lambda ratios, shares, alpha, order, batches: (
         {f"set{number}": size for number, (size, _) in enumerate(ratios)},
         Mixture(
-            {f"set{number}": Dataset(("x",), ratio, weight=1 + 2 * ratio) for number, (_, ratio) in enumerate(ratios)},
+            {
+                f"set{number}": Dataset(("x",), ratio, weight=1 + 2 * ratio)
+                for number, (_, ratio) in enumerate(ratios)
+            },
             *(shares, alpha, order, batches),
         ),
     ),
-    st.lists(st.tuples(st.integers(1, 120), st.sampled_from([0.1, 0.3, 0.5, 0.9, 1.0])), min_size=1, max_size=5),
+    st.lists(
+        st.tuples(st.integers(1, 120), st.sampled_from([0.1, 0.3, 0.5, 0.9, 1.0])),
+        min_size=1,
+        max_size=5,
+    ),
     st.sampled_from(["ratio", "weight", "size"]),
     st.floats(0, 1),
     st.sampled_from(["interleaved", "random"]),
@@ -53,7 +60,11 @@ def rows_of(draws: Sampler, steps: int, *, homogeneous: bool, queries: int) -> d
     found: dict[str, list[int]] = {name: [] for name in draws.names}
     for step in range(steps):
         drawn = draws(step)
-        assert len(drawn.rows) == queries == len(set(zip(drawn.sets.tolist(), drawn.rows.tolist(), strict=True)))
+        assert (
+            len(drawn.rows)
+            == queries
+            == len(set(zip(drawn.sets.tolist(), drawn.rows.tolist(), strict=True)))
+        )
         assert not homogeneous or len(set(drawn.sets.tolist())) == 1
         for number, row in zip(drawn.sets.tolist(), drawn.rows.tolist(), strict=True):
             found[draws.names[number]].append(row)
@@ -78,8 +89,14 @@ def test_a_batch_holds_no_example_twice_and_an_epoch_every_example_once(drawn, q
 
 def test_a_ratio_takes_its_part_of_the_set_an_epoch_and_another_part_in_the_next():
     sizes = {"tenth": 200, "third": 99, "all": 40}
-    datasets = {"tenth": Dataset(("x",), 0.1), "third": Dataset(("x",), 1 / 3), "all": Dataset(("x",))}
-    draws = make_sampler(Mixture(datasets), sizes, 31, 0)  # an epoch of 20 + 33 + 40 draws is three batches
+    datasets = {
+        "tenth": Dataset(("x",), 0.1),
+        "third": Dataset(("x",), 1 / 3),
+        "all": Dataset(("x",)),
+    }
+    draws = make_sampler(
+        Mixture(datasets), sizes, 31, 0
+    )  # an epoch of 20 + 33 + 40 draws is three batches
     found = rows_of(draws, 90, homogeneous=False, queries=31)
     for name, each in {"tenth": 20, "third": 33, "all": 40}.items():
         epochs = [set(found[name][i : i + each]) for i in range(0, len(found[name]), each)]
@@ -100,7 +117,10 @@ def test_the_order_of_the_sets_in_the_configuration_does_not_matter():
 
 def test_a_set_that_cannot_fill_its_part_of_a_batch_is_refused_by_name():
     mixture = Mixture({"big": Dataset(("x",)), "small": Dataset(("x",), weight=9)}, shares="weight")
-    with pytest.raises(ConfigError, match=r"queries=20: there are only 13 examples in small, and a batch takes up to 18"):
+    with pytest.raises(
+        ConfigError,
+        match=r"queries=20: there are only 13 examples in small, and a batch takes up to 18",
+    ):
         make_sampler(mixture, {"big": 60, "small": 13}, 20, 0)
     mixture.batches = "homogeneous"
     with pytest.raises(ConfigError, match=r"13 examples in small, and a batch takes up to 20"):
@@ -119,13 +139,20 @@ def example(name: str, i: int) -> Example:
 def folder(tmp_path_factory) -> Path:
     root = tmp_path_factory.mktemp("mixture")
     for name, count in COUNTS.items():
-        (root / f"{name}.jsonl").write_text("".join(example(name, i).to_json() + "\n" for i in range(count)))
+        (root / f"{name}.jsonl").write_text(
+            "".join(example(name, i).to_json() + "\n" for i in range(count))
+        )
     return root
 
 
 @pytest.fixture(scope="module")
 def tokenizer() -> TextTokenizer:
-    texts = [text for name in COUNTS for i in range(20) for text in (*TASKS, "own task", example(name, i).query)]
+    texts = [
+        text
+        for name in COUNTS
+        for i in range(20)
+        for text in (*TASKS, "own task", example(name, i).query)
+    ]
     return TextTokenizer(train_tokenizer(texts, 400), 1, 2, 48)
 
 
@@ -134,7 +161,9 @@ def datasets(folder: Path, **of: dict) -> dict[str, Dataset]:
 
 
 def run(queries: int = 8, shards: int = 8, seed: int = 0) -> Training:
-    return Training(seed=seed, batch=Batch(queries, 2, 2, shards=shards), tokens=Tokens(limit=48), data=Data())
+    return Training(
+        seed=seed, batch=Batch(queries, 2, 2, shards=shards), tokens=Tokens(limit=48), data=Data()
+    )
 
 
 def made(mixture: Mixture, tokenizer: TextTokenizer, of: Training):
@@ -186,7 +215,11 @@ def test_every_batch_is_homogeneous_over_eight_hosts(folder, tokenizer, text):
     kinds = []
     for step in range(20):
         hosts = [tiny.unpack(part) for part in parts(batches[step], 8)]
-        found = {next(name for name in COUNTS if f"query{name}" in text(one.query)) for host in hosts for one in host}
+        found = {
+            next(name for name in COUNTS if f"query{name}" in text(one.query))
+            for host in hosts
+            for one in host
+        }
         assert all(len(host) == 1 for host in hosts)
         assert len(found) == 1
         kinds += found
@@ -209,11 +242,17 @@ def digest(batch: Packed) -> str:
 
 def joined(of: list[Packed]) -> Packed:
     arrays = list(zip(*of, strict=True))
-    return Packed(*(np.concatenate(part, axis=1) for part in arrays[:4]), *(np.concatenate(part) for part in arrays[4:]))
+    return Packed(
+        *(np.concatenate(part, axis=1) for part in arrays[:4]),
+        *(np.concatenate(part) for part in arrays[4:]),
+    )
 
 
 @settings(
-    max_examples=EXAMPLES, deadline=None, derandomize=EXAMPLES < 10, suppress_health_check=[HealthCheck.function_scoped_fixture]
+    max_examples=EXAMPLES,
+    deadline=None,
+    derandomize=EXAMPLES < 10,
+    suppress_health_check=[HealthCheck.function_scoped_fixture],
 )
 @given(
     st.sampled_from(["ratio", "size"]),
@@ -230,16 +269,21 @@ def test_a_batch_is_the_same_for_any_hosts_and_workers_fresh_or_resumed(  # noqa
 ):
     mixture = Mixture(datasets(folder), shares, 0.5, order, kind)
     of = run(seed=seed)
-    expected = [digest(made(mixture, tokenizer, of)[step]) for step in range(start, start + ahead + 1)]
+    expected = [
+        digest(made(mixture, tokenizer, of)[step]) for step in range(start, start + ahead + 1)
+    ]
     found = []
     for host in range(hosts):
-        with Prefetcher(made(mixture, tokenizer, of), start, start + ahead + 1, workers if host == 0 else 0) as feed:
+        with Prefetcher(
+            made(mixture, tokenizer, of), start, start + ahead + 1, workers if host == 0 else 0
+        ) as feed:
             found.append([parts(batch, hosts)[host] for batch in feed])
     assert [digest(joined(list(batch))) for batch in zip(*found, strict=True)] == expected
 
 
 @pytest.mark.parametrize(
-    ("queries", "in_batch", "refused"), [(8, True, False), (8, False, True), (1, True, True), (1, False, True)]
+    ("queries", "in_batch", "refused"),
+    [(8, True, False), (8, False, True), (1, True, True), (1, False, True)],
 )
 def test_what_a_set_needs_follows_from_how_it_is_trained_on(queries, in_batch, refused, folder):
     """One in four examples of a set has no hard negatives: that is for training to refuse, or to take, before its first step."""
@@ -248,7 +292,10 @@ def test_what_a_set_needs_follows_from_how_it_is_trained_on(queries, in_batch, r
     if not refused:
         assert open_sets(mixture, of)
     else:
-        with pytest.raises(ConfigError, match=rf"{folder / 'big.jsonl'}:1: no negatives, and its query is compared with no others"):
+        with pytest.raises(
+            ConfigError,
+            match=rf"{folder / 'big.jsonl'}:1: no negatives, and its query is compared with no others",
+        ):
             open_sets(mixture, of)
 
 

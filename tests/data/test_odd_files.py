@@ -38,7 +38,9 @@ def test_a_file_is_read_as_what_it_is_or_refused_by_name(number, tmp_path, capsy
     file = odd(SEED, number)
     path = file.write(tmp_path)
     print(file.what)
-    {"texts": _check_texts, "records": _check_records, "pairs": _check_pairs}[file.schema](file, path, capsys)
+    {"texts": _check_texts, "records": _check_records, "pairs": _check_pairs}[file.schema](
+        file, path, capsys
+    )
     if COUNT:
         _check_with_model(file, path, request.getfixturevalue("model"), capsys)
 
@@ -47,7 +49,9 @@ def test_the_files_are_the_same_in_every_run_and_hold_every_fault():
     assert odd(SEED, 3) == odd(SEED, 3) != odd(SEED + 1, 3)
     files = [odd(SEED, number) for number in range(288)]
     assert {(file.schema, file.fault) for file in files} >= {
-        (schema, fault) for schema in ("texts", "records", "pairs") for fault in ("none", "line", "file", "damaged")
+        (schema, fault)
+        for schema in ("texts", "records", "pairs")
+        for fault in ("none", "line", "file", "damaged")
     }
     assert len({file.what for file in files}) > 60
 
@@ -99,7 +103,11 @@ def _check_records(file: Odd, path: Path, capsys) -> None:
             _check_written(file, path, written)
         else:
             assert code in (0, 3)
-            assert code == 3 or file.fault == "damaged" or not path.read_bytes().strip(b" \r\n\xef\xbb\xbf")
+            assert (
+                code == 3
+                or file.fault == "damaged"
+                or not path.read_bytes().strip(b" \r\n\xef\xbb\xbf")
+            )
     code, said = _run(capsys, "data", "inspect", f"--input={path}", *_output("inspect", path))
     assert code == 0 or file.fault in ("file", "damaged")
 
@@ -144,13 +152,18 @@ def _check_with_model(file: Odd, path: Path, model: Path, capsys) -> None:
     shutil.copytree(model, folder)
     vectors, mined = path.with_name("v.npy"), path.with_name("mined")
     is_text, good = file.schema == "texts", file.fault == "none"
-    code, said = _run(capsys, "encode", f"--model={folder}", f"--input={path}", f"--output={vectors}")
+    code, said = _run(
+        capsys, "encode", f"--model={folder}", f"--input={path}", f"--output={vectors}"
+    )
     assert code == (0 if good and is_text else 3), said
     if code == 0:
         assert np.load(vectors).shape[0] == len(file.rows)
     code, said = _run(capsys, "calibrate", f"--model={folder}", f"--input={path}")
     assert code == (0 if good and is_text else 3), said
-    records = small.write(path.with_name("records.jsonl"), [small.record(0, "ask", "reply"), small.record(1, "what", "that")])
+    records = small.write(
+        path.with_name("records.jsonl"),
+        [small.record(0, "ask", "reply"), small.record(1, "what", "that")],
+    )
     given = [f"--input={path}"] if not is_text else [f"--input={records}", f"--corpus={path}"]
     code, said = _run(capsys, "mine", f"--model={folder}", f"--output={mined}", "--last=1", *given)
     right = (file.schema == "records" and good) or (is_text and (good or file.what in EMPTY_IDS))
@@ -165,7 +178,11 @@ def _pair(example: Example) -> tuple[str, str]:
 
 
 def _output(action: str, path: Path) -> list[str]:
-    return {"validate": [], "inspect": [f"--output={path}.html"], "clean": [f"--output={path}.clean"]}[action]
+    return {
+        "validate": [],
+        "inspect": [f"--output={path}.html"],
+        "clean": [f"--output={path}.clean"],
+    }[action]
 
 
 def _refused(file: Odd, path: Path, open_file) -> None:

@@ -7,7 +7,17 @@ from hypothesis import strategies as st
 
 from e5jax.config import Batch
 from e5jax.data import packing
-from e5jax.data.packing import SHARED, Layout, calls, deal, digest, first_fit_decreasing, layout, number_texts, pack
+from e5jax.data.packing import (
+    SHARED,
+    Layout,
+    calls,
+    deal,
+    digest,
+    first_fit_decreasing,
+    layout,
+    number_texts,
+    pack,
+)
 from e5jax.data.records import Ids
 from tests import tiny
 
@@ -20,13 +30,22 @@ def batches(draw: st.DrawFn) -> tuple[list[Ids], Layout]:
     shards, count, chunks, slots = (draw(st.integers(1, most)) for most in (3, 3, 4, 5))
     queries, each = shards * count * chunks, draw(st.integers(1, 3))
     positives = draw(st.integers(1, each))
-    sides = st.tuples(st.lists(ids, min_size=1, max_size=positives), st.lists(ids, max_size=each - positives))
+    sides = st.tuples(
+        st.lists(ids, min_size=1, max_size=positives), st.lists(ids, max_size=each - positives)
+    )
     example = st.builds(joined, ids, sides, st.sampled_from([0.5, 2.0]), st.booleans())
     examples = draw(st.lists(example, min_size=queries, max_size=queries))
-    return examples, Layout(chunks, queries * (1 + each) // chunks, WIDTH, slots, shards, each, positives)
+    return examples, Layout(
+        chunks, queries * (1 + each) // chunks, WIDTH, slots, shards, each, positives
+    )
 
 
-def joined(query: list[int], passages: tuple[list[list[int]], list[list[int]]], temperature: float, in_batch: bool) -> Ids:
+def joined(
+    query: list[int],
+    passages: tuple[list[list[int]], list[list[int]]],
+    temperature: float,
+    in_batch: bool,
+) -> Ids:
     positives, negatives = passages
     return Ids(query, [*positives, *negatives], temperature, in_batch, len(positives))
 
@@ -41,7 +60,12 @@ def pairs(texts: list[list[int]], passages: int) -> list[Ids]:
 def test_every_text_is_there_once_and_whole(drawn):
     examples, to = drawn
     batch = pack(examples, to)
-    assert batch.tokens.shape == batch.segments.shape == batch.positions.shape == (to.chunks, to.rows, WIDTH)
+    assert (
+        batch.tokens.shape
+        == batch.segments.shape
+        == batch.positions.shape
+        == (to.chunks, to.rows, WIDTH)
+    )
     assert batch.ends.shape == (to.chunks, to.rows, to.texts_a_row)
     assert [part.dtype for part in batch] == [np.int32] * 8 + [np.float32, np.bool_]
     assert tiny.unpack(batch, to.positives) == examples
@@ -80,7 +104,9 @@ def test_every_example_is_dealt_once_and_keeps_its_order_inside_a_shard(shards, 
 def test_first_fit_decreasing_is_what_its_name_says(lengths, most):
     wanted, rows = {}, []  # brute force: every row as the list of its lengths
     for text in sorted(range(len(lengths)), key=lambda i: -lengths[i]):
-        fits = (i for i, row in enumerate(rows) if sum(row) + lengths[text] <= WIDTH and len(row) < most)
+        fits = (
+            i for i, row in enumerate(rows) if sum(row) + lengths[text] <= WIDTH and len(row) < most
+        )
         row = next(fits, len(rows))
         if row == len(rows):
             rows.append([])
@@ -99,7 +125,9 @@ def test_texts_fill_the_leading_chunks():
 def test_texts_of_the_same_tokens_have_the_same_number_on_every_shard():
     texts = [[1, 7, 2], [1, 5, 2], [1, 7, 2], [1, 6, 2]]
     examples = [Ids(texts[i], [texts[1], *texts[3 : 3 + i % 2]], 0.05, True) for i in range(4)]
-    batch = pack(examples, Layout(chunks=1, rows=12, width=WIDTH, texts_a_row=1, shards=2, passages=2))
+    batch = pack(
+        examples, Layout(chunks=1, rows=12, width=WIDTH, texts_a_row=1, shards=2, passages=2)
+    )
     assert batch.query_texts.tolist() == [[0, 1], [0, 2]]
     assert batch.passage_texts.tolist() == [[1, -1, 1, 2], [1, -1, 1, 2]]
 
@@ -108,7 +136,13 @@ def test_a_text_has_the_same_number_under_any_template_and_so_have_texts_read_as
     examples = [
         Ids([1, 5, 7, 2], [[1, 8, 2], [1, 9, 2]], 0.05, True, texts=("query", "one", "other")),
         Ids([1, 6, 7, 2], [[1, 7, 2], [1, 4, 2]], 0.05, True, texts=("query", "query", "cut here")),
-        Ids([1, 3, 4, 2], [[1, 4, 2], [1, 3, 2]], 0.05, True, texts=("and there", "and there", "nothing like them")),
+        Ids(
+            [1, 3, 4, 2],
+            [[1, 4, 2], [1, 3, 2]],
+            0.05,
+            True,
+            texts=("and there", "and there", "nothing like them"),
+        ),
     ]
     queries, passages = number_texts(examples)
     assert queries.tolist() == [0, 0, 1]
@@ -116,22 +150,55 @@ def test_a_text_has_the_same_number_under_any_template_and_so_have_texts_read_as
 
 
 @given(st.lists(st.tuples(st.integers(0, 9), st.integers(0, 9)), min_size=1, max_size=30))
-def test_numbers_are_equal_where_a_chain_of_equal_strings_and_tokens_leads_from_one_text_to_the_other(texts):
+def test_numbers_are_equal_where_a_chain_of_equal_strings_and_tokens_leads_from_one_text_to_the_other(
+    texts,
+):
     groups: list[set[tuple[int, int]]] = []
     for text in texts:
-        like = [group for group in groups if any(text[0] == ids or text[1] == string for ids, string in group)]
+        like = [
+            group
+            for group in groups
+            if any(text[0] == ids or text[1] == string for ids, string in group)
+        ]
         groups = [group for group in groups if group not in like] + [{text}.union(*like)]
-    queries, _ = number_texts([Ids([ids], [], 0.05, True, texts=(str(string),)) for ids, string in texts])
-    expected = [next(place for place, group in enumerate(groups) if text in group) for text in texts]
-    assert len(set(zip(queries.tolist(), expected, strict=True))) == len(set(queries.tolist())) == len(groups)
+    queries, _ = number_texts(
+        [Ids([ids], [], 0.05, True, texts=(str(string),)) for ids, string in texts]
+    )
+    expected = [
+        next(place for place, group in enumerate(groups) if text in group) for text in texts
+    ]
+    assert (
+        len(set(zip(queries.tolist(), expected, strict=True)))
+        == len(set(queries.tolist()))
+        == len(groups)
+    )
 
 
-@given(st.data(), st.integers(1, 7), st.integers(0, 2), st.integers(1, 4), st.integers(1, 3), st.integers(1, 4))
+@given(
+    st.data(),
+    st.integers(1, 7),
+    st.integers(0, 2),
+    st.integers(1, 4),
+    st.integers(1, 3),
+    st.integers(1, 4),
+)
 def test_rows_hold_any_batch(data, queries, negatives, chunks, slots, times):
-    config = Batch(queries=queries, negatives=negatives, chunks=chunks, row_tokens=times * WIDTH, texts_a_row=slots)
+    config = Batch(
+        queries=queries,
+        negatives=negatives,
+        chunks=chunks,
+        row_tokens=times * WIDTH,
+        texts_a_row=slots,
+    )
     to = layout(config, WIDTH)
-    assert to.chunks * to.rows * min(times, slots) >= config.texts > (to.chunks * to.rows - chunks) * min(times, slots)
-    lengths = data.draw(st.lists(st.integers(1, WIDTH), min_size=config.texts, max_size=config.texts))
+    assert (
+        to.chunks * to.rows * min(times, slots)
+        >= config.texts
+        > (to.chunks * to.rows - chunks) * min(times, slots)
+    )
+    lengths = data.draw(
+        st.lists(st.integers(1, WIDTH), min_size=config.texts, max_size=config.texts)
+    )
     examples = pairs([[number] * length for number, length in enumerate(lengths)], 1 + negatives)
     assert tiny.unpack(pack(examples, to)) == examples
 
@@ -139,7 +206,9 @@ def test_rows_hold_any_batch(data, queries, negatives, chunks, slots, times):
 @pytest.mark.parametrize("slots", [1, 3])
 def test_texts_of_full_length_fit(slots):
     full = pairs([[7] * WIDTH] * 12, 2)
-    batch = pack(full, Layout(chunks=3, rows=4, width=WIDTH, texts_a_row=slots, shards=2, passages=2))
+    batch = pack(
+        full, Layout(chunks=3, rows=4, width=WIDTH, texts_a_row=slots, shards=2, passages=2)
+    )
     assert np.all(batch.segments == 1)
     assert tiny.unpack(batch) == full
 
@@ -160,15 +229,25 @@ def unpacked(call: packing.Call) -> dict[int, list[int]]:
     return found
 
 
-@given(texts, st.integers(0, 40), st.sampled_from([8, 64]), st.integers(1, 3), st.sampled_from([None, 50]))
-def test_every_text_is_in_one_call_whole_and_behind_what_all_share(found, same, row, devices, window):
+@given(
+    texts,
+    st.integers(0, 40),
+    st.sampled_from([8, 64]),
+    st.integers(1, 3),
+    st.sampled_from([None, 50]),
+)
+def test_every_text_is_in_one_call_whole_and_behind_what_all_share(
+    found, same, row, devices, window
+):
     found = [[9] * same + text for text in found]
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(packing, "ROW", row)
         patch.setattr(packing, "SHORTEST_SHARED", 4)
         all_calls = list(calls(found, 80, 4 * row, devices, window))
     assert sum(len(call.texts) for call in all_calls) == len(found)
-    assert {text: ids for call in all_calls for text, ids in unpacked(call).items()} == dict(enumerate(found))
+    assert {text: ids for call in all_calls for text, ids in unpacked(call).items()} == dict(
+        enumerate(found)
+    )
     for call in all_calls:
         tokens, _, _, ends = call.rows
         assert len(tokens) % devices == 0
@@ -182,9 +261,13 @@ def test_every_text_is_in_one_call_whole_and_behind_what_all_share(found, same, 
 def test_short_texts_behind_a_long_start_take_a_few_rows_of_one_shape():
     found = [[9] * 40 + [3 + number % 50, 2] for number in range(1_000)]
     shapes = [(call.rows.tokens.shape, call.shared) for call in calls(found, 512, 2_048, 1, None)]
-    assert shapes == [((4, 512), 32)] * 5 + [((1, 512), 32)]  # 47 texts of 10 tokens in a row, where 12 were alone
+    assert shapes == [((4, 512), 32)] * 5 + [
+        ((1, 512), 32)
+    ]  # 47 texts of 10 tokens in a row, where 12 were alone
     assert [call.shared for call in calls(found[:1], 512, 2_048, 1, None)] == [0]
-    long = [[9] * 40 + [3 + number] * 300 for number in range(9)]  # one a row, with or without its start
+    long = [
+        [9] * 40 + [3 + number] * 300 for number in range(9)
+    ]  # one a row, with or without its start
     assert {call.shared for call in calls(long, 512, 2_048, 1, None)} == {0}
 
 
@@ -192,13 +275,23 @@ def test_shorter_texts_fill_what_longer_ones_leave():
     lengths = [700, 600, *[100] * 40]
     found = [[number] * length for number, length in enumerate(lengths)]
     shapes = [call.rows.tokens.shape for call in calls(found, 4_096, 2_048, 1, None)]
-    assert shapes == [(2, 1_024), (4, 512), (4, 512)]  # 3 and 4 of the short ones went along; 33 are left for 7 rows
+    assert shapes == [
+        (2, 1_024),
+        (4, 512),
+        (4, 512),
+    ]  # 3 and 4 of the short ones went along; 33 are left for 7 rows
 
 
 def test_a_batch_is_known_again_by_its_hash_on_every_machine():
     batch = tiny.batch(8, 2, 2, shards=4, texts_a_row=3, change=tiny.mixed)
-    assert digest(batch) == digest(tiny.batch(8, 2, 2, shards=4, texts_a_row=3, change=tiny.mixed)) == "2f8215fbe6dba91c"
-    assert digest(batch._make(part.astype(part.dtype.newbyteorder(">")) for part in batch)) == digest(batch)
+    assert (
+        digest(batch)
+        == digest(tiny.batch(8, 2, 2, shards=4, texts_a_row=3, change=tiny.mixed))
+        == "2f8215fbe6dba91c"
+    )
+    assert digest(
+        batch._make(part.astype(part.dtype.newbyteorder(">")) for part in batch)
+    ) == digest(batch)
     assert digest(batch._make(np.asfortranarray(part) for part in batch)) == digest(batch)
 
 

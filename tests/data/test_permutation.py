@@ -23,17 +23,23 @@ def test_sizes_and_keys_beside_each_other_do_not_matter(sizes):
     own = keys(key("any"), np.arange(len(sizes)))
     places = np.concatenate([np.arange(size) for size in sizes])
     together = permute(places, np.repeat(sizes, sizes), np.repeat(own, sizes))
-    assert together.tolist() == [place for size, one in zip(sizes, own, strict=True) for place in whole(size, one)]
+    assert together.tolist() == [
+        place for size, one in zip(sizes, own, strict=True) for place in whole(size, one)
+    ]
 
 
 @pytest.mark.parametrize("size", [2, 3, 4])
 def test_all_orders_are_as_frequent(size):
     count = 20_000
     own = keys(key("orders", size), np.arange(count))
-    orders = np.stack([permute(np.full(count, place), np.full(count, size), own) for place in range(size)], axis=1)
+    orders = np.stack(
+        [permute(np.full(count, place), np.full(count, size), own) for place in range(size)], axis=1
+    )
     _, found = np.unique(orders, axis=0, return_counts=True)
     assert len(found) == math.factorial(size)
-    assert chisquare(found).pvalue > 1e-6  # fixed keys: it cannot fail by chance, only by another network
+    assert (
+        chisquare(found).pvalue > 1e-6
+    )  # fixed keys: it cannot fail by chance, only by another network
 
 
 def test_a_size_beyond_32_bits_is_shuffled_too():

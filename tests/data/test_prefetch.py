@@ -124,7 +124,9 @@ def test_signals_that_stop_a_run_end_no_worker_neither_before_it_has_begun_nor_a
 
 
 def test_workers_end_with_the_process_that_trains_though_it_is_killed_and_they_are_busy():
-    process = subprocess.Popen([sys.executable, "-c", MORTAL], cwd=ROOT, stdout=subprocess.PIPE, text=True)
+    process = subprocess.Popen(
+        [sys.executable, "-c", MORTAL], cwd=ROOT, stdout=subprocess.PIPE, text=True
+    )
     assert process.stdout is not None
     with process, process.stdout:
         _, *workers = map(int, process.stdout.readline().split())

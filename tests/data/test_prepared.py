@@ -23,7 +23,16 @@ COUNT = 50
 def example(i: int) -> Example:
     positives = tuple(f"positive é😀 {j}\n\t" * (j + 1) for j in range(i % 3 + 1))
     scores = tuple(float(np.float32(0.1 * i + j)) for j in range(len(positives)))
-    return Example(f"id{i}", f"query {i}", positives, (f"negative {i}",) * (i % 2 + 1), "task" * (i % 2), "en", "here", scores)
+    return Example(
+        f"id{i}",
+        f"query {i}",
+        positives,
+        (f"negative {i}",) * (i % 2 + 1),
+        "task" * (i % 2),
+        "en",
+        "here",
+        scores,
+    )
 
 
 @pytest.fixture(scope="module")
@@ -58,7 +67,13 @@ def test_files_and_folders_are_read_one_behind_the_other(folder, tmp_path):
     (tmp_path / "b.jsonl").write_text(example(101).to_json() + "\n" + example(102).to_json() + "\n")
     source = ExampleSource([tmp_path / "a.jsonl", folder, tmp_path / "b.jsonl"], 1)
     assert len(source) == COUNT + 3
-    assert [source[i].id for i in (0, 1, COUNT, COUNT + 1, COUNT + 2)] == ["id100", "id0", f"id{COUNT - 1}", "id101", "id102"]
+    assert [source[i].id for i in (0, 1, COUNT, COUNT + 1, COUNT + 2)] == [
+        "id100",
+        "id0",
+        f"id{COUNT - 1}",
+        "id101",
+        "id102",
+    ]
     for i in (-1, COUNT + 3):
         with pytest.raises(IndexError):
             source[i]
@@ -67,7 +82,9 @@ def test_files_and_folders_are_read_one_behind_the_other(folder, tmp_path):
 def test_the_fingerprint_is_that_of_the_examples_not_of_the_files(folder, tmp_path):
     def fingerprint(examples: list[Example], name: str) -> str:
         write(named("nq"), examples, tmp_path / name)
-        (tmp_path / name / "manifest.json").write_text(json.dumps({"schema": 1, "examples": len(examples)}))
+        (tmp_path / name / "manifest.json").write_text(
+            json.dumps({"schema": 1, "examples": len(examples)})
+        )
         return ExampleSource([tmp_path / name], 1).fingerprint
 
     examples = [example(i) for i in range(COUNT)]
@@ -91,7 +108,9 @@ def test_threads_do_not_disturb_each_other(folder):
         assert list(pool.map(source.__getitem__, places)) == [example(i) for i in places]
 
 
-@pytest.mark.skipif(not Path("/proc/self/fd").is_dir(), reason="open files are counted in /proc, which Linux has")
+@pytest.mark.skipif(
+    not Path("/proc/self/fd").is_dir(), reason="open files are counted in /proc, which Linux has"
+)
 def test_files_are_closed_with_the_source(folder):
     before = len(os.listdir("/proc/self/fd"))
     source = ExampleSource([folder], negatives=1)
@@ -117,14 +136,19 @@ def test_a_record_is_found_in_whichever_file_it_is(folder, tmp_path):
 
 def test_grain_reads_it(folder):
     dataset = grain.MapDataset.source(ExampleSource([folder], negatives=1)).shuffle(seed=3)
-    assert sorted(str(dataset[i]) for i in range(len(dataset))) == sorted(str(example(i)) for i in range(COUNT))
+    assert sorted(str(dataset[i]) for i in range(len(dataset))) == sorted(
+        str(example(i)) for i in range(COUNT)
+    )
 
 
 # --- what is refused -----------------------------------------------------------------------------------------
 
 
 def test_too_few_negatives_are_named_with_their_record(folder):
-    with pytest.raises(ConfigError, match=rf"25 bad lines, the first are\n  {folder}: record 0: 1 negatives, but 2 are needed"):
+    with pytest.raises(
+        ConfigError,
+        match=rf"25 bad lines, the first are\n  {folder}: record 0: 1 negatives, but 2 are needed",
+    ):
         ExampleSource([folder], negatives=2)
 
 
@@ -137,7 +161,10 @@ def test_a_folder_that_was_not_prepared_to_its_end_is_none(copied):
 @pytest.mark.parametrize(
     ("manifest", "said"),
     [
-        ('{"schema": 2, "examples": 50}', "schema 2: this e5jax reads schema 1; prepare the set again"),
+        (
+            '{"schema": 2, "examples": 50}',
+            "schema 2: this e5jax reads schema 1; prepare the set again",
+        ),
         (
             '{"schema": 1, "examples": 49}',
             "has 50 records, and its manifest says 49: files are damaged or missing; prepare the set again",
@@ -159,21 +186,29 @@ def test_files_that_are_not_whole_are_refused(share, more, copied):
     content = file.read_bytes()
     file.write_bytes(content[: int(share * len(content))] + more)
     with pytest.raises(
-        ConfigError, match="has 0 records, and its manifest says 50: files are damaged or missing; prepare the set again"
+        ConfigError,
+        match="has 0 records, and its manifest says 50: files are damaged or missing; prepare the set again",
     ):
         Prepared(copied)
     file.unlink()
-    with pytest.raises(ConfigError, match="has 0 records, and its manifest says 50: files are damaged or missing"):
+    with pytest.raises(
+        ConfigError, match="has 0 records, and its manifest says 50: files are damaged or missing"
+    ):
         Prepared(copied)
 
 
 def test_a_damaged_record_is_named_and_the_others_are_checked(copied):
     (file,) = copied.glob("*.array_record-*")
     content = bytearray(file.read_bytes())
-    place = content.index(b"query 7") if b"query 7" in content else 1_000  # compressed: some record near the start
+    place = (
+        content.index(b"query 7") if b"query 7" in content else 1_000
+    )  # compressed: some record near the start
     content[place : place + 20] = b"\xff" * 20
     file.write_bytes(content)
-    with pytest.raises(ConfigError, match=rf"1 bad lines, the first are\n  {copied}: record \d+: its file is damaged: "):
+    with pytest.raises(
+        ConfigError,
+        match=rf"1 bad lines, the first are\n  {copied}: record \d+: its file is damaged: ",
+    ):
         ExampleSource([copied], 1)
 
 

@@ -10,16 +10,30 @@ from e5jax.errors import ConfigError
 LINE = {"query": "q", "positives": ["p"]}
 WHOLE = Example("7", "q é😀", ("p1", "p2\n"), ("n",), "task", "zh-Hant", "set", (0.5, -1.0), (3.0,))
 
-words = st.text(st.characters(exclude_categories=("Cs",), exclude_characters="\0"), min_size=1).filter(str.strip)
+words = st.text(
+    st.characters(exclude_categories=("Cs",), exclude_characters="\0"), min_size=1
+).filter(str.strip)
 score = st.floats(allow_nan=False, allow_infinity=False)
 
 
 @st.composite
 def examples(draw) -> Example:
-    positives, negatives = draw(st.lists(words, min_size=1, max_size=3)), draw(st.lists(words, max_size=3))
-    scores = [draw(st.one_of(st.just([]), st.lists(score, min_size=len(t), max_size=len(t)))) for t in (positives, negatives)]
+    positives, negatives = (
+        draw(st.lists(words, min_size=1, max_size=3)),
+        draw(st.lists(words, max_size=3)),
+    )
+    scores = [
+        draw(st.one_of(st.just([]), st.lists(score, min_size=len(t), max_size=len(t))))
+        for t in (positives, negatives)
+    ]
     texts = draw(words), draw(words), tuple(positives), tuple(negatives)
-    return Example(*texts, draw(words), draw(st.sampled_from(["", "en", "zh-Hant"])), draw(words), *map(tuple, scores))
+    return Example(
+        *texts,
+        draw(words),
+        draw(st.sampled_from(["", "en", "zh-Hant"])),
+        draw(words),
+        *map(tuple, scores),
+    )
 
 
 @settings(derandomize=True, deadline=None, max_examples=300)
@@ -36,7 +50,9 @@ def test_only_query_and_positives_are_needed_and_the_place_is_the_id():
 
 
 def test_texts_are_kept_with_their_scores():
-    assert WHOLE.only([1], []) == WHOLE._replace(positives=("p2\n",), negatives=(), positive_scores=(-1.0,), negative_scores=())
+    assert WHOLE.only([1], []) == WHOLE._replace(
+        positives=("p2\n",), negatives=(), positive_scores=(-1.0,), negative_scores=()
+    )
     assert WHOLE._replace(positive_scores=()).only([0], [0]).positive_scores == ()
 
 
@@ -45,24 +61,36 @@ def test_texts_are_kept_with_their_scores():
     [
         ({**LINE, "schema": 2}, "schema 2: this e5jax reads schema 1; convert the file"),
         ({**LINE, "schema": True}, "schema True"),
-        ({"query": "q", "positive": "p"}, 'positive: the field is called positives and is a list: "positives"'),
+        (
+            {"query": "q", "positive": "p"},
+            'positive: the field is called positives and is a list: "positives"',
+        ),
         ({**LINE, "positives": "p"}, "positives: must be a list"),
         ({**LINE, "positives": []}, "positives: missing or empty"),
         ({**LINE, "positives": ["p", " "]}, "positives: missing or empty"),
         ({**LINE, "positives": [["p"]]}, "positives: must be a string, or hold strings: not list"),
-        ({**LINE, "negatives": [None]}, "negatives: must be a string, or hold strings: not NoneType"),
+        (
+            {**LINE, "negatives": [None]},
+            "negatives: must be a string, or hold strings: not NoneType",
+        ),
         ({"positives": ["p"]}, "query: missing or empty"),
         ({**LINE, "query": ["q"]}, "query: must be a string"),
         ({**LINE, "id": ""}, "id: missing or empty"),
         ({**LINE, "language": "English"}, "language: must be an ISO code"),
         ({**LINE, "colour": 1}, "unknown fields: colour; known are id, query"),
-        ({**LINE, "positive_scores": [1, 2]}, "positive_scores: needs one score a text: 2 scores, 1 texts"),
+        (
+            {**LINE, "positive_scores": [1, 2]},
+            "positive_scores: needs one score a text: 2 scores, 1 texts",
+        ),
         ({**LINE, "positive_scores": ["1"]}, "positive_scores: must be finite numbers"),
         ({**LINE, "positive_scores": [True]}, "positive_scores: must be finite numbers"),
         ({**LINE, "positive_scores": [10**400]}, "positive_scores: must be finite numbers"),
         ({**LINE, "positive_scores": 1}, "positive_scores: must be a list"),
         ({**LINE, "query": "a\0"}, "query: holds a NUL character"),
-        ({**LINE, "negatives": ["a\ud800"]}, "negatives: not Unicode text: lone surrogate at character 1"),
+        (
+            {**LINE, "negatives": ["a\ud800"]},
+            "negatives: not Unicode text: lone surrogate at character 1",
+        ),
         ("x", "not a JSON object"),
     ],
 )
@@ -79,11 +107,23 @@ def test_a_wrong_field_is_refused_with_its_place_and_reason(line, reason):
         (b'{"query": "\xff", "positives": ["p"]}', "not UTF-8: invalid start byte at byte 11"),
         (b'{"query": "\xed\xa0\x80", "positives": ["p"]}', "not UTF-8"),
         ('{"query": "q", "positives": ["p"]}'.encode("utf-16"), "not UTF-8"),
-        (b'{"query": "q", "positives": ["p"], "positive_scores": [NaN]}', "not JSON: NaN is no number"),
-        (b'{"query": "q", "positives": ["p"], "positive_scores": [1e999]}', "positive_scores: must be finite"),
-        (b'{"query": "q", "query": "r", "positives": ["p"]}', "a name occurs twice in one object: 'query'"),
+        (
+            b'{"query": "q", "positives": ["p"], "positive_scores": [NaN]}',
+            "not JSON: NaN is no number",
+        ),
+        (
+            b'{"query": "q", "positives": ["p"], "positive_scores": [1e999]}',
+            "positive_scores: must be finite",
+        ),
+        (
+            b'{"query": "q", "query": "r", "positives": ["p"]}',
+            "a name occurs twice in one object: 'query'",
+        ),
         (b'{"query": ' + b"[" * 100_000, "nested too deeply"),
-        (b'{"query": "q", "positives": ["p"], "positive_scores": [' + b"1" * 9_999 + b"]}", "not JSON"),
+        (
+            b'{"query": "q", "positives": ["p"], "positive_scores": [' + b"1" * 9_999 + b"]}",
+            "not JSON",
+        ),
     ],
 )
 def test_a_line_that_is_no_plain_json_is_refused(line, reason):

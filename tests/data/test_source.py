@@ -19,7 +19,15 @@ from e5jax.errors import ConfigError
 
 
 def example(i: int) -> Example:
-    return Example(f"id{i}", f"query é😀 {i}", ("positive\n" * (i % 7 + 1),), (f"negative {i}",), "task", "en", "here")
+    return Example(
+        f"id{i}",
+        f"query é😀 {i}",
+        ("positive\n" * (i % 7 + 1),),
+        (f"negative {i}",),
+        "task",
+        "en",
+        "here",
+    )
 
 
 def write(path, examples):
@@ -29,7 +37,10 @@ def write(path, examples):
 
 @pytest.fixture
 def files(tmp_path):
-    return [write(tmp_path / "b.jsonl", map(example, range(30))), write(tmp_path / "a.jsonl", map(example, range(30, 50)))]
+    return [
+        write(tmp_path / "b.jsonl", map(example, range(30))),
+        write(tmp_path / "a.jsonl", map(example, range(30, 50))),
+    ]
 
 
 def test_examples_come_back_in_the_order_of_the_files(files):
@@ -38,7 +49,9 @@ def test_examples_come_back_in_the_order_of_the_files(files):
 
 
 def test_last_line_needs_no_newline(tmp_path):
-    (tmp_path / "x.jsonl").write_text(example(0).to_json() + "\n" + example(1).to_json(), encoding="utf-8")
+    (tmp_path / "x.jsonl").write_text(
+        example(0).to_json() + "\n" + example(1).to_json(), encoding="utf-8"
+    )
     assert ExampleSource([tmp_path / "x.jsonl"], 1)[1] == example(1)
 
 
@@ -59,12 +72,24 @@ def test_files_without_examples_are_refused(tmp_path):
 
 def test_all_bad_lines_are_counted_and_five_shown(tmp_path):
     path = write(tmp_path / "x.jsonl", [example(0), example(1)._replace(negatives=())])
-    path.write_text(path.read_text(encoding="utf-8") + '{"query": "only"}\n' + "not json\n" * 5, encoding="utf-8")
+    path.write_text(
+        path.read_text(encoding="utf-8") + '{"query": "only"}\n' + "not json\n" * 5,
+        encoding="utf-8",
+    )
     with pytest.raises(ConfigError) as caught:
         ExampleSource([path], negatives=1)
     text = str(caught.value)
     assert "7 bad lines" in text
-    assert [f"{path}:{n}: " in text for n in range(1, 9)] == [False, True, True, True, True, True, False, False]
+    assert [f"{path}:{n}: " in text for n in range(1, 9)] == [
+        False,
+        True,
+        True,
+        True,
+        True,
+        True,
+        False,
+        False,
+    ]
     assert "0 negatives, but 1 are needed" in text
 
 
@@ -79,7 +104,10 @@ def test_fingerprint_changes_with_any_byte_and_with_the_order(files):
     first = ExampleSource(files, 1).fingerprint
     assert first == ExampleSource(files, 1).fingerprint
     assert first != ExampleSource(files[::-1], 1).fingerprint
-    write(files[1], [*map(example, range(30, 49)), example(49)._replace(query=example(49).query[::-1])])
+    write(
+        files[1],
+        [*map(example, range(30, 49)), example(49)._replace(query=example(49).query[::-1])],
+    )
     assert first != ExampleSource(files, 1).fingerprint
 
 
@@ -107,7 +135,9 @@ def test_threads_do_not_disturb_each_other(files):
         assert list(pool.map(source.__getitem__, wanted)) == [example(i) for i in wanted]
 
 
-@pytest.mark.skipif(not Path("/proc/self/fd").is_dir(), reason="open files are counted in /proc, which Linux has")
+@pytest.mark.skipif(
+    not Path("/proc/self/fd").is_dir(), reason="open files are counted in /proc, which Linux has"
+)
 def test_files_are_closed_with_the_source(files):
     before = len(os.listdir("/proc/self/fd"))
     source = ExampleSource(files, negatives=1)
@@ -125,7 +155,12 @@ def test_grain_reads_it(files):
 
 # --- files as people have them ---------------------------------------------------------------------------------
 
-COMPRESS = {".gz": gzip.compress, ".zst": zstandard.compress, ".bz2": bz2.compress, ".xz": lzma.compress}
+COMPRESS = {
+    ".gz": gzip.compress,
+    ".zst": zstandard.compress,
+    ".bz2": bz2.compress,
+    ".xz": lzma.compress,
+}
 
 
 @pytest.mark.parametrize("suffix", COMPRESS)
@@ -135,7 +170,9 @@ def test_a_compressed_file_is_the_same_source_as_the_file_itself(files, suffix):
         other.write_bytes(COMPRESS[suffix](file.read_bytes()))
     source = ExampleSource(packed, 1)
     assert [source[i] for i in range(50)] == [example(i) for i in range(50)]
-    assert source.fingerprint == ExampleSource(files, 1).fingerprint  # a run goes on if its files are compressed
+    assert (
+        source.fingerprint == ExampleSource(files, 1).fingerprint
+    )  # a run goes on if its files are compressed
 
 
 def opened(source: ExampleSource) -> int:
@@ -143,7 +180,9 @@ def opened(source: ExampleSource) -> int:
     return os.fstat(source._parts[0]._descriptor).st_ino  # type: ignore[union-attr]
 
 
-@pytest.mark.skipif(not Path("/proc/self/fd").is_dir(), reason="files are shared through /proc, which Linux has")
+@pytest.mark.skipif(
+    not Path("/proc/self/fd").is_dir(), reason="files are shared through /proc, which Linux has"
+)
 def test_a_spawned_worker_reads_what_was_decompressed_once(files):
     files[0].with_suffix(".gz").write_bytes(gzip.compress(files[0].read_bytes()))
     source = ExampleSource([files[0].with_suffix(".gz")], 1)
@@ -165,9 +204,13 @@ def test_bom_blank_lines_and_windows_line_ends_are_no_part_of_examples(tmp_path)
     path = tmp_path / "x.jsonl"
     path.write_bytes("\ufeff\r\n{}\r\n\r\n{}\r\n \t\n{}\n\n".format(*lines).encode())
     source = ExampleSource([path], 1)
-    assert [source[i] for i in range(len(source))] == [example(i)._replace(id=f"{path}:{n}") for i, n in enumerate([2, 4, 6])]
+    assert [source[i] for i in range(len(source))] == [
+        example(i)._replace(id=f"{path}:{n}") for i, n in enumerate([2, 4, 6])
+    ]
     path.write_bytes("\ufeff{}\n{}".format(*lines).encode())
-    assert [ExampleSource([path], 1)[i].query for i in range(2)] == [example(i).query for i in range(2)]
+    assert [ExampleSource([path], 1)[i].query for i in range(2)] == [
+        example(i).query for i in range(2)
+    ]
 
 
 def test_a_file_counts_once_by_whatever_names_it_is_given(files, monkeypatch):
@@ -183,7 +226,9 @@ def test_a_damaged_archive_is_refused_with_the_line_it_ends_at(tmp_path):
     path = tmp_path / "x.jsonl.gz"
     content = "".join(example(i).to_json() + "\n" for i in range(5)).encode()
     path.write_bytes(gzip.compress(content) + gzip.compress(content)[:-4])
-    with pytest.raises(ConfigError, match=re.escape(f"{path}:11: compressed data is damaged: it ends too early")):
+    with pytest.raises(
+        ConfigError, match=re.escape(f"{path}:11: compressed data is damaged: it ends too early")
+    ):
         ExampleSource([path], 1)
 
 
@@ -195,7 +240,9 @@ def test_no_temporary_file_stays(files, tmp_path, monkeypatch):
     assert list((tmp_path / "tmp").iterdir()) == []
     assert source[3] == example(3)
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "none"))
-    with pytest.raises(ConfigError, match=r"cannot be copied to .*none: No such file or directory; set TMPDIR"):
+    with pytest.raises(
+        ConfigError, match=r"cannot be copied to .*none: No such file or directory; set TMPDIR"
+    ):
         ExampleSource([files[0].with_suffix(".gz")], 1)
 
 
@@ -214,13 +261,20 @@ def record(negatives, query="q", positives=("p", "p2")):
         (("n",), 1, True, None),
         (("q", "p2"), 1, False, None),
         (("q", "p2"), 1, True, "2 negatives, all equal to its query or a positive"),
-        (("q", "n"), 1, True, "1 negatives are equal to its query or a positive, and a batch may take them alone"),
+        (
+            ("q", "n"),
+            1,
+            True,
+            "1 negatives are equal to its query or a positive, and a batch may take them alone",
+        ),
         (("q", "n"), 2, True, None),  # both are taken
         (("q", "n", "m"), 2, True, None),  # one of any two is a negative
         (("q", "p", "n"), 2, True, "2 negatives are equal"),
     ],
 )
-def test_a_query_that_could_meet_no_negative_is_refused_on_opening(negatives, drawn, masked, said, tmp_path):
+def test_a_query_that_could_meet_no_negative_is_refused_on_opening(
+    negatives, drawn, masked, said, tmp_path
+):
     path = write(tmp_path / "x.jsonl", [record(["n", "m"]), record(negatives)])
     if said is None:
         assert len(ExampleSource([path], 0, drawn, masked=masked)) == 2

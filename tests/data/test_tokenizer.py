@@ -15,12 +15,36 @@ from e5jax.errors import ConfigError
 
 BOS, EOS, LIMIT = 1, 2, 16
 UNK, END = "<unk>", "</s>"
-CORPUS = ["the quick brown fox jumps over a lazy dog", "Instruct: given a question, find the answer\nQuery: s </ >"] * 3
+CORPUS = [
+    "the quick brown fox jumps over a lazy dog",
+    "Instruct: given a question, find the answer\nQuery: s </ >",
+] * 3
 
 words = st.sampled_from(
-    ["</s>", "<s>", "<unk>", "</s", "s>", " ", "\n", "the fox", "</s></s>", "[INST]", "▁", "\x00", "é", "日本", "🙂", "\ud800"]
+    [
+        "</s>",
+        "<s>",
+        "<unk>",
+        "</s",
+        "s>",
+        " ",
+        "\n",
+        "the fox",
+        "</s></s>",
+        "[INST]",
+        "▁",
+        "\x00",
+        "é",
+        "日本",
+        "🙂",
+        "\ud800",
+    ]
 )
-wild = st.one_of(st.text(), st.text(st.characters()), st.lists(st.one_of(words, st.text(max_size=8))).map("".join))
+wild = st.one_of(
+    st.text(),
+    st.text(st.characters()),
+    st.lists(st.one_of(words, st.text(max_size=8))).map("".join),
+)
 
 
 def own() -> Tokenizer:
@@ -34,7 +58,11 @@ def mistral() -> Tokenizer:
     pieces = sentencepiece.SentencePieceProcessor(model_file=str(path))
     ids = {pieces.id_to_piece(number): number for number in range(pieces.get_piece_size())}
     rank = {piece: pieces.get_score(number) for piece, number in ids.items()}
-    plain = [piece for piece, number in ids.items() if not (pieces.is_control(number) or pieces.is_byte(number))]
+    plain = [
+        piece
+        for piece, number in ids.items()
+        if not (pieces.is_control(number) or pieces.is_byte(number))
+    ]
     pairs = [
         (piece[:cut], piece[cut:], rank[piece])
         for piece in plain
@@ -43,11 +71,20 @@ def mistral() -> Tokenizer:
     ]
     merges = [(left, right) for left, right, _ in sorted(pairs, key=lambda pair: -pair[2])]
     tokenizer = Tokenizer(models.BPE(ids, merges, unk_token=UNK, fuse_unk=True, byte_fallback=True))
-    tokenizer.normalizer = normalizers.Sequence([normalizers.Prepend("▁"), normalizers.Replace(" ", "▁")])
-    tokenizer.decoder = decoders.Sequence(
-        [decoders.Replace("▁", " "), decoders.ByteFallback(), decoders.Fuse(), decoders.Strip(" ", 1, 0)]
+    tokenizer.normalizer = normalizers.Sequence(
+        [normalizers.Prepend("▁"), normalizers.Replace(" ", "▁")]
     )
-    tokenizer.add_special_tokens([AddedToken(piece, normalized=False, special=True) for piece in ("<unk>", "<s>", "</s>")])
+    tokenizer.decoder = decoders.Sequence(
+        [
+            decoders.Replace("▁", " "),
+            decoders.ByteFallback(),
+            decoders.Fuse(),
+            decoders.Strip(" ", 1, 0),
+        ]
+    )
+    tokenizer.add_special_tokens(
+        [AddedToken(piece, normalized=False, special=True) for piece in ("<unk>", "<s>", "</s>")]
+    )
     return tokenizer
 
 
@@ -95,7 +132,9 @@ def test_a_long_text_is_cut_and_keeps_its_eos(limited, unlimited):
 def test_ids_between_bos_and_eos_are_the_text(unlimited):
     text = "the lazy dog"
     (ids,) = unlimited([text])
-    assert unlimited.tokenizer.decode(ids[1:-1], skip_special_tokens=False).replace(" ", "") == text.replace(" ", "")
+    assert unlimited.tokenizer.decode(ids[1:-1], skip_special_tokens=False).replace(
+        " ", ""
+    ) == text.replace(" ", "")
 
 
 def test_mistrals_pieces_are_those_of_sentencepiece():
@@ -126,7 +165,9 @@ def disturbed(tokenizer: Tokenizer) -> list[Tokenizer]:
     return copies
 
 
-@pytest.mark.parametrize("number", range(4), ids=["post-processor", "truncation", "padding", "special tokens"])
+@pytest.mark.parametrize(
+    "number", range(4), ids=["post-processor", "truncation", "padding", "special tokens"]
+)
 def test_the_tokenizers_own_settings_do_not_matter(tokenizer, limited, number):
     other = disturbed(tokenizer)[number]
     texts = ["", "fox", "</s> the quick <s> brown fox jumps over a lazy dog", "dog " * 100]
@@ -138,7 +179,9 @@ def test_the_tokenizers_own_settings_do_not_matter(tokenizer, limited, number):
 def test_a_file_gives_the_same_ids(tokenizer, limited, tmp_path):
     disturbed(tokenizer)[1].save(str(tmp_path / "tokenizer.json"))
     text = "the quick brown fox jumps over a lazy dog </s>"
-    assert TextTokenizer.from_file(tmp_path / "tokenizer.json", BOS, EOS, LIMIT)([text]) == limited([text])
+    assert TextTokenizer.from_file(tmp_path / "tokenizer.json", BOS, EOS, LIMIT)([text]) == limited(
+        [text]
+    )
 
 
 def test_a_refusal_names_the_file(tokenizer, tmp_path):
@@ -180,7 +223,11 @@ def test_a_limit_without_room_for_text_is_refused(tokenizer):
 
 def test_the_fingerprint_tells_limits_special_ids_and_vocabularies_apart(tokenizer, limited):
     assert TextTokenizer(tokenizer, BOS, EOS, LIMIT).fingerprint == limited.fingerprint
-    others = [(tokenizer, BOS, EOS, LIMIT + 1), (tokenizer, 0, EOS, LIMIT), (tokenizer, BOS, 0, LIMIT)]
+    others = [
+        (tokenizer, BOS, EOS, LIMIT + 1),
+        (tokenizer, 0, EOS, LIMIT),
+        (tokenizer, BOS, 0, LIMIT),
+    ]
     others.append((train_tokenizer(CORPUS, 300), BOS, EOS, LIMIT))
     others.append((tokenizer, BOS, EOS, LIMIT, "", Templates("[Q]")))
     assert len({limited.fingerprint, *(TextTokenizer(*other).fingerprint for other in others)}) == 6
@@ -202,7 +249,14 @@ def test_sides_have_templates_of_their_own():
 def test_new_tokens_come_behind_the_others_and_are_known_in_templates(tokenizer, tmp_path):
     tokenizer.save(str(tmp_path / "tokenizer.json"))
     size = tokenizer.get_vocab_size()
-    read = TextTokenizer.from_file(tmp_path / "tokenizer.json", BOS, EOS, LIMIT, Templates("[Q]", "[D]"), ("[Q]", "[D]", "</s>"))
+    read = TextTokenizer.from_file(
+        tmp_path / "tokenizer.json",
+        BOS,
+        EOS,
+        LIMIT,
+        Templates("[Q]", "[D]"),
+        ("[Q]", "[D]", "</s>"),
+    )
     assert read.tokenizer.get_vocab_size() == size + 2  # </s> was there
     (query, document) = read([read.templates.put("the fox </s>", side) for side in ("", None)])
     assert (query[:2], document[:2]) == ([BOS, size], [BOS, size + 1])

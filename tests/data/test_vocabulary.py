@@ -40,10 +40,21 @@ def test_vocabulary_is_no_larger_than_asked_for():
 
 
 @pytest.mark.parametrize(
-    "name", ["readFileHeader", "read_file_header", "ReadFileHeader", "READ_FILE_HEADER", " read\n\tfile  header"]
+    "name",
+    [
+        "readFileHeader",
+        "read_file_header",
+        "ReadFileHeader",
+        "READ_FILE_HEADER",
+        " read\n\tfile  header",
+    ],
 )
 def test_names_share_the_pieces_of_prose(tokenizer, name):
-    assert pieces(tokenizer, name) == pieces(tokenizer, "read file header") == ["read", "file", "header"]
+    assert (
+        pieces(tokenizer, name)
+        == pieces(tokenizer, "read file header")
+        == ["read", "file", "header"]
+    )
 
 
 @pytest.mark.parametrize(
@@ -77,7 +88,10 @@ def test_any_text_but_whitespace_encodes_to_known_pieces(literal, text):
     assert ids or not text.strip()
 
 
-@pytest.mark.parametrize("text", ["日本語のテキスト", "مرحبا بالعالم", "😀👩‍👩‍👧", "ñandú", "naïve résumé", "\x00\x7f", "हिन्दी"])
+@pytest.mark.parametrize(
+    "text",
+    ["日本語のテキスト", "مرحبا بالعالم", "😀👩‍👩‍👧", "ñandú", "naïve résumé", "\x00\x7f", "हिन्दी"],
+)
 def test_other_scripts_survive_as_bytes(tokenizer, text):
     assert tokenizer.decode(tokenizer.encode(text).ids) == "".join(text.split())
 

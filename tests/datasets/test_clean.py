@@ -53,11 +53,19 @@ def files(tmp_path):
 
 
 def test_copies_and_evaluation_texts_are_removed_across_files_and_said_why(files, tmp_path):
-    made = clean(files, tmp_path / "out", [("nq/queries/1", text(50)), ("nq/queries/2", text(51)), ("no name", text(52))])
-    kept = [[row["id"] for row in read(tmp_path / "out/data" / name)] for name in ("one.jsonl", "two.jsonl")]
+    made = clean(
+        files,
+        tmp_path / "out",
+        [("nq/queries/1", text(50)), ("nq/queries/2", text(51)), ("no name", text(52))],
+    )
+    kept = [
+        [row["id"] for row in read(tmp_path / "out/data" / name)]
+        for name in ("one.jsonl", "two.jsonl")
+    ]
     assert kept == [["a", "c"], ["f"]]
     removed = [
-        (row["cause"], row["id"], row["part"], row["reason"], row["matched_id"]) for row in read(tmp_path / "out/removed.jsonl")
+        (row["cause"], row["id"], row["part"], row["reason"], row["matched_id"])
+        for row in read(tmp_path / "out/removed.jsonl")
     ]
     assert removed == [
         ("duplicate", "b", "positive", "equal", "a"),
@@ -78,7 +86,10 @@ def test_copies_and_evaluation_texts_are_removed_across_files_and_said_why(files
         "examples": 4,
         "kept": 2,
         "languages": {"en": 2},
-        "removed": {"duplicate": {"equal": {"positive": 1}}, "contamination": {"equal": {"query": 1}}},
+        "removed": {
+            "duplicate": {"equal": {"positive": 1}},
+            "contamination": {"equal": {"query": 1}},
+        },
     }
     assert made["sources"]["second"]["languages"] == {"fi": 1}
 
@@ -86,16 +97,31 @@ def test_copies_and_evaluation_texts_are_removed_across_files_and_said_why(files
 def test_what_is_kept_is_unchanged_but_for_its_language_and_training_reads_it(files, tmp_path):
     clean(files, tmp_path / "out")
     source = ExampleSource([tmp_path / "out/data/*.jsonl"], negatives=0)
-    assert [(source[i].id, source[i].language) for i in range(len(source))] == [("a", "en"), ("c", "en"), ("d", ""), ("f", "fi")]
-    before = [line for path in files for line in path.read_text(encoding="utf-8").splitlines() if line[0] == "{"]
+    assert [(source[i].id, source[i].language) for i in range(len(source))] == [
+        ("a", "en"),
+        ("c", "en"),
+        ("d", ""),
+        ("f", "fi"),
+    ]
+    before = [
+        line
+        for path in files
+        for line in path.read_text(encoding="utf-8").splitlines()
+        if line[0] == "{"
+    ]
     unchanged = {json.loads(line)["id"]: line for line in before}
     for i in range(len(source)):
         filled_in = source[i].id != "f"
-        assert unchanged[source[i].id] == (source[i]._replace(language="") if filled_in else source[i]).to_json()
+        assert (
+            unchanged[source[i].id]
+            == (source[i]._replace(language="") if filled_in else source[i]).to_json()
+        )
 
 
 def test_a_record_without_source_and_id_gets_those_of_its_place(tmp_path):
-    clean([write(tmp_path / "mine.jsonl", "", '{"query": "q", "positives": ["p"]}')], tmp_path / "out")
+    clean(
+        [write(tmp_path / "mine.jsonl", "", '{"query": "q", "positives": ["p"]}')], tmp_path / "out"
+    )
     (row,) = read(tmp_path / "out/data/mine.jsonl")
     assert (row["id"], row["source"], row["query"]) == ("mine:2", "mine", "q")
 
@@ -104,7 +130,9 @@ def test_cleaning_what_is_clean_changes_nothing(files, tmp_path):
     clean(files, tmp_path / "one")
     clean(sorted((tmp_path / "one/data").glob("*.jsonl")), tmp_path / "two")
     for name in ("one.jsonl", "two.jsonl"):
-        assert (tmp_path / "one/data" / name).read_bytes() == (tmp_path / "two/data" / name).read_bytes()
+        assert (tmp_path / "one/data" / name).read_bytes() == (
+            tmp_path / "two/data" / name
+        ).read_bytes()
     assert (tmp_path / "two/removed.jsonl").read_text() == ""
 
 
@@ -121,7 +149,9 @@ def test_rules_change_what_is_removed(files, tmp_path):
     assert removed(Rules(keep_duplicates=True, parts=("query",)), tested) == ["d", "g"]
     inside = [("x", f"{text(3)} {text(77, 8)}")]
     assert removed(Rules(keep_duplicates=True, threshold=1.0), inside) == ["f"]
-    half = [("x", f"{' '.join(text(3).split()[:17])} {text(77, 200)}")]  # 10 of 23 runs of eight words
+    half = [
+        ("x", f"{' '.join(text(3).split()[:17])} {text(77, 200)}")
+    ]  # 10 of 23 runs of eight words
     assert removed(Rules(keep_duplicates=True), half) == []
     assert removed(Rules(keep_duplicates=True, share=0.4), half) == ["f"]
 
@@ -135,7 +165,10 @@ def test_only_what_cleaning_wrote_is_replaced(files, tmp_path):
     (tmp_path / "out").mkdir()
     clean(files, tmp_path / "out")
     clean(files[:1], tmp_path / "out")
-    assert sorted(path.name for path in (tmp_path / "out/data").iterdir()) == ["one.jsonl", "one.rejects.txt"]
+    assert sorted(path.name for path in (tmp_path / "out/data").iterdir()) == [
+        "one.jsonl",
+        "one.rejects.txt",
+    ]
     write(tmp_path / "out/thesis.txt", "years of work")
     with pytest.raises(ConfigError, match="has not written"):
         clean(files, tmp_path / "out")
@@ -169,12 +202,23 @@ def test_the_command_line_cleans_and_says_what_it_removed(files, tmp_path, capsy
         json.dumps({"id": "X/1", "kind": "document", "text": ENGLISH.format(1)}),
         json.dumps({"id": "X/2", "text": "nowhere"}),
     )
-    words = ["data", "clean", "--input", *map(str, files), f"--output={tmp_path / 'out'}", f"--evaluation={beir}"]
+    words = [
+        "data",
+        "clean",
+        "--input",
+        *map(str, files),
+        f"--output={tmp_path / 'out'}",
+        f"--evaluation={beir}",
+    ]
     assert main([*words, f"--evaluation={listed}"]) == 0
     out = capsys.readouterr().out
     assert out.startswith("7 examples: 1 kept; 1 lines rejected\n")
     assert "           4  contamination, equal\n" in out
-    assert [row["matched_id"] for row in read(tmp_path / "out/removed.jsonl") if row["cause"] == "contamination"] == [
+    assert [
+        row["matched_id"]
+        for row in read(tmp_path / "out/removed.jsonl")
+        if row["cause"] == "contamination"
+    ] == [
         "X/1",
         "nq/queries/1",
         "nq/corpus/1",
@@ -186,7 +230,10 @@ def test_the_command_line_cleans_and_says_what_it_removed(files, tmp_path, capsy
 
 def test_options_default_to_the_rules():
     args = parser().parse_args(["data", "clean", "--input=x", "--output=y"])
-    assert Rules(args.threshold, args.share, tuple(args.parts.split(",")), args.keep_duplicates) == RULES
+    assert (
+        Rules(args.threshold, args.share, tuple(args.parts.split(",")), args.keep_duplicates)
+        == RULES
+    )
 
 
 @pytest.mark.parametrize(
@@ -203,12 +250,17 @@ def test_options_default_to_the_rules():
     ],
 )
 def test_wrong_words_are_one_line_and_write_nothing(words, said, files, tmp_path, capsys):
-    assert main(["data", "clean", f"--input={files[0]}", f"--output={tmp_path / 'out'}", *words]) == 3
+    assert (
+        main(["data", "clean", f"--input={files[0]}", f"--output={tmp_path / 'out'}", *words]) == 3
+    )
     assert said in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
 
 
-@pytest.mark.parametrize("line", ["{", "[]", {"id": "q"}, {"id": 1, "text": "a"}, {"_id": "1", "text": "a"}, '{"id": "\xff"'])
+@pytest.mark.parametrize(
+    "line",
+    ["{", "[]", {"id": "q"}, {"id": 1, "text": "a"}, {"_id": "1", "text": "a"}, '{"id": "\xff"'],
+)
 def test_a_bad_line_of_evaluation_texts_is_named(tmp_path, line):
     one = line if isinstance(line, str) else json.dumps(line)
     path = write(tmp_path / "x.jsonl", json.dumps({"id": "1", "text": "a"}), one)

@@ -4,7 +4,13 @@ from collections.abc import Iterator
 
 import pytest
 
-from e5jax.datasets.contamination import NGRAM, Evaluation, beir_texts, listed_texts, without_contamination
+from e5jax.datasets.contamination import (
+    NGRAM,
+    Evaluation,
+    beir_texts,
+    listed_texts,
+    without_contamination,
+)
 from e5jax.errors import ConfigError
 from tests.data.examples import changed, example, sentence
 
@@ -12,7 +18,11 @@ WORDS = sentence(random.Random(9), 2_000)
 QUESTION = " ".join(sentence(random.Random(1), 12))
 DOCUMENT = " ".join(sentence(random.Random(2), 200))
 OTHER = " ".join(sentence(random.Random(3), 200))
-TEXTS = [("set/queries/1", QUESTION), ("set/corpus/1", DOCUMENT), ("set/queries/2", "capital of france")]
+TEXTS = [
+    ("set/queries/1", QUESTION),
+    ("set/corpus/1", DOCUMENT),
+    ("set/queries/2", "capital of france"),
+]
 
 
 @pytest.fixture
@@ -23,7 +33,9 @@ def evaluation() -> Iterator[Evaluation]:
 
 def clean(evaluation, *examples, **options):
     removed = []
-    return [one.id for one in without_contamination(examples, evaluation, removed.append, **options)], removed
+    return [
+        one.id for one in without_contamination(examples, evaluation, removed.append, **options)
+    ], removed
 
 
 def words(text, start, end):
@@ -38,7 +50,11 @@ def words(text, start, end):
         (" ".join(changed(DOCUMENT.split(), random.Random(0), WORDS)), "near", "set/corpus/1"),
         (f"{OTHER} {QUESTION} {OTHER}", "contains", "set/queries/1"),
         (words(DOCUMENT, 90, 130), "contained", "set/corpus/1"),
-        (f"{words(DOCUMENT, 0, 80)} {words(OTHER, 0, 24)}", "contained", "set/corpus/1"),  # 73 of 97 runs of eight words
+        (
+            f"{words(DOCUMENT, 0, 80)} {words(OTHER, 0, 24)}",
+            "contained",
+            "set/corpus/1",
+        ),  # 73 of 97 runs of eight words
     ],
 )
 @pytest.mark.parametrize("part", ["query", "positive", "negative"])
@@ -48,11 +64,19 @@ def test_what_matches_is_removed_and_said_why(evaluation, text, reason, name, pa
     kept, removed = clean(evaluation, one, example("b", "what", OTHER))
     assert kept == ["b"]
     (found,) = removed
-    assert (found.id, found.source, found.part, found.reason, found.matched_id) == ("a", "web", part, reason, name)
+    assert (found.id, found.source, found.part, found.reason, found.matched_id) == (
+        "a",
+        "web",
+        part,
+        reason,
+        name,
+    )
     hit = evaluation.find(text)
     assert hit is not None
     assert found.similarity == hit.similarity
-    assert (found.similarity == 1) == (reason == "equal" or text in (f"{OTHER} {QUESTION} {OTHER}", words(DOCUMENT, 90, 130)))
+    assert (found.similarity == 1) == (
+        reason == "equal" or text in (f"{OTHER} {QUESTION} {OTHER}", words(DOCUMENT, 90, 130))
+    )
     assert " ".join(text.split()).startswith(found.excerpt)
 
 
@@ -81,7 +105,10 @@ def test_the_share_of_a_contained_text_is_that_of_its_ngrams():
     for _ in range(30):
         own = words(DOCUMENT, 60, 60 + chooser.randint(12, 50)).split()
         own += chooser.choices(WORDS, k=chooser.randint(0, 10))
-        grams = [{tuple(text[i : i + NGRAM]) for i in range(len(text) - NGRAM + 1)} for text in (own, DOCUMENT.split())]
+        grams = [
+            {tuple(text[i : i + NGRAM]) for i in range(len(text) - NGRAM + 1)}
+            for text in (own, DOCUMENT.split())
+        ]
         share = len(grams[0] & grams[1]) / len(grams[0])
         with Evaluation(TEXTS, share=0.0001) as evaluation:
             found = evaluation.find(" ".join(own))
@@ -109,7 +136,9 @@ def test_a_higher_threshold_lets_near_copies_pass():
 def test_runs_of_eight_words_in_common_count_and_runs_of_seven_do_not():
     others = iter(sentence(random.Random(8), 100))
     for run, reason in [(7, None), (8, "contained")]:
-        pieces = [[*DOCUMENT.split()[start : start + run], next(others)] for start in range(0, 100, 20)]
+        pieces = [
+            [*DOCUMENT.split()[start : start + run], next(others)] for start in range(0, 100, 20)
+        ]
         with Evaluation(TEXTS, share=0.01) as evaluation:
             found = evaluation.find(" ".join(word for piece in pieces for word in piece))
         assert (found and found.reason) == reason
@@ -123,10 +152,19 @@ def test_planted_texts_are_found_and_no_others():
         assert len(evaluation) == 300
         assert all(evaluation.find(" ".join(text).title()) is not None for _, text in texts)
         near = [evaluation.find(" ".join(changed(text, chooser, WORDS))) for _, text in long]
-        inside = [evaluation.find(" ".join(sentence(chooser, 150) + text + sentence(chooser, 150))) for _, text in long]
-        innocent = [evaluation.find(" ".join(sentence(chooser, chooser.randint(3, 80)))) for _ in range(300)]
-    assert sum(hit is not None and hit.id == name for hit, (name, _) in zip(near, long, strict=True)) >= 0.97 * len(long)
-    assert all(hit is not None and hit.id == name for hit, (name, _) in zip(inside, long, strict=True))
+        inside = [
+            evaluation.find(" ".join(sentence(chooser, 150) + text + sentence(chooser, 150)))
+            for _, text in long
+        ]
+        innocent = [
+            evaluation.find(" ".join(sentence(chooser, chooser.randint(3, 80)))) for _ in range(300)
+        ]
+    assert sum(
+        hit is not None and hit.id == name for hit, (name, _) in zip(near, long, strict=True)
+    ) >= 0.97 * len(long)
+    assert all(
+        hit is not None and hit.id == name for hit, (name, _) in zip(inside, long, strict=True)
+    )
     assert innocent == [None] * 300
 
 
@@ -136,7 +174,9 @@ def test_without_evaluation_texts_nothing_matches():
 
 
 def write(folder, name, *values):
-    (folder / name).write_text("".join(f"{value if isinstance(value, str) else json.dumps(value)}\n" for value in values))
+    (folder / name).write_text(
+        "".join(f"{value if isinstance(value, str) else json.dumps(value)}\n" for value in values)
+    )
 
 
 def test_a_beir_folder_gives_queries_and_documents_with_titles(tmp_path):
@@ -150,7 +190,12 @@ def test_a_beir_folder_gives_queries_and_documents_with_titles(tmp_path):
         {"_id": "d2", "title": "", "text": "c"},
         {"_id": "d3", "text": "d"},
     )
-    expected = [("nq/queries/q1", "who"), ("nq/corpus/d1", "A b"), ("nq/corpus/d2", "c"), ("nq/corpus/d3", "d")]
+    expected = [
+        ("nq/queries/q1", "who"),
+        ("nq/corpus/d1", "A b"),
+        ("nq/corpus/d2", "c"),
+        ("nq/corpus/d3", "d"),
+    ]
     assert list(beir_texts(folder)) == expected
     assert list(beir_texts(folder, documents=False)) == expected[:1]
 
@@ -169,6 +214,14 @@ def test_a_folder_that_is_not_beir_is_an_error(tmp_path):
 
 def test_of_listed_texts_only_documents_are_left_out(tmp_path):
     kinds = {"a": {"kind": "query"}, "b": {"kind": "document"}, "c": {"kind": "text"}, "d": {}}
-    write(tmp_path, "x.jsonl", *({"id": name, "text": f"text {name}", **kind} for name, kind in kinds.items()))
+    write(
+        tmp_path,
+        "x.jsonl",
+        *({"id": name, "text": f"text {name}", **kind} for name, kind in kinds.items()),
+    )
     assert [name for name, _ in listed_texts(tmp_path / "x.jsonl")] == ["a", "b", "c", "d"]
-    assert [name for name, _ in listed_texts(tmp_path / "x.jsonl", documents=False)] == ["a", "c", "d"]
+    assert [name for name, _ in listed_texts(tmp_path / "x.jsonl", documents=False)] == [
+        "a",
+        "c",
+        "d",
+    ]

@@ -15,7 +15,13 @@ from e5jax.datasets.functions import first_paragraph, read_source, reject_query
 from e5jax.errors import ConfigError, RunError
 
 VERBS = ["Open", "Close", "Count", "Merge", "Sort", "Draw", "Parse", "Store", "Fetch", "Trim"]
-SPEC = Harvest(train_pairs=60, heldout_pairs=12, heldout_pairs_per_package=4, train_pairs_per_package=20, task="the task")
+SPEC = Harvest(
+    train_pairs=60,
+    heldout_pairs=12,
+    heldout_pairs_per_package=4,
+    train_pairs_per_package=20,
+    task="the task",
+)
 SKIPPED = ["tests/it.py", "_vendor/else.py", "made_pb2.py", "conftest.py", "sub/test_it.py"]
 
 
@@ -36,7 +42,9 @@ def function(package: str, number: int, indent: str = "") -> str:
 
 
 def module(package: str, numbers) -> str:
-    return "import nothing_that_exists\n" + "\n\n".join(function(package, number) for number in numbers)
+    return "import nothing_that_exists\n" + "\n\n".join(
+        function(package, number) for number in numbers
+    )
 
 
 @pytest.fixture(scope="module")
@@ -44,11 +52,17 @@ def root(tmp_path_factory) -> Path:
     root = tmp_path_factory.mktemp("site-packages")
     files = {
         **{f"huge/part{i}.py": module("huge", range(i * 25, i * 25 + 25)) for i in range(6)},
-        **{f"{name}/__init__.py": module(name, range(6)) for name in ("amber", "birch", "cedar", "delta", "elm")},
+        **{
+            f"{name}/__init__.py": module(name, range(6))
+            for name in ("amber", "birch", "cedar", "delta", "elm")
+        },
         "_delta.py": module("_delta", range(3)),
         "fern.py": module("amber", range(6)),  # a copy of another package
         "lone.py": module("lone", [0]),
-        **{f"amber/{skipped}": module("unwanted", range(i * 5, i * 5 + 5)) for i, skipped in enumerate(SKIPPED)},
+        **{
+            f"amber/{skipped}": module("unwanted", range(i * 5, i * 5 + 5))
+            for i, skipped in enumerate(SKIPPED)
+        },
         "amber/broken.py": module("unwanted", range(5)) + "def (:\n",
         "amber/long.py": module("unwanted", range(5)) + "# long\n" * 50_000,
         "e5jax/ours.py": module("unwanted", range(5)),
@@ -56,7 +70,9 @@ def root(tmp_path_factory) -> Path:
     for name, text in files.items():
         (root / name).parent.mkdir(parents=True, exist_ok=True)
         (root / name).write_text(text, encoding="utf-8")
-    (root / "dangling.py").symlink_to(root / "nowhere.py")  # Debian's sitecustomize.py, where /etc was left out of an image
+    (root / "dangling.py").symlink_to(
+        root / "nowhere.py"
+    )  # Debian's sitecustomize.py, where /etc was left out of an image
     return root
 
 
@@ -85,8 +101,12 @@ def test_no_package_is_in_both_halves(output):
 
 def test_no_query_and_no_code_occurs_twice(output):
     train, heldout = lines(output / "train.jsonl"), output / "heldout"
-    queries = [line["query"] for line in train] + [line["text"] for line in lines(heldout / "queries.jsonl")]
-    codes = [line["positives"][0] for line in train] + [line["text"] for line in lines(heldout / "corpus.jsonl")]
+    queries = [line["query"] for line in train] + [
+        line["text"] for line in lines(heldout / "queries.jsonl")
+    ]
+    codes = [line["positives"][0] for line in train] + [
+        line["text"] for line in lines(heldout / "corpus.jsonl")
+    ]
     assert len(set(queries)) == len(queries) == len(codes) == len(set(codes))
 
 
@@ -113,7 +133,10 @@ def test_caps_hold_and_are_filled_from_many_files(output):
 
 
 def test_tests_vendored_generated_and_own_files_are_left_out(output):
-    assert "unwanted" not in (output / "train.jsonl").read_text() + (output / "heldout/corpus.jsonl").read_text()
+    assert (
+        "unwanted"
+        not in (output / "train.jsonl").read_text() + (output / "heldout/corpus.jsonl").read_text()
+    )
 
 
 @pytest.mark.parametrize("name", SKIPPED)
@@ -131,15 +154,24 @@ def test_every_heldout_query_has_its_function_as_answer(output):
     heldout = output / "heldout"
     corpus = {line["_id"]: line["text"] for line in lines(heldout / "corpus.jsonl")}
     queries = {line["_id"]: line["text"] for line in lines(heldout / "queries.jsonl")}
-    header, *rows = [line.split("\t") for line in (heldout / "qrels/test.tsv").read_text().splitlines()]
+    header, *rows = [
+        line.split("\t") for line in (heldout / "qrels/test.tsv").read_text().splitlines()
+    ]
     assert header == ["query-id", "corpus-id", "score"]
-    assert {query: answer for query, answer, _ in rows} == {identity: identity for identity in corpus}
+    assert {query: answer for query, answer, _ in rows} == {
+        identity: identity for identity in corpus
+    }
     assert corpus.keys() == queries.keys()
-    assert all(queries[identity].split()[0].lower() == identity.split(":")[1].split("_")[0] for identity in corpus)
+    assert all(
+        queries[identity].split()[0].lower() == identity.split(":")[1].split("_")[0]
+        for identity in corpus
+    )
     assert json.loads((heldout / "task.json").read_text()) == {"instruction": "the task"}
 
 
-def test_same_packages_give_the_same_bytes_in_any_order_of_the_folder(root, output, tmp_path, monkeypatch):
+def test_same_packages_give_the_same_bytes_in_any_order_of_the_folder(
+    root, output, tmp_path, monkeypatch
+):
     walk = os.walk
 
     def backwards(top):
@@ -154,7 +186,10 @@ def test_same_packages_give_the_same_bytes_in_any_order_of_the_folder(root, outp
         "summary.json",
         *(f"heldout/{n}" for n in ("corpus.jsonl", "queries.jsonl", "qrels/test.tsv", "task.json")),
     ]
-    digests = [[hashlib.sha256((folder / name).read_bytes()).digest() for name in names] for folder in (output, tmp_path)]
+    digests = [
+        [hashlib.sha256((folder / name).read_bytes()).digest() for name in names]
+        for folder in (output, tmp_path)
+    ]
     assert digests[0] == digests[1]
     assert summary == json.loads((output / "summary.json").read_text())
     assert summary["rejected"]["file too long"] == summary["rejected"]["file does not parse"] == 1
@@ -173,7 +208,11 @@ def test_a_process_that_is_killed_while_it_reads_is_one_error(root, tmp_path, mo
 
 def test_too_few_pairs_name_both_numbers(root, tmp_path):
     with pytest.raises(ConfigError, match=r"heldout_pairs=500.* only \d+ pairs"):
-        harvest_roots(Harvest(heldout_pairs=500, heldout_pairs_per_package=4, train_pairs_per_package=5), tmp_path, [root])
+        harvest_roots(
+            Harvest(heldout_pairs=500, heldout_pairs_per_package=4, train_pairs_per_package=5),
+            tmp_path,
+            [root],
+        )
 
 
 def test_private_sibling_belongs_to_its_package(root):
@@ -184,7 +223,11 @@ def test_private_sibling_belongs_to_its_package(root):
 
 def test_installed_roots_hold_the_standard_library():
     assert any((root / "json/decoder.py").is_file() for root in installed_roots())
-    assert not any(name.startswith("site-packages") for files in find_packages(installed_roots()[:1]).values() for _, name in files)
+    assert not any(
+        name.startswith("site-packages")
+        for files in find_packages(installed_roots()[:1]).values()
+        for _, name in files
+    )
 
 
 SOURCE = '''
@@ -216,7 +259,9 @@ def test_code_is_the_function_without_its_docstring():
     assert not rejected
     assert found.id == "box.py:size:6"
     assert found.query == "Measure the size of this Box carefully. It goes on here."
-    assert found.code.startswith("@property\n# kept\nasync def size(self, a: int = 3):\n    # a comment\n    text =")
+    assert found.code.startswith(
+        "@property\n# kept\nasync def size(self, a: int = 3):\n    # a comment\n    text ="
+    )
     assert found.code.endswith("\n\n    if a:\n        return text\n    return None")
     assert ast.get_docstring(ast.parse(found.code).body[0]) is None
 
@@ -230,7 +275,9 @@ def test_code_is_the_function_without_its_docstring():
     ],
 )
 def test_functions_of_unfit_length_are_rejected(body, reason):
-    functions, rejected = read_source(f'def f():\n    """Say what this function does."""\n{body}\n', "f.py")
+    functions, rejected = read_source(
+        f'def f():\n    """Say what this function does."""\n{body}\n', "f.py"
+    )
     assert list(rejected) == ([reason] if reason else [])
     assert len(functions) == (reason is None)
 
@@ -262,14 +309,26 @@ def test_what_is_no_description_is_rejected(query):
 
 @pytest.mark.parametrize(
     "query",
-    ["Return the mean of `values`, ignoring NaNs.", "Is this logger enabled for level 'level'?", "Check that a file exists"],
+    [
+        "Return the mean of `values`, ignoring NaNs.",
+        "Is this logger enabled for level 'level'?",
+        "Check that a file exists",
+    ],
 )
 def test_descriptions_are_accepted(query):
     assert reject_query(query) is None
 
 
 @pytest.mark.parametrize(
-    "end", ["\n\nMore.", "\n:param x: more", "\nArgs:\n  x: more", "\n>>> more()", "\nNotes\n-----", "\n- more"]
+    "end",
+    [
+        "\n\nMore.",
+        "\n:param x: more",
+        "\nArgs:\n  x: more",
+        "\n>>> more()",
+        "\nNotes\n-----",
+        "\n- more",
+    ],
 )
 def test_first_paragraph_ends_at_the_first_section(end):
     assert first_paragraph(f"  Do the\n   thing well.{end}").startswith("Do the thing well.")

@@ -43,13 +43,20 @@ def tables(text):
 
 
 def numbered(i, **fields):
-    return example(f"i{i}", f"question {i}", f"the answer of number {i} is this", source="nq")._replace(**fields)
+    return example(
+        f"i{i}", f"question {i}", f"the answer of number {i} is this", source="nq"
+    )._replace(**fields)
 
 
 @pytest.fixture
 def file(tmp_path):
-    records = [numbered(i, negatives=("no",) * (i % 3), language="en" if i % 2 else "", instruction=TASK) for i in range(6)]
-    other = example("x", "问题", "这是答案", source="dureader")._replace(language="zh", positive_scores=(1.0,))
+    records = [
+        numbered(i, negatives=("no",) * (i % 3), language="en" if i % 2 else "", instruction=TASK)
+        for i in range(6)
+    ]
+    other = example("x", "问题", "这是答案", source="dureader")._replace(
+        language="zh", positive_scores=(1.0,)
+    )
     return write(tmp_path / "train.jsonl", *records, other, "no json", '{"query": "q"}')
 
 
@@ -71,10 +78,14 @@ def test_counts_on_the_page_are_those_of_the_file(file):
     assert instructions[1:] == [[TASK, "6", "85.7%", "nq"], ["none", "1", "14.3%", "dureader"]]
 
 
-@pytest.mark.parametrize("field", ["id", "query", "positives", "negatives", "instruction", "source"])
+@pytest.mark.parametrize(
+    "field", ["id", "query", "positives", "negatives", "instruction", "source"]
+)
 def test_hostile_text_is_escaped_and_its_controls_are_shown(field, tmp_path):
     value = (HOSTILE,) if field.endswith("s") else HOSTILE
-    text = seen(write(tmp_path / "x.jsonl", numbered(1, negatives=("n",))._replace(**{field: value})))
+    text = seen(
+        write(tmp_path / "x.jsonl", numbered(1, negatives=("n",))._replace(**{field: value}))
+    )
     assert "<script" not in text
     assert "&lt;script&gt;" in text
     assert r"\x1b[2J\x1b]0;x\x07\u202e" in text
@@ -98,7 +109,9 @@ def test_the_same_seed_gives_the_same_bytes_and_another_seed_other_examples(tmp_
     path = write(tmp_path / "x.jsonl", *(numbered(i) for i in range(100)))
     first = seen(path)
     assert first == seen(path)
-    asked = [re.findall(r"<blockquote>(.*?)</blockquote>", text) for text in (first, seen(path, seed=1))]
+    asked = [
+        re.findall(r"<blockquote>(.*?)</blockquote>", text) for text in (first, seen(path, seed=1))
+    ]
     assert [len(questions) for questions in asked] == [10, 10]
     assert asked[0] != asked[1]
 
@@ -111,7 +124,9 @@ def test_each_record_is_as_likely_as_any_other_to_be_in_the_sample(tmp_path):
         places = [int(one.id[1:]) for one in sample]
         assert places == sorted(set(places))
         counts[places] += 1
-    assert np.abs(counts - 100).max() < 4.5 * np.sqrt(400 * 0.25 * 0.75)  # standard deviations; the seeds are fixed
+    assert np.abs(counts - 100).max() < 4.5 * np.sqrt(
+        400 * 0.25 * 0.75
+    )  # standard deviations; the seeds are fixed
 
 
 def test_copies_are_counted_where_the_sample_is_everything(tmp_path):
@@ -133,7 +148,10 @@ def test_what_was_left_out_before_is_read_from_beside_the_files(file, tmp_path):
 
 
 def test_many_sources_and_instructions_end_in_a_line_of_others(tmp_path):
-    path = write(tmp_path / "x.jsonl", *(numbered(i % 40, source=f"s{i % 40}", instruction=f"do {i % 40}") for i in range(80)))
+    path = write(
+        tmp_path / "x.jsonl",
+        *(numbered(i % 40, source=f"s{i % 40}", instruction=f"do {i % 40}") for i in range(80)),
+    )
     sources, *_, instructions = tables(seen(path))
     assert (len(sources), sources[-1][:3]) == (22, ["20 others", "40", "50.0%"])
     assert (len(instructions), instructions[-1][:3]) == (22, ["20 others", "40", "50.0%"])
@@ -148,10 +166,23 @@ def test_lengths_in_tokens_are_those_of_the_tokenizer_without_its_limits(tmp_pat
     assert in_tokens(tokenizer)(texts) == [4, 0, 1, *[2] * 2_500]
     tokenizer.save(str(tmp_path / "tokenizer.json"))
     path = write(tmp_path / "x.jsonl", Example("a", "a b c", ("a",)))
-    assert main(["data", "inspect", f"--input={path}", f"--output={tmp_path / 'y.html'}", f"--tokenizer={tmp_path}"]) == 0
+    assert (
+        main(
+            [
+                "data",
+                "inspect",
+                f"--input={path}",
+                f"--output={tmp_path / 'y.html'}",
+                f"--tokenizer={tmp_path}",
+            ]
+        )
+        == 0
+    )
     text = (tmp_path / "y.html").read_text(encoding="utf-8")
     assert "Lengths in tokens" in text
-    assert ["Queries", "1", "3.0", "3", "3", "3", "3", "3"] in [row for table in tables(text) for row in table]
+    assert ["Queries", "1", "3.0", "3", "3", "3", "3", "3"] in [
+        row for table in tables(text) for row in table
+    ]
 
 
 @pytest.mark.parametrize(
@@ -164,7 +195,9 @@ def test_lengths_in_tokens_are_those_of_the_tokenizer_without_its_limits(tmp_pat
     ],
 )
 def test_wrong_words_are_one_line_and_write_nothing(words, said, file, tmp_path, capsys):
-    assert main(["data", "inspect", f"--input={file}", f"--output={tmp_path / 'y.html'}", *words]) == 3
+    assert (
+        main(["data", "inspect", f"--input={file}", f"--output={tmp_path / 'y.html'}", *words]) == 3
+    )
     assert said in capsys.readouterr().err
     assert not (tmp_path / "y.html").exists()
 

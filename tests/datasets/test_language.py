@@ -27,7 +27,18 @@ def test_a_sentence_is_of_its_language(code):
 
 
 @pytest.mark.parametrize(
-    "text", ["", "Berlin Paris", "Hund", "the house", "bread", "你好", "def f(x): return x+1", "123 456 789 10 11", "=== --- ==="]
+    "text",
+    [
+        "",
+        "Berlin Paris",
+        "Hund",
+        "the house",
+        "bread",
+        "你好",
+        "def f(x): return x+1",
+        "123 456 789 10 11",
+        "=== --- ===",
+    ],
 )
 def test_what_is_short_or_no_sentence_is_of_no_language(text):
     assert language(text) == ""
@@ -48,11 +59,16 @@ def test_the_language_of_an_example_is_filled_in_where_it_is_empty_and_can_be_to
     ]
     found = list(with_language(examples))
     assert [one.language for one in found] == ["de", "de", "en", "", "fr"]
-    assert [one._replace(language="") for one in found] == [one._replace(language="") for one in examples]
+    assert [one._replace(language="") for one in found] == [
+        one._replace(language="") for one in examples
+    ]
 
 
 def test_words_that_are_alone_are_of_no_language_however_sure_the_model_is():
-    found = {word: language(f"{word} {word}", confidence=0.0) for word in ("although", "wahrscheinlich", "quelquefois")}
+    found = {
+        word: language(f"{word} {word}", confidence=0.0)
+        for word in ("although", "wahrscheinlich", "quelquefois")
+    }
     assert set(found.values()) == {""}
     assert language("wahrscheinlich wahrscheinlich wahrscheinlich", confidence=0.0) == "de"
 
@@ -62,4 +78,7 @@ def test_positives_decide_before_the_query_and_negatives_never():
     assert language_of(one) == ""
     assert language_of(example("2", SENTENCES["fr"], "x = 1")) == "fr"
     assert language_of(example("3", SENTENCES["fr"], "bread and fruit are here")) == "en"
-    assert language_of(example("4", "x", "the")._replace(positives=("the", "house", "is", "red"))) == "en"
+    assert (
+        language_of(example("4", "x", "the")._replace(positives=("the", "house", "is", "red")))
+        == "en"
+    )

@@ -29,7 +29,11 @@ def test_what_is_found_is_the_most_similar_text_of_a_search_over_all_pairs():
     missed = proposed = 0
     with NearIndex() as index:
         for number, words in enumerate(texts):
-            best = max((jaccard(words, other), -i) for i, other in enumerate(texts[:number])) if number else (0.0, 0)
+            best = (
+                max((jaccard(words, other), -i) for i, other in enumerate(texts[:number]))
+                if number
+                else (0.0, 0)
+            )
             match = index.find(sketch(read(" ".join(words))))
             if best[0] >= THRESHOLD:
                 proposed += 1
@@ -37,7 +41,9 @@ def test_what_is_found_is_the_most_similar_text_of_a_search_over_all_pairs():
             else:
                 assert match is None
             if match:
-                assert match.similarity == pytest.approx(jaccard(words, texts[match.number]), abs=1e-12)
+                assert match.similarity == pytest.approx(
+                    jaccard(words, texts[match.number]), abs=1e-12
+                )
                 assert match.similarity == pytest.approx(best[0], abs=1e-12)
             index.add(sketch(read(" ".join(words))))
     assert proposed > 40
@@ -48,15 +54,23 @@ def test_what_is_found_is_the_most_similar_text_of_a_search_over_all_pairs():
 def test_copies_with_a_tenth_of_the_words_changed_are_found_and_others_are_not(script):
     chooser = random.Random(1)
     pool, joint = (WORDS, " ") if script == "latin" else (HAN, "")
-    make = sentence if script == "latin" else (lambda chooser, length: chooser.choices(HAN, k=2 * length))
+    make = (
+        sentence
+        if script == "latin"
+        else (lambda chooser, length: chooser.choices(HAN, k=2 * length))
+    )
     texts = [make(chooser, chooser.randint(12, 120)) for _ in range(300)]
     with NearIndex() as index:
         for words in texts:
             found = sketch(read(joint.join(words)))
             assert index.find(found) is None
             index.add(found)
-        matches = [index.find(sketch(read(joint.join(changed(words, chooser, pool))))) for words in texts]
-    assert sum(match is not None and match.number == i for i, match in enumerate(matches)) >= 0.97 * len(texts)
+        matches = [
+            index.find(sketch(read(joint.join(changed(words, chooser, pool))))) for words in texts
+        ]
+    assert sum(
+        match is not None and match.number == i for i, match in enumerate(matches)
+    ) >= 0.97 * len(texts)
 
 
 @pytest.mark.parametrize(
@@ -76,7 +90,10 @@ def test_short_texts_match_as_a_whole_only(one, other):
         match = index.find(sketch(read(f" {one.upper()}?")))
         assert match is not None
         assert match.equal
-    longer = " and then it goes on for ten more words to the end of it", "然后这句话还要再继续说下去直到最后结束为止没有别的"
+    longer = (
+        " and then it goes on for ten more words to the end of it",
+        "然后这句话还要再继续说下去直到最后结束为止没有别的",
+    )
     with NearIndex() as index:  # the same difference does not count in a long text
         index.add(sketch(read(one + longer[one > "z"])))
         assert index.find(sketch(read(other + longer[one > "z"]))) is not None
@@ -109,7 +126,10 @@ def test_a_variant_is_found_as_what_it_stands_for_and_leads_to_its_own_near_copi
         matches = [index.find(sketch(read(" ".join(words)))) for words in drifted]
     far = [jaccard(one, other) < THRESHOLD for one, other in zip(drifted, texts, strict=True)]
     assert sum(far) > 20  # the text itself does not lead there
-    assert sum(match is not None and match.number == number for number, match in enumerate(matches)) >= 29
+    assert (
+        sum(match is not None and match.number == number for number, match in enumerate(matches))
+        >= 29
+    )
 
 
 def test_of_many_variants_all_equal_texts_are_found_and_a_few_lead_to_near_copies():
@@ -122,8 +142,12 @@ def test_of_many_variants_all_equal_texts_are_found_and_a_few_lead_to_near_copie
         index.add(sketch(read(" ".join(words))))
         for variant in chain[1:]:
             index.add_variant(sketch(read(" ".join(variant))), 0)
-        assert all(index.find(sketch(read(" ".join(variant)))) == (0, 1.0, True) for variant in chain)
-        assert index.find(sketch(read(" ".join(changed(chain[VARIANTS], chooser, WORDS))))) is not None
+        assert all(
+            index.find(sketch(read(" ".join(variant)))) == (0, 1.0, True) for variant in chain
+        )
+        assert (
+            index.find(sketch(read(" ".join(changed(chain[VARIANTS], chooser, WORDS))))) is not None
+        )
         assert index.find(sketch(read(" ".join(changed(chain[-1], chooser, WORDS))))) is None
 
 

@@ -23,7 +23,14 @@ def test_case_width_spacing_and_the_last_mark_make_no_other_text(other):
 
 @pytest.mark.parametrize(
     ("one", "other"),
-    [("sort in C++", "sort in C#"), ("add 3.5", "add 35"), ("is it -1", "is it 1"), ("कि", "के"), ("か", "が"), ("", "a")],
+    [
+        ("sort in C++", "sort in C#"),
+        ("add 3.5", "add 35"),
+        ("is it -1", "is it 1"),
+        ("कि", "के"),
+        ("か", "が"),
+        ("", "a"),
+    ],
 )
 def test_a_sign_a_vowel_or_a_number_makes_another_text(one, other):
     assert read(one).key != read(other).key

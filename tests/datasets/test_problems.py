@@ -8,7 +8,13 @@ from tests.config.test_load import config_file
 from tests.data.examples import example
 
 GOOD = example("a", "query", "positive").to_json()
-BAD = ["no json", '{"query": "q"}', '{"query": "q", "positives": ["p"], "x": 1}', "\ufeff" + GOOD, GOOD[:-1]]
+BAD = [
+    "no json",
+    '{"query": "q"}',
+    '{"query": "q", "positives": ["p"], "x": 1}',
+    "\ufeff" + GOOD,
+    GOOD[:-1],
+]
 
 
 def write(path, *lines):
@@ -46,7 +52,17 @@ def test_what_is_a_problem_is_what_training_refuses(tmp_path, line, negatives):
 
 
 def test_a_problem_is_one_printable_line(tmp_path):
-    said, _ = problems(Wanted([write(tmp_path / "x.jsonl", '{"query": "q", "positives": ["p"], "\\u001b[2J\\u202e": 1}')], Needs()))
+    said, _ = problems(
+        Wanted(
+            [
+                write(
+                    tmp_path / "x.jsonl",
+                    '{"query": "q", "positives": ["p"], "\\u001b[2J\\u202e": 1}',
+                )
+            ],
+            Needs(),
+        )
+    )
     assert len(said) == 1
     assert said[0].isprintable()
     assert "\\x1b[2J\\u202e" in said[0]
@@ -57,7 +73,10 @@ def test_the_command_lists_all_and_exits_3(tmp_path, capsys):
     write(tmp_path / "b.jsonl", GOOD, "[]")
     assert main(["data", "validate", "--input", f"{tmp_path}/a.jsonl", f"{tmp_path}/b.jsonl"]) == 3
     lines = capsys.readouterr().out.splitlines()
-    assert lines[:20] == [f"{tmp_path}/a.jsonl:{i}: not JSON: Expecting value: line 1 column 1 (char 0)" for i in range(1, 21)]
+    assert lines[:20] == [
+        f"{tmp_path}/a.jsonl:{i}: not JSON: Expecting value: line 1 column 1 (char 0)"
+        for i in range(1, 21)
+    ]
     assert lines[20:] == [
         f"{tmp_path}/b.jsonl:2: not a JSON object",
         "2 examples, 21 rejected",
@@ -70,7 +89,10 @@ def test_good_files_exit_0_whether_named_or_matched(tmp_path, capsys):
     for name in ("a", "b", "c"):
         write(tmp_path / f"{name}.jsonl", GOOD)
     assert main(["data", "validate", f"--input={tmp_path}/*.jsonl"]) == 0
-    assert main(["data", "validate", f"--input={tmp_path}/a.jsonl", f"--input={tmp_path}/b.jsonl"]) == 0
+    assert (
+        main(["data", "validate", f"--input={tmp_path}/a.jsonl", f"--input={tmp_path}/b.jsonl"])
+        == 0
+    )
     assert capsys.readouterr().out == "3 examples, 0 rejected\n2 examples, 0 rejected\n"
 
 
@@ -96,7 +118,10 @@ def get_config():
 def test_a_configuration_says_files_and_negatives_of_each_of_its_runs(tmp_path, capsys):
     write(tmp_path / "main.jsonl", example("b", "q", "p", ("n",)).to_json(), GOOD)
     write(tmp_path / "first.jsonl", GOOD, "[]")
-    path = config_file(tmp_path, CONFIG.format(main=tmp_path / "main.jsonl", first=f"files=('{tmp_path / 'first.jsonl'}',)"))
+    path = config_file(
+        tmp_path,
+        CONFIG.format(main=tmp_path / "main.jsonl", first=f"files=('{tmp_path / 'first.jsonl'}',)"),
+    )
     assert main(["data", "validate", f"--config={path}"]) == 3
     assert capsys.readouterr().out.splitlines()[:3] == [
         f"{tmp_path}/main.jsonl:2: no negatives, and its query is compared with no others; give it hard negatives, "
@@ -114,8 +139,16 @@ def test_a_configuration_says_files_and_negatives_of_each_of_its_runs(tmp_path, 
         ([], 2, "one of the arguments --config --input is required"),
         (["--input=x", "--config=y"], 2, "not allowed with"),
         (["--input=none.jsonl"], 3, "--input: 'none.jsonl' matches no file"),
-        (["--input=none.jsonl", "--config.seed=1"], 3, "--config.seed=1: `e5jax data validate --input` takes no --config"),
-        (["--config=configs/e5_mistral_7b.py", "--negatives=1"], 3, "--negatives=1: the configuration says"),
+        (
+            ["--input=none.jsonl", "--config.seed=1"],
+            3,
+            "--config.seed=1: `e5jax data validate --input` takes no --config",
+        ),
+        (
+            ["--config=configs/e5_mistral_7b.py", "--negatives=1"],
+            3,
+            "--negatives=1: the configuration says",
+        ),
         (["--config=configs/quickstart.py"], 3, "config.data.harvest makes the data"),
         (
             ["--config=configs/e5_mistral_7b.py", "--config.data.files=('none/*',)"],

@@ -13,12 +13,24 @@ WIKIPEDIA = "Given a question, retrieve Wikipedia passages that answer the quest
 CHINESE = "Given a Chinese search query, retrieve web passages that answer the question"
 # arXiv 2401.00368, appendix A and Table 14.
 PAPER = {
-    "eli5": (0.1, "Provided a user question, retrieve the highest voted answers on Reddit ELI5 forum"),
-    "hotpotqa": (1, "Given a multi-hop question, retrieve documents that can help answer the question"),
+    "eli5": (
+        0.1,
+        "Provided a user question, retrieve the highest voted answers on Reddit ELI5 forum",
+    ),
+    "hotpotqa": (
+        1,
+        "Given a multi-hop question, retrieve documents that can help answer the question",
+    ),
     "fever": (1, "Given a claim, retrieve documents that support or refute the claim"),
     "miracl": (1, WIKIPEDIA),
-    "msmarco_passage": (0.5, "Given a web search query, retrieve relevant passages that answer the query"),
-    "msmarco_document": (0.2, "Given a web search query, retrieve relevant documents that answer the query"),
+    "msmarco_passage": (
+        0.5,
+        "Given a web search query, retrieve relevant passages that answer the query",
+    ),
+    "msmarco_document": (
+        0.2,
+        "Given a web search query, retrieve relevant documents that answer the query",
+    ),
     "nq": (1, WIKIPEDIA),
     "nli": (
         1,
@@ -44,7 +56,9 @@ def test_ratios_and_instructions_are_those_of_the_paper():
 
 
 def test_an_unknown_set_is_answered_with_the_known_ones():
-    with pytest.raises(ConfigError, match="set 'hotpot': there is none; use one of eli5, hotpotqa, fever, miracl,"):
+    with pytest.raises(
+        ConfigError, match="set 'hotpot': there is none; use one of eli5, hotpotqa, fever, miracl,"
+    ):
         named("hotpot")
 
 
@@ -58,7 +72,11 @@ def test_a_file_of_the_mix_belongs_to_one_set():
 
 def test_the_table_costs_no_import_of_what_reads_files():
     code = "import json, sys, e5jax.datasets.public_sets; print(json.dumps(sorted(sys.modules)))"
-    loaded = json.loads(subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout)
+    loaded = json.loads(
+        subprocess.run(
+            [sys.executable, "-c", code], capture_output=True, text=True, check=True
+        ).stdout
+    )
     assert not {"tensorflow_datasets", "datasets", "pyarrow", "jax", "grain"} & set(loaded)
 
 
@@ -69,7 +87,10 @@ DOCS = Path(__file__).parents[2] / "docs/data.md"
 
 def row(chosen: Set) -> str:
     sources = [f"[{PurePosixPath(file).name}]({file})" for file in chosen.files]
-    hub = [f"hub: `{repository}`" for repository in dict.fromkeys(repository for repository, _ in chosen.hub)]
+    hub = [
+        f"hub: `{repository}`"
+        for repository in dict.fromkeys(repository for repository, _ in chosen.hub)
+    ]
     formats = ", ".join(f"`{name}`" for name in chosen.formats)
     cells = [
         f"`{chosen.name}`",

@@ -20,7 +20,16 @@ def test_a_sound_machine_passes(tmp_path, capsys):
     assert main(tmp_path / "runs") == 0
     found = levels(capsys)
     assert list(found) == [
-        *("versions", "memory", "disk of the run", "disk of the hub cache", "network", "keys", "devices", "sharded step")
+        *(
+            "versions",
+            "memory",
+            "disk of the run",
+            "disk of the hub cache",
+            "network",
+            "keys",
+            "devices",
+            "sharded step",
+        )
     ]
     assert {found[name] for name in ("versions", "devices", "sharded step")} == {"ok"}
     assert found["network"] == "note"  # HF_HUB_OFFLINE is set

@@ -21,7 +21,11 @@ os.kill(os.getpid(), signal.SIGKILL)
 
 def test_the_last_phase_outlives_its_process(tmp_path):
     path = tmp_path / "phase"
-    done = subprocess.run([sys.executable, "-c", PROGRAM, str(path)], check=False, env={**os.environ, "PYTHONPATH": "."})
+    done = subprocess.run(
+        [sys.executable, "-c", PROGRAM, str(path)],
+        check=False,
+        env={**os.environ, "PYTHONPATH": "."},
+    )
     assert done.returncode == -signal.SIGKILL
     assert heartbeat.told(path) == ("step", 41)
 

@@ -9,22 +9,34 @@ SAID = {"JAX_NUM_PROCESSES": "4", "JAX_PROCESS_ID": "2", "JAX_COORDINATOR_ADDRES
 
 
 def test_a_process_of_which_nothing_is_said_is_alone():
-    assert read_process_info({"JAX_COORDINATOR_ADDRESS": "10.0.0.7:8476"}) == ProcessInfo() == ProcessInfo(0, 1)
+    assert (
+        read_process_info({"JAX_COORDINATOR_ADDRESS": "10.0.0.7:8476"})
+        == ProcessInfo()
+        == ProcessInfo(0, 1)
+    )
 
 
 def test_what_a_launcher_says_is_taken():
     assert read_process_info(SAID) == ProcessInfo(2, 4, "10.0.0.7:8476")
-    assert read_process_info({**SAID, "JAX_COORDINATOR_BIND_ADDRESS": "0.0.0.0:1"}).bind == "0.0.0.0:1"
+    assert (
+        read_process_info({**SAID, "JAX_COORDINATOR_BIND_ADDRESS": "0.0.0.0:1"}).bind == "0.0.0.0:1"
+    )
 
 
 @pytest.mark.parametrize(
     ("change", "named"),
     [
-        ({"JAX_PROCESS_ID": ""}, ["JAX_NUM_PROCESSES=4 without JAX_PROCESS_ID", "JAX_COORDINATOR_ADDRESS"]),
+        (
+            {"JAX_PROCESS_ID": ""},
+            ["JAX_NUM_PROCESSES=4 without JAX_PROCESS_ID", "JAX_COORDINATOR_ADDRESS"],
+        ),
         ({"JAX_PROCESS_ID": "4"}, ["JAX_PROCESS_ID=4", "below JAX_NUM_PROCESSES=4"]),
         ({"JAX_PROCESS_ID": "-1"}, ["JAX_PROCESS_ID='-1'", "whole number"]),
         ({"JAX_NUM_PROCESSES": "two"}, ["JAX_NUM_PROCESSES='two'", "whole number"]),
-        ({"JAX_COORDINATOR_ADDRESS": "10.0.0.7"}, ["JAX_COORDINATOR_ADDRESS='10.0.0.7'", "host:port"]),
+        (
+            {"JAX_COORDINATOR_ADDRESS": "10.0.0.7"},
+            ["JAX_COORDINATOR_ADDRESS='10.0.0.7'", "host:port"],
+        ),
     ],
 )
 def test_half_a_place_is_refused(change, named):
@@ -48,7 +60,9 @@ def test_the_service_listens_at_its_own_address_alone(coordinator, at):
 
 
 def test_a_public_address_is_refused_unless_it_is_asked_for():
-    with pytest.raises(ConfigError, match=r"8\.8\.8\.8 is a public address.*JAX_COORDINATOR_BIND_ADDRESS"):
+    with pytest.raises(
+        ConfigError, match=r"8\.8\.8\.8 is a public address.*JAX_COORDINATOR_BIND_ADDRESS"
+    ):
         listens_at(ProcessInfo(0, 2, "8.8.8.8:8476"))
     assert listens_at(ProcessInfo(0, 2, "8.8.8.8:8476", "8.8.8.8:8476")) == "8.8.8.8:8476"
 

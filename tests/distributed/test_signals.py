@@ -56,7 +56,13 @@ command.command()
 
 def start(code: str) -> subprocess.Popen:
     code = f"import signal; signal.signal(signal.SIGHUP, signal.SIG_DFL)\n{code}"  # though these tests be run with nohup
-    process = subprocess.Popen([sys.executable, "-c", code], cwd=Path(__file__).parent.parent, stdout=-1, stderr=-1, text=True)
+    process = subprocess.Popen(
+        [sys.executable, "-c", code],
+        cwd=Path(__file__).parent.parent,
+        stdout=-1,
+        stderr=-1,
+        text=True,
+    )
     assert process.stdout is not None
     assert process.stdout.readline() == "ready\n"
     return process
@@ -104,7 +110,9 @@ def test_a_notice_does_not_outlive_its_listener():
 
 def test_a_notice_to_a_process_that_has_done_its_work_does_not_change_its_exit_code():
     ending = "atexit.register(lambda: print('ready', flush=True) or time.sleep(0.5))"
-    process = start(f"import atexit, time\n{ending}\nfrom e5jax import __main__ as it\nit.main = lambda: 0\nit.command()")
+    process = start(
+        f"import atexit, time\n{ending}\nfrom e5jax import __main__ as it\nit.main = lambda: 0\nit.command()"
+    )
     for number in SIGNALS:
         process.send_signal(number)
     assert process.communicate(timeout=20) == ("", "")
@@ -127,4 +135,6 @@ def test_a_closed_terminal_is_a_notice_unless_the_run_was_started_with_nohup(ign
     while b"ready" not in os.read(ours, 1024):
         pass
     os.close(ours)
-    assert (process.wait(timeout=20), mark.read_text()) == ((0, "went on") if ignored else (STOPPED, "saved"))
+    assert (process.wait(timeout=20), mark.read_text()) == (
+        (0, "went on") if ignored else (STOPPED, "saved")
+    )

@@ -46,23 +46,47 @@ def test_whoever_is_within_the_limits_is_left_alone(own, others):
     ("own", "others", "blamed"),
     [
         # Process 1 sleeps while it makes a batch: the others wait for it in the next step.
-        (sign("step", 8, 11), seen(sign("batch", 7, 12), sign("step", 8, 11)), "process 1 is late: in phase 'batch'"),
-        (sign("step", 8, 11), seen(sign("step", 7, 12)), "process 1 is late: in phase 'step' of step 7 for 12 s"),
+        (
+            sign("step", 8, 11),
+            seen(sign("batch", 7, 12), sign("step", 8, 11)),
+            "process 1 is late: in phase 'batch'",
+        ),
+        (
+            sign("step", 8, 11),
+            seen(sign("step", 7, 12)),
+            "process 1 is late: in phase 'step' of step 7 for 12 s",
+        ),
         (
             sign("wait", 0, 101),
             seen(sign("wait", 0, 50), sign("compile", 0, 99)),
             "process 2 is late: in phase 'compile'",
         ),
-        (sign("wait", 0, 101), seen(sign("load", 0, 99)), "process 1 is late: in phase 'load' for 99 s"),
+        (
+            sign("wait", 0, 101),
+            seen(sign("load", 0, 99)),
+            "process 1 is late: in phase 'load' for 99 s",
+        ),
         # What waits for nobody has itself to blame, however far the others are.
-        (sign("batch", 7, 11), seen(sign("step", 8, 5)), "process 0 is late: in phase 'batch' of step 7"),
+        (
+            sign("batch", 7, 11),
+            seen(sign("step", 8, 5)),
+            "process 0 is late: in phase 'batch' of step 7",
+        ),
         (
             sign("save", 7, 41),
             seen(sign("step", 8, 5)),
             "process 0 is late: in phase 'save' of step 7 for 41 s, and 40 s",
         ),
-        (sign("step", 7, 11), seen(sign("step", 7, 11)), "10 s are allowed; no process is behind another"),
-        (sign("step", 7, 11), {}, "process 0 is in phase 'step' of step 7 for 11 s, and 10 s are allowed"),
+        (
+            sign("step", 7, 11),
+            seen(sign("step", 7, 11)),
+            "10 s are allowed; no process is behind another",
+        ),
+        (
+            sign("step", 7, 11),
+            {},
+            "process 0 is in phase 'step' of step 7 for 11 s, and 10 s are allowed",
+        ),
         (
             sign("step", 7, 1),
             seen(sign("load", 0, 1), ago=31),
@@ -85,7 +109,9 @@ def test_who_sees_process_0_alone_leaves_the_verdict_to_it_for_a_while():
     others = {0: Seen(sign("step", 8, 11), NOW)}
     assert judged(sign("step", 8, 12), others, process=1) is None
     assert judged(sign("step", 8, 14), others, process=1) is not None
-    assert judged(sign("batch", 8, 12), others, process=1) is not None  # it knows that it is late itself
+    assert (
+        judged(sign("batch", 8, 12), others, process=1) is not None
+    )  # it knows that it is late itself
 
 
 HANGING = """
@@ -102,7 +128,14 @@ with Watchdog(Place(), Limits(60, 1, 60, 60)):
 
 
 def test_a_process_that_hangs_says_where_and_exits_99():
-    done = subprocess.run([sys.executable, "-c", HANGING], cwd=ROOT, capture_output=True, text=True, check=False, timeout=60)
+    done = subprocess.run(
+        [sys.executable, "-c", HANGING],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+    )
     assert done.returncode == 99
     assert "e5jax: watchdog: process 0 (" in done.stderr
     assert "is late: in phase 'batch' of step 12 for 1 s, and 1 s are allowed" in done.stderr

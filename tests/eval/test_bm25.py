@@ -30,10 +30,15 @@ def handwritten(query: str) -> list[float]:
     return scores
 
 
-@pytest.mark.parametrize("query", ["read JSON values from a path", "area of a circle by radius", "http", "path path json"])
+@pytest.mark.parametrize(
+    "query",
+    ["read JSON values from a path", "area of a circle by radius", "http", "path path json"],
+)
 def test_scores_equal_a_handwritten_bm25(query):
     # bm25s keeps float32.
-    np.testing.assert_allclose(Index(DOCUMENTS).scores(query), handwritten(query), rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(
+        Index(DOCUMENTS).scores(query), handwritten(query), rtol=1e-5, atol=1e-6
+    )
 
 
 @pytest.mark.parametrize("query", ["", "the of", "unheard"])
@@ -62,7 +67,10 @@ def test_search_returns_the_best_documents_with_a_shared_term_only():
     corpus = Dataset.from_list([{"id": f"d{i}", "text": text} for i, text in enumerate(DOCUMENTS)])
     system = BM25()
     system.index(corpus)
-    found = system.search(Dataset.from_list([{"id": "q", "text": "write json"}, {"id": "none", "text": "unheard"}]), top_k=1)
+    found = system.search(
+        Dataset.from_list([{"id": "q", "text": "write json"}, {"id": "none", "text": "unheard"}]),
+        top_k=1,
+    )
     assert list(found["q"]) == ["d1"]
     assert found["none"] == {}
     found = system.search(Dataset.from_list([{"id": "q", "text": "write json"}]), top_k=9)
@@ -71,5 +79,11 @@ def test_search_returns_the_best_documents_with_a_shared_term_only():
 
 def test_titles_are_searched():
     system = BM25()
-    system.index(Dataset.from_list([{"id": "a", "title": "circle", "text": "x"}, {"id": "b", "title": "", "text": "y"}]))
-    assert list(system.search(Dataset.from_list([{"id": "q", "text": "circle"}]), top_k=5)["q"]) == ["a"]
+    system.index(
+        Dataset.from_list(
+            [{"id": "a", "title": "circle", "text": "x"}, {"id": "b", "title": "", "text": "y"}]
+        )
+    )
+    assert list(
+        system.search(Dataset.from_list([{"id": "q", "text": "circle"}]), top_k=5)["q"]
+    ) == ["a"]

@@ -30,7 +30,9 @@ PUBLISHED = {
 SCOPE = dict(paper_scopes())
 
 
-def write(root: Path, name: str, category_scores: dict[str, float], queries: dict[str, dict] | None = None) -> Path:
+def write(
+    root: Path, name: str, category_scores: dict[str, float], queries: dict[str, dict] | None = None
+) -> Path:
     """A folder of results as mteb writes them."""
     folder = root / name
     (folder / "queries").mkdir(parents=True)
@@ -39,7 +41,9 @@ def write(root: Path, name: str, category_scores: dict[str, float], queries: dic
             "task_name": task,
             "dataset_revision": "abc",
             "evaluation_time": 90.0,
-            "scores": {"test": [{"main_score": score, "hf_subset": "default", "languages": ["eng-Latn"]}]},
+            "scores": {
+                "test": [{"main_score": score, "hf_subset": "default", "languages": ["eng-Latn"]}]
+            },
         }
         (folder / f"{task}.json").write_text(json.dumps(made))
     for task, scores in (queries or {}).items():
@@ -50,7 +54,10 @@ def write(root: Path, name: str, category_scores: dict[str, float], queries: dic
 def rows(text: str) -> list[list[str]]:
     """The cells of every table row of a page."""
     found = re.findall(r"<tr>(.*?)</tr>", text, re.DOTALL)
-    return [[html.unescape(cell) for cell in re.findall(r"<t[hd][^>]*>(.*?)</t[hd]>", row)] for row in found]
+    return [
+        [html.unescape(cell) for cell in re.findall(r"<t[hd][^>]*>(.*?)</t[hd]>", row)]
+        for row in found
+    ]
 
 
 @pytest.mark.parametrize("column", PUBLISHED)
@@ -89,7 +96,12 @@ def test_results_are_read_from_any_depth_and_a_task_twice_is_refused(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("said", "message"), [("paper:none", "has the columns full data"), ("x=/none", "no such folder"), (".", "holds no results")]
+    ("said", "message"),
+    [
+        ("paper:none", "has the columns full data"),
+        ("x=/none", "no such folder"),
+        (".", "holds no results"),
+    ],
 )
 def test_what_cannot_stand_beside_is_refused(tmp_path, monkeypatch, said, message):
     monkeypatch.chdir(tmp_path)
@@ -102,14 +114,25 @@ def folders(tmp_path: Path) -> tuple[Path, Path]:
     random = np.random.default_rng(0)
     queries = {f"q{number}": float(random.uniform()) for number in range(50)}
     worse = {query: score - 0.1 for query, score in queries.items()}
-    ours = {"ArguAna": 0.61234, "NFCorpus": 0.4, "STS12": 0.7986, "BIOSSES": 0.8, "SummEval": 0.3141, "my-own": 0.25}
+    ours = {
+        "ArguAna": 0.61234,
+        "NFCorpus": 0.4,
+        "STS12": 0.7986,
+        "BIOSSES": 0.8,
+        "SummEval": 0.3141,
+        "my-own": 0.25,
+    }
     output = tmp_path / "out"
     write(output, "mteb", ours, {"ArguAna": queries})
     (output / "mteb" / "settings.json").write_text(json.dumps(SETTINGS))
     own = TaskScope("Retrieval", ("test",), ("default",))
     scope = {task: SCOPE.get(task, own) for task in [*ours, "SciFact"]}  # of which ours lacks one
-    (output / "results.json").write_text(json.dumps({"tasks": {task: of.as_json() for task, of in scope.items()}}))
-    return output, write(tmp_path, "theirs", {"ArguAna": 0.5, "SciFact": 0.7, "STS12": 0.1}, {"ArguAna": worse})
+    (output / "results.json").write_text(
+        json.dumps({"tasks": {task: of.as_json() for task, of in scope.items()}})
+    )
+    return output, write(
+        tmp_path, "theirs", {"ArguAna": 0.5, "SciFact": 0.7, "STS12": 0.1}, {"ArguAna": worse}
+    )
 
 
 def arguments(*words: str) -> argparse.Namespace:
@@ -119,14 +142,23 @@ def arguments(*words: str) -> argparse.Namespace:
 @pytest.fixture
 def reported(folders) -> tuple[Path, str]:
     output, theirs = folders
-    main(arguments(f"--output={output}", f"--beside=theirs={theirs}", "--beside=paper", "--price=2.5"))
+    main(
+        arguments(
+            f"--output={output}", f"--beside=theirs={theirs}", "--beside=paper", "--price=2.5"
+        )
+    )
     return output, (output / "report.html").read_text(encoding="utf-8")
 
 
 def test_every_number_on_the_page_is_from_a_results_file(reported):
     output, text = reported
-    files = {name: {p.stem: p for p in (output.parent / name).glob("*.json")} for name in ("out/mteb", "theirs")}
-    table = {row[0]: row for row in reversed(rows(text))}  # the first of a name: not that among the differences
+    files = {
+        name: {p.stem: p for p in (output.parent / name).glob("*.json")}
+        for name in ("out/mteb", "theirs")
+    }
+    table = {
+        row[0]: row for row in reversed(rows(text))
+    }  # the first of a name: not that among the differences
 
     def percent(name: str, task: str) -> str:
         if task not in files[name]:
@@ -136,13 +168,23 @@ def test_every_number_on_the_page_is_from_a_results_file(reported):
     paper = {task: f"{scores[0]:.2f}" for task, (_, scores) in paper_table()[1].items()}
     tasks = ["ArguAna", "NFCorpus", "STS12", "BIOSSES", "SummEval", "my-own", "SciFact"]
     for task in tasks:
-        assert table[task][2:5] == [percent("out/mteb", task), percent("theirs", task), paper.get(task, "–")], task
+        assert table[task][2:5] == [
+            percent("out/mteb", task),
+            percent("theirs", task),
+            paper.get(task, "–"),
+        ], task
         assert table[task][5] == ("1 min 30 s" if task in files["out/mteb"] else "–")
     numbers = set(re.findall(r">([+\-−]?\d+\.\d+)<", text))
-    shown = {cell for row in rows(text) for cell in row} | set(re.findall(r'font-size="10"[^>]*>([^<]*)<', text))
+    shown = {cell for row in rows(text) for cell in row} | set(
+        re.findall(r'font-size="10"[^>]*>([^<]*)<', text)
+    )
     assert numbers <= shown
     drawn = re.findall(r'font-size="10"[^>]*>([^<]*)<', text)
-    means = [table[name][2 + place] for name in ("Retrieval", "STS", "Summarization") for place in range(3)]
+    means = [
+        table[name][2 + place]
+        for name in ("Retrieval", "STS", "Summarization")
+        for place in range(3)
+    ]
     assert drawn == [re.sub(r" \(.*", "", cell) for cell in means]
 
 
@@ -151,7 +193,12 @@ def test_the_page_has_means_only_where_no_task_is_missing(reported):
     assert table["STS"] == ["2", "79.93", "– (1 of 2)", "82.60"]
     assert table["Retrieval"] == ["4", "– (3 of 4)", "– (2 of 4)", "– (3 of 4)"]
     assert table["all tasks"] == ["7", "– (6 of 7)", "– (3 of 7)", "– (6 of 7)"]
-    assert table["shared by all"] == ["2", f"{(61.234 + 79.86) / 2:.2f}", "30.00", f"{(61.9 + 79.7) / 2:.2f}"]
+    assert table["shared by all"] == [
+        "2",
+        f"{(61.234 + 79.86) / 2:.2f}",
+        "30.00",
+        f"{(61.9 + 79.7) / 2:.2f}",
+    ]
 
 
 def test_the_json_has_what_the_page_has_and_the_report_can_be_made_again(reported, folders):
@@ -161,14 +208,22 @@ def test_the_json_has_what_the_page_has_and_the_report_can_be_made_again(reporte
     assert made["means"]["STS"]["theirs"] == {"value": None, "tasks": 1, "of": 2}
     assert made["hours"] == pytest.approx(6 * 90 / 3600)
     assert made["cost"] == pytest.approx(2.5 * 6 * 90 / 3600)
-    main(arguments(f"--output={output}", f"--beside=theirs={folders[1]}", "--beside=paper", "--price=2.5"))
+    main(
+        arguments(
+            f"--output={output}", f"--beside=theirs={folders[1]}", "--beside=paper", "--price=2.5"
+        )
+    )
     assert (output / "report.html").read_text(encoding="utf-8") == text
 
 
 def test_the_text_has_the_cells_of_the_page(reported):
     output, text = reported
     lines = (output / "results.md").read_text(encoding="utf-8").splitlines()
-    piped = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines if line.startswith("|")]
+    piped = [
+        [cell.strip() for cell in line.strip("|").split("|")]
+        for line in lines
+        if line.startswith("|")
+    ]
     assert [row for row in piped if set(row) != {"---"}] == [row for row in rows(text) if row]
 
 
@@ -194,8 +249,12 @@ def test_the_paper_stands_beside_its_own_preset_unasked(folders):
 
 def test_names_from_outside_are_escaped(tmp_path):
     hostile = '"><script>'
-    ours = read_results(hostile, write(tmp_path, "ours", {"ArguAna": 0.5, "STS12": 0.5, "SummEval": 0.5}), SCOPE)
-    board = make_board([ours], {task: SCOPE[task] for task in ours.tasks}, [], {hostile: hostile}, None)
+    ours = read_results(
+        hostile, write(tmp_path, "ours", {"ArguAna": 0.5, "STS12": 0.5, "SummEval": 0.5}), SCOPE
+    )
+    board = make_board(
+        [ours], {task: SCOPE[task] for task in ours.tasks}, [], {hostile: hostile}, None
+    )
     assert "<script" not in as_html(board)
     assert not re.findall(r"https?:|<link|<script|@import|url\((?!#)|src=", as_html(board))
     assert markdown(board)
@@ -203,8 +262,17 @@ def test_names_from_outside_are_escaped(tmp_path):
 
 def test_flags_say_what_manifests_know(tmp_path, folders):
     output, _ = folders
-    clean = {"examples": 9, "kept": 7, "rejected": {}, "removed": {}, "evaluation": {"ArguAna": {"texts": 5, "removed": 1_234}}}
-    for name, file, values in [("cleaned", "clean.json", clean), ("hotpotqa", "manifest.json", {"set": "hotpotqa"})]:
+    clean = {
+        "examples": 9,
+        "kept": 7,
+        "rejected": {},
+        "removed": {},
+        "evaluation": {"ArguAna": {"texts": 5, "removed": 1_234}},
+    }
+    for name, file, values in [
+        ("cleaned", "clean.json", clean),
+        ("hotpotqa", "manifest.json", {"set": "hotpotqa"}),
+    ]:
         (tmp_path / name).mkdir()
         (tmp_path / name / file).write_text(json.dumps(values))
     manifests = read_manifests([tmp_path / "cleaned", tmp_path / "hotpotqa"])
@@ -227,13 +295,20 @@ def with_subsets(folder: Path, task: str, scores: dict[tuple[str, str], float]) 
     """A result of mteb on several splits and subsets."""
     by_split = {split: [] for split, _ in scores}
     for (split, subset), score in scores.items():
-        by_split[split].append({"main_score": score, "hf_subset": subset, "languages": ["eng-Latn"]})
+        by_split[split].append(
+            {"main_score": score, "hf_subset": subset, "languages": ["eng-Latn"]}
+        )
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / f"{task}.json").write_text(json.dumps({"task_name": task, "dataset_revision": "abc", "scores": by_split}))
+    (folder / f"{task}.json").write_text(
+        json.dumps({"task_name": task, "dataset_revision": "abc", "scores": by_split})
+    )
 
 
 def test_scores_side_by_side_are_of_the_same_splits_and_subsets(tmp_path):
-    reviews, places = "AmazonReviewsClassification", [("validation", "en"), ("test", "en"), ("test", "de")]
+    reviews, places = (
+        "AmazonReviewsClassification",
+        [("validation", "en"), ("test", "en"), ("test", "de")],
+    )
     with_subsets(tmp_path / "ours", reviews, dict(zip(places, (0.9, 0.5, 0.1), strict=True)))
     with_subsets(tmp_path / "theirs", reviews, dict(zip(places, (0.1, 0.4, 0.9), strict=True)))
     with_subsets(tmp_path / "german", reviews, {("test", "de"): 0.8})
@@ -241,7 +316,10 @@ def test_scores_side_by_side_are_of_the_same_splits_and_subsets(tmp_path):
     systems = [read_results(name, tmp_path / name, scope) for name in ("ours", "theirs", "german")]
     board = make_board([*systems, find_results("paper", scope)], scope, [], SETTINGS, None)
     row = rows(as_html(board))[
-        rows(as_html(board)).index(["task", "of", *[s.name for s in board.systems], "time", "training data"]) + 1
+        rows(as_html(board)).index(
+            ["task", "of", *[s.name for s in board.systems], "time", "training data"]
+        )
+        + 1
     ]
     published = f"{paper_table()[1][reviews][1][0]:.2f}"
     assert row[:6] == [reviews, "test/en", "50.00", "40.00", "–", published]
@@ -275,16 +353,31 @@ def test_queries_are_compared_within_the_same_splits_and_subsets(tmp_path):
 
 def test_results_that_do_not_say_what_their_scores_are_of_are_refused(folders):
     output, _ = folders
-    (output / "results.json").write_text(json.dumps({"tasks": {"ArguAna": {"category": "Retrieval"}}}))
-    with pytest.raises(ConfigError, match=r"does not say of which splits and subsets the scores of ArguAna are; remove the file"):
+    (output / "results.json").write_text(
+        json.dumps({"tasks": {"ArguAna": {"category": "Retrieval"}}})
+    )
+    with pytest.raises(
+        ConfigError,
+        match=r"does not say of which splits and subsets the scores of ArguAna are; remove the file",
+    ):
         main(arguments(f"--output={output}"))
 
 
 def test_a_cleaning_counts_for_the_splits_and_subsets_that_it_looked_for(tmp_path):
     reviews = "AmazonReviewsClassification"
     scope = {reviews: TaskScope("Classification", ("test",), ("en", "de"))}
-    texts = [(f"{reviews}/{subset}/test/text/1", f"a review of {subset}") for subset in ("en", "fr")]
-    (tmp_path / "train.jsonl").write_text('{"schema": 1, "id": "1", "query": "a", "positives": ["b"]}\n')
+    texts = [
+        (f"{reviews}/{subset}/test/text/1", f"a review of {subset}") for subset in ("en", "fr")
+    ]
+    (tmp_path / "train.jsonl").write_text(
+        '{"schema": 1, "id": "1", "query": "a", "positives": ["b"]}\n'
+    )
     clean([tmp_path / "train.jsonl"], tmp_path / "cleaned", texts)
-    board = make_board([find_results("paper", scope)], scope, read_manifests([tmp_path / "cleaned"]), SETTINGS, None)
+    board = make_board(
+        [find_results("paper", scope)],
+        scope,
+        read_manifests([tmp_path / "cleaned"]),
+        SETTINGS,
+        None,
+    )
     assert board.flags[reviews] == "cleaned, 0 records left out; not checked for de/test"

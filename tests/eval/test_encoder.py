@@ -10,7 +10,12 @@ import numpy as np
 import pytest
 import torch
 from mteb.abstasks.task_metadata import TaskMetadata
-from mteb.mocks.mock_tasks import MockClassificationTask, MockRerankingTask, MockRetrievalTask, MockSTSTask
+from mteb.mocks.mock_tasks import (
+    MockClassificationTask,
+    MockRerankingTask,
+    MockRetrievalTask,
+    MockSTSTask,
+)
 from mteb.models import EncoderProtocol
 from sentence_transformers import SentenceTransformer
 
@@ -31,7 +36,9 @@ TEXTS = [
 ]
 
 # The mock has so few texts that a class is never predicted.
-rare_classes = pytest.mark.filterwarnings("ignore:Precision is ill-defined:sklearn.exceptions.UndefinedMetricWarning")
+rare_classes = pytest.mark.filterwarnings(
+    "ignore:Precision is ill-defined:sklearn.exceptions.UndefinedMetricWarning"
+)
 
 
 class BagOfWords:
@@ -42,7 +49,12 @@ class BagOfWords:
         self.asked: list[tuple[str, str | None]] = []
 
     def encode(
-        self, texts: Sequence[str], instruction: str | None = None, show_progress: bool = False, *, normalise: bool = True
+        self,
+        texts: Sequence[str],
+        instruction: str | None = None,
+        show_progress: bool = False,
+        *,
+        normalise: bool = True,
     ) -> np.ndarray:
         del show_progress, normalise
         self.asked += [(text, instruction) for text in texts]
@@ -50,12 +62,18 @@ class BagOfWords:
 
     @staticmethod
     def _vector(text: str) -> np.ndarray:
-        vector = np.bincount([zlib.crc32(word.encode()) % 64 for word in text.split()], minlength=64).astype(np.float32)
+        vector = np.bincount(
+            [zlib.crc32(word.encode()) % 64 for word in text.split()], minlength=64
+        ).astype(np.float32)
         return vector / np.linalg.norm(vector)
 
 
 def run(encoder: EncoderProtocol, task: mteb.AbsTask) -> float:
-    return mteb.evaluate(encoder, task, cache=None, co2_tracker=False, show_progress_bar=False).task_results[0].get_score()
+    return (
+        mteb.evaluate(encoder, task, cache=None, co2_tracker=False, show_progress_bar=False)
+        .task_results[0]
+        .get_score()
+    )
 
 
 def instructions(task: mteb.AbsTask, instruction: str | None = None) -> dict[str, set[str | None]]:
@@ -128,10 +146,15 @@ def loader(texts: list[str]) -> torch.utils.data.DataLoader:
 @pytest.mark.parametrize("instruction", ["find it", ""])
 def test_both_backends_give_the_same_vectors(folder, instruction):
     encoders = [make(folder, PAPER, instruction) for make in (jax_encoder, torch_encoder)]
-    ours, theirs = (e.encode(loader(TEXTS), task_metadata=MockSTSTask.metadata, hf_split="", hf_subset="") for e in encoders)
+    ours, theirs = (
+        e.encode(loader(TEXTS), task_metadata=MockSTSTask.metadata, hf_split="", hf_subset="")
+        for e in encoders
+    )
     # float32 sums in another order.
     np.testing.assert_allclose(ours, theirs, atol=1e-5)
-    assert np.abs(ours[0] - ours[1]).max() > 1e-2, "the model tells texts apart, or the line above would prove nothing"
+    assert np.abs(ours[0] - ours[1]).max() > 1e-2, (
+        "the model tells texts apart, or the line above would prove nothing"
+    )
 
 
 def edited(folder: Path, copy: Path, **values: object) -> Path:
@@ -143,24 +166,34 @@ def edited(folder: Path, copy: Path, **values: object) -> Path:
 
 
 @pytest.mark.parametrize("similarity", ["cosine", "dot"])
-def test_the_package_protocol_takes_dimensions_and_similarity_as_sentence_transformers_does(folder, tmp_path, similarity):
+def test_the_package_protocol_takes_dimensions_and_similarity_as_sentence_transformers_does(
+    folder, tmp_path, similarity
+):
     folder = edited(folder, tmp_path / "model", truncate_dim=8, similarity_fn_name=similarity)
-    plain = SentenceTransformer(str(folder), device="cpu", local_files_only=True, model_kwargs={"dtype": torch.float32})
+    plain = SentenceTransformer(
+        str(folder), device="cpu", local_files_only=True, model_kwargs={"dtype": torch.float32}
+    )
     wanted = plain.encode(TEXTS, prompt="")
     scores = plain.similarity(wanted, wanted).numpy()
     for make in (jax_encoder, torch_encoder):
         encoder = make(folder, PRESETS["mteb-v2"], "")
-        found = encoder.encode(loader(TEXTS), task_metadata=MockSTSTask.metadata, hf_split="", hf_subset="")
+        found = encoder.encode(
+            loader(TEXTS), task_metadata=MockSTSTask.metadata, hf_split="", hf_subset=""
+        )
         np.testing.assert_allclose(found, wanted, atol=1e-5)
         np.testing.assert_allclose(encoder.similarity(found, found), scores, atol=1e-5)
-    assert (np.abs(np.diag(scores) - 1).max() > 0.1) == (similarity == "dot"), "the two differ, or this would prove nothing"
+    assert (np.abs(np.diag(scores) - 1).max() > 0.1) == (similarity == "dot"), (
+        "the two differ, or this would prove nothing"
+    )
 
 
 def test_the_papers_protocol_scores_cosines_of_unit_vectors(folder, tmp_path):
     folder = edited(folder, tmp_path / "model", truncate_dim=8, similarity_fn_name="dot")
     for make in (jax_encoder, torch_encoder):
         encoder = make(folder, PAPER, "")
-        found = encoder.encode(loader(TEXTS), task_metadata=MockSTSTask.metadata, hf_split="", hf_subset="")
+        found = encoder.encode(
+            loader(TEXTS), task_metadata=MockSTSTask.metadata, hf_split="", hf_subset=""
+        )
         np.testing.assert_allclose(np.linalg.norm(found, axis=1), 1, atol=1e-6)
         assert encoder.mteb_model_meta.similarity_fn_name.value == "cosine"
 
@@ -168,7 +201,9 @@ def test_the_papers_protocol_scores_cosines_of_unit_vectors(folder, tmp_path):
 @pytest.mark.parametrize("make", [jax_encoder, torch_encoder])
 def test_a_similarity_that_is_not_scored_is_refused(folder, tmp_path, make):
     folder = edited(folder, tmp_path / "model", similarity_fn_name="manhattan")
-    with pytest.raises(ConfigError, match="similarity_fn_name='manhattan': mteb scores cosine and dot"):
+    with pytest.raises(
+        ConfigError, match="similarity_fn_name='manhattan': mteb scores cosine and dot"
+    ):
         make(folder, PRESETS["mteb-v2"])
     make(folder, PAPER)
 

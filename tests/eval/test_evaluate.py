@@ -43,7 +43,9 @@ class Angles:
 
     def encode(self, texts, instruction=None, show_progress=False, *, normalise=True):
         del instruction, show_progress, normalise
-        return np.array([[math.cos(ANGLES[text]), math.sin(ANGLES[text])] for text in texts], np.float32)
+        return np.array(
+            [[math.cos(ANGLES[text]), math.sin(ANGLES[text])] for text in texts], np.float32
+        )
 
 
 @pytest.fixture
@@ -51,9 +53,15 @@ def folder(tmp_path: Path) -> Path:
     root = tmp_path / "five"
     (root / "qrels").mkdir(parents=True)
     documents, queries = ([name for name in ANGLES if name[0] == kind] for kind in "dq")
-    (root / "corpus.jsonl").write_text("".join(json.dumps({"_id": d, "title": "", "text": d}) + "\n" for d in documents))
-    (root / "queries.jsonl").write_text("".join(json.dumps({"_id": q, "text": q}) + "\n" for q in queries))
-    (root / "qrels" / "test.tsv").write_text("query-id\tcorpus-id\tscore\nq1\td1\t1\nq1\td3\t1\nq2\td0\t1\n")
+    (root / "corpus.jsonl").write_text(
+        "".join(json.dumps({"_id": d, "title": "", "text": d}) + "\n" for d in documents)
+    )
+    (root / "queries.jsonl").write_text(
+        "".join(json.dumps({"_id": q, "text": q}) + "\n" for q in queries)
+    )
+    (root / "qrels" / "test.tsv").write_text(
+        "query-id\tcorpus-id\tscore\nq1\td1\t1\nq1\td3\t1\nq2\td0\t1\n"
+    )
     return root
 
 
@@ -76,7 +84,9 @@ def test_ndcg_equals_the_one_computed_by_hand(folder, tmp_path):
 def test_what_a_folder_lacks_counts_as_mteb_counts_it(folder, tmp_path):
     """q1 ranks d0 d1 d2 d3 d4: d1 is right, as is a document that is not there; d0 is judged -1. q2 has nothing that is right."""
     judged = ["q1\td1\t1", "q1\tnowhere\t1", "q1\td0\t-1", "q2\td4\t0", "gone\td4\t1"]
-    (folder / "qrels" / "test.tsv").write_text("\n".join(["query-id\tcorpus-id\tscore", *judged]) + "\n")
+    (folder / "qrels" / "test.tsv").write_text(
+        "\n".join(["query-id\tcorpus-id\tscore", *judged]) + "\n"
+    )
     right = (1 / math.log2(3)) / (1 + 1 / math.log2(3)) / 2
     task = load_task(folder)
     scores = evaluate(JaxEncoder(Angles(), PAPER), [task], tmp_path / "out")["five"]
@@ -93,12 +103,16 @@ def test_what_a_folder_lacks_counts_as_mteb_counts_it(folder, tmp_path):
     class Compact(Angles):
         width = 2
 
-        def encode(self, texts, instruction=None, show_progress=False, *, dimensions=None, prompt=None):
+        def encode(
+            self, texts, instruction=None, show_progress=False, *, dimensions=None, prompt=None
+        ):
             del dimensions, prompt
             return super().encode(texts, instruction, show_progress)
 
     compact = embedded(Compact(), read_retrieval(folder), "")
-    places = rescore.first_stage(compact.queries, Store.of(compact.documents, "float32"), compact.depth)[1]
+    places = rescore.first_stage(
+        compact.queries, Store.of(compact.documents, "float32"), compact.depth
+    )[1]
     assert score(compact, places) == pytest.approx(right, abs=1e-5)
 
 
@@ -107,13 +121,22 @@ def test_a_query_that_is_a_document_does_not_retrieve_itself(folder, tmp_path):
     (folder / "queries.jsonl").write_text('{"_id": "d0", "text": "d0"}\n')
     (folder / "qrels" / "test.tsv").write_text("query-id\tcorpus-id\tscore\nd0\td2\t1\n")
     task = load_task(folder)
-    assert evaluate(JaxEncoder(Angles(), PAPER), [task], tmp_path / "a")["five"]["mrr_at_10"] == 0.5  # d1 d2
-    assert task.notes == ("1 queries are documents with the same id: a query does not retrieve the document with its own id",)
+    assert (
+        evaluate(JaxEncoder(Angles(), PAPER), [task], tmp_path / "a")["five"]["mrr_at_10"] == 0.5
+    )  # d1 d2
+    assert task.notes == (
+        "1 queries are documents with the same id: a query does not retrieve the document with its own id",
+    )
     data = read_retrieval(folder)
     assert data.skips_own
     # Where the document with the query's id is the answer, it is retrieved.
     (folder / "qrels" / "test.tsv").write_text("query-id\tcorpus-id\tscore\nd0\td0\t1\n")
-    assert evaluate(JaxEncoder(Angles(), PAPER), [load_task(folder)], tmp_path / "b")["five"]["ndcg_at_10"] == 1
+    assert (
+        evaluate(JaxEncoder(Angles(), PAPER), [load_task(folder)], tmp_path / "b")["five"][
+            "ndcg_at_10"
+        ]
+        == 1
+    )
     compact = Task(np.zeros((1, 2), np.float32), np.zeros((5, 2), np.float32), [{2: 1}], [0])
     assert compact.depth == 11
     assert score(compact, np.array([[0, 1, 2, 3, 4]])) == pytest.approx(1 / math.log2(3))
@@ -131,25 +154,38 @@ def test_a_loaded_task_can_be_evaluated_again(folder, tmp_path):
     assert first == second
 
 
-def test_bm25_is_scored_by_the_same_metrics_and_an_unanswered_query_scores_nothing(folder, tmp_path):
+def test_bm25_is_scored_by_the_same_metrics_and_an_unanswered_query_scores_nothing(
+    folder, tmp_path
+):
     # Queries share no term with documents but q2, whose text is made that of its right document.
-    (folder / "queries.jsonl").write_text('{"_id": "q1", "text": "unheard"}\n{"_id": "q2", "text": "d0"}\n')
-    assert evaluate(BM25(), [load_task(folder)], tmp_path / "out")["five"]["ndcg_at_10"] == pytest.approx(0.5)
+    (folder / "queries.jsonl").write_text(
+        '{"_id": "q1", "text": "unheard"}\n{"_id": "q2", "text": "d0"}\n'
+    )
+    assert evaluate(BM25(), [load_task(folder)], tmp_path / "out")["five"][
+        "ndcg_at_10"
+    ] == pytest.approx(0.5)
 
 
 def test_a_task_without_retrieval_scores_has_its_main_score_only(tmp_path):
     task = MockSTSTask()
     task.load_data()
-    words = sorted({text for column in ("sentence1", "sentence2") for text in task.dataset["test"][column]})
+    words = sorted(
+        {text for column in ("sentence1", "sentence2") for text in task.dataset["test"][column]}
+    )
 
     class Known:
         tokenizer = SimpleNamespace(limit=512, templates=E5)
 
         def encode(self, texts, instruction=None, show_progress=False, *, normalise=True):
             del instruction, show_progress, normalise
-            return np.array([np.eye(len(words))[words.index(text)] + 0.1 * words.index(text) for text in texts], np.float32)
+            return np.array(
+                [np.eye(len(words))[words.index(text)] + 0.1 * words.index(text) for text in texts],
+                np.float32,
+            )
 
-    assert set(evaluate(JaxEncoder(Known(), PAPER), [task], tmp_path)["MockSTSTask"]) == {"main_score"}
+    assert set(evaluate(JaxEncoder(Known(), PAPER), [task], tmp_path)["MockSTSTask"]) == {
+        "main_score"
+    }
 
 
 def arguments(**changed: str) -> argparse.Namespace:
@@ -158,7 +194,9 @@ def arguments(**changed: str) -> argparse.Namespace:
 
 def test_a_missing_model_folder_is_refused(folder, tmp_path):
     with pytest.raises(ConfigError, match="there is no such folder"):
-        main(arguments(model=str(tmp_path / "none"), tasks=str(folder), output=str(tmp_path / "out")))
+        main(
+            arguments(model=str(tmp_path / "none"), tasks=str(folder), output=str(tmp_path / "out"))
+        )
 
 
 def test_an_unknown_task_is_answered_with_its_neighbours():
@@ -232,14 +270,23 @@ def test_a_result_of_other_data_is_not_kept(folder, tmp_path):
     evaluate(JaxEncoder(embedder, PAPER), [load_task(folder)], tmp_path / "out", SETTINGS)
     once = len(embedder.asked)
     (folder / "qrels" / "test.tsv").write_text("query-id\tcorpus-id\tscore\nq1\td0\t1\n")
-    assert evaluate(JaxEncoder(embedder, PAPER), [load_task(folder)], tmp_path / "out", SETTINGS)["five"]["main_score"] == 1
+    assert (
+        evaluate(JaxEncoder(embedder, PAPER), [load_task(folder)], tmp_path / "out", SETTINGS)[
+            "five"
+        ]["main_score"]
+        == 1
+    )
     assert len(embedder.asked) > once
 
 
 def test_results_of_another_model_are_refused(folder, tmp_path):
     evaluate(JaxEncoder(Angles(), PAPER), [load_task(folder)], tmp_path / "out", SETTINGS)
-    with pytest.raises(ConfigError, match=r"model: 'one' there, 'two' here.*choose another --output"):
-        evaluate(JaxEncoder(Angles(), PAPER), [load_task(folder)], tmp_path / "out", {"model": "two"})
+    with pytest.raises(
+        ConfigError, match=r"model: 'one' there, 'two' here.*choose another --output"
+    ):
+        evaluate(
+            JaxEncoder(Angles(), PAPER), [load_task(folder)], tmp_path / "out", {"model": "two"}
+        )
 
 
 def test_scores_by_query_have_the_main_score_as_their_mean(folder, tmp_path):
@@ -251,7 +298,11 @@ def test_scores_by_query_have_the_main_score_as_their_mean(folder, tmp_path):
 
 def test_a_task_may_need_longer_texts_and_the_next_one_does_not(folder, tmp_path):
     embedder = Counting()
-    evaluate(JaxEncoder(embedder, PAPER), [load_task(renamed(folder, "long", limit=4_096)), load_task(folder)], tmp_path / "out")
+    evaluate(
+        JaxEncoder(embedder, PAPER),
+        [load_task(renamed(folder, "long", limit=4_096)), load_task(folder)],
+        tmp_path / "out",
+    )
     assert list(dict.fromkeys(embedder.limits)) == [4_096, 512]
 
 
@@ -263,7 +314,9 @@ def test_vectors_are_computed_once_for_the_same_texts_put_the_same_way(folder, t
         embedder.tokenizer.limit = limit
         encoder = JaxEncoder(embedder, PAPER, instruction)
         encoder.vectors = Vectors(tmp_path / "vectors", of)
-        assert evaluate(encoder, [load_task(folder)], tmp_path / "out")["five"]["ndcg_at_10"] == pytest.approx(by_hand(), abs=1e-5)
+        assert evaluate(encoder, [load_task(folder)], tmp_path / "out")["five"][
+            "ndcg_at_10"
+        ] == pytest.approx(by_hand(), abs=1e-5)
         return len(embedder.asked) - before
 
     everything = run()
@@ -280,7 +333,11 @@ def test_a_task_made_of_others_goes_on_with_the_part_that_is_missing(tmp_path):
     system = Recorder(lambda *_: None)
     first = evaluate(system, [task], tmp_path, SETTINGS)
     assert set(first) == {task.metadata.name}
-    assert {path.stem for path in tmp_path.glob("*.json")} == {task.metadata.name, *parts, "settings"}
+    assert {path.stem for path in tmp_path.glob("*.json")} == {
+        task.metadata.name,
+        *parts,
+        "settings",
+    }
     times = {name: (tmp_path / f"{name}.json").stat().st_mtime_ns for name in parts}
     for name in (task.metadata.name, parts[0]):
         (tmp_path / f"{name}.json").unlink()
@@ -298,22 +355,37 @@ class Fixed(Angles):
     def encode(self, texts, instruction=None, show_progress=False, *, normalise=True):
         del instruction, show_progress, normalise
         self.texts += len(texts)
-        return np.stack([np.random.default_rng(zlib.crc32(text.encode())).standard_normal(8, np.float32) for text in texts])
+        return np.stack(
+            [
+                np.random.default_rng(zlib.crc32(text.encode())).standard_normal(8, np.float32)
+                for text in texts
+            ]
+        )
 
 
-def test_a_score_is_of_the_task_s_own_subsets_and_a_result_that_has_more_is_finished_for_fewer(tmp_path):
-    whole, part = MockMultilingualSTSTask(), MockMultilingualSTSTask().filter_languages(None, hf_subsets=["eng"])
+def test_a_score_is_of_the_task_s_own_subsets_and_a_result_that_has_more_is_finished_for_fewer(
+    tmp_path,
+):
+    whole, part = (
+        MockMultilingualSTSTask(),
+        MockMultilingualSTSTask().filter_languages(None, hf_subsets=["eng"]),
+    )
     embedder = Fixed()
 
     def run(task, name):
-        return evaluate(JaxEncoder(embedder, PAPER), [task], tmp_path / name, SETTINGS)["MockMultilingualSTSTask"]["main_score"]
+        return evaluate(JaxEncoder(embedder, PAPER), [task], tmp_path / name, SETTINGS)[
+            "MockMultilingualSTSTask"
+        ]["main_score"]
 
     run(whole, "both")
     path = tmp_path / "both/MockMultilingualSTSTask.json"
     result = json.loads(path.read_text())
     by_subset = {entry["hf_subset"]: entry for entry in result["scores"]["test"]}
     assert set(by_subset) == {"eng", "fra"}
-    by_subset["eng"]["main_score"], by_subset["fra"]["main_score"] = 0.75, 0.25  # the mock's are equal
+    by_subset["eng"]["main_score"], by_subset["fra"]["main_score"] = (
+        0.75,
+        0.25,
+    )  # the mock's are equal
     path.write_text(json.dumps(result))
     before = embedder.texts
     assert (run(part, "both"), run(whole, "both")) == (0.75, 0.5)
@@ -343,9 +415,18 @@ def test_a_benchmark_is_found_by_name_with_its_own_subsets():
         find_tasks("", "NanoBIER")
 
 
-@pytest.mark.parametrize(("option", "message"), [("--beside=theirs=gone", "no such folder"), ("--data=gone", "no clean.json")])
+@pytest.mark.parametrize(
+    ("option", "message"),
+    [("--beside=theirs=gone", "no such folder"), ("--data=gone", "no clean.json")],
+)
 def test_what_stands_beside_is_looked_at_before_a_model_is_read(option, message, folder, tmp_path):
     (tmp_path / "model").mkdir()  # nothing in it: to read it would be another error
-    words = ["eval", f"--model={tmp_path / 'model'}", f"--tasks={folder}", f"--output={tmp_path / 'out'}", option]
+    words = [
+        "eval",
+        f"--model={tmp_path / 'model'}",
+        f"--tasks={folder}",
+        f"--output={tmp_path / 'out'}",
+        option,
+    ]
     with pytest.raises(ConfigError, match=message):
         main(parser().parse_args(words))

@@ -22,7 +22,9 @@ def test_bars_are_as_long_as_their_scores_and_none_is_a_gap():
 def test_a_radar_is_closed_and_open_where_a_score_is_missing():
     assert len(lines(radar(CATEGORIES, {"one": [0.5, 0.5, 0.5, 0.5]}))) == 4
     assert len(lines(radar(CATEGORIES, {"one": [0.5, 0.5, None, 0.5]}))) == 2
-    ends = [line[1:].split("L") for line in lines(radar(CATEGORIES, {"one": [0.5, 0.25, 0.1, 1.0]}))]
+    ends = [
+        line[1:].split("L") for line in lines(radar(CATEGORIES, {"one": [0.5, 0.25, 0.1, 1.0]}))
+    ]
     assert [start for start, _ in ends] == [end for _, end in ends[-1:] + ends[:-1]]
 
 

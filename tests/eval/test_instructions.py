@@ -9,7 +9,14 @@ from mteb.mocks.mock_tasks import MockRetrievalTask
 from e5jax.eval.instructions import instructions, official, packaged
 
 DOCS = Path(__file__).parents[2] / "docs" / "evaluation.md"
-BENCHMARKS = ("MTEB(eng, v1)", "MTEB(eng, v2)", "MTEB(Multilingual, v1)", "MTEB(Multilingual, v2)", "NanoBEIR", "MTEB(cmn, v1)")
+BENCHMARKS = (
+    "MTEB(eng, v1)",
+    "MTEB(eng, v2)",
+    "MTEB(Multilingual, v1)",
+    "MTEB(Multilingual, v2)",
+    "NanoBEIR",
+    "MTEB(cmn, v1)",
+)
 TABLE = instructions()
 
 
@@ -32,7 +39,9 @@ def test_every_line_is_of_a_task_that_mteb_has():
 
 def documented() -> set[tuple[str, str, str]]:
     """(task, ours, mteb's) of the table of differences."""
-    rows = re.findall(r"^\| `([^`]+)` \| ([^|]+) \| ([^|]+) \|$", DOCS.read_text(encoding="utf-8"), re.MULTILINE)
+    rows = re.findall(
+        r"^\| `([^`]+)` \| ([^|]+) \| ([^|]+) \|$", DOCS.read_text(encoding="utf-8"), re.MULTILINE
+    )
     return {(task, ours.strip(), theirs.strip()) for task, ours, theirs in rows}
 
 
@@ -63,10 +72,19 @@ def test_a_version_of_a_task_has_its_instruction():
             "Given a question, retrieve detailed question descriptions from Stackexchange "
             "that are duplicates to the given question",
         ),
-        ("SummEval", "Given a news summary, retrieve other semantically similar summaries"),  # no full stop
+        (
+            "SummEval",
+            "Given a news summary, retrieve other semantically similar summaries",
+        ),  # no full stop
         ("STS22", "Retrieve semantically similar text."),
-        ("MIRACLRetrievalHardNegatives", "Given a question, retrieve Wikipedia passages that answer the question"),
-        ("T2Reranking", "Given a Chinese search query, retrieve web passages that answer the question"),
+        (
+            "MIRACLRetrievalHardNegatives",
+            "Given a question, retrieve Wikipedia passages that answer the question",
+        ),
+        (
+            "T2Reranking",
+            "Given a Chinese search query, retrieve web passages that answer the question",
+        ),
     ],
 )
 def test_instructions_of_the_paper(task, instruction):
@@ -75,5 +93,7 @@ def test_instructions_of_the_paper(task, instruction):
 
 def test_a_local_folder_keeps_its_instruction_whatever_it_is_called():
     dataset = {"path": "/data/SciFact", "revision": "1"}
-    local = MockRetrievalTask.metadata.model_copy(update={"name": "SciFact", "dataset": dataset, "prompt": {"query": "its own"}})
+    local = MockRetrievalTask.metadata.model_copy(
+        update={"name": "SciFact", "dataset": dataset, "prompt": {"query": "its own"}}
+    )
     assert official(local) == "its own"

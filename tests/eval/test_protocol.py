@@ -58,12 +58,19 @@ class Call(NamedTuple):
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return save_tiny(tmp_path_factory.mktemp("tiny"), ["This is a test sentence", "Instruct: Retrieve text.\nQuery: "])
+    return save_tiny(
+        tmp_path_factory.mktemp("tiny"),
+        ["This is a test sentence", "Instruct: Retrieve text.\nQuery: "],
+    )
 
 
 @pytest.fixture(scope="module")
 def encoders(folder) -> dict[tuple[str, str], InstructEncoder]:
-    return {(backend, preset): make(folder, PRESETS[preset]) for backend, make in MAKERS.items() for preset in PRESETS}
+    return {
+        (backend, preset): make(folder, PRESETS[preset])
+        for backend, make in MAKERS.items()
+        for preset in PRESETS
+    }
 
 
 @contextmanager
@@ -74,7 +81,9 @@ def recorded(encoder: InstructEncoder) -> Iterator[list[Call]]:
     forward, tokenize, encode = SentenceTransformer.forward, TextTokenizer.__call__, encoder.encode
 
     def heard_forward(self, features, **kwargs):
-        for row, mask in zip(features["input_ids"].tolist(), features["attention_mask"].tolist(), strict=True):
+        for row, mask in zip(
+            features["input_ids"].tolist(), features["attention_mask"].tolist(), strict=True
+        ):
             ids.append(tuple(token for token, real in zip(row, mask, strict=True) if real))
         return forward(self, features, **kwargs)
 
@@ -99,7 +108,9 @@ def recorded(encoder: InstructEncoder) -> Iterator[list[Call]]:
 
 def score(encoder: InstructEncoder, task: mteb.AbsTask) -> float:
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # so few texts that classes are never predicted, correlations not defined
+        warnings.simplefilter(
+            "ignore"
+        )  # so few texts that classes are never predicted, correlations not defined
         found = mteb.evaluate(encoder, task, cache=None, co2_tracker=False, show_progress_bar=False)
     return found.task_results[0].get_score()
 
@@ -123,7 +134,11 @@ def test_both_backends_and_presets_by_what_the_model_is_given(folder, encoders, 
                 scores[backend] = score(encoder, CHOSEN[name]())
             assert calls
             for call in calls:
-                assert sorted(call.ids) == sorted(expected(preset, kind, call, tokenizer)), (preset, backend, call.side)
+                assert sorted(call.ids) == sorted(expected(preset, kind, call, tokenizer)), (
+                    preset,
+                    backend,
+                    call.side,
+                )
                 assert all((ids[0], ids[-1]) == (1, 2) for ids in call.ids)
                 if kind in NOT_UNIT[preset]:
                     assert np.abs(call.lengths - 1).min() > 0.01, (preset, backend)
@@ -143,7 +158,10 @@ def test_a_long_text_is_cut_where_the_preset_says_and_still_ends(tmp_path, backe
     encoder = MAKERS[backend](folder, PRESETS[preset])
     with recorded(encoder) as calls:
         encoder.encode(
-            torch.utils.data.DataLoader([{"text": "a b c " * 400}]), task_metadata=MockSTSTask.metadata, hf_split="", hf_subset=""
+            torch.utils.data.DataLoader([{"text": "a b c " * 400}]),
+            task_metadata=MockSTSTask.metadata,
+            hf_split="",
+            hf_subset="",
         )
     (ids,) = calls[0].ids
     assert (len(ids), ids[0], ids[-1]) == (limit, 1, 2)

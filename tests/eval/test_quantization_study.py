@@ -13,7 +13,16 @@ from e5jax.data.beir import read_retrieval
 from e5jax.errors import CONFIG, USAGE
 from e5jax.eval import quantization_study
 from e5jax.eval.evaluate import evaluate
-from e5jax.eval.quantization_study import PAGE, RESULTS, Options, embedded, halves, score, throughput, write_report
+from e5jax.eval.quantization_study import (
+    PAGE,
+    RESULTS,
+    Options,
+    embedded,
+    halves,
+    score,
+    throughput,
+    write_report,
+)
 from e5jax.eval.retrieval import load_task
 from e5jax.eval.settings import make_encoder, settings_of
 from e5jax.inference.embedder import Embedder
@@ -29,13 +38,21 @@ def task(tmp_path_factory) -> Path:
     (folder / "qrels").mkdir(parents=True)
     random = np.random.default_rng(0)
     texts = [" ".join(random.choice(WORDS, 6)) for _ in range(60)]
-    (folder / "corpus.jsonl").write_text("".join(json.dumps({"_id": f"d{i}", "text": text}) + "\n" for i, text in enumerate(texts)))
+    (folder / "corpus.jsonl").write_text(
+        "".join(json.dumps({"_id": f"d{i}", "text": text}) + "\n" for i, text in enumerate(texts))
+    )
     asked = [" ".join(text.split()[1:]) for text in texts[:20]]
     (folder / "queries.jsonl").write_text(
         "".join(json.dumps({"_id": f"q{i}", "text": text}) + "\n" for i, text in enumerate(asked))
     )
-    lines = [f"q{i}\td{i}\t2" for i in range(20)] + [f"q{i}\td{i + 20}\t1" for i in range(0, 20, 2)] + ["q1\td50\t0"]
-    (folder / "qrels" / "test.tsv").write_text("\n".join(["query-id\tcorpus-id\tscore", *lines]) + "\n")
+    lines = (
+        [f"q{i}\td{i}\t2" for i in range(20)]
+        + [f"q{i}\td{i + 20}\t1" for i in range(0, 20, 2)]
+        + ["q1\td50\t0"]
+    )
+    (folder / "qrels" / "test.tsv").write_text(
+        "\n".join(["query-id\tcorpus-id\tscore", *lines]) + "\n"
+    )
     (folder / "task.json").write_text(json.dumps({"instruction": "Find the words"}))
     return folder
 
@@ -48,16 +65,29 @@ def model(tmp_path_factory) -> Path:
 @pytest.fixture(scope="module")
 def output(task, model, tmp_path_factory) -> Path:
     to = tmp_path_factory.mktemp("measured")
-    words = ["compact", f"--model={model}", f"--task={task}", f"--output={to}", "--dimensions=64,8", "--rows=50"]
+    words = [
+        "compact",
+        f"--model={model}",
+        f"--task={task}",
+        f"--output={to}",
+        "--dimensions=64,8",
+        "--rows=50",
+    ]
     assert main(words) == 0
     return to
 
 
 def test_full_vectors_score_what_mteb_says(task, model, output, tmp_path):
     results = json.loads((output / RESULTS).read_text())
-    (whole,) = [cell for cell in results["cells"] if (cell["dimensions"], cell["precision"]) == (64, "float32")]
+    (whole,) = [
+        cell
+        for cell in results["cells"]
+        if (cell["dimensions"], cell["precision"]) == (64, "float32")
+    ]
     settings = settings_of(model, "jax", "mteb-v2", None, "float32")
-    wanted = evaluate(make_encoder(model, settings), [load_task(task)], tmp_path / "mteb", settings)["words"]["ndcg_at_10"]
+    wanted = evaluate(
+        make_encoder(model, settings), [load_task(task)], tmp_path / "mteb", settings
+    )["words"]["ndcg_at_10"]
     assert 0.05 < wanted < 1
     assert whole["ndcg_at_10"] == pytest.approx(wanted, abs=2e-4)  # mteb rounds to five digits
     assert whole["share_of_whole"] == 1.0
@@ -65,8 +95,16 @@ def test_full_vectors_score_what_mteb_says(task, model, output, tmp_path):
 
 def test_every_cell_has_its_bytes_and_scores(output):
     results = json.loads((output / RESULTS).read_text())
-    assert {"queries": 20, "documents": 60, "timed_rows": 50, "oversample": 4}.items() <= results.items()
-    sizes = {(cell["dimensions"], cell["precision"]): cell["bytes_per_vector"] for cell in results["cells"]}
+    assert {
+        "queries": 20,
+        "documents": 60,
+        "timed_rows": 50,
+        "oversample": 4,
+    }.items() <= results.items()
+    sizes = {
+        (cell["dimensions"], cell["precision"]): cell["bytes_per_vector"]
+        for cell in results["cells"]
+    }
     assert sizes == {
         (64, "float32"): 256,
         (64, "int8"): 64,
@@ -80,7 +118,9 @@ def test_every_cell_has_its_bytes_and_scores(output):
     assert by[8, "binary"]["ndcg_at_10"] < by[64, "float32"]["ndcg_at_10"]
     for cell in results["cells"]:
         assert cell["queries_per_second"] > 0
-        assert cell["share_of_whole"] == pytest.approx(cell["ndcg_at_10"] / by[64, "float32"]["ndcg_at_10"])
+        assert cell["share_of_whole"] == pytest.approx(
+            cell["ndcg_at_10"] / by[64, "float32"]["ndcg_at_10"]
+        )
 
 
 def test_every_number_on_the_page_is_in_the_results(output, tmp_path):
@@ -113,7 +153,11 @@ def test_every_number_on_the_page_is_in_the_results(output, tmp_path):
 
 def test_a_query_without_a_relevant_document_scores_nothing_and_grades_count(task, model):
     found = read_retrieval(task)
-    made = embedded(Embedder.from_pretrained(model), found._replace(relevant={**found.relevant, "q1": {"d50": 0}}), "")
+    made = embedded(
+        Embedder.from_pretrained(model),
+        found._replace(relevant={**found.relevant, "q1": {"d50": 0}}),
+        "",
+    )
     assert len(made.queries) == 20
     best = [sorted(by, key=by.get, reverse=True) + [59] * 10 for by in made.relevant]
     assert score(made, np.array([row[:10] for row in best])) == 19 / 20
@@ -125,7 +169,9 @@ def test_searches_are_timed_on_as_many_rows_as_asked(task, model, monkeypatch):
     sizes = []
     real = quantization_study._search
     monkeypatch.setattr(
-        quantization_study, "_search", lambda q, store, o: (sizes.append(store.vectors.shape), real(q, store, o))[1]
+        quantization_study,
+        "_search",
+        lambda q, store, o: (sizes.append(store.vectors.shape), real(q, store, o))[1],
     )
     assert throughput(made.queries, Store.of(made.documents, "binary"), Options(rows=150)) > 0
     assert sizes == [(150, 8)] * 4

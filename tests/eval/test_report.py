@@ -29,12 +29,20 @@ REPORT = Report(
         "BM25": {"ndcg_at_10": 0.4567, "recall_at_100": 0.9876},
         "stage 2": {"ndcg_at_10": 0.6789, "recall_at_100": 0.8765},
     },
-    runs=[Run("stage 1", metrics(130), 1_234_567), Run("stage 2", metrics(4, **{"train/loss": 0.0625}))],
+    runs=[
+        Run("stage 1", metrics(130), 1_234_567),
+        Run("stage 2", metrics(4, **{"train/loss": 0.0625})),
+    ],
     query_lengths=[3, 5, 8] * 1000,
     passage_lengths=[10, 20, 512],
     searches=[
         Search(
-            "Returns one.", [Neighbour("a.one", "def one(): ...", 0.75, True), Neighbour("b.two", "def two(): ...", 0.5, False)], 1
+            "Returns one.",
+            [
+                Neighbour("a.one", "def one(): ...", 0.75, True),
+                Neighbour("b.two", "def two(): ...", 0.5, False),
+            ],
+            1,
         )
     ],
     next_command="e5jax eval --model=export",
@@ -53,7 +61,10 @@ def write(tmp_path: Path):
 def rows(text: str) -> list[list[str]]:
     """The cells of every table row."""
     found = re.findall(r"<tr>(.*?)</tr>", text, re.DOTALL)
-    return [[html.unescape(cell) for cell in re.findall(r"<t[hd][^>]*>(.*?)</t[hd]>", row)] for row in found]
+    return [
+        [html.unescape(cell) for cell in re.findall(r"<t[hd][^>]*>(.*?)</t[hd]>", row)]
+        for row in found
+    ]
 
 
 def test_scores_on_the_page_are_those_handed_in(write):
@@ -72,7 +83,11 @@ def test_the_best_of_each_column_is_stressed(write):
 
 def test_a_score_that_a_system_lacks_is_absent_not_zero(write):
     text = write(results={"a": {"ndcg_at_10": 0.5}, "b": {"mrr_at_10": 0.25}})
-    assert rows(text)[:3] == [["system", "nDCG@10", "MRR@10"], ["a", "0.5000", "–"], ["b", "–", "0.2500"]]
+    assert rows(text)[:3] == [
+        ["system", "nDCG@10", "MRR@10"],
+        ["a", "0.5000", "–"],
+        ["b", "–", "0.2500"],
+    ]
 
 
 def test_key_figures_on_the_page_are_those_handed_in(write):
@@ -88,7 +103,18 @@ def test_key_figures_on_the_page_are_those_handed_in(write):
 
 
 def test_a_metric_that_is_missing_or_not_finite_is_left_out(write):
-    text = write(runs=[Run("stage 1", [{"step": 0}, {"step": 1, "train/loss": 0.5}, {"step": 2, "train/loss": float("nan")}])])
+    text = write(
+        runs=[
+            Run(
+                "stage 1",
+                [
+                    {"step": 0},
+                    {"step": 1, "train/loss": 0.5},
+                    {"step": 2, "train/loss": float("nan")},
+                ],
+            )
+        ]
+    )
     figures = {row[0]: row[1:] for row in rows(text)}
     assert figures["Last loss"] == ["0.5000"]
     assert figures["Last accuracy"] == ["–"]
@@ -97,7 +123,9 @@ def test_a_metric_that_is_missing_or_not_finite_is_left_out(write):
 
 def test_the_right_neighbour_is_marked_and_only_it(write):
     text = write()
-    marked = [summary for summary in re.findall(r"<summary>.*?</summary>", text) if "✓ right" in summary]
+    marked = [
+        summary for summary in re.findall(r"<summary>.*?</summary>", text) if "✓ right" in summary
+    ]
     assert len(marked) == 1
     assert "a.one" in marked[0]
     assert "0.750" in marked[0]
@@ -145,11 +173,17 @@ def test_metrics_are_read_by_step_and_a_repeated_step_counts_once(tmp_path):
         {"step": 0, "train/loss": 3.0},
     ]
     (tmp_path / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
-    assert [row["train/loss"] for row in read_metrics(tmp_path / "metrics.jsonl")] == [3.0, 2.0, 1.0]
+    assert [row["train/loss"] for row in read_metrics(tmp_path / "metrics.jsonl")] == [
+        3.0,
+        2.0,
+        1.0,
+    ]
 
 
 def test_a_damaged_line_of_metrics_is_left_out_and_named(tmp_path, capsys):
     path = tmp_path / "metrics.jsonl"
-    path.write_text('{"step": 1, "train/loss": 2.0}\n{"step": 2, "tra\n{"step": 3, "train/loss": 1.0}\n')
+    path.write_text(
+        '{"step": 1, "train/loss": 2.0}\n{"step": 2, "tra\n{"step": 3, "train/loss": 1.0}\n'
+    )
     assert [row["step"] for row in read_metrics(path)] == [1, 3]
     assert f"{path}:2: damaged, left out" in capsys.readouterr().out

@@ -10,7 +10,10 @@ from e5jax.data.beir import FILES
 from e5jax.errors import ConfigError
 from e5jax.eval.retrieval import load_task
 
-CORPUS = [{"_id": "d1", "title": "", "text": "def one(): ..."}, {"_id": "d2", "title": "T", "text": "def two(): ..."}]
+CORPUS = [
+    {"_id": "d1", "title": "", "text": "def one(): ..."},
+    {"_id": "d2", "title": "T", "text": "def two(): ..."},
+]
 QUERIES = [{"_id": "q1", "text": "Returns one."}, {"_id": "q2", "text": "Returns two."}]
 RELEVANT = ["query-id\tcorpus-id\tscore", "q1\td1\t1", "q2\td2\t1"]
 
@@ -34,7 +37,9 @@ def test_a_folder_becomes_the_same_texts_and_relevance(folder):
     task = load_task(folder)
     data = task.dataset["default"]["test"]
     assert isinstance(task, AbsTaskRetrieval)
-    assert data["corpus"].to_list() == [{"id": row["_id"], "title": row["title"], "text": row["text"]} for row in CORPUS]
+    assert data["corpus"].to_list() == [
+        {"id": row["_id"], "title": row["title"], "text": row["text"]} for row in CORPUS
+    ]
     assert data["queries"].to_list() == [{"id": row["_id"], "text": row["text"]} for row in QUERIES]
     assert data["relevant_docs"] == {"q1": {"d1": 1}, "q2": {"d2": 1}}
 
@@ -54,7 +59,9 @@ def test_a_folder_without_task_json_has_no_instruction(folder):
 def test_the_revision_follows_the_data(folder):
     before = load_task(folder).metadata.revision
     assert load_task(folder).metadata.revision == before
-    write(folder, "queries.jsonl", [json.dumps({**row, "text": row["text"] + "!"}) for row in QUERIES])
+    write(
+        folder, "queries.jsonl", [json.dumps({**row, "text": row["text"] + "!"}) for row in QUERIES]
+    )
     assert load_task(folder).metadata.revision != before
 
 
@@ -68,22 +75,50 @@ def test_a_missing_file_is_named(folder, name):
 @pytest.mark.parametrize(
     ("name", "lines", "message"),
     [
-        ("qrels/test.tsv", [RELEVANT[0], "q1\td9\t1", "q9\td1\t1"], r"test\.tsv:2: query 'q1', document 'd9': no judgement names"),
+        (
+            "qrels/test.tsv",
+            [RELEVANT[0], "q1\td9\t1", "q9\td1\t1"],
+            r"test\.tsv:2: query 'q1', document 'd9': no judgement names",
+        ),
         ("qrels/test.tsv", [*RELEVANT, "q1\td1"], r"test\.tsv:4: must be a query id"),
         ("qrels/test.tsv", [*RELEVANT, "q1\td1\t0.5"], r"test\.tsv:4: must be .* whole number"),
         ("qrels/test.tsv", [*RELEVANT, "q1\td1\t--1"], r"test\.tsv:4: must be .* whole number"),
         ("qrels/test.tsv", RELEVANT[1:], r"test\.tsv:1: the first line must be"),
         ("qrels/test.tsv", RELEVANT[:1], r"test\.tsv: no line after the header"),
-        ("corpus.jsonl", [json.dumps(CORPUS[0]), json.dumps(CORPUS[0])], r"corpus\.jsonl:2: _id 'd1' was given"),
+        (
+            "corpus.jsonl",
+            [json.dumps(CORPUS[0]), json.dumps(CORPUS[0])],
+            r"corpus\.jsonl:2: _id 'd1' was given",
+        ),
         ("corpus.jsonl", [json.dumps(CORPUS[0]), "{"], r"corpus\.jsonl:2: not JSON"),
         ("corpus.jsonl", ["[]"], r"corpus\.jsonl:1: not a JSON object"),
-        ("corpus.jsonl", [json.dumps({**CORPUS[0], "title": 1})], r"corpus\.jsonl:1: title must be a string"),
+        (
+            "corpus.jsonl",
+            [json.dumps({**CORPUS[0], "title": 1})],
+            r"corpus\.jsonl:1: title must be a string",
+        ),
         ("corpus.jsonl", [], r"corpus\.jsonl: the file is empty"),
-        ("queries.jsonl", [json.dumps({"_id": "q1", "text": " "})], r"queries\.jsonl:1: text must be a string"),
-        ("queries.jsonl", [json.dumps({"_id": 1, "text": "a"})], r"queries\.jsonl:1: _id must be a string"),
+        (
+            "queries.jsonl",
+            [json.dumps({"_id": "q1", "text": " "})],
+            r"queries\.jsonl:1: text must be a string",
+        ),
+        (
+            "queries.jsonl",
+            [json.dumps({"_id": 1, "text": "a"})],
+            r"queries\.jsonl:1: _id must be a string",
+        ),
         ("task.json", ["{}"], r"task\.json:1: instruction must be a string"),
-        ("task.json", ['{"instruction": "", "limit": 2}'], r"task\.json:1: limit=2: must be a whole number of tokens"),
-        ("task.json", ['{"instruction": "", "score": "map"}'], r"task\.json:1: score='map': must be one of ndcg_at_10, ndcg_at_1"),
+        (
+            "task.json",
+            ['{"instruction": "", "limit": 2}'],
+            r"task\.json:1: limit=2: must be a whole number of tokens",
+        ),
+        (
+            "task.json",
+            ['{"instruction": "", "score": "map"}'],
+            r"task\.json:1: score='map': must be one of ndcg_at_10, ndcg_at_1",
+        ),
     ],
 )
 def test_a_bad_line_is_named_with_its_file_and_number(folder, name, lines, message):
@@ -94,11 +129,18 @@ def test_a_bad_line_is_named_with_its_file_and_number(folder, name, lines, messa
 
 def test_official_folders_are_read_and_what_they_lack_is_counted(folder):
     """Judged documents that are not there (ArguAna), titles without a text and scores below 0 (TREC-COVID), empty documents."""
-    more = [{"_id": "d3", "title": "only a title", "text": ""}, {"_id": "d4", "title": None, "text": ""}]
+    more = [
+        {"_id": "d3", "title": "only a title", "text": ""},
+        {"_id": "d4", "title": None, "text": ""},
+    ]
     write(folder, "corpus.jsonl", [json.dumps(row) for row in [*CORPUS, *more]])
-    write(folder, "qrels/test.tsv", [*RELEVANT, "q1\td3\t2", "q1\td9\t1", "q2\td1\t-1", "q9\td1\t1"])
+    write(
+        folder, "qrels/test.tsv", [*RELEVANT, "q1\td3\t2", "q1\td9\t1", "q2\td1\t-1", "q9\td1\t1"]
+    )
     data = load_task(folder).dataset["default"]["test"]
-    assert data["corpus"].to_list()[2:] == [{"id": row["_id"], "title": row["title"] or "", "text": ""} for row in more]
+    assert data["corpus"].to_list()[2:] == [
+        {"id": row["_id"], "title": row["title"] or "", "text": ""} for row in more
+    ]
     assert data["relevant_docs"] == {"q1": {"d1": 1, "d3": 2, "d9": 1}, "q2": {"d2": 1, "d1": 0}}
     assert load_task(folder).notes == (
         "1 of 5 judgements are of documents that corpus.jsonl lacks: never retrieved",
@@ -115,7 +157,10 @@ def test_files_may_be_compressed(suffix, compress, folder):
         (folder / f"{name}{suffix}").write_bytes(compress((folder / name).read_bytes()))
         (folder / name).unlink()
     data = load_task(folder).dataset["default"]["test"]
-    assert (data["corpus"].to_list(), data["queries"].to_list()) == (plain["corpus"].to_list(), plain["queries"].to_list())
+    assert (data["corpus"].to_list(), data["queries"].to_list()) == (
+        plain["corpus"].to_list(),
+        plain["queries"].to_list(),
+    )
     assert data["relevant_docs"] == plain["relevant_docs"]
     (folder / f"{FILES[0]}{suffix}").write_bytes(compress(json.dumps(CORPUS[0]).encode() * 9)[:-12])
     with pytest.raises(ConfigError, match=r"corpus\.jsonl\.[gx]z:1: compressed data is damaged"):
@@ -126,12 +171,16 @@ def test_bytes_that_are_not_text_are_named_and_a_byte_order_mark_is_not_text(fol
     rows = [json.dumps(row) for row in CORPUS]
     write(folder, "corpus.jsonl", ["\ufeff" + rows[0], rows[1]])
     assert len(load_task(folder).dataset["default"]["test"]["corpus"]) == 2
-    (folder / "corpus.jsonl").write_bytes(json.dumps(CORPUS[0]).encode() + b'\n{"_id": "d2", "text": "\xff"}\n')
+    (folder / "corpus.jsonl").write_bytes(
+        json.dumps(CORPUS[0]).encode() + b'\n{"_id": "d2", "text": "\xff"}\n'
+    )
     with pytest.raises(ConfigError, match=r"corpus\.jsonl:2: not UTF-8"):
         load_task(folder)
 
 
 def test_the_task_says_how_much_is_read_of_a_text_and_what_counts(folder):
     assert (load_task(folder).limit, load_task(folder).metadata.main_score) == (None, "ndcg_at_10")
-    write(folder, "task.json", [json.dumps({"instruction": "", "limit": 4_096, "score": "ndcg_at_1"})])
+    write(
+        folder, "task.json", [json.dumps({"instruction": "", "limit": 4_096, "score": "ndcg_at_1"})]
+    )
     assert (load_task(folder).limit, load_task(folder).metadata.main_score) == (4_096, "ndcg_at_1")

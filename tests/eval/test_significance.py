@@ -14,7 +14,9 @@ def test_the_interval_is_that_of_the_normal_approximation():
     assert found is not None
     error = differences.std() / 20  # of a mean of 400
     assert found.mean == pytest.approx(differences.mean())
-    assert (found.low, found.high) == pytest.approx((found.mean - 1.96 * error, found.mean + 1.96 * error), abs=0.1 * error)
+    assert (found.low, found.high) == pytest.approx(
+        (found.mean - 1.96 * error, found.mean + 1.96 * error), abs=0.1 * error
+    )
 
 
 def test_equal_systems_differ_in_nothing_and_a_clear_difference_is_seen():
@@ -25,7 +27,9 @@ def test_equal_systems_differ_in_nothing_and_a_clear_difference_is_seen():
 
 def test_p_is_uniform_where_there_is_no_difference():
     random = np.random.default_rng(1)
-    found = [difference(of(random.normal(size=60)), of(random.normal(size=60))).p for _ in range(60)]
+    found = [
+        difference(of(random.normal(size=60)), of(random.normal(size=60))).p for _ in range(60)
+    ]
     assert 0 < np.mean(np.array(found) < 0.2) < 0.4  # 0.2 expected; 0.05 its standard error
 
 

@@ -13,7 +13,10 @@ FLAT = [  # the columns of their data that hold texts
     (mteb.mocks.MockBitextMiningTask, ("sentence1", "sentence2")),
     (mteb.mocks.MockClusteringTask, ("sentences",)),
     (mteb.mocks.MockSummarizationTask, ("human_summaries", "machine_summaries")),
-    (mteb.mocks.MockMultilabelClassification, ("text",)),  # also gives a model texts to train a classifier on
+    (
+        mteb.mocks.MockMultilabelClassification,
+        ("text",),
+    ),  # also gives a model texts to train a classifier on
 ]
 
 
@@ -26,14 +29,23 @@ def strings(value):
 
 
 @pytest.mark.parametrize(("task", "columns"), FLAT, ids=[task.__name__ for task, _ in FLAT])
-@pytest.mark.filterwarnings("ignore")  # scores of vectors that mean nothing, some of them not defined
+@pytest.mark.filterwarnings(
+    "ignore"
+)  # scores of vectors that mean nothing, some of them not defined
 def test_the_texts_of_a_task_s_columns_are_written_once(task, columns, tmp_path):
     made = task()
     counts = write_texts([made], tmp_path / "texts.jsonl")
     rows = written(tmp_path / "texts.jsonl")
     made.load_data()
-    assert {row["text"] for row in rows} == strings([made.dataset["test"][column][:] for column in columns])
-    assert len({row["text"] for row in rows}) == len({row["id"] for row in rows}) == len(rows) == counts[made.metadata.name]
+    assert {row["text"] for row in rows} == strings(
+        [made.dataset["test"][column][:] for column in columns]
+    )
+    assert (
+        len({row["text"] for row in rows})
+        == len({row["id"] for row in rows})
+        == len(rows)
+        == counts[made.metadata.name]
+    )
     assert {row["kind"] for row in rows} == {"text"}
 
 
@@ -43,23 +55,36 @@ def test_queries_come_without_the_task_s_instruction_and_documents_with_their_ti
     write_texts([made], tmp_path / "texts.jsonl")
     made.load_data()
     split = made.dataset["default"]["test"]
-    rows = {kind: [row for row in written(tmp_path / "texts.jsonl") if row["kind"] == kind] for kind in ("query", "document")}
+    rows = {
+        kind: [row for row in written(tmp_path / "texts.jsonl") if row["kind"] == kind]
+        for kind in ("query", "document")
+    }
     assert {row["text"] for row in rows["query"]} == set(split["queries"]["text"])
-    assert {row["text"] for row in rows["document"]} == {f"{row['title']} {row['text']}" for row in split["corpus"]}
+    assert {row["text"] for row in rows["document"]} == {
+        f"{row['title']} {row['text']}" for row in split["corpus"]
+    }
     assert rows["query"][0]["id"].startswith("MockInstructionRetrieval/default/test/query/")
 
 
 def test_the_command_writes_texts_that_cleaning_reads(tmp_path, capsys):
     folder = tmp_path / "five"
     (folder / "qrels").mkdir(parents=True)
-    (folder / "corpus.jsonl").write_text('{"_id": "d1", "title": "A", "text": "b"}\n{"_id": "d2", "text": "c é"}\n')
+    (folder / "corpus.jsonl").write_text(
+        '{"_id": "d1", "title": "A", "text": "b"}\n{"_id": "d2", "text": "c é"}\n'
+    )
     (folder / "queries.jsonl").write_text('{"_id": "q1", "text": "who"}\n')
     (folder / "qrels/test.tsv").write_text("query-id\tcorpus-id\tscore\nq1\td1\t1\n")
     assert main(["eval", "--texts", f"--tasks={folder}", f"--output={tmp_path / 'out'}"]) == 0
     assert "           3  five\n" in capsys.readouterr().out
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == [LIST, "texts.jsonl"]
-    assert {text for _, text in evaluation_texts([tmp_path / "out/texts.jsonl"])} == {"A b", "c é", "who"}
-    assert [text for _, text in evaluation_texts([tmp_path / "out/texts.jsonl"], documents=False)] == ["who"]
+    assert {text for _, text in evaluation_texts([tmp_path / "out/texts.jsonl"])} == {
+        "A b",
+        "c é",
+        "who",
+    }
+    assert [
+        text for _, text in evaluation_texts([tmp_path / "out/texts.jsonl"], documents=False)
+    ] == ["who"]
 
 
 def test_a_model_and_texts_are_not_asked_for_together(tmp_path, capsys):

@@ -38,16 +38,35 @@ class Handler(BaseHTTPRequestHandler):
             self._answer({"errors": [], "warnings": []})
         elif "/preupload/" in self.path:
             files = json.loads(body)["files"]
-            modes = [{"path": f["path"], "uploadMode": _mode(f["path"]), "shouldIgnore": False, "oid": None} for f in files]
+            modes = [
+                {
+                    "path": f["path"],
+                    "uploadMode": _mode(f["path"]),
+                    "shouldIgnore": False,
+                    "oid": None,
+                }
+                for f in files
+            ]
             self._answer({"files": modes})
         elif self.path.endswith("/info/lfs/objects/batch"):
             wanted = json.loads(body)["objects"]
             self._answer(
-                {"transfer": "basic", "objects": [one | {"actions": {"upload": {"href": self._at(one)}}} for one in wanted]}
+                {
+                    "transfer": "basic",
+                    "objects": [
+                        one | {"actions": {"upload": {"href": self._at(one)}}} for one in wanted
+                    ],
+                }
             )
         elif "/commit/" in self.path:
             self._commit([json.loads(line) for line in body.splitlines()])
-            self._answer({"success": True, "commitOid": "0" * 40, "commitUrl": f"{self.server.address}/somebody/model/commit/0"})
+            self._answer(
+                {
+                    "success": True,
+                    "commitOid": "0" * 40,
+                    "commitUrl": f"{self.server.address}/somebody/model/commit/0",
+                }
+            )
         else:
             self._answer({"error": f"no {self.path}"}, 404)
 

@@ -44,7 +44,9 @@ def place(of: ModelDef, values: dict[str, np.ndarray]) -> dict[str, jax.Array]:
     return {name: jax.device_put(values[name], leaf.sharding) for name, leaf in wanted.items()}
 
 
-def run(base: str = "x", lora: Lora | None = tiny.LORA, pooling: str = "last", dtype: str = "float32") -> Training:
+def run(
+    base: str = "x", lora: Lora | None = tiny.LORA, pooling: str = "last", dtype: str = "float32"
+) -> Training:
     return Training(
         data=Data(files=("pairs.jsonl",)),
         model=Model(base=base, pooling=pooling, dtype="float32"),
@@ -59,15 +61,25 @@ def base(folder: Path, of: Spec, pooling: str = "last") -> Path:
     """A merged folder of random numbers."""
     full = tiny.made(of, lora=None)
     made = run(lora=None, pooling=pooling)
-    write(TrainedModel(made, None, full, place(full, tiny.numbers(full)), tokenizer(), 0), folder, UNVERIFIED)
+    write(
+        TrainedModel(made, None, full, place(full, tiny.numbers(full)), tokenizer(), 0),
+        folder,
+        UNVERIFIED,
+    )
     return folder
 
 
 def adapted(folder: Path, of: Spec, pooling: str = "last", dtype: str = "float32") -> TrainedModel:
     """A checkpoint of adapters on the base in `folder`, both factors of each non-zero."""
     made = tiny.made(of)
-    trained = {name: value for name, value in place(made, tiny.numbers(made, seed=1)).items() if "lora" in name}
-    return TrainedModel(run(str(folder), pooling=pooling, dtype=dtype), folder, made, trained, tokenizer(), 7)
+    trained = {
+        name: value
+        for name, value in place(made, tiny.numbers(made, seed=1)).items()
+        if "lora" in name
+    }
+    return TrainedModel(
+        run(str(folder), pooling=pooling, dtype=dtype), folder, made, trained, tokenizer(), 7
+    )
 
 
 def asked(part: Part, subject: TrainedModel) -> dict[str, Any]:

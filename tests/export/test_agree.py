@@ -86,7 +86,9 @@ def fuzzed(count: int, seed: int) -> list[str]:
         ]
         return draw.choice(made)
 
-    return ["".join(piece() for _ in range(draw.choice([0, 1, 3, 10, 30, 150]))) for _ in range(count)]
+    return [
+        "".join(piece() for _ in range(draw.choice([0, 1, 3, 10, 30, 150]))) for _ in range(count)
+    ]
 
 
 @pytest.mark.parametrize(("shape", "pooling", "kind", "dtype"), ALL if TEXTS else FEW)
@@ -99,8 +101,14 @@ def test_all_readers_agree_and_the_base_does_not(tmp_path, shape, pooling, kind,
     texts = fuzzed(TEXTS or 200, seed=len(shape))
     tokenizer = AutoTokenizer.from_pretrained(folder)
     ours = Embedder.from_pretrained(folder, dtype="float32")
-    theirs = SentenceTransformer(str(folder), device="cpu", local_files_only=True, model_kwargs={"dtype": torch.float32})
-    assert ours.tokenize(texts) == tokenizer(texts, truncation=True).input_ids == theirs.tokenizer(texts, truncation=True).input_ids
+    theirs = SentenceTransformer(
+        str(folder), device="cpu", local_files_only=True, model_kwargs={"dtype": torch.float32}
+    )
+    assert (
+        ours.tokenize(texts)
+        == tokenizer(texts, truncation=True).input_ids
+        == theirs.tokenizer(texts, truncation=True).input_ids
+    )
     prompted = [theirs.prompts["query"] + text for text in texts]
     assert ours.tokenize(texts, small.TASK) == tokenizer(prompted, truncation=True).input_ids
 
@@ -109,17 +117,26 @@ def test_all_readers_agree_and_the_base_does_not(tmp_path, shape, pooling, kind,
     both = templated + texts
     vectors = {
         "Embedder": np.concatenate([ours.encode_query(texts), ours.encode_document(texts)]),
-        "sentence-transformers": np.concatenate([theirs.encode_query(texts), theirs.encode_document(texts)]),
+        "sentence-transformers": np.concatenate(
+            [theirs.encode_query(texts), theirs.encode_document(texts)]
+        ),
     }
     under = AutoModel.from_pretrained(base, dtype=torch.float32)
     models = {"transformers": AutoModel.from_pretrained(folder, dtype=torch.float32)}
     if kind == "adapter":
-        models["PEFT"] = peft.PeftModel.from_pretrained(AutoModel.from_pretrained(base, dtype=torch.float32), folder)
+        models["PEFT"] = peft.PeftModel.from_pretrained(
+            AutoModel.from_pretrained(base, dtype=torch.float32), folder
+        )
     for side in ("right", "left"):
         tokenizer.padding_side = side
-        vectors |= {f"{name}, {side}": np.array(by_hand(each, tokenizer, both, pooling)) for name, each in models.items()}
+        vectors |= {
+            f"{name}, {side}": np.array(by_hand(each, tokenizer, both, pooling))
+            for name, each in models.items()
+        }
 
-    numbers = tiny.numbers(tiny.made(spec, lora=None)) | {name: np.asarray(value) for name, value in subject.parameters.items()}
+    numbers = tiny.numbers(tiny.made(spec, lora=None)) | {
+        name: np.asarray(value) for name, value in subject.parameters.items()
+    }
     own = np.array(by_hand(tiny.peft_mistral(subject.made, numbers), tokenizer, both, pooling))
     for name, found in vectors.items():
         assert cosines(found, own).min() >= LEAST[dtype], name

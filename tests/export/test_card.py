@@ -30,7 +30,10 @@ CLEAN = {
     "examples": 500,
     "kept": 480,
     "rejected": {},
-    "removed": {"contamination": {"equal": {"query": 12}, "near": {"positive": 3}}, "duplicate": {"equal": {"query": 5}}},
+    "removed": {
+        "contamination": {"equal": {"query": 12}, "near": {"positive": 3}},
+        "duplicate": {"equal": {"query": 5}},
+    },
     "evaluation_texts": 77,
     "rules": {"threshold": 0.8, "share": 0.7},
 }
@@ -51,32 +54,65 @@ def place(tmp_path) -> Path:
 
 def mixed(place: Path) -> Data:
     sets = {
-        "hotpotqa": Dataset((str(place / "hotpot"),), ratio=0.5, instructions=("Given a question", "Find it"), negatives=3),
-        "own": Dataset((str(place / "cleaned/data/*.jsonl"),), temperature=0.05, in_batch=False, query_tokens=16, symmetric=True),
+        "hotpotqa": Dataset(
+            (str(place / "hotpot"),),
+            ratio=0.5,
+            instructions=("Given a question", "Find it"),
+            negatives=3,
+        ),
+        "own": Dataset(
+            (str(place / "cleaned/data/*.jsonl"),),
+            temperature=0.05,
+            in_batch=False,
+            query_tokens=16,
+            symmetric=True,
+        ),
         "eli5": Dataset((str(place / "gone.jsonl"),), ratio=0.1),
     }
     return Data(mixture=Mixture(sets))
 
 
 def card(place: Path | None = None, choice: Choice = Choice(), **parts: object) -> str:  # noqa: B008
-    run = small.run(**{"base": "mistralai/Mistral-7B-v0.1", **{k: v for k, v in parts.items() if k in ("lora", "dtype")}})
+    run = small.run(
+        **{
+            "base": "mistralai/Mistral-7B-v0.1",
+            **{k: v for k, v in parts.items() if k in ("lora", "dtype")},
+        }
+    )
     run.data = parts.get("data", run.data)
     run.loss, run.batch.positives = parts.get("loss", run.loss), parts.get("positives", 1)
     run.model.rounding = parts.get("rounding", "float32")
     of = tiny.made(small.spec(), run.lora)
-    return model_card(TrainedModel(run, Path("base"), of, {}, small.tokenizer(), 9), choice, Workdir(place) if place else None)
+    return model_card(
+        TrainedModel(run, Path("base"), of, {}, small.tokenizer(), 9),
+        choice,
+        Workdir(place) if place else None,
+    )
 
 
 def rows(text: str) -> dict[str, list[str]]:
     """Cells of all table rows by the first of them."""
-    lines = [[cell.strip() for cell in line.strip("|").split("|")] for line in text.splitlines() if line.startswith("| ")]
+    lines = [
+        [cell.strip() for cell in line.strip("|").split("|")]
+        for line in text.splitlines()
+        if line.startswith("| ")
+    ]
     return {cells[0]: cells[1:] for cells in lines}
 
 
 def test_every_set_has_its_own_numbers_licence_and_instructions(place):
     text = card(place, data=mixed(place))
     found = rows(text)
-    assert found["hotpotqa"] == ["HotpotQA", "1,234,567", "0.5", "0.02", "3", "yes", "64 / 64", "CC BY-SA 4.0"]
+    assert found["hotpotqa"] == [
+        "HotpotQA",
+        "1,234,567",
+        "0.5",
+        "0.02",
+        "3",
+        "yes",
+        "64 / 64",
+        "CC BY-SA 4.0",
+    ]
     assert found["own"] == ["*.jsonl", "", "1", "0.05", "1", "no", "16 / 64", "not recorded"]
     assert found["eli5"] == [
         "ELI5",
@@ -100,7 +136,10 @@ def test_every_set_has_its_own_numbers_licence_and_instructions(place):
 
 def test_decontamination_and_scores_are_those_of_the_files(place):
     text = card(place, data=mixed(place))
-    assert "500 examples looked through for 77 evaluation texts: 480 kept; removed: 15 as contamination, 5 as duplicate" in text
+    assert (
+        "500 examples looked through for 77 evaluation texts: 480 kept; removed: 15 as contamination, 5 as duplicate"
+        in text
+    )
     assert "Jaccard similarity 0.8" in text
     assert rows(text)["SciFact"] == ["trained", "ndcg_at_10 0.6124"]
     (place / "later.json").write_text(json.dumps(RESULTS).replace("0.61239", "0.71239"))
@@ -119,18 +158,30 @@ def test_the_recipe_is_the_configuration(place):
     assert found["start"] == ["mistralai/Mistral-7B-v0.1"]
     assert found["trained"] == ["LoRA r=4, alpha=8, dropout=0 on q, k, v, o, gate, up, down"]
     assert found["step"] == ["9 of 9"]
-    assert found["batch"] == ["2048 queries over all devices, each with a positive; hard negatives: 1"]
+    assert found["batch"] == [
+        "2048 queries over all devices, each with a positive; hard negatives: 1"
+    ]
     assert found["optimiser"] == ["AdamW, rate 0.0001, weight decay 0.1, gradient norm 1"]
-    assert found["loss"] == ["InfoNCE over cosine / 0.02, in-batch negatives and hard ones, query to document"]
+    assert found["loss"] == [
+        "InfoNCE over cosine / 0.02, in-batch negatives and hard ones, query to document"
+    ]
     assert rows(card(place, lora=None))["trained"] == ["all parameters"]
     harvested = card(place, data=Data(harvest=Harvest()))
-    assert rows(harvested)["train"][0] == "docstring and function pairs harvested from installed Python packages"
+    assert (
+        rows(harvested)["train"][0]
+        == "docstring and function pairs harvested from installed Python packages"
+    )
 
 
 def test_every_switch_of_the_objective_that_is_on_is_in_the_recipe_and_no_other(place):
     before = rows(card(place))
     loss = Loss(
-        0.05, directions=("query_to_doc", "query_to_query"), mask_duplicates=True, margin=0.95, margin_kind="ratio", smoothing=0.1
+        0.05,
+        directions=("query_to_doc", "query_to_query"),
+        mask_duplicates=True,
+        margin=0.95,
+        margin_kind="ratio",
+        smoothing=0.1,
     )
     loss.hardness_strength, loss.hardness_mode, loss.dimensions, loss.weights, loss.bounds = (
         9.0,
@@ -163,13 +214,24 @@ def test_the_head_names_base_and_kind_for_the_hub():
         assert f"base_model_relation: {kind}\n" in head
     assert "peft" in adapter
     assert "peft" not in merged
-    assert "This folder holds an adapter; its base is `mistralai/Mistral-7B-v0.1`." in card(choice=Choice("adapter"))
+    assert "This folder holds an adapter; its base is `mistralai/Mistral-7B-v0.1`." in card(
+        choice=Choice("adapter")
+    )
 
 
 def test_the_card_names_bos_and_eos_as_the_tokenizer_does():
     pieces = small.tokenizer().tokenizer
-    pieces = Tokenizer.from_str(pieces.to_str().replace("<s>", "<|begin|>").replace("</s>", "<|end|>"))
-    subject = TrainedModel(small.run(), Path("base"), tiny.made(small.spec()), {}, TextTokenizer(pieces, 1, 2, small.LIMIT), 9)
+    pieces = Tokenizer.from_str(
+        pieces.to_str().replace("<s>", "<|begin|>").replace("</s>", "<|end|>")
+    )
+    subject = TrainedModel(
+        small.run(),
+        Path("base"),
+        tiny.made(small.spec()),
+        {},
+        TextTokenizer(pieces, 1, 2, small.LIMIT),
+        9,
+    )
     text = model_card(subject, Choice())
     assert "Every text is `<|begin|> … <|end|>`" in text
     assert "`<|begin|>` and `<|end|>` included" in text

@@ -61,11 +61,18 @@ def test_ids_have_one_bos_and_one_eos_and_keep_the_limit(merged):
 
 def test_merged_weights_are_the_base_plus_the_scaled_product(subject, merged):
     base, found = (hf_weights.headers(folder) for folder in (subject.base, merged))
-    a, b = (np.asarray(subject.parameters[f"layers/ff/gate/{factor}"][1]) for factor in ("lora_a", "lora_b"))
-    np.testing.assert_allclose(
-        hf_weights.read(found[f"{NAME}.weight"]), hf_weights.read(base[f"{NAME}.weight"]) + 2.0 * (a @ b).T, atol=1e-6
+    a, b = (
+        np.asarray(subject.parameters[f"layers/ff/gate/{factor}"][1])
+        for factor in ("lora_a", "lora_b")
     )
-    np.testing.assert_array_equal(hf_weights.read(found["embed_tokens.weight"]), hf_weights.read(base["embed_tokens.weight"]))
+    np.testing.assert_allclose(
+        hf_weights.read(found[f"{NAME}.weight"]),
+        hf_weights.read(base[f"{NAME}.weight"]) + 2.0 * (a @ b).T,
+        atol=1e-6,
+    )
+    np.testing.assert_array_equal(
+        hf_weights.read(found["embed_tokens.weight"]), hf_weights.read(base["embed_tokens.weight"])
+    )
 
 
 def test_bfloat16_is_rounded_once_from_the_merged_float32(subject, merged, tmp_path):
@@ -76,7 +83,9 @@ def test_bfloat16_is_rounded_once_from_the_merged_float32(subject, merged, tmp_p
     wide, narrow = hf_weights.headers(merged), hf_weights.headers(tmp_path / "half")
     assert wide.keys() == narrow.keys()
     for name, tensor in wide.items():
-        np.testing.assert_array_equal(hf_weights.read(narrow[name]), hf_weights.read(tensor).astype(ml_dtypes.bfloat16))
+        np.testing.assert_array_equal(
+            hf_weights.read(narrow[name]), hf_weights.read(tensor).astype(ml_dtypes.bfloat16)
+        )
 
 
 def test_an_adapter_folder_has_the_factors_and_nothing_of_the_base(subject, tmp_path):
@@ -87,17 +96,29 @@ def test_an_adapter_folder_has_the_factors_and_nothing_of_the_base(subject, tmp_
         ours = np.asarray(subject.parameters[f"layers/ff/gate/{factor}"][1])
         np.testing.assert_array_equal(found[f"base_model.model.{NAME}.{name}.weight"], ours.T)
     config = json.loads((tmp_path / "adapter/adapter_config.json").read_text())
-    assert (config["r"], config["lora_alpha"], config["base_model_name_or_path"]) == (4, 8.0, "owner/base")
-    assert not (tmp_path / "adapter/config.json").exists()  # transformers would take the folder for a whole model
+    assert (config["r"], config["lora_alpha"], config["base_model_name_or_path"]) == (
+        4,
+        8.0,
+        "owner/base",
+    )
+    assert not (
+        tmp_path / "adapter/config.json"
+    ).exists()  # transformers would take the folder for a whole model
 
 
 def test_nothing_in_the_folder_is_code_or_pickle(merged):
-    assert {path.suffix for path in merged.rglob("*") if path.is_file() and path.name != LIST} == {".json", ".safetensors", ".md"}
+    assert {path.suffix for path in merged.rglob("*") if path.is_file() and path.name != LIST} == {
+        ".json",
+        ".safetensors",
+        ".md",
+    }
 
 
 def test_exporting_without_a_checkpoint_names_the_directory(subject, tmp_path):
     with pytest.raises(ConfigError, match="no sound checkpoint"):
-        export(subject.run, None, small.spec(), subject.tokenizer, Workdir(tmp_path), tmp_path / "out")
+        export(
+            subject.run, None, small.spec(), subject.tokenizer, Workdir(tmp_path), tmp_path / "out"
+        )
     assert not (tmp_path / "out").exists()
 
 
@@ -105,16 +126,37 @@ def test_a_checkpoint_is_merged_into_its_base(subject, merged, tmp_path):
     with Checkpoints(tmp_path / "checkpoints", Retention(1)) as checkpoints:
         checkpoints.save(7, dict(subject.parameters), {"step": np.int32(7)}, {})
     spec = read_spec(subject.base)
-    step = export(subject.run, subject.base, spec, subject.tokenizer, Workdir(tmp_path), tmp_path / "out", UNVERIFIED)
+    step = export(
+        subject.run,
+        subject.base,
+        spec,
+        subject.tokenizer,
+        Workdir(tmp_path),
+        tmp_path / "out",
+        UNVERIFIED,
+    )
     assert step == 7
-    assert (tmp_path / "out/model.safetensors").read_bytes() == (merged / "model.safetensors").read_bytes()
+    assert (tmp_path / "out/model.safetensors").read_bytes() == (
+        merged / "model.safetensors"
+    ).read_bytes()
 
 
 @pytest.mark.parametrize(
     ("lora", "model", "words"),
-    [(None, Model(), "trained all parameters"), (tiny.LORA, Model(theta=5.0, window=3), "changed theta, window of its base")],
+    [
+        (None, Model(), "trained all parameters"),
+        (tiny.LORA, Model(theta=5.0, window=3), "changed theta, window of its base"),
+    ],
 )
 def test_what_an_adapter_folder_cannot_hold_is_refused(subject, tmp_path, lora, model, words):
     spec = small.spec().changed(model)
     with pytest.raises(ConfigError, match=f"--format=adapter: .*{words}.*--format=merged"):
-        export(small.run(lora=lora), subject.base, spec, subject.tokenizer, Workdir(tmp_path), tmp_path / "out", Choice("adapter"))
+        export(
+            small.run(lora=lora),
+            subject.base,
+            spec,
+            subject.tokenizer,
+            Workdir(tmp_path),
+            tmp_path / "out",
+            Choice("adapter"),
+        )

@@ -43,9 +43,21 @@ def workdir(tmp_path) -> Workdir:
         ("foreign/thesis.txt", "is a file"),
     ],
 )
-def test_what_an_export_did_not_write_is_refused_and_stays(output, why, kind, workdir, tmp_path, capsys):
+def test_what_an_export_did_not_write_is_refused_and_stays(
+    output, why, kind, workdir, tmp_path, capsys
+):
     before = {path: path.is_file() and path.read_bytes() for path in tmp_path.rglob("*")}
-    assert main(["export", f"--workdir={workdir.root}", f"--output={tmp_path / output}", f"--format={kind}"]) == CONFIG
+    assert (
+        main(
+            [
+                "export",
+                f"--workdir={workdir.root}",
+                f"--output={tmp_path / output}",
+                f"--format={kind}",
+            ]
+        )
+        == CONFIG
+    )
     said = capsys.readouterr().err
     assert why in said
     assert said.count("\n") == 1

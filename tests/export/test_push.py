@@ -34,18 +34,29 @@ def folder(tmp_path_factory) -> Path:
 
 def push(folder: Path, server: hub.Hub, token: str | None) -> subprocess.CompletedProcess[str]:
     """In a process of its own: huggingface_hub reads its endpoint when it is imported."""
-    own = {"HF_ENDPOINT": server.address, "HF_HUB_OFFLINE": "0", "HF_HUB_DISABLE_XET": "1", "HF_HOME": str(folder.parent / "home")}
+    own = {
+        "HF_ENDPOINT": server.address,
+        "HF_HUB_OFFLINE": "0",
+        "HF_HUB_DISABLE_XET": "1",
+        "HF_HOME": str(folder.parent / "home"),
+    }
     environment = {name: value for name, value in os.environ.items() if name != "HF_TOKEN"} | own
     if token:
         environment["HF_TOKEN"] = token
     command = [sys.executable, "-c", CODE, str(folder), "somebody/model"]
-    return subprocess.run(command, env=environment, capture_output=True, text=True, check=False, timeout=120)
+    return subprocess.run(
+        command, env=environment, capture_output=True, text=True, check=False, timeout=120
+    )
 
 
 def test_every_file_arrives_as_it_is_in_one_commit(server, folder):
     done = push(folder, server, server.token)
     assert done.returncode == 0, done.stderr
-    written = {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+    written = {
+        path.relative_to(folder).as_posix(): path.read_bytes()
+        for path in folder.rglob("*")
+        if path.is_file()
+    }
     del written[LIST]  # it says of this machine's folder what may be replaced
     assert len(written) > 8
     assert server.files == written
@@ -53,7 +64,9 @@ def test_every_file_arrives_as_it_is_in_one_commit(server, folder):
     assert server.commits == ["Export of e5jax"]
     (created,) = server.created
     assert (created["name"], created["organization"]) == ("model", "somebody")
-    assert created.get("visibility") == "private" or created["private"]  # from huggingface_hub 2 on, and before
+    assert (
+        created.get("visibility") == "private" or created["private"]
+    )  # from huggingface_hub 2 on, and before
     assert not any(server.token.encode() in content for content in server.files.values())
     assert server.token not in done.stdout + done.stderr
 
@@ -64,8 +77,12 @@ def test_a_refusal_says_what_to_do_and_the_folder_stays(server, folder, token):
     done = push(folder, server, token)
     assert done.returncode == 1
     last = done.stderr.strip().splitlines()[-1]
-    assert last.startswith(f"e5jax.errors.RunError: {folder} is written, and could not be put on the hub as somebody/model: ")
-    assert f"set HF_TOKEN to a token that may write, then `hf upload somebody/model {folder}`" in last
+    assert last.startswith(
+        f"e5jax.errors.RunError: {folder} is written, and could not be put on the hub as somebody/model: "
+    )
+    assert (
+        f"set HF_TOKEN to a token that may write, then `hf upload somebody/model {folder}`" in last
+    )
     assert server.files == before
     assert (folder / "model.safetensors").is_file()
 

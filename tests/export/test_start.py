@@ -21,13 +21,20 @@ LIMIT = 12
 
 def expected(base, pooling: str, theta: float) -> np.ndarray:
     """By transformers alone: BOS, the document prompt, the text, EOS."""
-    model, tokenizer = AutoModel.from_pretrained(base, dtype=torch.float32), read_tokenizer(base / "tokenizer.json")
+    model, tokenizer = (
+        AutoModel.from_pretrained(base, dtype=torch.float32),
+        read_tokenizer(base / "tokenizer.json"),
+    )
     model.config.rope_parameters["rope_theta"] = theta
     model = type(model)(model.config).eval()
     model.load_state_dict(AutoModel.from_pretrained(base, dtype=torch.float32).state_dict())
     vectors = []
     for text in TEXTS:
-        ids = [1, *tokenizer.encode(f"passage: {text}", add_special_tokens=False).ids[: LIMIT - 2], 2]
+        ids = [
+            1,
+            *tokenizer.encode(f"passage: {text}", add_special_tokens=False).ids[: LIMIT - 2],
+            2,
+        ]
         with torch.no_grad():
             hidden = model(torch.tensor([ids])).last_hidden_state[0]
         vectors.append((hidden.mean(0) if pooling == "mean" else hidden[-1]).numpy())
@@ -47,14 +54,22 @@ def test_both_backends_give_the_vectors_that_training_starts_with(pooling, tmp_p
     right = expected(tmp_path / "plain", pooling, theta=100.0)
     for make in (jax_encoder, torch_encoder):
         encoder = make(tmp_path / "base", PRESETS["paper"])
-        given = {"task_metadata": MockRetrievalTask.metadata, "hf_split": "test", "hf_subset": "default"}
+        given = {
+            "task_metadata": MockRetrievalTask.metadata,
+            "hf_split": "test",
+            "hf_subset": "default",
+        }
         vectors = encoder.encode(loader, prompt_type=PromptType.document, **given)
         np.testing.assert_allclose(vectors, right, atol=1e-5)  # sums in another order
-    assert np.abs(right - expected(tmp_path / "plain", pooling, theta=10_000.0)).max() > 1e-3, "theta matters"
+    assert np.abs(right - expected(tmp_path / "plain", pooling, theta=10_000.0)).max() > 1e-3, (
+        "theta matters"
+    )
 
 
 def test_a_base_that_is_not_to_be_had_is_named_and_no_error(tmp_path):
     missing = write_base(Config(model=Model(base="no-such-org/no-such-model")), tmp_path / "base")
-    assert missing.startswith("the base is not among the systems: 'no-such-org/no-such-model': no such folder here")
+    assert missing.startswith(
+        "the base is not among the systems: 'no-such-org/no-such-model': no such folder here"
+    )
     assert not (tmp_path / "base").exists()
     assert write_base(Config(model=Model(base="")), tmp_path / "base") == ""

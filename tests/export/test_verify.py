@@ -28,7 +28,9 @@ from e5jax.model.spec import Spec
 from tests import tiny
 from tests.export import small
 
-pytestmark = pytest.mark.filterwarnings(tiny.PEFT_WARNING, "ignore:Found missing adapter keys:UserWarning")
+pytestmark = pytest.mark.filterwarnings(
+    tiny.PEFT_WARNING, "ignore:Found missing adapter keys:UserWarning"
+)
 
 
 class Export(NamedTuple):
@@ -49,7 +51,9 @@ def exports(tmp_path_factory) -> dict[str, Export]:
         choice = Choice(kind, shard_bytes=60_000)
         folder.fill(subject, root / kind, choice)
         part = Part(0, subject.made.spec, root / kind, subject.base)
-        expected = found["merged"].expected if found else reference(subject, part, Texts.of(subject))
+        expected = (
+            found["merged"].expected if found else reference(subject, part, Texts.of(subject))
+        )
         found[kind] = Export(root / kind, subject, choice, expected)
     return found
 
@@ -66,14 +70,20 @@ def says(name: str, change: Callable[[dict], object]) -> Callable[[Path, Export]
     return go
 
 
-def holds(name: str, change: Callable[[torch.Tensor], torch.Tensor | None]) -> Callable[[Path, Export], None]:
+def holds(
+    name: str, change: Callable[[torch.Tensor], torch.Tensor | None]
+) -> Callable[[Path, Export], None]:
     """Changes one tensor, or takes it away, wherever it is."""
 
     def go(folder: Path, _: Export) -> None:
         (file,) = [path for path in folder.glob("*.safetensors") if name in load_file(path)]
         tensors = load_file(file)
         changed = change(tensors.pop(name))
-        save_file(tensors | ({} if changed is None else {name: changed.contiguous()}), file, metadata={"format": "pt"})
+        save_file(
+            tensors | ({} if changed is None else {name: changed.contiguous()}),
+            file,
+            metadata={"format": "pt"},
+        )
         if changed is None and (index := folder / "model.safetensors.index.json").is_file():
             said = json.loads(index.read_text())
             del said["weight_map"][name]
@@ -85,7 +95,9 @@ def holds(name: str, change: Callable[[torch.Tensor], torch.Tensor | None]) -> C
 def all_factors(change: Callable[[torch.Tensor], torch.Tensor]) -> Callable[[Path, Export], None]:
     def go(folder: Path, _: Export) -> None:
         tensors = load_file(folder / "adapter_model.safetensors")
-        changed = {name: change(value) if "lora_B" in name else value for name, value in tensors.items()}
+        changed = {
+            name: change(value) if "lora_B" in name else value for name, value in tensors.items()
+        }
         save_file(changed, folder / "adapter_model.safetensors")
 
     return go
@@ -112,7 +124,9 @@ def template(text: str) -> Callable[[Tokenizer], object]:
 def base_weights(folder: Path, export: Export) -> None:
     for file in folder.glob("model*"):
         file.unlink()
-    (folder / "model.safetensors").write_bytes((export.subject.base / "model.safetensors").read_bytes())
+    (folder / "model.safetensors").write_bytes(
+        (export.subject.base / "model.safetensors").read_bytes()
+    )
 
 
 def cut(folder: Path, _: Export) -> None:
@@ -154,7 +168,11 @@ FILES, NUMBERS, VECTORS = "files", "numbers", "vectors"
 UNLIKE = "gives other vectors than the checkpoint"
 OTHER = "has other numbers than the checkpoint"
 SAYS = "does not say what it must"
-POOLING, MODULES, PROMPTS = "1_Pooling/config.json", "modules.json", "config_sentence_transformers.json"
+POOLING, MODULES, PROMPTS = (
+    "1_Pooling/config.json",
+    "modules.json",
+    "config_sentence_transformers.json",
+)
 LIMITS, TOKENS = "sentence_bert_config.json", "tokenizer_config.json"
 
 # What is done, and what each look that can see it says, on its own.
@@ -164,46 +182,100 @@ MERGED = {
         {NUMBERS: f"{Q}: is missing", VECTORS: f"finds no {Q}, and"},
     ),
     "the base instead of the merged": (base_weights, {NUMBERS: OTHER, VECTORS: UNLIKE}),
-    "a kernel is the other way round": (holds(Q, lambda x: x.T), {NUMBERS: f"{Q}: {OTHER}", VECTORS: UNLIKE}),
-    "one kernel is zero": (holds(UP, torch.zeros_like), {NUMBERS: f"{UP}: {OTHER}", VECTORS: UNLIKE}),
+    "a kernel is the other way round": (
+        holds(Q, lambda x: x.T),
+        {NUMBERS: f"{Q}: {OTHER}", VECTORS: UNLIKE},
+    ),
+    "one kernel is zero": (
+        holds(UP, torch.zeros_like),
+        {NUMBERS: f"{UP}: {OTHER}", VECTORS: UNLIKE},
+    ),
     "one row is NaN": (
         holds(UP, lambda x: x.index_fill(0, torch.tensor([0]), float("nan"))),
         {NUMBERS: f"{UP}: has NaN", VECTORS: "vectors of lengths from nan"},
     ),
-    "another dtype": (holds(UP, lambda x: x.bfloat16()), {NUMBERS: f"{UP}: is BF16 .* must be float32"}),
-    "a file is cut short": (cut, {NUMBERS: "00002-of.*not a safetensors file", VECTORS: "file not fully covered"}),
-    "a file is lost": (lost, {NUMBERS: "names files that are not there: model-00002", VECTORS: "No such file.*model-00002"}),
+    "another dtype": (
+        holds(UP, lambda x: x.bfloat16()),
+        {NUMBERS: f"{UP}: is BF16 .* must be float32"},
+    ),
+    "a file is cut short": (
+        cut,
+        {NUMBERS: "00002-of.*not a safetensors file", VECTORS: "file not fully covered"},
+    ),
+    "a file is lost": (
+        lost,
+        {
+            NUMBERS: "names files that are not there: model-00002",
+            VECTORS: "No such file.*model-00002",
+        },
+    ),
     "another base of the rotary embedding": (
         says("config.json", lambda c: c["rope_parameters"].update(rope_theta=500.0)),
         {FILES: f"config.json: {SAYS}", VECTORS: UNLIKE},
     ),
-    "that of transformers 4 alone": (says("config.json", lambda c: c.update(rope_theta=500.0)), {FILES: f"config.json: {SAYS}"}),
-    "another epsilon": (says("config.json", lambda c: c.update(rms_norm_eps=0.01)), {FILES: SAYS, VECTORS: UNLIKE}),
-    "another window": (says("config.json", lambda c: c.update(sliding_window=2)), {FILES: SAYS, VECTORS: UNLIKE}),
-    "fewer layers": (says("config.json", lambda c: c.update(num_hidden_layers=2)), {FILES: SAYS, VECTORS: UNLIKE}),
-    "another pooling": (says(POOLING, mean), {FILES: f"{POOLING}: {SAYS}", VECTORS: f"sentence-transformers {UNLIKE}"}),
+    "that of transformers 4 alone": (
+        says("config.json", lambda c: c.update(rope_theta=500.0)),
+        {FILES: f"config.json: {SAYS}"},
+    ),
+    "another epsilon": (
+        says("config.json", lambda c: c.update(rms_norm_eps=0.01)),
+        {FILES: SAYS, VECTORS: UNLIKE},
+    ),
+    "another window": (
+        says("config.json", lambda c: c.update(sliding_window=2)),
+        {FILES: SAYS, VECTORS: UNLIKE},
+    ),
+    "fewer layers": (
+        says("config.json", lambda c: c.update(num_hidden_layers=2)),
+        {FILES: SAYS, VECTORS: UNLIKE},
+    ),
+    "another pooling": (
+        says(POOLING, mean),
+        {FILES: f"{POOLING}: {SAYS}", VECTORS: f"sentence-transformers {UNLIKE}"},
+    ),
     "no pooling": (no_pooling, {FILES: f"{POOLING}: is missing", VECTORS: "sentence_embedding"}),
     "no normalisation": (
         says(MODULES, lambda modules: modules.pop(2)),
-        {FILES: f"{MODULES}: {SAYS}", VECTORS: "vectors of lengths from .*, and they are of length 1"},
+        {
+            FILES: f"{MODULES}: {SAYS}",
+            VECTORS: "vectors of lengths from .*, and they are of length 1",
+        },
     ),
-    "prompts swapped": (says(PROMPTS, swapped), {FILES: f"{PROMPTS}: {SAYS}", VECTORS: f"sentence-transformers {UNLIKE}"}),
-    "no prompts": (says(PROMPTS, lambda c: c.pop("prompts")), {FILES: SAYS, VECTORS: f"sentence-transformers {UNLIKE}"}),
+    "prompts swapped": (
+        says(PROMPTS, swapped),
+        {FILES: f"{PROMPTS}: {SAYS}", VECTORS: f"sentence-transformers {UNLIKE}"},
+    ),
+    "no prompts": (
+        says(PROMPTS, lambda c: c.pop("prompts")),
+        {FILES: SAYS, VECTORS: f"sentence-transformers {UNLIKE}"},
+    ),
     "another similarity": (
         says(PROMPTS, lambda c: c.update(similarity_fn_name="dot")),
         {FILES: SAYS, VECTORS: r"similarity, limit and dimensions as \('dot', 64, None\)"},
     ),
     "a shorter limit": (
         says(LIMITS, lambda c: c.update(max_seq_length=12)),
-        {FILES: f"{LIMITS}: {SAYS}", VECTORS: r"similarity, limit and dimensions as \('cosine', 12, None\)"},
+        {
+            FILES: f"{LIMITS}: {SAYS}",
+            VECTORS: r"similarity, limit and dimensions as \('cosine', 12, None\)",
+        },
     ),
     "fewer dimensions": (
         says(PROMPTS, lambda c: c.update(truncate_dim=8)),
         {FILES: SAYS, VECTORS: r"similarity, limit and dimensions as \('cosine', 64, 8\)"},
     ),
-    "both directions": (says("config.json", lambda c: c.update(is_causal=False)), {FILES: SAYS, VECTORS: UNLIKE}),
-    "no EOS": (tokens(template("<s> $A")), {FILES: "tokenizer.json: is not", VECTORS: r"reads text 0 as .* trained with .* 2\]"}),
-    "no BOS": (tokens(template("$A </s>")), {FILES: "tokenizer.json: is not", VECTORS: r"reads text 0 as .* trained with \[1,"}),
+    "both directions": (
+        says("config.json", lambda c: c.update(is_causal=False)),
+        {FILES: SAYS, VECTORS: UNLIKE},
+    ),
+    "no EOS": (
+        tokens(template("<s> $A")),
+        {FILES: "tokenizer.json: is not", VECTORS: r"reads text 0 as .* trained with .* 2\]"},
+    ),
+    "no BOS": (
+        tokens(template("$A </s>")),
+        {FILES: "tokenizer.json: is not", VECTORS: r"reads text 0 as .* trained with \[1,"},
+    ),
     "special tokens in a text are special": (
         says(TOKENS, lambda c: c.update(split_special_tokens=False)),
         {FILES: f"{TOKENS}: {SAYS}", VECTORS: "reads text 4 as"},
@@ -218,13 +290,30 @@ MERGED = {
 ADAPTER = {
     "lora_B is zero": (all_factors(torch.zeros_like), {NUMBERS: OTHER, VECTORS: UNLIKE}),
     "lora_B is scaled": (all_factors(lambda x: 1.5 * x), {NUMBERS: OTHER, VECTORS: UNLIKE}),
-    "a factor is missing": (holds(FACTOR, lambda _: None), {NUMBERS: f"{FACTOR}: is missing", VECTORS: "finds no .*|" + UNLIKE}),
-    "another alpha": (says("adapter_config.json", lambda c: c.update(lora_alpha=16)), {FILES: SAYS, VECTORS: UNLIKE}),
-    "another scale": (says("adapter_config.json", lambda c: c.update(use_rslora=True)), {FILES: SAYS, VECTORS: UNLIKE}),
-    "fewer targets": (says("adapter_config.json", lambda c: c["target_modules"].pop()), {FILES: SAYS, VECTORS: UNLIKE}),
-    "another pooling": (says(POOLING, mean), {FILES: SAYS, VECTORS: f"sentence-transformers {UNLIKE}"}),
+    "a factor is missing": (
+        holds(FACTOR, lambda _: None),
+        {NUMBERS: f"{FACTOR}: is missing", VECTORS: "finds no .*|" + UNLIKE},
+    ),
+    "another alpha": (
+        says("adapter_config.json", lambda c: c.update(lora_alpha=16)),
+        {FILES: SAYS, VECTORS: UNLIKE},
+    ),
+    "another scale": (
+        says("adapter_config.json", lambda c: c.update(use_rslora=True)),
+        {FILES: SAYS, VECTORS: UNLIKE},
+    ),
+    "fewer targets": (
+        says("adapter_config.json", lambda c: c["target_modules"].pop()),
+        {FILES: SAYS, VECTORS: UNLIKE},
+    ),
+    "another pooling": (
+        says(POOLING, mean),
+        {FILES: SAYS, VECTORS: f"sentence-transformers {UNLIKE}"},
+    ),
 }
-CASES = [("merged", *case) for case in MERGED.items()] + [("adapter", *case) for case in ADAPTER.items()]
+CASES = [("merged", *case) for case in MERGED.items()] + [
+    ("adapter", *case) for case in ADAPTER.items()
+]
 
 
 def look_at_vectors(folder: Path, export: Export) -> None:
@@ -248,8 +337,12 @@ def test_a_sound_folder_passes_every_look(exports, kind):
         go(export.folder, export)
 
 
-@pytest.mark.parametrize(("kind", "case"), [case[::2] for case in CASES], ids=[": ".join(case[:2]) for case in CASES])
-def test_what_is_done_to_a_folder_is_caught_by_every_look_that_can_see_it(exports, tmp_path, kind, case):
+@pytest.mark.parametrize(
+    ("kind", "case"), [case[::2] for case in CASES], ids=[": ".join(case[:2]) for case in CASES]
+)
+def test_what_is_done_to_a_folder_is_caught_by_every_look_that_can_see_it(
+    exports, tmp_path, kind, case
+):
     export, (change, looks) = exports[kind], case
     damaged = small.copy(export.folder, tmp_path / "damaged")
     change(damaged, export)
@@ -283,16 +376,36 @@ def same_way(stacked: np.ndarray, layer: int) -> np.ndarray:
 
 MADE = settings._modules
 MISTAKES = {
-    "the base is not merged with": ("merged", weights, "fold", no_fold, "is the base's own, as if its adapter had not been merged"),
-    "the scale is forgotten": ("merged", weights, "fold", lambda w, a, b, _: fold(w, a, b, 1.0), UNLIKE),
+    "the base is not merged with": (
+        "merged",
+        weights,
+        "fold",
+        no_fold,
+        "is the base's own, as if its adapter had not been merged",
+    ),
+    "the scale is forgotten": (
+        "merged",
+        weights,
+        "fold",
+        lambda w, a, b, _: fold(w, a, b, 1.0),
+        UNLIKE,
+    ),
     "the factors are not turned": ("adapter", weights, "_factor", same_way, UNLIKE),
-    "the tokenizer gives no EOS": ("merged", file_checks, "with_bos_and_eos", no_eos, "reads text 0 as"),
+    "the tokenizer gives no EOS": (
+        "merged",
+        file_checks,
+        "with_bos_and_eos",
+        no_eos,
+        "reads text 0 as",
+    ),
     "the pooling is another": ("merged", settings, "_modules", wrong_modules, UNLIKE),
 }
 
 
 @pytest.mark.parametrize("name", MISTAKES)
-def test_a_mistake_of_the_exporter_is_caught_and_the_old_folder_stays(exports, tmp_path, monkeypatch, name):
+def test_a_mistake_of_the_exporter_is_caught_and_the_old_folder_stays(
+    exports, tmp_path, monkeypatch, name
+):
     kind, module, attribute, instead, words = MISTAKES[name]
     export, output = exports[kind], tmp_path / "out"
     output.mkdir()
@@ -317,21 +430,34 @@ def in_parts(exports, monkeypatch) -> tuple[int, list[int]]:
     layers: list[int] = []
 
     def ask(question: dict) -> dict:
-        layers.append(json.loads((Path(question["base"] or question["folder"]) / "config.json").read_text())["num_hidden_layers"])
+        layers.append(
+            json.loads((Path(question["base"] or question["folder"]) / "config.json").read_text())[
+                "num_hidden_layers"
+            ]
+        )
         return answer(Question(**question))
 
     monkeypatch.setattr(verify, "ask", ask)
     return 4 * (spec.vocab * spec.hidden + 2 * spec.matrix_parameters // spec.layers) + 100, layers
 
 
-def test_a_model_larger_than_memory_is_looked_at_in_parts_that_are_all_its_layers(exports, in_parts):
+def test_a_model_larger_than_memory_is_looked_at_in_parts_that_are_all_its_layers(
+    exports, in_parts
+):
     export, (most, layers) = exports["adapter"], in_parts
     said = verify.verify(export.folder, export.subject, export.choice, most)
     assert layers == [2, 1]
     assert "2 parts" in said[-1]
     assert all("least cosine 0.99999" in line or "least cosine 1.0" in line for line in said[1:-1])
-    assert len(said) == 1 + len(("sentence-transformers", "transformers", "PEFT", "left", "Embedder")) + 1
-    assert {path.name for path in export.folder.parent.iterdir()} == {"base", "merged", "adapter"}  # copies are gone
+    assert (
+        len(said)
+        == 1 + len(("sentence-transformers", "transformers", "PEFT", "left", "Embedder")) + 1
+    )
+    assert {path.name for path in export.folder.parent.iterdir()} == {
+        "base",
+        "merged",
+        "adapter",
+    }  # copies are gone
 
 
 def test_the_last_part_is_looked_at_as_the_first(exports, in_parts, tmp_path, monkeypatch):
@@ -347,11 +473,15 @@ def test_the_last_part_is_looked_at_as_the_first(exports, in_parts, tmp_path, mo
 
 def test_without_pytorch_it_is_said_that_others_were_not_asked(exports, monkeypatch):
     export = exports["adapter"]
-    monkeypatch.setattr(verify, "find_spec", lambda name: None if name in ("torch", "peft") else True)
+    monkeypatch.setattr(
+        verify, "find_spec", lambda name: None if name in ("torch", "peft") else True
+    )
     monkeypatch.setattr(verify, "ask", lambda _: pytest.fail("there is nobody to ask"))
     monkeypatch.setattr(verify, "reference", lambda *_: export.expected)
     said = verify.verify(export.folder, export.subject, export.choice)
-    assert said[-1].startswith("NOT verified in transformers, PEFT and sentence-transformers: torch, peft not installed")
+    assert said[-1].startswith(
+        "NOT verified in transformers, PEFT and sentence-transformers: torch, peft not installed"
+    )
     assert any(line.startswith("vectors of Embedder are the checkpoint's") for line in said)
 
 

@@ -36,12 +36,30 @@ def main() -> None:
     """Runs trials, or prints the table."""
     parser = argparse.ArgumentParser(prog="python -m tests.faults")
     parser.add_argument("trial", choices=[*TRIALS, "table"])
-    parser.add_argument("--seeds", default="0:1", metavar="A:B", help="from A to B - 1; a trial is repeated by its seed")
-    parser.add_argument("--folder", type=Path, default=Path("runs/faults"), metavar="DIR", help="where runs and results go")
+    parser.add_argument(
+        "--seeds",
+        default="0:1",
+        metavar="A:B",
+        help="from A to B - 1; a trial is repeated by its seed",
+    )
+    parser.add_argument(
+        "--folder",
+        type=Path,
+        default=Path("runs/faults"),
+        metavar="DIR",
+        help="where runs and results go",
+    )
     args = parser.parse_args()
     folder = args.folder.resolve()
     if args.trial == "table":
-        print(table([json.loads(line) for line in (folder / "results.jsonl").read_text(encoding="utf-8").splitlines()]))
+        print(
+            table(
+                [
+                    json.loads(line)
+                    for line in (folder / "results.jsonl").read_text(encoding="utf-8").splitlines()
+                ]
+            )
+        )
         return
     first, last = map(int, args.seeds.split(":"))
     steps = {"shapes": 100, "disks": 40, "stuck": 60}.get(args.trial, 30)

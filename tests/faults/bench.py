@@ -68,15 +68,33 @@ class Bench:
         """
         log = run.with_name(f"{run.name}.log")
         attempt = len(list(log.glob("*-0"))) if log.exists() else 0
-        command = ["run", f"--config={self.root / 'config.py'}", f"--workdir={run}", f"--config.optim.steps={self.steps}", *options]
+        command = [
+            "run",
+            f"--config={self.root / 'config.py'}",
+            f"--workdir={run}",
+            f"--config.optim.steps={self.steps}",
+            *options,
+        ]
         coordinator = f"127.0.0.1:{_free_port()}"
         children = []
         for process in range(shape.processes):
-            own = {"XLA_FLAGS": f"--xla_force_host_platform_device_count={shape.devices} {FLAGS}", **environment}
+            own = {
+                "XLA_FLAGS": f"--xla_force_host_platform_device_count={shape.devices} {FLAGS}",
+                **environment,
+            }
             if shape.processes > 1:
-                own |= dict(zip(LAUNCHER, (coordinator, str(shape.processes), str(process)), strict=True))
-            place, words = log / f"{attempt}-{process}", [*command, *(last if process == shape.processes - 1 else ())]
-            child = self._nursery.start(place, words, own, (sleeps or {}).get(process)) if forked else cold(place, words, own)
+                own |= dict(
+                    zip(LAUNCHER, (coordinator, str(shape.processes), str(process)), strict=True)
+                )
+            place, words = (
+                log / f"{attempt}-{process}",
+                [*command, *(last if process == shape.processes - 1 else ())],
+            )
+            child = (
+                self._nursery.start(place, words, own, (sleeps or {}).get(process))
+                if forked
+                else cold(place, words, own)
+            )
             children.append(child)
         return children
 

@@ -61,7 +61,19 @@ def shim(folder: Path) -> str:
     """A library that makes writes fail, for LD_PRELOAD."""
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "shim.c").write_text(SHIM, encoding="utf-8")
-    subprocess.run(["cc", "-shared", "-fPIC", "-O1", "-o", str(folder / "shim.so"), str(folder / "shim.c"), "-ldl"], check=True)
+    subprocess.run(
+        [
+            "cc",
+            "-shared",
+            "-fPIC",
+            "-O1",
+            "-o",
+            str(folder / "shim.so"),
+            str(folder / "shim.c"),
+            "-ldl",
+        ],
+        check=True,
+    )
     return str(folder / "shim.so")
 
 
@@ -71,7 +83,13 @@ def disks(bench: Bench, seed: int) -> dict:
     run = bench.folder / f"disks-{seed}"
     place = run / "checkpoints"
     place.mkdir(parents=True)
-    found: dict = {"trial": "disks", "seed": seed, "run": str(run), "whole": str(bench.whole(ALONE)), "how": how}
+    found: dict = {
+        "trial": "disks",
+        "seed": seed,
+        "run": str(run),
+        "whole": str(bench.whole(ALONE)),
+        "how": how,
+    }
     subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={SIZE}", "tmpfs", str(place)], check=True)
     try:
         return found | _broken(bench, run, how, random)
@@ -83,7 +101,9 @@ def disks(bench: Bench, seed: int) -> dict:
 
 def _broken(bench: Bench, run: Path, how: str, random: Random) -> dict:
     place = run / "checkpoints"
-    (child,) = bench.start(run, ALONE, **({"FAULT_WRITE": str(random.randint(1, 400))} if how == "eio" else {}))
+    (child,) = bench.start(
+        run, ALONE, **({"FAULT_WRITE": str(random.randint(1, 400))} if how == "eio" else {})
+    )
     if how != "eio":
         child.reaches("step", random.randint(6, 25), LONG)
     if how == "full":

@@ -31,7 +31,22 @@ from e5jax.train.state import State
 from e5jax.workdir.directory import Workdir
 
 ROOT = Path(__file__).parents[2]
-WORDS = ["read", "write", "open", "close", "parse", "file", "header", "line", "token", "model", "batch", "step", "loss", "rate"]
+WORDS = [
+    "read",
+    "write",
+    "open",
+    "close",
+    "parse",
+    "file",
+    "header",
+    "line",
+    "token",
+    "model",
+    "batch",
+    "step",
+    "loss",
+    "rate",
+]
 PAIRS = 200
 EVERY = 5  # steps from one checkpoint to the next
 CONFIG = """
@@ -70,8 +85,13 @@ def make(root: Path) -> None:
     texts = [" ".join(random.choice(WORDS, 6)) for _ in range(3 * PAIRS)]
     train_tokenizer(texts, 300).save(str(root / "tokenizer.json"))
     thirds = zip(*(texts[PAIRS * i : PAIRS * (i + 1)] for i in range(3)), strict=True)
-    examples = [Example(str(i), query, (positive,), (negative,), "find it") for i, (query, positive, negative) in enumerate(thirds)]
-    (root / "train.jsonl").write_text("".join(example.to_json() + "\n" for example in examples), encoding="utf-8")
+    examples = [
+        Example(str(i), query, (positive,), (negative,), "find it")
+        for i, (query, positive, negative) in enumerate(thirds)
+    ]
+    (root / "train.jsonl").write_text(
+        "".join(example.to_json() + "\n" for example in examples), encoding="utf-8"
+    )
     sizes = Scratch(hidden=64, ff=128, layers=2, heads=4, kv_heads=2, head_size=16)
     scratch = Training(
         data=Data(files=(str(root / "train.jsonl"),)),
@@ -111,22 +131,47 @@ def digest(root: Path, workdir: Path) -> Found:
 def difference(root: Path, first: Path, second: Path) -> dict:
     """How far two runs are apart in parameters and moments: the largest difference relative to the largest value of its tensor."""
     (step, one), (other, two) = state_of(root, first), state_of(root, second)
-    apart = jax.tree.map(lambda a, b: float(np.max(np.abs(a - b)) / np.max(np.abs(a))) if a.ndim else 0.0, one, two)
-    trained, rest = (max(jax.tree.leaves(part)) for part in (apart.parameters, apart._replace(parameters={})))
+    apart = jax.tree.map(
+        lambda a, b: float(np.max(np.abs(a - b)) / np.max(np.abs(a))) if a.ndim else 0.0, one, two
+    )
+    trained, rest = (
+        max(jax.tree.leaves(part)) for part in (apart.parameters, apart._replace(parameters={}))
+    )
     hashes = [[row.get("batch") for row in _rows(run)] for run in (first, second)]
     same, hashed = hashes[0] == hashes[1], hashes[0][-1] is not None
-    return {"steps": [step, other], "apart": trained, "moments": rest, "batches": same, "hashes": hashed}
+    return {
+        "steps": [step, other],
+        "apart": trained,
+        "moments": rest,
+        "batches": same,
+        "hashes": hashed,
+    }
 
 
 def _rows(workdir: Path) -> list[dict]:
-    return [json.loads(line) for line in (workdir / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
+    return [
+        json.loads(line)
+        for line in (workdir / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
+    ]
 
 
 def in_another_process(action: str, *paths: Path) -> list[str]:
     """The lines that an action of this module prints; here JAX may be in use, or must not be."""
-    environment = {**os.environ, "JAX_PLATFORMS": "cpu", "XLA_FLAGS": "--xla_force_host_platform_device_count=8"}
+    environment = {
+        **os.environ,
+        "JAX_PLATFORMS": "cpu",
+        "XLA_FLAGS": "--xla_force_host_platform_device_count=8",
+    }
     command = [sys.executable, "-m", "tests.faults.material", action, *map(str, paths)]
-    done = subprocess.run(command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, text=True, check=True, timeout=600)
+    done = subprocess.run(
+        command,
+        cwd=ROOT,
+        env=environment,
+        stdout=subprocess.PIPE,
+        text=True,
+        check=True,
+        timeout=600,
+    )
     return done.stdout.splitlines()
 
 

@@ -59,7 +59,9 @@ class Child(NamedTuple):
             if self.code is not None:
                 return False
             if time.monotonic() > deadline:
-                raise TimeoutError(f"{self.folder}: no phase {name} of step {step} in {seconds} s\n{self.said}")
+                raise TimeoutError(
+                    f"{self.folder}: no phase {name} of step {step} in {seconds} s\n{self.said}"
+                )
             time.sleep(0.002)
         return True
 
@@ -75,14 +77,27 @@ class Nursery:
         self._cache, self._preload = cache, preload
 
     def __enter__(self) -> Self:
-        environment = {**os.environ, "JAX_PLATFORMS": "cpu", "TOKENIZERS_PARALLELISM": "false", "HF_HUB_OFFLINE": "1"}
+        environment = {
+            **os.environ,
+            "JAX_PLATFORMS": "cpu",
+            "TOKENIZERS_PARALLELISM": "false",
+            "HF_HUB_OFFLINE": "1",
+        }
         environment.pop("XLA_FLAGS", None)
         if self._cache:
-            environment |= {"JAX_COMPILATION_CACHE_DIR": str(self._cache), "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0"}
+            environment |= {
+                "JAX_COMPILATION_CACHE_DIR": str(self._cache),
+                "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
+            }
         if self._preload:
             environment["LD_PRELOAD"] = self._preload
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "tests.faults.nursery"], cwd=ROOT, env=environment, stdin=-1, stdout=-1, text=True
+            [sys.executable, "-m", "tests.faults.nursery"],
+            cwd=ROOT,
+            env=environment,
+            stdin=-1,
+            stdout=-1,
+            text=True,
         )
         assert self._process.stdin is not None
         assert self._process.stdout is not None
@@ -95,11 +110,20 @@ class Nursery:
         self._from.close()
 
     def start(
-        self, folder: Path, arguments: list[str], environment: dict[str, str], sleeps: tuple[str, int] | None = None
+        self,
+        folder: Path,
+        arguments: list[str],
+        environment: dict[str, str],
+        sleeps: tuple[str, int] | None = None,
     ) -> Child:
         """Starts `e5jax ARGUMENTS`; what it does is written into `folder`. With `sleeps` it stays in that phase of that step."""
         folder.mkdir(parents=True)
-        said = {"folder": str(folder), "arguments": arguments, "environment": environment, "sleeps": sleeps}
+        said = {
+            "folder": str(folder),
+            "arguments": arguments,
+            "environment": environment,
+            "sleeps": sleeps,
+        }
         print(json.dumps(said), file=self._to, flush=True)
         return Child(int(self._from.readline()), folder)
 
@@ -110,7 +134,14 @@ def cold(folder: Path, arguments: list[str], environment: dict[str, str]) -> Chi
     with (folder / "said").open("w", encoding="utf-8") as output:
         command = [sys.executable, "-m", "e5jax", *arguments]
         everything = {**os.environ, "JAX_PLATFORMS": "cpu", **environment}
-        process = subprocess.Popen(command, cwd=ROOT, env=everything, stdin=subprocess.DEVNULL, stdout=output, stderr=output)
+        process = subprocess.Popen(
+            command,
+            cwd=ROOT,
+            env=everything,
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=output,
+        )
     threading.Thread(target=_bury, args=(process.pid, folder), daemon=True).start()
     return Child(process.pid, folder)
 
@@ -139,7 +170,9 @@ def _bury(pid: int, folder: Path) -> None:
     (folder / "code").write_text(f"{code}\n", encoding="utf-8")
 
 
-def _live(folder: Path, arguments: list[str], environment: dict[str, str], sleeps: list | None) -> None:
+def _live(
+    folder: Path, arguments: list[str], environment: dict[str, str], sleeps: list | None
+) -> None:
     os.setsid()
     signal.signal(signal.SIGHUP, signal.SIG_DFL)  # though the harness be run with nohup
     output = os.open(folder / "said", os.O_WRONLY | os.O_CREAT | os.O_APPEND)
@@ -150,7 +183,10 @@ def _live(folder: Path, arguments: list[str], environment: dict[str, str], sleep
     from e5jax.__main__ import command
     from e5jax.distributed import heartbeat
 
-    enter, phases = heartbeat.enter, os.open(folder / "phases", os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+    enter, phases = (
+        heartbeat.enter,
+        os.open(folder / "phases", os.O_WRONLY | os.O_CREAT | os.O_APPEND),
+    )
 
     def enter_and_tell(name: str, step: int | None = None) -> None:
         enter(name, step)

@@ -15,9 +15,14 @@ def rivals(bench: Bench, seed: int) -> dict:
     time.sleep(random.choice([0, random.uniform(0, 0.05)]))
     children += bench.start(run, ALONE)
     codes = [child.wait(LONG) for child in children]
-    steps = [json.loads(line)["step"] for line in (run / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
+    steps = [
+        json.loads(line)["step"]
+        for line in (run / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
+    ]
     winner, loser = children if codes[0] == 0 else reversed(children)
-    named = re.search(r"another process is at work there \(process (\d+) on \S+, since [0-9TZ:-]+\)", loser.said)
+    named = re.search(
+        r"another process is at work there \(process (\d+) on \S+, since [0-9TZ:-]+\)", loser.said
+    )
     return {
         "trial": "rivals",
         "seed": seed,

@@ -14,14 +14,22 @@ SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1, signal.SIGHUP)
 OPTIONS = ("--config.data.workers=2",)
 ENDS = {"process": 75, "group": 75, "worker": 1}  # exit codes of a run that is not over yet
 LIMIT = 30.0  # seconds in which a run must end
-KINDS = (*((number.name, who) for number in SIGNALS for who in ("process", "group")), ("SIGKILL", "worker"))
+KINDS = (
+    *((number.name, who) for number in SIGNALS for who in ("process", "group")),
+    ("SIGKILL", "worker"),
+)
 
 
 def signals(bench: Bench, seed: int) -> dict:
     """One of `KINDS` at a random moment; then the run goes on to its end, with workers or without."""
     random, (name, who) = Random(seed), KINDS[seed % len(KINDS)]
     run = bench.folder / f"signals-{seed}"
-    trial: dict = {"trial": "signals", "seed": seed, "run": str(run), "whole": str(bench.whole(ALONE))}
+    trial: dict = {
+        "trial": "signals",
+        "seed": seed,
+        "run": str(run),
+        "whole": str(bench.whole(ALONE)),
+    }
     trial |= {"signal": name, "who": who}
     (child,) = bench.start(run, ALONE, *OPTIONS)
     child.reaches("read", 0, LONG)
@@ -41,7 +49,9 @@ def _wait_for_moment(child: Child, random: Random, steps: int) -> None:
     if part < 0.2:
         time.sleep(random.uniform(0, 3))  # reads, loads, compiles
     elif part < 0.9:
-        child.reaches(random.choice(("batch", "step", "step", "save")), random.randint(1, steps), LONG)
+        child.reaches(
+            random.choice(("batch", "step", "step", "save")), random.randint(1, steps), LONG
+        )
         time.sleep(random.uniform(0, 0.05))
     else:
         child.reaches("export", 0, LONG)
@@ -66,7 +76,9 @@ def _workers(parent: int) -> list[int]:
             stat, words = (path / "stat").read_text(), (path / "cmdline").read_bytes()
         except (FileNotFoundError, ProcessLookupError):
             continue
-        if int(stat.rpartition(")")[2].split()[1]) == parent and re.search(rb"e5jax\.data\.feed import work", words):
+        if int(stat.rpartition(")")[2].split()[1]) == parent and re.search(
+            rb"e5jax\.data\.feed import work", words
+        ):
             pids.append(int(path.name))
     return sorted(pids)
 

@@ -25,7 +25,9 @@ def stuck(bench: Bench, seed: int, limit: int = 8) -> dict:
     if phase == "save":
         limits.append(f"--config.checkpoint.seconds={limit}")  # a save is given these on top
     children = bench.start(run, PAIR, *limits, sleeps=None if stopped else {late: (phase, step)})
-    assert children[late].reaches(phase, step, LONG), f"ended before phase {phase} of step {step}: {children[late].said}"
+    assert children[late].reaches(phase, step, LONG), (
+        f"ended before phase {phase} of step {step}: {children[late].said}"
+    )
     begin, wanted = time.monotonic(), {phase}
     if stopped:
         send(children[late], signal.SIGSTOP)

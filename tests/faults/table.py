@@ -20,7 +20,11 @@ def table(found: Sequence[dict]) -> str:
 def _kills(of: Sequence[dict]) -> tuple[str, str]:
     phases = Counter(phase for one in of for phase in one["phases"])
     again = [steps for one in of for steps in one["again"]]
-    mean, most, few = sum(again) / max(1, len(again)), max(again, default=0), sum(steps <= 5 for steps in again)
+    mean, most, few = (
+        sum(again) / max(1, len(again)),
+        max(again, default=0),
+        sum(steps <= 5 for steps in again),
+    )
     return (
         f"{phases.total()} SIGKILLs at uniform moments: {_counts(phases)}",
         f"{_equal(of)}; steps done again after a kill: {mean:.1f} on average, {most} at most, 5 or fewer in {few} of {len(again)}",
@@ -68,7 +72,10 @@ def _stuck(of: Sequence[dict]) -> tuple[str, str]:
     codes = sum(set(one["codes"][: 1 if one["how"] == "stopped" else 2]) == {99} for one in of)
     named, limits = sum(one["named"] for one in of), sorted({one["limit"] for one in of})
     slowest = [max(one["seconds"] for one in of if one["limit"] == limit) for limit in limits]
-    times = ", ".join(f"{seconds:.1f} s at a limit of {limit} s" for seconds, limit in zip(slowest, limits, strict=True))
+    times = ", ".join(
+        f"{seconds:.1f} s at a limit of {limit} s"
+        for seconds, limit in zip(slowest, limits, strict=True)
+    )
     return (
         f"one of two processes: {_counts(how)}",
         f"every process that was not stopped left with 99 in {codes} of {len(of)}, slowest {times}; "

@@ -18,7 +18,13 @@ import torch
 import transformers
 from sentence_transformers import SentenceTransformer
 from sentence_transformers.base.modules import Dense
-from sentence_transformers.sentence_transformer.modules import Dropout, LayerNorm, Normalize, Pooling, Transformer
+from sentence_transformers.sentence_transformer.modules import (
+    Dropout,
+    LayerNorm,
+    Normalize,
+    Pooling,
+    Transformer,
+)
 from tokenizers import AddedToken, Tokenizer, normalizers, processors
 
 from e5jax.data.vocabulary import train_tokenizer
@@ -26,11 +32,30 @@ from e5jax.errors import ConfigError
 from e5jax.inference.embedder import Embedder
 
 HIDDEN = 32
-TEXTS = ["how to READ a file", "a", "the </s> quick brown fox jumps over a lazy dog " * 3, "Größe 日本 🙂", "word " * 60]
+TEXTS = [
+    "how to READ a file",
+    "a",
+    "the </s> quick brown fox jumps over a lazy dog " * 3,
+    "Größe 日本 🙂",
+    "word " * 60,
+]
 PROMPTS = {"query": "Instruct: find it\nQuery: ", "document": "passage: ", "other": "Other "}
 WORDS = [*TEXTS, *PROMPTS.values()] * 3
 POOLINGS = ("cls", "max", "mean", "mean_sqrt_len_tokens", "weightedmean", "lasttoken")
-ACTIVATIONS = ("Identity", "Tanh", "ReLU", "GELU", "SiLU", "Sigmoid", "LeakyReLU", "ELU", "Mish", "Softplus", "SELU", "Hardtanh")
+ACTIVATIONS = (
+    "Identity",
+    "Tanh",
+    "ReLU",
+    "GELU",
+    "SiLU",
+    "Sigmoid",
+    "LeakyReLU",
+    "ELU",
+    "Mish",
+    "Softplus",
+    "SELU",
+    "Hardtanh",
+)
 SPECIAL = {"bos_token": "<s>", "eos_token": "</s>", "pad_token": "</s>"}
 TOLERANCE = 1e-5  # of the largest number of a vector, or of 1
 
@@ -57,7 +82,10 @@ def draw(rng: random.Random) -> Case:
     return Case(
         tuple(rng.sample(POOLINGS, rng.choice((1, 1, 1, 2, 3)))),
         rng.random() < 0.6,
-        tuple(rng.choice(("Dense", "LayerNorm", "Normalize", "Dropout")) for _ in range(rng.choice((0, 1, 1, 2, 3)))),
+        tuple(
+            rng.choice(("Dense", "LayerNorm", "Normalize", "Dropout"))
+            for _ in range(rng.choice((0, 1, 1, 2, 3)))
+        ),
         rng.choice(ACTIVATIONS),
         rng.random() < 0.3,
         rng.choice((None, None, "query", "other")),
@@ -81,7 +109,9 @@ def edit(folder: Path, name: str, **values: object) -> None:
 
 def drop(folder: Path, name: str, *keys: str) -> None:
     held = json.loads((folder / name).read_text(encoding="utf-8"))
-    (folder / name).write_text(json.dumps({key: value for key, value in held.items() if key not in keys}), encoding="utf-8")
+    (folder / name).write_text(
+        json.dumps({key: value for key, value in held.items() if key not in keys}), encoding="utf-8"
+    )
 
 
 def module(folder: Path, number: int, **values: object) -> None:
@@ -92,7 +122,15 @@ def module(folder: Path, number: int, **values: object) -> None:
 
 def insert(folder: Path, number: int, kind: str) -> None:
     entries = json.loads((folder / "modules.json").read_text(encoding="utf-8"))
-    entries.insert(number, {"idx": 9, "name": "9", "path": f"9_{kind}", "type": f"sentence_transformers.models.{kind}"})
+    entries.insert(
+        number,
+        {
+            "idx": 9,
+            "name": "9",
+            "path": f"9_{kind}",
+            "type": f"sentence_transformers.models.{kind}",
+        },
+    )
     (folder / "modules.json").write_text(json.dumps(entries), encoding="utf-8")
 
 
@@ -119,7 +157,9 @@ ODDITIES: dict[str, Callable[[Path], None]] = {
     "layers as text": lambda folder: edit(folder, CONFIG, num_hidden_layers="2"),
     "no positions": lambda folder: drop(folder, CONFIG, "max_position_embeddings"),
     "other activation": lambda folder: edit(folder, CONFIG, hidden_act="gelu"),
-    "scaled rope": lambda folder: edit(folder, CONFIG, rope_parameters={"rope_type": "linear", "factor": 2.0, "rope_theta": 1e4}),
+    "scaled rope": lambda folder: edit(
+        folder, CONFIG, rope_parameters={"rope_type": "linear", "factor": 2.0, "rope_theta": 1e4}
+    ),
     "heads zero": lambda folder: edit(folder, CONFIG, num_attention_heads=0),
     "kind is a list": lambda folder: edit(folder, CONFIG, model_type=["mistral"]),
     "encoder": lambda folder: edit(folder, CONFIG, model_type="bert"),
@@ -128,17 +168,29 @@ ODDITIES: dict[str, Callable[[Path], None]] = {
     "limit beyond positions": lambda folder: edit(folder, BERT, max_seq_length=4_096),
     "limit null": lambda folder: edit(folder, BERT, max_seq_length=None),
     "tokenizer limit": lambda folder: edit(folder, "tokenizer_config.json", model_max_length=9),
-    "tokenizer limit is huge": lambda folder: edit(folder, "tokenizer_config.json", model_max_length=int(1e30)),
-    "split special": lambda folder: edit(folder, "tokenizer_config.json", split_special_tokens=True),
-    "cut left": lambda folder: edit(folder, "tokenizer_config.json", truncation_side="left", model_max_length=9),
-    "adds eos": lambda folder: edit(folder, "tokenizer_config.json", add_bos_token=False, add_eos_token=True),
+    "tokenizer limit is huge": lambda folder: edit(
+        folder, "tokenizer_config.json", model_max_length=int(1e30)
+    ),
+    "split special": lambda folder: edit(
+        folder, "tokenizer_config.json", split_special_tokens=True
+    ),
+    "cut left": lambda folder: edit(
+        folder, "tokenizer_config.json", truncation_side="left", model_max_length=9
+    ),
+    "adds eos": lambda folder: edit(
+        folder, "tokenizer_config.json", add_bos_token=False, add_eos_token=True
+    ),
     "adds nothing": lambda folder: edit(folder, "tokenizer_config.json", add_bos_token=False),
     "token beyond": lambda folder: token(folder, "brown", 1_000),
     "body arguments": lambda folder: edit(folder, BERT, tokenizer_args={"model_max_length": 7}),
-    "chat": lambda folder: edit(folder, BERT, modality_config={"message": {"method": "forward", "method_output_name": "x"}}),
+    "chat": lambda folder: edit(
+        folder, BERT, modality_config={"message": {"method": "forward", "method_output_name": "x"}}
+    ),
     "strange body key": lambda folder: edit(folder, BERT, normalise_twice=True),
     "query length": lambda folder: edit(folder, BERT, query_length=5),
-    "prompt null": lambda folder: edit(folder, PLAIN, prompts={"query": None, "document": "passage: "}, default_prompt_name=None),
+    "prompt null": lambda folder: edit(
+        folder, PLAIN, prompts={"query": None, "document": "passage: "}, default_prompt_name=None
+    ),
     "prompts null": lambda folder: edit(folder, PLAIN, prompts=None, default_prompt_name=None),
     "prompts a list": lambda folder: edit(folder, PLAIN, prompts=["query"]),
     "unknown default prompt": lambda folder: edit(folder, PLAIN, default_prompt_name="nowhere"),
@@ -147,13 +199,17 @@ ODDITIES: dict[str, Callable[[Path], None]] = {
     "no prompts file": lambda folder: (folder / PLAIN).unlink(),
     "no body file": lambda folder: (folder / BERT).unlink(),
     "no pooling file": lambda folder: (folder / POOL).unlink(),
-    "pooling width": lambda folder: edit(folder, POOL, embedding_dimension=7, word_embedding_dimension=7),
+    "pooling width": lambda folder: edit(
+        folder, POOL, embedding_dimension=7, word_embedding_dimension=7
+    ),
     "unknown pooling": lambda folder: edit(folder, POOL, pooling_mode="attention"),
     "strange pooling key": lambda folder: edit(folder, POOL, weights=[1, 2]),
     "pooling not JSON": lambda folder: (folder / POOL).write_text("{"),
     "modules not JSON": lambda folder: (folder / "modules.json").write_text("[") and None,
     "modules an object": lambda folder: (folder / "modules.json").write_text("{}") and None,
-    "modules without paths": lambda folder: (folder / "modules.json").write_text('[{"idx": 0}]') and None,
+    "modules without paths": lambda folder: (
+        (folder / "modules.json").write_text('[{"idx": 0}]') and None
+    ),
     "custom module": lambda folder: module(folder, 1, type="custom_code.Pooling"),
     "module elsewhere": lambda folder: module(folder, 1, path="../1_Pooling"),
     "two of one name": lambda folder: module(folder, 1, name="0"),
@@ -168,8 +224,26 @@ ODDITIES: dict[str, Callable[[Path], None]] = {
 
 # Those that sentence-transformers reads as well: a folder with no others must not be refused.
 READABLE = {
-    *("eos list", "eos null", "bos null", "no ids", "no positions", "lower", "limit", "limit beyond positions", "limit null"),
-    *("tokenizer limit", "tokenizer limit is huge", "split special", "adds eos", "adds nothing", "prompt null", "no body file"),
+    *(
+        "eos list",
+        "eos null",
+        "bos null",
+        "no ids",
+        "no positions",
+        "lower",
+        "limit",
+        "limit beyond positions",
+        "limit null",
+    ),
+    *(
+        "tokenizer limit",
+        "tokenizer limit is huge",
+        "split special",
+        "adds eos",
+        "adds nothing",
+        "prompt null",
+        "no body file",
+    ),
     *("unknown similarity",),
 }
 
@@ -180,10 +254,14 @@ READABLE = {
 def tokenizer(frame: str) -> transformers.PreTrainedTokenizerFast:
     """With a post-processor that puts BOS and EOS, one of them or none around a text."""
     made: Tokenizer = train_tokenizer(WORDS, 400)
-    made.normalizer = normalizers.Sequence([normalizers.NFC()])  # lower-casing is for a folder to ask for
+    made.normalizer = normalizers.Sequence(
+        [normalizers.NFC()]
+    )  # lower-casing is for a folder to ask for
     parts = {"both": "<s> $A </s>", "bos": "<s> $A", "eos": "$A </s>", "none": "$A"}
     made.add_special_tokens([AddedToken(piece, special=True) for piece in ("<s>", "</s>")])
-    made.post_processor = processors.TemplateProcessing(single=parts[frame], special_tokens=[("<s>", 1), ("</s>", 2)])
+    made.post_processor = processors.TemplateProcessing(
+        single=parts[frame], special_tokens=[("<s>", 1), ("</s>", 2)]
+    )
     return transformers.PreTrainedTokenizerFast(tokenizer_object=made, **SPECIAL)
 
 
@@ -191,7 +269,9 @@ def write(case: Case, folder: Path, seed: int) -> None:
     """The folder, as sentence-transformers saves it, then with its oddities."""
     torch.manual_seed(seed)
     pieces = tokenizer(case.frame)
-    config = {"mistral": transformers.MistralConfig, "llama": transformers.LlamaConfig}[case.family](
+    config = {"mistral": transformers.MistralConfig, "llama": transformers.LlamaConfig}[
+        case.family
+    ](
         vocab_size=len(pieces),
         hidden_size=HIDDEN,
         intermediate_size=48,
@@ -201,7 +281,9 @@ def write(case: Case, folder: Path, seed: int) -> None:
         max_position_embeddings=128,
     )
     model = transformers.AutoModel.from_config(config)
-    for parameter in model.parameters():  # unlike fresh ones, these weights tell one text from another
+    for (
+        parameter
+    ) in model.parameters():  # unlike fresh ones, these weights tell one text from another
         torch.nn.init.normal_(parameter, 1.0 if parameter.ndim == 1 else 0.0, 0.2)
     base = folder.with_name(f"{folder.name}-base")
     model.save_pretrained(base)
@@ -229,7 +311,15 @@ def modules(case: Case) -> list[torch.nn.Module]:
         if kind == "Dense":
             outputs = width if case.residual and len(made) % 2 else 24
             activation = getattr(torch.nn, case.activation)()
-            made.append(Dense(width, outputs, bias=len(made) % 2 == 1, activation_function=activation, use_residual=case.residual))
+            made.append(
+                Dense(
+                    width,
+                    outputs,
+                    bias=len(made) % 2 == 1,
+                    activation_function=activation,
+                    use_residual=case.residual,
+                )
+            )
             width = outputs
         elif kind == "LayerNorm":
             made.append(LayerNorm(width))
@@ -246,11 +336,18 @@ def _as_before(folder: Path, case: Case) -> None:
     for entry in entries:
         entry["type"] = f"sentence_transformers.models.{entry['type'].rpartition('.')[2]}"
     (folder / "modules.json").write_text(json.dumps(entries), encoding="utf-8")
-    names = {"cls": "cls_token", "max": "max_tokens", "mean": "mean_tokens", "weightedmean": "weightedmean_tokens"}
+    names = {
+        "cls": "cls_token",
+        "max": "max_tokens",
+        "mean": "mean_tokens",
+        "weightedmean": "weightedmean_tokens",
+    }
     flags = {f"pooling_mode_{names.get(mode, mode)}": mode in case.pooling for mode in POOLINGS}
     config = {"word_embedding_dimension": HIDDEN, **flags, "include_prompt": case.include_prompt}
     (folder / POOL).write_text(json.dumps(config), encoding="utf-8")
-    (folder / BERT).write_text(json.dumps({"max_seq_length": 64, "do_lower_case": False}), encoding="utf-8")
+    (folder / BERT).write_text(
+        json.dumps({"max_seq_length": 64, "do_lower_case": False}), encoding="utf-8"
+    )
 
 
 def copied(folder: Path, to: Path) -> Path:
@@ -264,7 +361,9 @@ def copied(folder: Path, to: Path) -> Path:
 
 def theirs(folder: Path) -> dict[str, np.ndarray]:
     """What sentence-transformers makes of it, in float32."""
-    model = SentenceTransformer(str(folder), device="cpu", local_files_only=True, model_kwargs={"dtype": torch.float32})
+    model = SentenceTransformer(
+        str(folder), device="cpu", local_files_only=True, model_kwargs={"dtype": torch.float32}
+    )
     found = {
         "encode": model.encode(TEXTS),
         "one": model.encode(TEXTS[0]),
@@ -324,7 +423,12 @@ def tried(numbers: range, seed: int, root: Path) -> Iterator[tuple[Case, str]]:
         folder = root / f"{number:03}"
         try:
             write(case, folder, seed * 1_000 + number)
-        except (FileNotFoundError, KeyError, IndexError, ValueError) as error:  # two oddities that do not go together
+        except (
+            FileNotFoundError,
+            KeyError,
+            IndexError,
+            ValueError,
+        ) as error:  # two oddities that do not go together
             yield case, f"not made: {error}"
             continue
         yield case, _verdict(case, folder)
@@ -347,7 +451,9 @@ def main() -> int:
     tally: Counter[str] = Counter()
     with tempfile.TemporaryDirectory() as root:
         numbers = range(options.first, options.first + options.count)
-        for number, (case, said) in zip(numbers, tried(numbers, options.seed, Path(root)), strict=True):
+        for number, (case, said) in zip(
+            numbers, tried(numbers, options.seed, Path(root)), strict=True
+        ):
             detail: Any = case if said.startswith("FAULT") else case.oddities
             print(number, said[:200].replace(root, ""), detail, flush=True)
             tally[said.partition(":")[0].partition(",")[0]] += 1

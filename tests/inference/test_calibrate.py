@@ -55,10 +55,16 @@ FILES = {
 
 def test_vectors_and_files_are_those_of_sentence_transformers(calibrated, corpus, texts, tmp_path):
     ranges = read_ranges(calibrated)[16]
-    model, theirs = Embedder.from_pretrained(calibrated), SentenceTransformer(str(calibrated), device="cpu")
+    model, theirs = (
+        Embedder.from_pretrained(calibrated),
+        SentenceTransformer(str(calibrated), device="cpu"),
+    )
     assert (model.dimension, model.width, theirs.truncate_dim) == (16, 64, 16)
     np.testing.assert_allclose(model.encode(texts), theirs.encode(texts), atol=1e-5)
-    floats, others = model.encode(texts, dimensions=16), theirs.encode(texts, normalize_embeddings=True)
+    floats, others = (
+        model.encode(texts, dimensions=16),
+        theirs.encode(texts, normalize_embeddings=True),
+    )
     np.testing.assert_allclose(others, floats, atol=1e-5)
     np.testing.assert_allclose(others, model.encode(texts, normalise=True), atol=1e-5)
     for precision in get_args(Precision)[1:]:
@@ -81,16 +87,23 @@ def test_vectors_and_files_are_those_of_sentence_transformers(calibrated, corpus
 
 def test_texts_can_be_asked_from_python(folder, texts):
     model = Embedder.from_pretrained(folder)
-    with pytest.raises(ConfigError, match=r"precision='int8': no ranges are known for 8 dimensions"):
+    with pytest.raises(
+        ConfigError, match=r"precision='int8': no ranges are known for 8 dimensions"
+    ):
         model.encode(texts[:2], dimensions=8, precision="int8")
     ranges = model.calibrate(texts, dimensions=8)
     assert ranges.shape == (2, 8)
     assert model.encode(texts[:2], dimensions=8, precision="int8").dtype == np.int8
-    for wrong, said in (({"dimensions": 65}, "dimensions=65"), ({"normalise": False, "precision": "binary"}, "leave normalise on")):
+    for wrong, said in (
+        ({"dimensions": 65}, "dimensions=65"),
+        ({"normalise": False, "precision": "binary"}, "leave normalise on"),
+    ):
         with pytest.raises(ConfigError, match=said):
             model.encode(texts[:2], **wrong)
     with pytest.raises(ConfigError, match="similarity of int8 and float32"):
-        model.similarity(model.encode(texts[:2], dimensions=8, precision="int8"), model.encode(texts[:2]))
+        model.similarity(
+            model.encode(texts[:2], dimensions=8, precision="int8"), model.encode(texts[:2])
+        )
 
 
 @pytest.mark.parametrize(

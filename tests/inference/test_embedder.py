@@ -17,7 +17,22 @@ from e5jax.inference import embedder
 from e5jax.inference.embedder import Embedder
 from tests import tiny
 
-WORDS = ["read", "write", "open", "close", "parse", "file", "header", "line", "token", "model", "batch", "step", "loss", "rate"]
+WORDS = [
+    "read",
+    "write",
+    "open",
+    "close",
+    "parse",
+    "file",
+    "header",
+    "line",
+    "token",
+    "model",
+    "batch",
+    "step",
+    "loss",
+    "rate",
+]
 TASK = "Given the name of a function in a large library, find the line of code in which it opens or closes a file"
 LIMIT = 200
 
@@ -25,7 +40,14 @@ LIMIT = 200
 @pytest.fixture(scope="module")
 def texts() -> list[str]:
     random = np.random.default_rng(0)
-    return ["", *(" ".join(random.choice(WORDS, size)) for size in [1, 2, 150, *random.integers(1, 40, 60)]), "read " * 300]
+    return [
+        "",
+        *(
+            " ".join(random.choice(WORDS, size))
+            for size in [1, 2, 150, *random.integers(1, 40, 60)]
+        ),
+        "read " * 300,
+    ]
 
 
 @pytest.fixture(scope="module", params=["last", "mean"])
@@ -33,8 +55,14 @@ def folder(request, texts, tmp_path_factory) -> Path:
     root = tmp_path_factory.mktemp("embedder")
     train_tokenizer([*texts, TASK], 300).save(str(root / "tokenizer.json"))
     tokenizer = TextTokenizer.from_file(root / "tokenizer.json", 1, 2, LIMIT)
-    of = tiny.made(tiny.SPEC._replace(vocab=tokenizer.tokenizer.get_vocab_size(), window=600), lora=None)
-    run = Training(model=Model(base="x", pooling=request.param), tokens=Tokens(limit=LIMIT), export=Export(dtype="float32"))
+    of = tiny.made(
+        tiny.SPEC._replace(vocab=tokenizer.tokenizer.get_vocab_size(), window=600), lora=None
+    )
+    run = Training(
+        model=Model(base="x", pooling=request.param),
+        tokens=Tokens(limit=LIMIT),
+        export=Export(dtype="float32"),
+    )
     with jax.set_mesh(tiny.mesh(1, 1, 1)):
         numbers = {name: jax.device_put(value) for name, value in tiny.numbers(of).items()}
     write(TrainedModel(run, None, of, numbers, tokenizer, 0), root / "model", Choice(verify=False))
@@ -42,7 +70,9 @@ def folder(request, texts, tmp_path_factory) -> Path:
 
 
 @pytest.mark.parametrize("instruction", [None, TASK])
-def test_a_text_has_the_same_vector_whatever_is_encoded_beside_it(folder, texts, instruction, monkeypatch):
+def test_a_text_has_the_same_vector_whatever_is_encoded_beside_it(
+    folder, texts, instruction, monkeypatch
+):
     model = Embedder.from_pretrained(folder)
     together = []
 
@@ -71,7 +101,11 @@ def test_leading_dimensions_have_length_one_again(folder, texts):
 def test_a_limit_cuts_texts_before_their_eos(folder, texts):
     model = Embedder.from_pretrained(folder, limit=6)
     assert {len(ids) for ids in model.tokenize(texts)} <= set(range(2, 7))
-    np.testing.assert_allclose(model.encode(["read write open close x"]), model.encode(["read write open close y"]), atol=1e-6)
+    np.testing.assert_allclose(
+        model.encode(["read write open close x"]),
+        model.encode(["read write open close y"]),
+        atol=1e-6,
+    )
     with pytest.raises(ConfigError, match="limit=2: must be at least 3"):
         Embedder.from_pretrained(folder, limit=2)
 

@@ -27,7 +27,9 @@ pytestmark = pytest.mark.parametrize("folder", ["last"], indirect=True)
 @pytest.fixture(scope="module")
 def corpus(texts, tmp_path_factory) -> Path:
     file = tmp_path_factory.mktemp("corpus") / "corpus.jsonl"
-    file.write_text("".join(json.dumps({"id": f"t{i}", "text": text}) + "\n" for i, text in enumerate(texts)))
+    file.write_text(
+        "".join(json.dumps({"id": f"t{i}", "text": text}) + "\n" for i, text in enumerate(texts))
+    )
     return file
 
 
@@ -35,20 +37,29 @@ def run(folder: Path, corpus: Path, output: Path, *more: str) -> int:
     return main(["encode", f"--model={folder}", f"--input={corpus}", f"--output={output}", *more])
 
 
-def test_every_format_holds_the_embedders_vectors_in_the_order_of_the_texts(folder, corpus, texts, tmp_path, capsys):
+def test_every_format_holds_the_embedders_vectors_in_the_order_of_the_texts(
+    folder, corpus, texts, tmp_path, capsys
+):
     wanted = Embedder.from_pretrained(folder).encode(texts)
     for suffix in (".npy", ".safetensors", ".parquet"):
         assert run(folder, corpus, tmp_path / f"v{suffix}", "--shard=20") == 0
     assert f"{len(texts)} texts, 64 dimensions, float32" in capsys.readouterr().out
     table = pq.read_table(tmp_path / "v.parquet")
     assert table["id"].to_pylist() == [f"t{i}" for i in range(len(texts))]
-    assert int.from_bytes((tmp_path / "v.safetensors").read_bytes()[:8], "little") % 8 == 0  # numbers begin at a multiple
+    assert (
+        int.from_bytes((tmp_path / "v.safetensors").read_bytes()[:8], "little") % 8 == 0
+    )  # numbers begin at a multiple
     found = np.load(tmp_path / "v.npy")
     assert found.dtype == np.float32
     np.testing.assert_array_equal(load_file(tmp_path / "v.safetensors")["vectors"], found)
     np.testing.assert_array_equal(np.stack(table["vector"].to_numpy()), found)
     np.testing.assert_allclose(found, wanted, atol=2e-6)
-    assert sorted(path.name for path in tmp_path.iterdir()) == [LIST, "v.npy", "v.parquet", "v.safetensors"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == [
+        LIST,
+        "v.npy",
+        "v.parquet",
+        "v.safetensors",
+    ]
 
 
 @pytest.mark.parametrize(
@@ -59,7 +70,9 @@ def test_every_format_holds_the_embedders_vectors_in_the_order_of_the_texts(fold
     ],
     ids=["instruction", "short and half"],
 )
-def test_options_do_what_they_say(options, instruction, dimensions, folder, corpus, texts, tmp_path):
+def test_options_do_what_they_say(
+    options, instruction, dimensions, folder, corpus, texts, tmp_path
+):
     assert run(folder, corpus, tmp_path / "v.npy", *options) == 0
     found = np.load(tmp_path / "v.npy")
     wanted = Embedder.from_pretrained(folder).encode(texts, instruction, dimensions=dimensions)
@@ -87,10 +100,19 @@ def test_a_wrong_option_is_one_line(options, said, folder, corpus, tmp_path, cap
 
 def test_a_killed_run_goes_on_and_ends_with_the_same_bytes(folder, corpus, tmp_path):
     assert run(folder, corpus, tmp_path / "whole.npy", "--shard=8") == 0
-    words = ["encode", f"--model={folder}", f"--input={corpus}", f"--output={tmp_path / 'parts.npy'}", "--shard=8"]
+    words = [
+        "encode",
+        f"--model={folder}",
+        f"--input={corpus}",
+        f"--output={tmp_path / 'parts.npy'}",
+        "--shard=8",
+    ]
     process = subprocess.Popen([sys.executable, "-m", "e5jax", *words], cwd=ROOT, env=os.environ)
     deadline = time.monotonic() + 120
-    while len(shards := list(tmp_path.glob(".parts.npy.parts-*/*.npy"))) < 2 and time.monotonic() < deadline:
+    while (
+        len(shards := list(tmp_path.glob(".parts.npy.parts-*/*.npy"))) < 2
+        and time.monotonic() < deadline
+    ):
         time.sleep(0.005)
     process.send_signal(signal.SIGKILL)
     process.wait(timeout=60)

@@ -23,7 +23,14 @@ def data():
 
 
 def recall(found: np.ndarray, wanted: np.ndarray) -> float:
-    return float(np.mean([len(set(a) & set(b)) / len(b) for a, b in zip(found.tolist(), wanted.tolist(), strict=True)]))
+    return float(
+        np.mean(
+            [
+                len(set(a) & set(b)) / len(b)
+                for a, b in zip(found.tolist(), wanted.tolist(), strict=True)
+            ]
+        )
+    )
 
 
 @pytest.mark.parametrize("precision", ["binary", "ubinary"])
@@ -58,21 +65,28 @@ def test_steps_of_different_widths_are_weighed_in_the_first_stage():
 
 def test_sums_of_more_products_than_a_float_holds_are_exact():
     random = np.random.default_rng(0)
-    asked, rows = random.integers(-127, 128, (4, 2_500)).astype(np.int8), random.integers(-128, 128, (30, 2_500)).astype(np.int8)
+    asked, rows = (
+        random.integers(-127, 128, (4, 2_500)).astype(np.int8),
+        random.integers(-128, 128, (30, 2_500)).astype(np.int8),
+    )
     asked[0], rows[0] = 127, 127  # 40 million
     wanted = (asked.astype(np.int64) @ rows.T.astype(np.int64)).astype(np.float32)
     np.testing.assert_array_equal(jax.jit(integer_product)(asked, rows), wanted)
     np.testing.assert_array_equal(jax.jit(_by_integers)(asked, rows), wanted)
 
 
-@pytest.mark.parametrize(("precision", "least"), [("float32", 1.0), ("int8", 0.98), ("uint8", 0.98), ("binary", 0.65)])
+@pytest.mark.parametrize(
+    ("precision", "least"), [("float32", 1.0), ("int8", 0.98), ("uint8", 0.98), ("binary", 0.65)]
+)
 def test_nearly_all_is_found_that_exact_search_finds(data, precision, least):
     asked, rows, wanted = data
     store = Store.of(rows, precision)
     scores, places = search(asked, store, K, oversample=8, devices=DEVICES)
     assert recall(places, wanted) >= least
     assert (np.diff(scores, axis=1) <= 0).all()
-    np.testing.assert_allclose(scores, np.einsum("qd,qkd->qk", asked, store.rows(places)), atol=1e-5)
+    np.testing.assert_allclose(
+        scores, np.einsum("qd,qkd->qk", asked, store.rows(places)), atol=1e-5
+    )
 
 
 def test_scoring_bits_again_by_finer_numbers_finds_more(data):
@@ -93,7 +107,10 @@ def test_leading_dimensions_are_searched_like_all(data):
     assert recall(search(cut, Store.of(whole, "int8"), K, devices=DEVICES)[1], wanted) >= 0.97
 
 
-@pytest.mark.parametrize(("precision", "graph"), [("binary", False), ("binary", True), ("int8", False), ("float32", False)])
+@pytest.mark.parametrize(
+    ("precision", "graph"),
+    [("binary", False), ("binary", True), ("int8", False), ("float32", False)],
+)
 @pytest.mark.parametrize("dimensions", [67, 64])
 def test_an_index_of_faiss_gives_candidates(data, precision, graph, dimensions):
     asked, rows = (shortened(x, dimensions) for x in data[:2])
@@ -118,7 +135,9 @@ def test_where_there_are_fewer_rows_places_are_missing(data):
 def test_what_does_not_fit_is_named(data):
     asked, rows, _ = data
     store = Store.of(rows, "binary")
-    with pytest.raises(ConfigError, match=r"queries float32 \[60, 8\]: must be floats of 67 dimensions"):
+    with pytest.raises(
+        ConfigError, match=r"queries float32 \[60, 8\]: must be floats of 67 dimensions"
+    ):
         search(asked[:, :8], store, K)
     with pytest.raises(ConfigError, match="queries int8"):
         search(Store.of(asked, "int8").vectors, store, K)
@@ -131,4 +150,6 @@ def test_what_does_not_fit_is_named(data):
 def test_restored_rows_of_a_store_are_those_of_its_parts(data):
     _, rows, _ = data
     store = Store.of(rows, "int8")
-    np.testing.assert_array_equal(store.rows(np.array([5, 2])), restored(store.vectors[[5, 2]], "int8", 67, store.ranges))
+    np.testing.assert_array_equal(
+        store.rows(np.array([5, 2])), restored(store.vectors[[5, 2]], "int8", 67, store.ranges)
+    )

@@ -48,7 +48,12 @@ def planted():
 def test_equals_brute_force_with_planted_ties_and_duplicates(planted, devices, tmp_path):
     queries, corpus, wanted = planted
     np.save(tmp_path / "corpus.npy", corpus)
-    same(top_k(queries, np.load(tmp_path / "corpus.npy", mmap_mode="r"), 100, jax.devices()[:devices]), wanted)
+    same(
+        top_k(
+            queries, np.load(tmp_path / "corpus.npy", mmap_mode="r"), 100, jax.devices()[:devices]
+        ),
+        wanted,
+    )
 
 
 @pytest.mark.parametrize("devices", [1, 3])
@@ -62,7 +67,9 @@ def test_sizes_need_not_divide_and_k_may_exceed_blocks_and_corpus(queries, rows,
 
 
 @settings(max_examples=25, deadline=None)
-@given(st.lists(st.integers(0, 200), max_size=4), st.integers(0, 2**32 - 1), st.sampled_from([0, 1, 3]))
+@given(
+    st.lists(st.integers(0, 200), max_size=4), st.integers(0, 2**32 - 1), st.sampled_from([0, 1, 3])
+)
 def test_how_the_corpus_is_cut_into_arrays_changes_nothing(cuts, seed, most):
     corpus, asked = whole_numbers(200, 4, seed, most), whole_numbers(5, 4, seed + 1)
     shards = np.split(corpus, sorted(cuts))
@@ -70,7 +77,9 @@ def test_how_the_corpus_is_cut_into_arrays_changes_nothing(cuts, seed, most):
 
 
 def test_equal_vectors_are_found_from_the_lowest_place_on():
-    scores, places = top_k(np.ones((2, 4), np.float32), np.ones((500, 4), np.float32), 50, jax.devices()[:2], SMALL)
+    scores, places = top_k(
+        np.ones((2, 4), np.float32), np.ones((500, 4), np.float32), 50, jax.devices()[:2], SMALL
+    )
     np.testing.assert_array_equal(places, np.tile(np.arange(50), (2, 1)))
     np.testing.assert_array_equal(scores, 4)
 
@@ -99,12 +108,17 @@ def test_a_vector_that_is_not_a_number_is_never_found_and_hides_none():
 
 def test_half_precision_vectors_are_scored_in_float32():
     asked, corpus = whole_numbers(6, 4, 9), whole_numbers(200, 4, 10)
-    same(top_k(asked, corpus.astype(np.float16), 5, jax.devices()[:1], SMALL), brute_force(asked, corpus, 5))
+    same(
+        top_k(asked, corpus.astype(np.float16), 5, jax.devices()[:1], SMALL),
+        brute_force(asked, corpus, 5),
+    )
 
 
 def test_progress_counts_every_row_once():
     told = []
-    top_k(whole_numbers(2, 4, 0), whole_numbers(333, 4, 1), 5, jax.devices()[:2], SMALL, told.append)
+    top_k(
+        whole_numbers(2, 4, 0), whole_numbers(333, 4, 1), 5, jax.devices()[:2], SMALL, told.append
+    )
     assert sum(told) == 333
     assert len(told) > 1
 

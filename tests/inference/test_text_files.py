@@ -15,7 +15,11 @@ from e5jax.mine.corpus import Corpus
 def test_lines_are_rows_blank_ones_too(tmp_path):
     (tmp_path / "a.txt").write_text("one\n\n three\u2028more \nlast", encoding="utf-8")
     found = Texts(tmp_path / "a.txt")
-    assert list(found) == list(found) == [Row("", "one"), Row("", ""), Row("", " three\u2028more "), Row("", "last")]
+    assert (
+        list(found)
+        == list(found)
+        == [Row("", "one"), Row("", ""), Row("", " three\u2028more "), Row("", "last")]
+    )
     assert (found.count, found.named) == (4, False)
 
 
@@ -64,7 +68,9 @@ def test_tables_and_json_give_the_same_rows(name, content, tmp_path):
 
 def test_a_field_of_lines_of_text_is_refused(tmp_path):
     (tmp_path / "a.txt").write_text("one\n")
-    with pytest.raises(ConfigError, match=r"--field=body: .*a\.txt is lines of text, which have no fields"):
+    with pytest.raises(
+        ConfigError, match=r"--field=body: .*a\.txt is lines of text, which have no fields"
+    ):
         Texts(tmp_path / "a.txt", "body")
 
 
@@ -88,7 +94,11 @@ def test_parquet_without_the_column_or_with_wrong_utf8_is_named(tmp_path):
         ("a.parquet", b"PAR1 not really", r"a\.parquet: Parquet data is damaged"),
         ("a.txt", "", "no texts in it"),
         ("a.csv", "id,body\n1,x\n", r"a\.csv:1: no column `text` among id, body; --field names"),
-        ("a.csv", "id,text\n1,x,y\n", r"a\.csv:2: number of fields is not that of the header: 3, not 2"),
+        (
+            "a.csv",
+            "id,text\n1,x,y\n",
+            r"a\.csv:2: number of fields is not that of the header: 3, not 2",
+        ),
         ("a.csv", "id,text\n", "no texts in it"),
         ("a.csv", "text,text\nx,y\n", r"a\.csv:1: the column 'text' occurs twice"),
         ("a.dat", "x\n", r"a\.dat: the suffix '\.dat' does not say what is in it"),
@@ -96,9 +106,17 @@ def test_parquet_without_the_column_or_with_wrong_utf8_is_named(tmp_path):
         ("a.txt", "one\rtwo\r", r"a\.txt:1: a carriage return inside the line"),
         ("a.txt", "one\nt\0w\0o\n", r"a\.txt:2: holds a NUL character"),
         ("a.json", '["one"]', r"a\.json:1: not a JSON object"),
-        ("a.jsonl", '{"id": "1", "text": "a"}\n\n{"text": "b"}\n', r"a\.jsonl:3: has no id, but .*a\.jsonl:1 has one"),
+        (
+            "a.jsonl",
+            '{"id": "1", "text": "a"}\n\n{"text": "b"}\n',
+            r"a\.jsonl:3: has no id, but .*a\.jsonl:1 has one",
+        ),
         ("a.csv", "id,text\n,a\n2,b\n", r"a\.csv:3: has an id, but .*a\.csv:2 has none"),
-        ("a.jsonl", '{"id": 1.5, "text": "a"}\n', r"a\.jsonl:1: id: must be a string or a whole number: not 1\.5"),
+        (
+            "a.jsonl",
+            '{"id": 1.5, "text": "a"}\n',
+            r"a\.jsonl:1: id: must be a string or a whole number: not 1\.5",
+        ),
         ("a.jsonl", '{"id": "\\ud800", "text": "a"}\n', r"a\.jsonl:1: id: not Unicode text"),
         ("a.jsonl", '{"title": 5, "text": "a"}\n', r"a\.jsonl:1: title: must be a string"),
     ],

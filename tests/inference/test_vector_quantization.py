@@ -27,7 +27,9 @@ ALL = ("float32", "int8", "uint8", "binary", "ubinary")
 
 
 @given(st.integers(1, 40), st.integers(1, 70), st.integers(0, 2**32 - 1), st.sampled_from(ALL))
-def test_what_is_stored_is_what_sentence_transformers_stores_for_the_same_ranges(count, dimensions, seed, precision):
+def test_what_is_stored_is_what_sentence_transformers_stores_for_the_same_ranges(
+    count, dimensions, seed, precision
+):
     vectors, others = unit(count, dimensions, seed), unit(50, dimensions, seed + 1)
     others[:, 0] = 0.25  # a number that all vectors share
     ranges = ranges_of(others)
@@ -68,7 +70,9 @@ def test_leading_numbers_have_length_one_again_and_all_is_the_whole():
     vectors = unit(10, 16, 5)
     cut = shortened(vectors, 4)
     np.testing.assert_allclose(np.linalg.norm(cut, axis=1), 1, atol=1e-6)
-    np.testing.assert_allclose(cut * np.linalg.norm(vectors[:, :4], axis=1, keepdims=True), vectors[:, :4], atol=1e-6)
+    np.testing.assert_allclose(
+        cut * np.linalg.norm(vectors[:, :4], axis=1, keepdims=True), vectors[:, :4], atol=1e-6
+    )
     np.testing.assert_allclose(shortened(vectors, None), vectors, atol=1e-6)
     for wrong in (0, 17, -1):
         with pytest.raises(ConfigError, match=f"dimensions={wrong}: vectors have 16"):
@@ -100,7 +104,13 @@ def test_ranges_come_back_from_a_folder_to_the_last_bit(tmp_path):
 @pytest.mark.parametrize(
     "content",
     [
-        *("[", "[]", '{"x": {}}', '{"2": {"least": [0, 0]}}', '{"2": {"least": [0], "greatest": [1]}}'),
+        *(
+            "[",
+            "[]",
+            '{"x": {}}',
+            '{"2": {"least": [0, 0]}}',
+            '{"2": {"least": [0], "greatest": [1]}}',
+        ),
         *('{"1": {"least": [2], "greatest": [1]}}', '{"1": {"least": [NaN], "greatest": [1]}}'),
     ],
 )
@@ -111,9 +121,14 @@ def test_damaged_ranges_are_named(content, tmp_path):
 
 
 def test_integers_without_ranges_say_how_to_get_them():
-    with pytest.raises(ConfigError, match=r"precision='int8': no ranges are known for 6 dimensions; .*--dimensions=6"):
+    with pytest.raises(
+        ConfigError,
+        match=r"precision='int8': no ranges are known for 6 dimensions; .*--dimensions=6",
+    ):
         quantise(unit(3, 6, 0), "int8")
-    with pytest.raises(ConfigError, match=r"ranges of shape \[2, 6\]: vectors of 5 dimensions need \[2, 5\]"):
+    with pytest.raises(
+        ConfigError, match=r"ranges of shape \[2, 6\]: vectors of 5 dimensions need \[2, 5\]"
+    ):
         quantise(unit(3, 5, 0), "uint8", ranges_of(unit(3, 6, 0)))
     with pytest.raises(ConfigError, match="1 vectors to calibrate on"):
         ranges_of(unit(1, 6, 0))

@@ -10,7 +10,20 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-TOOLS = ("gcloud", "kubectl", "xpk", "sky", "ssh", "sbatch", "squeue", "scontrol", "scancel", "mpirun", "srun", "docker")
+TOOLS = (
+    "gcloud",
+    "kubectl",
+    "xpk",
+    "sky",
+    "ssh",
+    "sbatch",
+    "squeue",
+    "scontrol",
+    "scancel",
+    "mpirun",
+    "srun",
+    "docker",
+)
 
 PROGRAM = """#!{python} -IS
 import json, os, subprocess, sys
@@ -65,7 +78,11 @@ class Fakes:
             (folder / name).write_text(program)
             (folder / name).chmod(0o755)
         for name in ("git", "tar", "sh", "bash", "mkdir", "cat", "mv", "rmdir", "test"):
-            (folder / name).symlink_to(next(path for path in (Path("/usr/bin") / name, Path("/bin") / name) if path.exists()))
+            (folder / name).symlink_to(
+                next(
+                    path for path in (Path("/usr/bin") / name, Path("/bin") / name) if path.exists()
+                )
+            )
 
     def answer(self, *replies: Reply) -> None:
         """From now on."""

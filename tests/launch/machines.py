@@ -41,7 +41,12 @@ def missing() -> str:
 class Machines:
     """Use with `with`."""
 
-    def __init__(self, folder: Path, names: tuple[str, ...] = ("host-a", "host-b", "host-c"), net: str = "10.77.0"):
+    def __init__(
+        self,
+        folder: Path,
+        names: tuple[str, ...] = ("host-a", "host-b", "host-c"),
+        net: str = "10.77.0",
+    ):
         self.folder, self.names, self._net = folder, names, net
         self.config = folder / "config"
         self._daemons: list[subprocess.Popen[bytes]] = []
@@ -55,7 +60,9 @@ class Machines:
         Path("/run/sshd").mkdir(exist_ok=True)
         for name in ("key", "host_key"):
             _run("ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", str(self.folder / name))
-        self.config.write_text(CLIENT.format(folder=self.folder) + "".join(map(self._entry, range(len(self.names)))))
+        self.config.write_text(
+            CLIENT.format(folder=self.folder) + "".join(map(self._entry, range(len(self.names))))
+        )
         lines = [f"{self.address(number)} {name}" for number, name in enumerate(self.names)]
         (self.folder / "hosts").write_text("\n".join(["127.0.0.1 localhost", *lines, ""]))
         self.remove()
@@ -85,9 +92,15 @@ class Machines:
         begin = 'hostname "$0" && mount --bind "$1" /etc/hosts && exec /usr/sbin/sshd -D -e -f "$2"'
         words = ["ip", "netns", "exec", name, "unshare", "--uts", "--mount", "sh", "-c", begin]
         with (self.folder / f"{name}.log").open("wb") as log:
-            self._daemons.append(subprocess.Popen([*words, name, str(self.folder / "hosts"), str(conf)], stdout=log, stderr=log))
+            self._daemons.append(
+                subprocess.Popen(
+                    [*words, name, str(self.folder / "hosts"), str(conf)], stdout=log, stderr=log
+                )
+            )
         deadline = time.monotonic() + 30
-        while subprocess.run(["ssh", "-F", str(self.config), name, "true"], capture_output=True, check=False).returncode:
+        while subprocess.run(
+            ["ssh", "-F", str(self.config), name, "true"], capture_output=True, check=False
+        ).returncode:
             assert time.monotonic() < deadline, (self.folder / f"{name}.log").read_text()
             time.sleep(0.1)
 

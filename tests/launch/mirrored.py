@@ -12,12 +12,26 @@ from launch.launcher import mirror
 from tests.storage.emulators import google
 
 BUCKET = "gs://bucket/runs/one"
-KEPT = {"config.json": "{}", "metrics.jsonl": "1\n", "export/model.safetensors": "x" * 300_000, "launch/host-0.json": "{}"}
-LEFT = {"checkpoints/5/a": "x", "launch/host-0.lock": "", "launch/process-0.phase": "step 5", ".export.tmp/half": "x"}
+KEPT = {
+    "config.json": "{}",
+    "metrics.jsonl": "1\n",
+    "export/model.safetensors": "x" * 300_000,
+    "launch/host-0.json": "{}",
+}
+LEFT = {
+    "checkpoints/5/a": "x",
+    "launch/host-0.lock": "",
+    "launch/process-0.phase": "step 5",
+    ".export.tmp/half": "x",
+}
 
 
 def contents(folder: Path) -> dict[str, str]:
-    return {str(path.relative_to(folder)): path.read_text() for path in folder.rglob("*") if path.is_file()}
+    return {
+        str(path.relative_to(folder)): path.read_text()
+        for path in folder.rglob("*")
+        if path.is_file()
+    }
 
 
 def walk(root: Path) -> dict[str, object]:

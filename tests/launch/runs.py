@@ -27,7 +27,12 @@ class Place(NamedTuple):
     def command(self, run: str, *options: str, steps: int = STEPS) -> list[str]:
         """`launch/train.sh` on the tiny config; its own program is this interpreter."""
         return [
-            *(str(ROOT / "launch/train.sh"), str(self.base / "config.py"), f"--run-name={run}", f"--workdir={self.folder / run}"),
+            *(
+                str(ROOT / "launch/train.sh"),
+                str(self.base / "config.py"),
+                f"--run-name={run}",
+                f"--workdir={self.folder / run}",
+            ),
             *("--platform=cpu", "--devices=4", f"--python={sys.executable}"),
             *(f"--config.optim.steps={steps}", "--config.checkpoint.every=4", *options),
         ]
@@ -35,23 +40,38 @@ class Place(NamedTuple):
     @property
     def environment(self) -> dict[str, str]:
         """With a cache of programs: all of the devices are in one group, so that is safe."""
-        cache = {"JAX_COMPILATION_CACHE_DIR": str(self.folder / "cache"), "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0"}
+        cache = {
+            "JAX_COMPILATION_CACHE_DIR": str(self.folder / "cache"),
+            "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
+        }
         return {**os.environ, **cache, "XLA_FLAGS": FLAGS}
 
     def start(self, run: str, *options: str, steps: int = STEPS) -> subprocess.Popen[str]:
         command = self.command(run, *options, steps=steps)
         return subprocess.Popen(
-            command, cwd=self.folder, env=self.environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+            command,
+            cwd=self.folder,
+            env=self.environment,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
         )
 
     def wrapper(self, *words: str) -> subprocess.CompletedProcess[str]:
         """Something short of the wrapper: status, logs, stop."""
         command = [str(ROOT / "launch/train.sh"), *words]
-        return subprocess.run(command, env=self.environment, capture_output=True, text=True, check=False, timeout=LONG)
+        return subprocess.run(
+            command, env=self.environment, capture_output=True, text=True, check=False, timeout=LONG
+        )
 
     def digests(self, *runs: str) -> list[dict]:
         """What each run came to."""
-        return [json.loads(line) for line in in_another_process("digest", self.base, *(self.folder / run for run in runs))]
+        return [
+            json.loads(line)
+            for line in in_another_process(
+                "digest", self.base, *(self.folder / run for run in runs)
+            )
+        ]
 
 
 def said(child: subprocess.Popen[str], code: int) -> str:

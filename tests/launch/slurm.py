@@ -46,7 +46,13 @@ PartitionName=high Nodes=ALL State=UP PriorityTier=10
 def missing() -> str:
     """Why there can be no Slurm here, if there can be none."""
     absent = [tool for tool in TOOLS if shutil.which(tool) is None]
-    return f"needs {', '.join(absent)}: apt install slurm-wlm" if absent else "" if os.geteuid() == 0 else "needs root"
+    return (
+        f"needs {', '.join(absent)}: apt install slurm-wlm"
+        if absent
+        else ""
+        if os.geteuid() == 0
+        else "needs root"
+    )
 
 
 class Slurm:
@@ -61,12 +67,25 @@ class Slurm:
         for name in ("state", "spool-n1", "spool-n2"):
             (self.folder / name).mkdir(parents=True)
         port = self._port
-        self.conf.write_text(CONF.format(folder=self.folder, port=port, first=port + 1, second=port + 2))
-        (self.folder / "hosts").write_text(f"{Path('/etc/hosts').read_text()}\n127.0.0.1 {socket.gethostname()} n1 n2\n")
-        for daemon in (["slurmctld", "-D"], ["slurmd", "-D", "-N", "n1"], ["slurmd", "-D", "-N", "n2"]):
+        self.conf.write_text(
+            CONF.format(folder=self.folder, port=port, first=port + 1, second=port + 2)
+        )
+        (self.folder / "hosts").write_text(
+            f"{Path('/etc/hosts').read_text()}\n127.0.0.1 {socket.gethostname()} n1 n2\n"
+        )
+        for daemon in (
+            ["slurmctld", "-D"],
+            ["slurmd", "-D", "-N", "n1"],
+            ["slurmd", "-D", "-N", "n2"],
+        ):
             self._daemons.append(self._inside(*daemon))
         deadline = time.monotonic() + 30
-        while self.ask("sinfo", "--noheader", "--partition=low", "--states=idle", "--format=%D").strip() != "2":
+        while (
+            self.ask(
+                "sinfo", "--noheader", "--partition=low", "--states=idle", "--format=%D"
+            ).strip()
+            != "2"
+        ):
             if time.monotonic() > deadline:
                 self.close()
                 raise TimeoutError("".join(path.read_text() for path in self.folder.glob("*.out")))
@@ -95,4 +114,6 @@ class Slurm:
 
     def ask(self, *argv: str) -> str:
         """What one of Slurm's commands says."""
-        return subprocess.run(argv, env=self.environment(), capture_output=True, text=True, check=False, timeout=60).stdout
+        return subprocess.run(
+            argv, env=self.environment(), capture_output=True, text=True, check=False, timeout=60
+        ).stdout

@@ -15,9 +15,19 @@ from tests.launch.runs import ASKED
 MACHINES = {
     "quickstart": ("train", "--topology=cpu:2", "2 CPU cores"),
     "passkey": ("train", "--topology=cpu:2", "2 CPU cores"),
-    "e5_mistral_7b": ("train", "--accelerator=v5litepod-16 --target=tpu-vm --zone=us-west4-a", "TPU v5e 4x4"),
+    "e5_mistral_7b": (
+        "train",
+        "--accelerator=v5litepod-16 --target=tpu-vm --zone=us-west4-a",
+        "TPU v5e 4x4",
+    ),
     **dict.fromkeys(
-        ["e5_mistral_public", "e5_mistral_synthetic", "e5_mistral_synthetic_msmarco", "gte_stage2", "qwen3_style"],
+        [
+            "e5_mistral_public",
+            "e5_mistral_synthetic",
+            "e5_mistral_synthetic_msmarco",
+            "gte_stage2",
+            "qwen3_style",
+        ],
         ("train", "--accelerator=v5litepod-16 --target=tpu-vm --zone=us-west4-a", "TPU v5e 4x4"),
     ),
     **dict.fromkeys(
@@ -31,10 +41,20 @@ LONG = {name for name in MACHINES if not name.startswith("synth_")}
 SAYS = {"train": r"of [\d.]+ GiB: fits", "synth": r"requests +prompt tokens +reply tokens"}
 
 
-def checked(script: str, config: str, *options: str, where: Path = ROOT) -> subprocess.CompletedProcess[str]:
-    command = [str(ROOT / f"launch/{script}.sh"), config, "--check", f"--python={sys.executable}", *options]
+def checked(
+    script: str, config: str, *options: str, where: Path = ROOT
+) -> subprocess.CompletedProcess[str]:
+    command = [
+        str(ROOT / f"launch/{script}.sh"),
+        config,
+        "--check",
+        f"--python={sys.executable}",
+        *options,
+    ]
     around = {**os.environ, "XLA_FLAGS": "", "OPENAI_API_KEY": "none"}
-    return subprocess.run(command, cwd=where, env=around, capture_output=True, text=True, check=False, timeout=600)
+    return subprocess.run(
+        command, cwd=where, env=around, capture_output=True, text=True, check=False, timeout=600
+    )
 
 
 @pytest.mark.parametrize("name", MACHINES)

@@ -23,7 +23,12 @@ def one_line(capsys, *words: object) -> str:
 
 
 @pytest.mark.parametrize(
-    "options", [("--key-file={}", f"--python={sys.executable}"), ("--host-file={}", "--target=ssh", "--dry-run")], ids=" ".join
+    "options",
+    [
+        ("--key-file={}", f"--python={sys.executable}"),
+        ("--host-file={}", "--target=ssh", "--dry-run"),
+    ],
+    ids=" ".join,
 )
 def test_a_file_that_is_not_utf8_is_named(options, tmp_path, capsys):
     file = tmp_path / "latin.txt"
@@ -31,7 +36,10 @@ def test_a_file_that_is_not_utf8_is_named(options, tmp_path, capsys):
     file.chmod(0o600)
     words = [option.format(file) for option in options]
     line = one_line(capsys, "train", CONFIG, f"--workdir={tmp_path / 'run'}", *words)
-    assert line == f"e5jax: {words[0]}: not UTF-8 (invalid start byte at byte 0); write it anew as UTF-8"
+    assert (
+        line
+        == f"e5jax: {words[0]}: not UTF-8 (invalid start byte at byte 0); write it anew as UTF-8"
+    )
 
 
 @pytest.mark.parametrize(("content", "reason"), [(LATIN, "not UTF-8"), (b'{"first":', "not JSON")])
@@ -43,7 +51,9 @@ def test_a_damaged_state_is_named(content, reason, tmp_path, capsys):
 
 
 def test_an_interpreter_that_cannot_run_is_named(tmp_path, capsys):
-    line = one_line(capsys, "train", CONFIG, f"--workdir={tmp_path / 'run'}", f"--python={tmp_path}")
+    line = one_line(
+        capsys, "train", CONFIG, f"--workdir={tmp_path / 'run'}", f"--python={tmp_path}"
+    )
     assert line.startswith(f"e5jax: {tmp_path}: Permission denied; ")
 
 
@@ -75,5 +85,7 @@ def test_help_is_printed_in_every_encoding(encoding, tmp_path):
     done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, check=False)
     assert (done.returncode, done.stderr) == (0, b"")
     with Path("/dev/full").open("wb") as full:
-        done = subprocess.run(command, cwd=tmp_path, env=environment, stdout=full, stderr=subprocess.PIPE, check=False)
+        done = subprocess.run(
+            command, cwd=tmp_path, env=environment, stdout=full, stderr=subprocess.PIPE, check=False
+        )
     assert (done.returncode, done.stderr.count(b"\n")) == (1, 1)

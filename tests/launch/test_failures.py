@@ -12,7 +12,12 @@ from tests.launch.fakes import Reply
 from tests.launch.test_targets import CASES, SAID, fakes, words_of
 
 __all__ = ["fakes"]  # a fixture
-ABSENT = Reply("tpus describe", 1, err="ERROR: NOT_FOUND: Resource 'projects/p/locations/z/nodes/n' was not found", once=True)
+ABSENT = Reply(
+    "tpus describe",
+    1,
+    err="ERROR: NOT_FOUND: Resource 'projects/p/locations/z/nodes/n' was not found",
+    once=True,
+)
 QUOTA = "ERROR: (gcloud.compute.tpus.tpu-vm.create) RESOURCE_EXHAUSTED: Quota limit 'TPUV5sLitepodPerProject' has been exceeded"
 
 
@@ -24,7 +29,15 @@ def one_line(capsys) -> str:
     return lines[0]
 
 
-TOOL = {"ssh": "ssh", "tpu-vm": "gcloud", "queued": "gcloud", "gke-xpk": "xpk", "slurm": "sbatch", "mpi": "mpirun", "sky": "sky"}
+TOOL = {
+    "ssh": "ssh",
+    "tpu-vm": "gcloud",
+    "queued": "gcloud",
+    "gke-xpk": "xpk",
+    "slurm": "sbatch",
+    "mpi": "mpirun",
+    "sky": "sky",
+}
 
 
 @pytest.mark.parametrize("case", TOOL)
@@ -37,13 +50,22 @@ def test_a_tool_that_is_missing_is_named_with_where_it_comes_from(case, fakes, c
 def test_kubectl_is_needed_for_kubernetes(fakes, capsys):
     (fakes.folder / "kubectl").unlink()
     assert launcher.main(words_of("gke")) == 3
-    assert "kubectl is not on PATH; this needs the Kubernetes CLI: gcloud components install kubectl" in one_line(capsys)
+    assert (
+        "kubectl is not on PATH; this needs the Kubernetes CLI: gcloud components install kubectl"
+        in one_line(capsys)
+    )
 
 
 CAUSES = {
     "no bucket": (
         "gke",
-        [Reply("buckets describe", 1, err="ERROR: (gcloud.storage.buckets.describe) gs://my-bucket not found: 404.")],
+        [
+            Reply(
+                "buckets describe",
+                1,
+                err="ERROR: (gcloud.storage.buckets.describe) gs://my-bucket not found: 404.",
+            )
+        ],
         "gcloud storage buckets create gs://NAME",
     ),
     "no machine in time": (
@@ -62,16 +84,36 @@ CAUSES = {
         [Reply("tpus describe", 1, err="You do not currently have an active account selected.")],
         "gcloud auth login",
     ),
-    "no permission": ("queued", [Reply("tpus describe", 1, err="PERMISSION_DENIED: no")], "ask for roles/tpu.admin"),
+    "no permission": (
+        "queued",
+        [Reply("tpus describe", 1, err="PERMISSION_DENIED: no")],
+        "ask for roles/tpu.admin",
+    ),
     "no JobSet": (
         "gke",
         [Reply("apply", 1, err='error: no matches for kind "JobSet" in version "jobset.x-k8s.io"')],
         "knows no JobSet",
     ),
-    "no host": ("ssh", [Reply("ssh", 255, err="ssh: connect to host one port 22: No route to host")], "it cannot be reached"),
-    "no key of the host": ("ssh", [Reply("ssh", 255, err="Host key verification failed.")], "ssh to it once"),
-    "no entry": ("ssh", [Reply("ssh", 255, err="me@two: Permission denied (publickey).")], "ssh-copy-id"),
-    "no partition": ("slurm", [Reply("sbatch", 1, err="sbatch: error: invalid partition specified: a100")], "sinfo lists them"),
+    "no host": (
+        "ssh",
+        [Reply("ssh", 255, err="ssh: connect to host one port 22: No route to host")],
+        "it cannot be reached",
+    ),
+    "no key of the host": (
+        "ssh",
+        [Reply("ssh", 255, err="Host key verification failed.")],
+        "ssh to it once",
+    ),
+    "no entry": (
+        "ssh",
+        [Reply("ssh", 255, err="me@two: Permission denied (publickey).")],
+        "ssh-copy-id",
+    ),
+    "no partition": (
+        "slurm",
+        [Reply("sbatch", 1, err="sbatch: error: invalid partition specified: a100")],
+        "sinfo lists them",
+    ),
 }
 
 
@@ -80,7 +122,12 @@ def test_what_a_tool_complains_of_comes_with_the_fix(cause, fakes, monkeypatch, 
     case, replies, fix = CAUSES[cause]
     fakes.answer(*replies)
     monkeypatch.setattr(staging, "here", lambda *_: fakes.home)
-    assert launcher.main([*words_of(case), "--python=/usr/bin/python3"] if case == "slurm" else words_of(case)) == 1
+    assert (
+        launcher.main(
+            [*words_of(case), "--python=/usr/bin/python3"] if case == "slurm" else words_of(case)
+        )
+        == 1
+    )
     line = one_line(capsys)
     assert fix in line
 
@@ -146,21 +193,46 @@ def test_a_machine_that_was_taken_away_is_made_anew_and_the_run_goes_on(fakes, c
     )
     assert launcher.main(words_of("tpu-vm")) == 0
     calls = [argv for argv, _ in fakes.calls if argv[1] == "compute"]
-    verbs = [argv[4] if argv[4] != "ssh" else re.search(r"host (\w+)|setup|umask", argv[-4]) for argv in calls]
+    verbs = [
+        argv[4] if argv[4] != "ssh" else re.search(r"host (\w+)|setup|umask", argv[-4])
+        for argv in calls
+    ]
     done = [verb if isinstance(verb, str) else verb[1] or verb[0] for verb in verbs if verb]
     begin = ["scp", "umask", "setup", "versions", "detach"]
-    made = ["describe", *begin, "describe", "status", "describe", "describe", "delete", "create", "describe", "describe"]
-    assert [one for one in done if one != "describe"] == [one for one in [*made, *begin, "status"] if one != "describe"]
+    made = [
+        "describe",
+        *begin,
+        "describe",
+        "status",
+        "describe",
+        "describe",
+        "delete",
+        "create",
+        "describe",
+        "describe",
+    ]
+    assert [one for one in done if one != "describe"] == [
+        one for one in [*made, *begin, "status"] if one != "describe"
+    ]
     assert "e5-mistral-7b is PREEMPTED: it is deleted and made anew" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("state", ["FAILED", "SUSPENDED"])
 def test_a_queued_resource_that_came_to_nothing_is_asked_for_anew(state, fakes):
-    fakes.answer(Reply("tpus describe", out=f"{state}\n", once=True), ABSENT, Reply("tpus describe", out="ACTIVE\n"))
+    fakes.answer(
+        Reply("tpus describe", out=f"{state}\n", once=True),
+        ABSENT,
+        Reply("tpus describe", out="ACTIVE\n"),
+    )
     assert launcher.main(words_of("queued")) == 0
     verbs = [argv[4] for argv, _ in fakes.calls if argv[1] == "compute"]
-    assert verbs.index("describe") < verbs.index("delete") < verbs.index("create") < verbs.index("scp")
-    assert next(argv for argv, _ in fakes.calls if argv[4:5] == ["delete"])[5:7] == ["e5-mistral-7b", "--force"]
+    assert (
+        verbs.index("describe") < verbs.index("delete") < verbs.index("create") < verbs.index("scp")
+    )
+    assert next(argv for argv, _ in fakes.calls if argv[4:5] == ["delete"])[5:7] == [
+        "e5-mistral-7b",
+        "--force",
+    ]
 
 
 def test_when_one_host_does_not_begin_the_others_are_stopped_and_it_is_named(fakes, capsys):
@@ -176,7 +248,9 @@ def test_when_one_host_does_not_begin_the_others_are_stopped_and_it_is_named(fak
 def test_when_workers_do_not_begin_all_are_stopped(fakes, capsys):
     fakes.answer(Reply("host detach", 1, err="worker 3: disk full\n"), *SAID["queued"])
     assert launcher.main(words_of("queued")) == 1
-    assert "worker 3: disk full; what had begun on other hosts was stopped again" in one_line(capsys)
+    assert "worker 3: disk full; what had begun on other hosts was stopped again" in one_line(
+        capsys
+    )
     assert any("host stop" in " ".join(argv) for argv, _ in fakes.calls)
 
 
@@ -185,11 +259,15 @@ def versions(host: str, **other: str) -> str:
 
 
 def test_workers_of_one_machine_with_other_versions_are_named(fakes, capsys):
-    said = versions("t-0", jax="0.10.2", python="3.11.7") + versions("t-1", jax="0.10.2", python="3.12.1")
+    said = versions("t-0", jax="0.10.2", python="3.11.7") + versions(
+        "t-1", jax="0.10.2", python="3.12.1"
+    )
     fakes.answer(Reply("host versions", out=said), *SAID["queued"])
     assert launcher.main(words_of("queued")) == 3
     line = one_line(capsys)
-    assert re.search(r"python is 3\.11\.7 on .*\(t-0\) and 3\.12\.1 on .*\(t-1\); nothing was started", line), line
+    assert re.search(
+        r"python is 3\.11\.7 on .*\(t-0\) and 3\.12\.1 on .*\(t-1\); nothing was started", line
+    ), line
     assert not any("host detach" in " ".join(argv) for argv, _ in fakes.calls)
 
 

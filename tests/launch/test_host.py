@@ -36,20 +36,42 @@ def program(tmp_path) -> Iterator[Path]:
     forget("test-host-")
 
 
-def train(program: Path, *options: str, script: str = "train", config: str = "configs/quickstart.py") -> subprocess.Popen[str]:
-    words = (f"--run-name={RUN}", f"--workdir={program.parent / 'run'}", f"--python={program}", "--platform=cpu")
+def train(
+    program: Path, *options: str, script: str = "train", config: str = "configs/quickstart.py"
+) -> subprocess.Popen[str]:
+    words = (
+        f"--run-name={RUN}",
+        f"--workdir={program.parent / 'run'}",
+        f"--python={program}",
+        "--platform=cpu",
+    )
     command = [str(ROOT / f"launch/{script}.sh"), config, *words, *options]
     around = {**os.environ, "THREADS": "4", "XLA_FLAGS": ""}
-    return subprocess.Popen(command, cwd=program.parent, env=around, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    return subprocess.Popen(
+        command,
+        cwd=program.parent,
+        env=around,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
 
 
 def ask(*words: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run([str(ROOT / "launch/train.sh"), *words], capture_output=True, text=True, check=False, timeout=60)
+    return subprocess.run(
+        [str(ROOT / "launch/train.sh"), *words],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+    )
 
 
 def begun(files: Files) -> None:
     until(
-        lambda: files.phase(files.first).exists() and files.phase(files.first).read_text() == "step 7",
+        lambda: (
+            files.phase(files.first).exists() and files.phase(files.first).read_text() == "step 7"
+        ),
         lambda: "it does not begin",
         60,
     )
@@ -73,23 +95,34 @@ def test_in_the_background_it_is_asked_read_and_stopped_by_name(program):
     keys = program.parent / "keys"
     keys.write_text("# of the hub\nHF_TOKEN=hf_canary\n")
     keys.chmod(0o600)
-    text = said(train(program, "--detach", "--num-processes=2", f"--key-file={keys}", "--env=THREADS=2"), 0)
+    text = said(
+        train(program, "--detach", "--num-processes=2", f"--key-file={keys}", "--env=THREADS=2"), 0
+    )
     files = Files(program.parent / "run")
     begun(files)
     found = re.search(rf"{RUN} on \S+: pid (\d+), log ", text)
     assert found is not None, text
-    assert os.getsid(int(found[1])) == int(found[1])  # nothing that ends the shell's session ends this
+    assert os.getsid(int(found[1])) == int(
+        found[1]
+    )  # nothing that ends the shell's session ends this
     assert "under way already" in said(train(program, "--detach"), 0)
     shown = ask("status", RUN)
     assert shown.returncode == 0
     assert re.search(
-        rf"{RUN} on \S+: pid {found[1]}, .*\n  process 0: in phase step, step 7\n  process 1: in phase step, step 7", shown.stdout
+        rf"{RUN} on \S+: pid {found[1]}, .*\n  process 0: in phase step, step 7\n  process 1: in phase step, step 7",
+        shown.stdout,
     )
     logs = ask("logs", RUN).stdout
     assert "==> process-1.log <==" in logs
-    assert "key: hf_canary, threads: 2, process 1" in logs  # --env goes before what was set where it was launched
+    assert (
+        "key: hf_canary, threads: 2, process 1" in logs
+    )  # --env goes before what was set where it was launched
     noted = json.loads(files.environment.read_text())
-    assert (noted["keys"], noted["environment"]["THREADS"], noted["platform"]) == (["HF_TOKEN"], "2", "cpu")
+    assert (noted["keys"], noted["environment"]["THREADS"], noted["platform"]) == (
+        ["HF_TOKEN"],
+        "2",
+        "cpu",
+    )
     assert "hf_canary" not in files.environment.read_text() + files.state.read_text()
     assert ask("stop", RUN).returncode == 0
     ((_, state),) = record.states(files.workdir)
@@ -102,7 +135,11 @@ def test_what_says_no_in_the_background_is_found_in_status(program):
     (program.parent / "python.fails").touch()
     said(train(program, "--detach", "--max-restarts=5"), 0)
     files = Files(program.parent / "run")
-    until(lambda: record.states(files.workdir)[0][1].end is not None, lambda: files.log(0).read_text(), 60)
+    until(
+        lambda: record.states(files.workdir)[0][1].end is not None,
+        lambda: files.log(0).read_text(),
+        60,
+    )
     shown = ask("status", RUN)
     assert shown.returncode == 3
     assert "ended, exit code 3" in shown.stdout
@@ -118,8 +155,18 @@ def test_a_name_that_nobody_launched_is_said_with_those_that_were():
 @pytest.mark.parametrize(
     ("script", "subject", "options", "words"),
     [
-        ("eval", "intfloat/e5", ["--tasks=A,B"], "eval --model=intfloat/e5 --output={run} --tasks=A,B"),
-        ("eval", "models/e5", [], "eval --model=models/e5 --benchmark=MTEB(eng, v1) --output={run}"),
+        (
+            "eval",
+            "intfloat/e5",
+            ["--tasks=A,B"],
+            "eval --model=intfloat/e5 --output={run} --tasks=A,B",
+        ),
+        (
+            "eval",
+            "models/e5",
+            [],
+            "eval --model=models/e5 --benchmark=MTEB(eng, v1) --output={run}",
+        ),
         (
             "synth",
             "configs/synth_e5.py",
@@ -140,9 +187,13 @@ def test_evaluation_and_generation_are_launched_alike(script, subject, options, 
 
 def test_scripts_say_what_they_take_and_refuse_the_rest():
     for script in ("eval", "synth"):
-        done = subprocess.run([str(ROOT / f"launch/{script}.sh")], capture_output=True, text=True, check=False)
+        done = subprocess.run(
+            [str(ROOT / f"launch/{script}.sh")], capture_output=True, text=True, check=False
+        )
         assert done.returncode == 2
         assert f"usage: launch/{script}.sh" in done.stderr
-    done = subprocess.run([str(ROOT / "launch/train.sh"), "--tasks=A"], capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        [str(ROOT / "launch/train.sh"), "--tasks=A"], capture_output=True, text=True, check=False
+    )
     assert done.returncode == 2
     assert "unrecognized arguments: --tasks=A" in done.stderr

@@ -22,7 +22,16 @@ COUNT = 500
 COMMIT = "c0ffee0123456789c0ffee0123456789c0ffee01"
 DOES = "touch CANARY"
 PARTS = (
-    *(f"$({DOES})", f"`{DOES}`", f";{DOES};", f"&& {DOES}", f"|{DOES}", f"\n{DOES}\n", f"'; {DOES}; '", f'"; {DOES}; "'),
+    *(
+        f"$({DOES})",
+        f"`{DOES}`",
+        f";{DOES};",
+        f"&& {DOES}",
+        f"|{DOES}",
+        f"\n{DOES}\n",
+        f"'; {DOES}; '",
+        f'"; {DOES}; "',
+    ),
     *(
         f"\\'; {DOES} #",
         f"${{IFS}}{DOES}",
@@ -85,8 +94,12 @@ def fakes(tmp_path, monkeypatch) -> Fakes:
     monkeypatch.setenv("PATH", str(made.folder))
     monkeypatch.setenv("HOME", str(made.home))
     monkeypatch.setattr(staging, "commit", lambda *_, **__: COMMIT)
-    monkeypatch.setattr(staging, "archive", lambda commit, folder: _tar(folder / f"e5jax-{commit[:12]}.tar"))
-    monkeypatch.setattr(staging, "here", lambda request, _: made.home / staging.code(request.root, COMMIT))
+    monkeypatch.setattr(
+        staging, "archive", lambda commit, folder: _tar(folder / f"e5jax-{commit[:12]}.tar")
+    )
+    monkeypatch.setattr(
+        staging, "here", lambda request, _: made.home / staging.code(request.root, COMMIT)
+    )
     monkeypatch.setattr(cloud, "POLL", 0.0)
     monkeypatch.setattr(launcher, "LAUNCHED", tmp_path / "launched")
     monkeypatch.chdir(made.home)
@@ -103,7 +116,12 @@ def _tar(path: Path) -> Path:
 def arrived(tmp_path: Path) -> list[str]:
     """The overrides that a program elsewhere was given."""
     lines = (tmp_path / "arguments.jsonl").read_text().splitlines()
-    return [word for line in lines for word in json.loads(line) if word.startswith("--config.eval.tasks=")]
+    return [
+        word
+        for line in lines
+        for word in json.loads(line)
+        if word.startswith("--config.eval.tasks=")
+    ]
 
 
 def no_canary(tmp_path: Path) -> None:
@@ -120,7 +138,12 @@ WHERE = {
 @pytest.mark.usefixtures("fakes")
 @pytest.mark.parametrize("target", WHERE)
 def test_overrides_arrive_as_they_are_and_run_nothing(target, tmp_path):
-    words = ["train", f"--target={target}", "--platform=tpu" if target == "tpu-vm" else "--platform=cpu", *WHERE[target]]
+    words = [
+        "train",
+        f"--target={target}",
+        "--platform=tpu" if target == "tpu-vm" else "--platform=cpu",
+        *WHERE[target],
+    ]
     assert launcher.main([*words, f"--python={tmp_path / 'python'}", *OVERRIDES]) == 0
     assert arrived(tmp_path) == OVERRIDES
     no_canary(tmp_path)
@@ -133,15 +156,31 @@ def request_of(*words: str) -> Request:
 def test_descriptions_hold_them_as_they_are():
     where = ("--accelerator=v6e-64", "--workdir=gs://b/r", "--image=i")
     made = yaml.safe_load(gke.to_yaml(gke.jobset(request_of("--target=gke", *where, *OVERRIDES))))
-    (container,) = made["spec"]["replicatedJobs"][0]["template"]["spec"]["template"]["spec"]["containers"]
-    assert all("$" not in word.replace("$$", "") for word in container["command"])  # which Kubernetes would replace
-    assert [word.replace("$$", "$") for word in container["command"] if word.startswith("--config.eval")] == OVERRIDES
-    recipe = sky.task(request_of("--target=sky", "--accelerator=H100:8", "--workdir=gs://b/r", *OVERRIDES), Path("/code"), [])
+    (container,) = made["spec"]["replicatedJobs"][0]["template"]["spec"]["template"]["spec"][
+        "containers"
+    ]
+    assert all(
+        "$" not in word.replace("$$", "") for word in container["command"]
+    )  # which Kubernetes would replace
+    assert [
+        word.replace("$$", "$") for word in container["command"] if word.startswith("--config.eval")
+    ] == OVERRIDES
+    recipe = sky.task(
+        request_of("--target=sky", "--accelerator=H100:8", "--workdir=gs://b/r", *OVERRIDES),
+        Path("/code"),
+        [],
+    )
     assert yaml.safe_load(sky.to_yaml(recipe)) == recipe
 
 
 def test_xpk_which_writes_a_script_is_given_plain_words_only():
-    where = ("--target=gke", "--accelerator=v6e-64", "--workdir=gs://b/r", "--image=i", "--cluster=c")
+    where = (
+        "--target=gke",
+        "--accelerator=v6e-64",
+        "--workdir=gs://b/r",
+        "--image=i",
+        "--cluster=c",
+    )
     for override in OVERRIDES:
         if not gke.PLAIN.fullmatch(override):
             with pytest.raises(ConfigError, match="xpk puts this into a shell script"):
@@ -150,7 +189,14 @@ def test_xpk_which_writes_a_script_is_given_plain_words_only():
 
 
 def test_a_job_is_read_as_it_was_written():
-    job = Job("run", "~/runs/x", tuple(OVERRIDES), env=tuple(f"A={value}" for value in VALUES), key_file="a b", restarts=3)
+    job = Job(
+        "run",
+        "~/runs/x",
+        tuple(OVERRIDES),
+        env=tuple(f"A={value}" for value in VALUES),
+        key_file="a b",
+        restarts=3,
+    )
     assert parse_job(job.arguments()) == job
 
 
@@ -175,7 +221,11 @@ def test_names_that_could_be_commands_are_refused(name):
     def said(value: str) -> str:
         """Why it is refused, if it is."""
         try:
-            check(replace(base, **{name: (value,) if isinstance(getattr(base, name), tuple) else value}))
+            check(
+                replace(
+                    base, **{name: (value,) if isinstance(getattr(base, name), tuple) else value}
+                )
+            )
         except ConfigError as error:
             return str(error)
         return ""

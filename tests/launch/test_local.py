@@ -23,12 +23,18 @@ QUICKSTART = (
         "--config.data.harvest.train_pairs=3000",
         "--config.pretrain.data.harvest.train_pairs=3000",
     ),
-    *("--config.pretrain.optim.steps=12", "--config.pretrain.checkpoint.every=4", "--config.pretrain.batch.shards=8"),
+    *(
+        "--config.pretrain.optim.steps=12",
+        "--config.pretrain.checkpoint.every=4",
+        "--config.pretrain.batch.shards=8",
+    ),
     *("--config.batch.shards=8", "--config.pretrain.optim.warmup_steps=2"),
 )
 
 
-def test_the_supervisor_goes_on_when_one_process_was_told_and_the_run_ends_with_the_same_bits(place):
+def test_the_supervisor_goes_on_when_one_process_was_told_and_the_run_ends_with_the_same_bits(
+    place,
+):
     run = place.folder / "test-local-supervised"
     child = place.start("test-local-supervised", TWO, "--max-restarts=2")
     comes_to(run, 1, 3)
@@ -44,9 +50,17 @@ def test_the_supervisor_goes_on_when_one_process_was_told_and_the_run_ends_with_
 
 
 def quickstart(folder: Path, *options: str) -> subprocess.Popen[str]:
-    command = [str(ROOT / "launch/train.sh"), *QUICKSTART, f"--workdir={folder}", f"--run-name={folder.name}", *options]
+    command = [
+        str(ROOT / "launch/train.sh"),
+        *QUICKSTART,
+        f"--workdir={folder}",
+        f"--run-name={folder.name}",
+        *options,
+    ]
     around = {**os.environ, "XLA_FLAGS": ""}
-    return subprocess.Popen(command, env=around, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    return subprocess.Popen(
+        command, env=around, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    )
 
 
 def test_the_quickstart_itself_is_stopped_and_ends_with_the_same_bits(tmp_path):
@@ -57,5 +71,8 @@ def test_the_quickstart_itself_is_stopped_and_ends_with_the_same_bits(tmp_path):
     said(child, 75)
     assert "resumes at step" in said(quickstart(told), 0)
     said(quickstart(whole), 0)
-    one, other = (hashlib.sha256((run / "pretrain/export/model.safetensors").read_bytes()).hexdigest() for run in (whole, told))
+    one, other = (
+        hashlib.sha256((run / "pretrain/export/model.safetensors").read_bytes()).hexdigest()
+        for run in (whole, told)
+    )
     assert one == other

@@ -21,7 +21,9 @@ case "$*" in *fails*) echo "no such bucket" >&2; exit 1 ;; esac
 
 def test_what_a_machine_leaves_is_there_on_the_next_one(tmp_path):
     command = [sys.executable, "-m", "tests.launch.mirrored", str(tmp_path)]
-    done = subprocess.run(command, cwd=ROOT, env=os.environ, capture_output=True, text=True, check=False, timeout=200)
+    done = subprocess.run(
+        command, cwd=ROOT, env=os.environ, capture_output=True, text=True, check=False, timeout=200
+    )
     assert done.returncode == 0, done.stderr[-3_000:]
     seen = json.loads(done.stdout.splitlines()[-1])
     kept = mirrored.KEPT
@@ -46,7 +48,10 @@ def test_the_keeper_fetches_first_copies_now_and_then_and_at_the_end(tmp_path, c
     assert (tmp_path / "python.calls").read_text() == words.format("pull") + words.format("push")
     Keeper(str(program), tmp_path, "", os.environ).last()  # without a bucket it does nothing
     failing = Keeper(str(program), tmp_path, "gs://fails/run", os.environ)
-    with pytest.raises(RunError, match=r"gs://fails/run: no such bucket; is there such a bucket \(gcloud storage ls\), and may"):
+    with pytest.raises(
+        RunError,
+        match=r"gs://fails/run: no such bucket; is there such a bucket \(gcloud storage ls\), and may",
+    ):
         failing.fetch()
     failing.last()
     assert "launch: gs://fails/run: not copied: no such bucket" in capfd.readouterr().err

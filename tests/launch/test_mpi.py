@@ -12,7 +12,9 @@ from tests.launch.runs import ASKED, STEPS, comes_to, pid_of, said
 
 pytestmark = [
     pytest.mark.skipif(ASKED not in os.environ, reason=f"{ASKED} is not set"),
-    pytest.mark.skipif(shutil.which("mpirun") is None, reason="needs mpirun: apt install openmpi-bin"),
+    pytest.mark.skipif(
+        shutil.which("mpirun") is None, reason="needs mpirun: apt install openmpi-bin"
+    ),
 ]
 MPI = ("--target=mpi", "--num-processes=2", "--allow-dirty", "--mpirun=--oversubscribe")
 ROOT = ("--mpirun=--allow-run-as-root",) if os.geteuid() == 0 else ()
@@ -20,7 +22,10 @@ ROOT = ("--mpirun=--allow-run-as-root",) if os.geteuid() == 0 else ()
 
 def ends(run) -> dict[str, tuple[int | None, list[int]]]:
     found = record.states(run)
-    return {f"{files.kind}-{files.first}": (state.end, [code for code, _ in state.attempts]) for files, state in found}
+    return {
+        f"{files.kind}-{files.first}": (state.end, [code for code, _ in state.attempts])
+        for files, state in found
+    }
 
 
 def test_ranks_stop_together_start_again_and_end_with_the_same_bits(place):

@@ -22,12 +22,18 @@ assert "all-gather" in text or "all-reduce" in text, text
 """
 
 
-@pytest.mark.parametrize("name", [name for name, profile in PROFILES.items() if profile.platform == "tpu"] + ["unknown"])
+@pytest.mark.parametrize(
+    "name", [name for name, profile in PROFILES.items() if profile.platform == "tpu"] + ["unknown"]
+)
 def test_a_tpu_compiler_takes_the_flags_of_a_profile_and_not_others(name):
     if name == "unknown":
         flags = {"LIBTPU_INIT_ARGS": "--xla_tpu_no_such_flag=true"}
     else:
-        flags = {key: value for key, value in environment("tpu", name).items() if key == "LIBTPU_INIT_ARGS"}
+        flags = {
+            key: value
+            for key, value in environment("tpu", name).items()
+            if key == "LIBTPU_INIT_ARGS"
+        }
     around = {
         "JAX_PLATFORMS": "cpu",
         "TPU_SKIP_MDS_QUERY": "1",
@@ -38,7 +44,14 @@ def test_a_tpu_compiler_takes_the_flags_of_a_profile_and_not_others(name):
         "XLA_FLAGS": "",
     }
     command = [sys.executable, "-c", COMPILES]
-    done = subprocess.run(command, env={**os.environ, **around, **flags}, capture_output=True, text=True, check=False, timeout=200)
+    done = subprocess.run(
+        command,
+        env={**os.environ, **around, **flags},
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=200,
+    )
     assert (done.returncode == 0) is (name != "unknown"), done.stderr[-2_000:]
 
 
@@ -47,7 +60,10 @@ def test_what_the_user_has_set_goes_before_and_lists_have_both():
     assert made["XLA_FLAGS"] == "--xla_force_host_platform_device_count=4"
     merged = merge(made, {"JAX_PLATFORMS": "cuda", "XLA_FLAGS": "--xla_own=1", "HOME": "/home"})
     assert merged["JAX_PLATFORMS"] == "cuda"
-    assert merged["XLA_FLAGS"].split() == ["--xla_force_host_platform_device_count=4", "--xla_own=1"]
+    assert merged["XLA_FLAGS"].split() == [
+        "--xla_force_host_platform_device_count=4",
+        "--xla_own=1",
+    ]
     assert merged["HOME"] == "/home"
     assert merge(made, {"XLA_FLAGS": ""})["XLA_FLAGS"] == made["XLA_FLAGS"]
 
@@ -55,4 +71,9 @@ def test_what_the_user_has_set_goes_before_and_lists_have_both():
 def test_no_flags_are_set_unless_they_are_asked_for():
     for platform in ("cpu", "cuda", "tpu", ""):
         assert not {"XLA_FLAGS", "LIBTPU_INIT_ARGS"} & environment(platform).keys()
-    assert all(flag.startswith("--") for profile in PROFILES.values() for flags in profile.flags.values() for flag in flags)
+    assert all(
+        flag.startswith("--")
+        for profile in PROFILES.values()
+        for flags in profile.flags.values()
+        for flag in flags
+    )

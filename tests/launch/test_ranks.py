@@ -29,7 +29,11 @@ def test_slurm_is_read_as_jax_reads_it(nodes, monkeypatch):
 
 @pytest.mark.parametrize("version", [4, 5])
 def test_mpi_says_who_and_the_command_says_where(version, monkeypatch):
-    environment = {"OMPI_COMM_WORLD_SIZE": "3", "OMPI_COMM_WORLD_RANK": "1", "JAX_COORDINATOR_ADDRESS": "10.0.0.7:8476"}
+    environment = {
+        "OMPI_COMM_WORLD_SIZE": "3",
+        "OMPI_COMM_WORLD_RANK": "1",
+        "JAX_COORDINATOR_ADDRESS": "10.0.0.7:8476",
+    }
     if version == 4:
         environment["OMPI_MCA_orte_hnp_uri"] = "1531576320.0;tcp://10.96.0.1,10.148.0.1:34911"
         for name, value in environment.items():
@@ -48,10 +52,22 @@ def test_a_process_on_its_own_is_told_nothing():
 
 
 GKE = {"TPU_WORKER_ID": "1", "TPU_WORKER_HOSTNAMES": "s-0-0.s,s-0-1.s,s-0-2.s,s-0-3.s"}
-SLICE = {"MEGASCALE_NUM_SLICES": "2", "MEGASCALE_SLICE_ID": "1", "MEGASCALE_COORDINATOR_ADDRESS": "s-0-0.s:8080"}
+SLICE = {
+    "MEGASCALE_NUM_SLICES": "2",
+    "MEGASCALE_SLICE_ID": "1",
+    "MEGASCALE_COORDINATOR_ADDRESS": "s-0-0.s:8080",
+}
 METADATA = {
-    "new": {"agent-worker-number": "2", "worker-network-endpoints": "10.0.0.1,10.0.0.2,10.0.0.3", "tpu-env": "NAME: 'x'\n"},
-    "old": {"agent-worker-number": "2", "worker-network-endpoints": "h:1:10.0.0.1,h:2:10.0.0.2,h:3:10.0.0.3", "tpu-env": ""},
+    "new": {
+        "agent-worker-number": "2",
+        "worker-network-endpoints": "10.0.0.1,10.0.0.2,10.0.0.3",
+        "tpu-env": "NAME: 'x'\n",
+    },
+    "old": {
+        "agent-worker-number": "2",
+        "worker-network-endpoints": "h:1:10.0.0.1,h:2:10.0.0.2,h:3:10.0.0.3",
+        "tpu-env": "",
+    },
     "slices": {
         "agent-worker-number": "0",
         "worker-network-endpoints": "10.1.0.1,10.1.0.2",
@@ -113,5 +129,8 @@ def test_where_there_is_none_it_is_said(monkeypatch):
 
 @pytest.mark.parametrize("kind", ["slurm", "mpi", "sky"])
 def test_who_was_not_started_so_is_told(kind):
-    with pytest.raises(ConfigError, match=f"--rank={kind}: .* is not set; this is not a process that {kind} has started"):
+    with pytest.raises(
+        ConfigError,
+        match=f"--rank={kind}: .* is not set; this is not a process that {kind} has started",
+    ):
         ranks.place_of(kind, {})

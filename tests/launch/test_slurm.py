@@ -27,12 +27,22 @@ def slurm(tmp_path_factory) -> Iterator[Slurm]:
 
 def wrapper(place: Place, slurm: Slurm, *words: str) -> subprocess.CompletedProcess[str]:
     around = slurm.environment(place.environment) | {"HOME": str(place.folder)}
-    return subprocess.run(words, cwd=ROOT, env=around, capture_output=True, text=True, check=False, timeout=LONG)
+    return subprocess.run(
+        words, cwd=ROOT, env=around, capture_output=True, text=True, check=False, timeout=LONG
+    )
 
 
 def submit(place: Place, slurm: Slurm, run: str, *options: str) -> str:
     """The number of the job."""
-    command = place.command(run, "--target=slurm", "--num-processes=2", "--partition=low", "--allow-dirty", *options, steps=STEPS)
+    command = place.command(
+        run,
+        "--target=slurm",
+        "--num-processes=2",
+        "--partition=low",
+        "--allow-dirty",
+        *options,
+        steps=STEPS,
+    )
     done = wrapper(place, slurm, *command)
     assert done.returncode == 0, done.stderr
     found = re.search(r"job (\d+), output (.*)", done.stdout)
@@ -52,16 +62,32 @@ def test_a_preempted_run_is_queued_again_and_ends_with_the_same_bits(place, slur
     run = place.folder / "test-slurm-run"
     job = submit(place, slurm, "test-slurm-run", "--config.checkpoint.every=10")
     comes_to(run, 1, 5)
-    slurm.ask("sbatch", "--partition=high", "--nodes=2", "--exclusive", "--output=/dev/null", "--wrap=sleep 3")
+    slurm.ask(
+        "sbatch",
+        "--partition=high",
+        "--nodes=2",
+        "--exclusive",
+        "--output=/dev/null",
+        "--wrap=sleep 3",
+    )
     until(lambda: "Restarts=1" in state(slurm, job), lambda: state(slurm, job) + output(run))
-    again = wrapper(place, slurm, *place.command("test-slurm-run", "--target=slurm", "--allow-dirty"))
+    again = wrapper(
+        place, slurm, *place.command("test-slurm-run", "--target=slurm", "--allow-dirty")
+    )
     assert again.returncode == 3
     assert f"job {job} has that name already" in again.stderr
-    until(lambda: "JobState=COMPLETED" in state(slurm, job), lambda: state(slurm, job) + output(run))
+    until(
+        lambda: "JobState=COMPLETED" in state(slurm, job), lambda: state(slurm, job) + output(run)
+    )
     assert "Restarts=1" in state(slurm, job)
     assert f"saved; job {job} is queued again" in output(run)
     assert re.search(r"resumes at step ([1-9]\d*)", output(run)), output(run)
-    said(place.start("test-slurm-whole", "--num-processes=2", "--config.checkpoint.every=10", steps=STEPS), 0)
+    said(
+        place.start(
+            "test-slurm-whole", "--num-processes=2", "--config.checkpoint.every=10", steps=STEPS
+        ),
+        0,
+    )
     whole, preempted = place.digests("test-slurm-whole", "test-slurm-run")
     assert whole["step"] == STEPS
     assert preempted == whole

@@ -38,12 +38,21 @@ def machines(tmp_path_factory) -> Iterator[Machines]:
         yield made
 
 
-def launch(place: Place, machines: Machines, run: str, *options: str, steps: int = STEPS) -> subprocess.CompletedProcess[str]:
-    words = ("--target=ssh", f"--hosts={','.join(machines.names)}", f"--ssh-config={machines.config}", "--allow-dirty")
+def launch(
+    place: Place, machines: Machines, run: str, *options: str, steps: int = STEPS
+) -> subprocess.CompletedProcess[str]:
+    words = (
+        "--target=ssh",
+        f"--hosts={','.join(machines.names)}",
+        f"--ssh-config={machines.config}",
+        "--allow-dirty",
+    )
     around = (f"--root={place.folder / 'e5jax'}", f"--env=XLA_FLAGS={FLAGS}", "--max-restarts=5")
     cache = f"--env=JAX_COMPILATION_CACHE_DIR={place.folder / 'cache'}"
     command = place.command(run, *words, *around, cache, *OPTIONS, *options, steps=steps)
-    return subprocess.run(command, cwd=place.folder, capture_output=True, text=True, check=False, timeout=LONG)
+    return subprocess.run(
+        command, cwd=place.folder, capture_output=True, text=True, check=False, timeout=LONG
+    )
 
 
 def attempts(run: Path) -> list[int]:
@@ -54,7 +63,9 @@ def log(run: Path, process: int) -> str:
     return record.Files(run).log(process).read_text(errors="replace")
 
 
-def test_a_host_that_is_cut_off_is_named_all_stop_and_the_restart_ends_with_the_same_bits(place, machines):
+def test_a_host_that_is_cut_off_is_named_all_stop_and_the_restart_ends_with_the_same_bits(
+    place, machines
+):
     run = place.folder / "test-ssh-cut"
     done = launch(place, machines, "test-ssh-cut")
     assert done.returncode == 0, done.stderr
@@ -65,16 +76,24 @@ def test_a_host_that_is_cut_off_is_named_all_stop_and_the_restart_ends_with_the_
     shown = place.wrapper("status", "test-ssh-cut")
     assert "host-c: ssh: exit code 255" in shown.stdout
     until(lambda: all(count >= 1 for count in attempts(run)), lambda: f"{record.states(run)}", 60)
-    print(f"all stopped {time.monotonic() - begin:.1f} s after the cut: {[state.attempts for _, state in record.states(run)]}")
+    print(
+        f"all stopped {time.monotonic() - begin:.1f} s after the cut: {[state.attempts for _, state in record.states(run)]}"
+    )
     for process in range(2):
-        assert re.search(r"process 2 \(host-c, pid \d+\) gives no sign of itself", log(run, process)), log(run, process)
+        assert re.search(
+            r"process 2 \(host-c, pid \d+\) gives no sign of itself", log(run, process)
+        ), log(run, process)
     machines.mend(2)
     until(lambda: all(state.end == 0 for _, state in record.states(run)), lambda: log(run, 0))
     assert re.search(r"resumes at step ([1-9]\d*)", log(run, 0))
     assert launch(place, machines, "test-ssh-whole").returncode == 0
     whole = place.folder / "test-ssh-whole"
     until(
-        lambda: len(record.states(whole)) == 3 and all(state.end == 0 for _, state in record.states(whole)), lambda: log(whole, 0)
+        lambda: (
+            len(record.states(whole)) == 3
+            and all(state.end == 0 for _, state in record.states(whole))
+        ),
+        lambda: log(whole, 0),
     )
     one, other = place.digests("test-ssh-whole", "test-ssh-cut")
     assert one["step"] == STEPS
@@ -86,7 +105,9 @@ def test_a_lost_connection_changes_nothing_and_stop_saves_on_all_hosts(place, ma
     assert launch(place, machines, "test-ssh-lost", steps=4_000).returncode == 0
     comes_to(run, 2, 5)
     follower = subprocess.Popen(
-        [str(ROOT / "launch/train.sh"), "logs", "test-ssh-lost", "--follow"], stdout=subprocess.PIPE, start_new_session=True
+        [str(ROOT / "launch/train.sh"), "logs", "test-ssh-lost", "--follow"],
+        stdout=subprocess.PIPE,
+        start_new_session=True,
     )
     assert follower.stdout is not None
     assert follower.stdout.readline()
@@ -95,7 +116,9 @@ def test_a_lost_connection_changes_nothing_and_stop_saves_on_all_hosts(place, ma
     follower.stdout.close()
     before = [pid_of(run, process) for process in range(3)]
     again = launch(place, machines, "test-ssh-lost", steps=4_000)
-    assert (again.returncode, again.stdout.count("under way already")) == (0, 3), again.stdout + again.stderr
+    assert (again.returncode, again.stdout.count("under way already")) == (0, 3), (
+        again.stdout + again.stderr
+    )
     step = int(record.Files(run).phase(0).read_text().split()[1])
     comes_to(run, 0, step + 5)
     assert [pid_of(run, process) for process in range(3)] == before
@@ -118,7 +141,9 @@ esac
     other.chmod(0o755)
     done = launch(place, machines, "test-ssh-skew", f"--python={other}")
     assert done.returncode == 3
-    assert re.search(r"the hosts are not alike: .*jax is 0\.10\.2 on host-a and 0\.10\.1 on host-b", done.stderr), done.stderr
+    assert re.search(
+        r"the hosts are not alike: .*jax is 0\.10\.2 on host-a and 0\.10\.1 on host-b", done.stderr
+    ), done.stderr
     assert not (place.folder / "test-ssh-skew").exists()
 
 
@@ -129,5 +154,7 @@ def test_a_host_that_cannot_be_reached_is_named_before_anything_begins(place, ma
     finally:
         machines.mend(1)
     assert done.returncode == 1
-    assert re.search(r"^e5jax: host-b: ssh: exit code 255: .*; it cannot be reached", done.stderr), done.stderr
+    assert re.search(
+        r"^e5jax: host-b: ssh: exit code 255: .*; it cannot be reached", done.stderr
+    ), done.stderr
     assert not (place.folder / "test-ssh-unreachable").exists()

@@ -8,12 +8,23 @@ import time
 
 import pytest
 
-from launch.launcher.supervisor import Attempt, Policy, Told, judge, looped, spawn, supervise, together
+from launch.launcher.supervisor import (
+    Attempt,
+    Policy,
+    Told,
+    judge,
+    looped,
+    spawn,
+    supervise,
+    together,
+)
 
 # The launcher knows no JAX; beside other tests it is in this process, and warns of every fork.
 pytestmark = pytest.mark.filterwarnings("ignore:os.fork:RuntimeWarning")
 QUICK = Policy(restarts=5, first=0.01, most=0.02, patience=2.0, grace=5.0)
-CODES = {0: False, 75: True, 99: True, 134: True, 137: True, 143: True} | dict.fromkeys([1, 2, 3, 4, 64, 127, 130, 139, 255], False)
+CODES = {0: False, 75: True, 99: True, 134: True, 137: True, 143: True} | dict.fromkeys(
+    [1, 2, 3, 4, 64, 127, 130, 139, 255], False
+)
 
 
 @pytest.mark.parametrize(("code", "again"), CODES.items())
@@ -62,7 +73,16 @@ def test_a_verdict_names_code_step_and_what_was_exhausted():
 
 @pytest.mark.parametrize(
     ("codes", "one"),
-    [([0, 0], 0), ([0, 99], 99), ([137, 99], 137), ([99, 3], 3), ([75, 1, 143], 1), ([143, 75], 143), ([0], 0), ([139, 75], 139)],
+    [
+        ([0, 0], 0),
+        ([0, 99], 99),
+        ([137, 99], 137),
+        ([99, 3], 3),
+        ([75, 1, 143], 1),
+        ([143, 75], 143),
+        ([0], 0),
+        ([139, 75], 139),
+    ],
 )
 def test_codes_of_several_processes_make_one(codes, one):
     assert together(codes) == one
@@ -95,7 +115,15 @@ sys.exit(int(code))
 """
 
 
-def scripted(tmp_path, codes: str, *words: str, count: int = 1, policy: Policy = QUICK, step=lambda: 0, before=lambda _: None):
+def scripted(
+    tmp_path,
+    codes: str,
+    *words: str,
+    count: int = 1,
+    policy: Policy = QUICK,
+    step=lambda: 0,
+    before=lambda _: None,
+):
     """Supervises processes that end so, attempt by attempt. Returns the end, and how often each was started."""
     begun: list[subprocess.Popen] = []
 
@@ -139,7 +167,10 @@ def test_restarts_come_to_an_end(tmp_path):
 def tell(number: int, *logs) -> None:
     """Signals this process once the children listen."""
     deadline = time.monotonic() + 60
-    while not all(log.exists() and "ready" in log.read_text() for log in logs) and time.monotonic() < deadline:
+    while (
+        not all(log.exists() and "ready" in log.read_text() for log in logs)
+        and time.monotonic() < deadline
+    ):
         time.sleep(0.01)
     os.kill(os.getpid(), number)
 
@@ -155,7 +186,12 @@ def no_nohup():
 @pytest.mark.usefixtures("no_nohup")
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1])
 def test_told_to_stop_it_hands_that_on_waits_and_does_not_start_again(tmp_path, number):
-    found = scripted(tmp_path, "wait", count=2, before=lambda _: tell(number, tmp_path / "log-0", tmp_path / "log-1"))
+    found = scripted(
+        tmp_path,
+        "wait",
+        count=2,
+        before=lambda _: tell(number, tmp_path / "log-0", tmp_path / "log-1"),
+    )
     assert found[:3] == (75, number, [1, 1])
 
 
@@ -178,7 +214,11 @@ def test_told_while_it_waits_for_the_next_attempt_it_begins_none(tmp_path):
         os.kill(os.getpid(), signal.SIGTERM)
         return 0
 
-    assert scripted(tmp_path, "75", policy=slow, step=note_then_tell)[:3] == (75, signal.SIGTERM, [1])
+    assert scripted(tmp_path, "75", policy=slow, step=note_then_tell)[:3] == (
+        75,
+        signal.SIGTERM,
+        [1],
+    )
 
 
 def test_whoever_is_left_behind_is_told_and_then_killed(tmp_path, monkeypatch, capfd):

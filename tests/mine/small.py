@@ -27,8 +27,12 @@ class Hashing:
     def query_prompt(self, instruction: str) -> str:
         return E5.prefix(instruction)
 
-    def encode(self, texts: Sequence[str], *, prompt: str | Sequence[str] | None = None) -> np.ndarray:
-        prompts = [prompt or ""] * len(texts) if prompt is None or isinstance(prompt, str) else prompt
+    def encode(
+        self, texts: Sequence[str], *, prompt: str | Sequence[str] | None = None
+    ) -> np.ndarray:
+        prompts = (
+            [prompt or ""] * len(texts) if prompt is None or isinstance(prompt, str) else prompt
+        )
         whole = [before + text for before, text in zip(prompts, texts, strict=True)]
         self.calls.append(whole)
         return np.stack([vector(text) for text in whole])
@@ -46,9 +50,17 @@ def words(count: int, seed: int = 0) -> list[str]:
     return [f"{''.join(random.choice(list('abcdefgh'), 12))} {number}" for number in range(count)]
 
 
-def record(number: int, query: str, positive: str, negatives: Sequence[str] = (), **more: str) -> dict:
+def record(
+    number: int, query: str, positive: str, negatives: Sequence[str] = (), **more: str
+) -> dict:
     """One training record in its JSON form."""
-    return {"id": f"r{number}", "query": query, "positives": [positive], "negatives": list(negatives), **more}
+    return {
+        "id": f"r{number}",
+        "query": query,
+        "positives": [positive],
+        "negatives": list(negatives),
+        **more,
+    }
 
 
 def write(path: Path, lines: Sequence[dict]) -> Path:
@@ -64,7 +76,10 @@ def task(folder: Path, records: int = 20, passages: int = 90) -> tuple[Path, Pat
     """(records, corpus): half of the positives are in the corpus, which holds duplicates."""
     folder.mkdir(parents=True, exist_ok=True)
     texts, queries = words(passages), words(records, 1)
-    given = [record(i, query, texts[i] if i % 2 else f"{texts[i]} elsewhere") for i, query in enumerate(queries)]
+    given = [
+        record(i, query, texts[i] if i % 2 else f"{texts[i]} elsewhere")
+        for i, query in enumerate(queries)
+    ]
     corpus = [{"_id": f"p{i}", "text": text} for i, text in enumerate([*texts, *texts[:10]])]
     return write(folder / "records.jsonl", given), write(folder / "corpus.jsonl", corpus)
 

@@ -8,13 +8,24 @@ from tests.mine import small
 
 
 def test_texts_that_come_again_are_left_out_and_every_id_finds_its_text(tmp_path):
-    lines = [{"_id": "x", "text": "b"}, {"id": "y", "text": "a"}, {"_id": "z", "text": "b"}, {"title": "c", "text": "d"}]
+    lines = [
+        {"_id": "x", "text": "b"},
+        {"id": "y", "text": "a"},
+        {"_id": "z", "text": "b"},
+        {"title": "c", "text": "d"},
+    ]
     corpus = Corpus(small.write(tmp_path / "c.jsonl", lines))
     assert list(corpus) == ["b", "a", "c d"]
     assert corpus[1:] == ["a", "c d"]
     assert corpus.duplicates == 1
     assert [corpus.place(text) for text in ("b", "a", "c d", "d")] == [0, 1, 2, None]
-    assert [corpus.place_of_id(name) for name in ("x", "y", "z", "", "other")] == [0, 1, 0, None, None]
+    assert [corpus.place_of_id(name) for name in ("x", "y", "z", "", "other")] == [
+        0,
+        1,
+        0,
+        None,
+        None,
+    ]
 
 
 def test_a_file_of_lines_is_a_corpus(tmp_path):
@@ -38,7 +49,12 @@ def test_a_changed_text_or_order_changes_the_fingerprint(tmp_path):
 
 @pytest.mark.parametrize(
     ("line", "reason"),
-    [("{", "not JSON"), ("[]", "not a JSON object"), ('{"text": 3}', "string `text`"), ('{"text": " "}', "text is empty")],
+    [
+        ("{", "not JSON"),
+        ("[]", "not a JSON object"),
+        ('{"text": 3}', "string `text`"),
+        ('{"text": " "}', "text is empty"),
+    ],
 )
 def test_a_wrong_line_is_named_by_its_number(line, reason, tmp_path):
     (tmp_path / "c.jsonl").write_text(f'{{"text": "a"}}\n\n{line}\n')

@@ -40,19 +40,28 @@ def digest(text: str) -> str:
 
 
 def tree(folder: Path) -> dict[str, bytes]:
-    return {str(file.relative_to(folder)): file.read_bytes() for file in sorted(folder.rglob("*")) if file.is_file()}
+    return {
+        str(file.relative_to(folder)): file.read_bytes()
+        for file in sorted(folder.rglob("*"))
+        if file.is_file()
+    }
 
 
 def check_counts(report: dict) -> None:
     """What became of every candidate is said, and every score is counted."""
-    negatives = sum(int(number) * count for number, count in report["examples_by_negatives"].items())
+    negatives = sum(
+        int(number) * count for number, count in report["examples_by_negatives"].items()
+    )
     assert report["negatives"] == negatives
     assert report["candidates"] == sum(report["candidates_dropped"].values()) + negatives
     for scores in report["scores"].values():
         assert sum(scores["negatives"]) == negatives
         assert len(scores["edges"]) == len(scores["negatives"]) + 1
     model = report["scores"]["model"]
-    assert (sum(model["candidates"]), sum(model["positives"])) == (report["candidates"], report["examples"])
+    assert (sum(model["candidates"]), sum(model["positives"])) == (
+        report["candidates"],
+        report["examples"],
+    )
 
 
 def test_negatives_are_those_of_brute_force(tmp_path):
@@ -63,7 +72,10 @@ def test_negatives_are_those_of_brute_force(tmp_path):
     wanted = {}
     for given in small.read(records):
         query, positive = small.vector(given["query"]), small.vector(given["positives"][0])
-        ranked = sorted((text for text in texts if text != given["positives"][0]), key=lambda text: -(small.vector(text) @ query))
+        ranked = sorted(
+            (text for text in texts if text != given["positives"][0]),
+            key=lambda text: -(small.vector(text) @ query),
+        )
         most = positive @ query - 0.02 * abs(positive @ query)
         fit = [text for text in ranked[1:60] if small.vector(text) @ query <= most]
         if len(fit) >= 3:
@@ -73,29 +85,57 @@ def test_negatives_are_those_of_brute_force(tmp_path):
     assert {line["id"]: line["negatives"] for line in mined} == wanted
     for line in mined:
         query = small.vector(line["query"])
-        np.testing.assert_allclose(line["negative_scores"], [small.vector(text) @ query for text in line["negatives"]], rtol=1e-5)
-        np.testing.assert_allclose(line["positive_scores"], [small.vector(line["positives"][0]) @ query], rtol=1e-5)
+        np.testing.assert_allclose(
+            line["negative_scores"],
+            [small.vector(text) @ query for text in line["negatives"]],
+            rtol=1e-5,
+        )
+        np.testing.assert_allclose(
+            line["positive_scores"], [small.vector(line["positives"][0]) @ query], rtol=1e-5
+        )
     assert report == json.loads((tmp_path / "out/report.json").read_text())
-    assert (report["examples"], report["written"], report["corpus"], report["corpus_duplicates"]) == (20, len(wanted), 90, 10)
+    assert (
+        report["examples"],
+        report["written"],
+        report["corpus"],
+        report["corpus_duplicates"],
+    ) == (20, len(wanted), 90, 10)
     assert report["short"] == {"examples": 20 - len(wanted), "action": "drop"}
     check_counts(report)
 
 
 def test_positives_of_the_same_query_the_query_and_the_text_of_its_id_are_never_negatives(tmp_path):
-    given = [small.record(0, "abc", "aabbcc"), small.record(1, "abc", "abcc"), small.record(2, "def", "ddeeff")]
+    given = [
+        small.record(0, "abc", "aabbcc"),
+        small.record(1, "abc", "abcc"),
+        small.record(2, "def", "ddeeff"),
+    ]
     corpus = [{"text": text} for text in ("aabbcc", "abcc", "abc", "abcd", "ddeeff", "def", "defg")]
     corpus.append({"_id": "r2", "text": "deff"})
     files = small.write(tmp_path / "r.jsonl", given), small.write(tmp_path / "c.jsonl", corpus)
-    mine(small.Hashing(), "model", *files, tmp_path / "out", Mining(negatives=7, last=7, short="keep"))
-    found = {line["id"]: set(line["negatives"]) for line in small.read(tmp_path / "out/mined.jsonl")}
+    mine(
+        small.Hashing(),
+        "model",
+        *files,
+        tmp_path / "out",
+        Mining(negatives=7, last=7, short="keep"),
+    )
+    found = {
+        line["id"]: set(line["negatives"]) for line in small.read(tmp_path / "out/mined.jsonl")
+    }
     assert found["r0"] == found["r1"] == {"abcd", "ddeeff", "def", "defg", "deff"}
     assert found["r2"] == {"aabbcc", "abcc", "abc", "abcd", "defg"}
 
 
 def test_without_a_corpus_the_records_passages_are_mined(tmp_path):
-    given = [small.record(i, text, f"{text} positive", [f"{text} negative"]) for i, text in enumerate(small.words(5))]
+    given = [
+        small.record(i, text, f"{text} positive", [f"{text} negative"])
+        for i, text in enumerate(small.words(5))
+    ]
     records = small.write(tmp_path / "r.jsonl", given)
-    report = mine(small.Hashing(), "model", records, None, tmp_path / "out", Mining(negatives=2, last=9))
+    report = mine(
+        small.Hashing(), "model", records, None, tmp_path / "out", Mining(negatives=2, last=9)
+    )
     known = {text for line in given for text in (*line["positives"], *line["negatives"])}
     assert report["corpus"] == len(known) == 10
     for line in small.read(tmp_path / "out/mined.jsonl"):
@@ -124,8 +164,12 @@ def test_a_killed_run_loses_at_most_one_shard_and_ends_as_if_it_had_not_been_kil
     records, corpus = small.task(tmp_path)
     straight = small.Hashing()
     mine(straight, "model", records, corpus, tmp_path / "straight", Mining(shard=16))
-    code = KILLED.format(calls=4, records=str(records), corpus=str(corpus), output=str(tmp_path / "out"))
-    killed = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, check=False)
+    code = KILLED.format(
+        calls=4, records=str(records), corpus=str(corpus), output=str(tmp_path / "out")
+    )
+    killed = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, capture_output=True, check=False
+    )
     assert killed.returncode == -9
     assert len(list((tmp_path / "out").rglob("*.npy"))) == 4
     again = small.Hashing()
@@ -140,16 +184,34 @@ def test_a_killed_run_loses_at_most_one_shard_and_ends_as_if_it_had_not_been_kil
 
 def test_a_teacher_rules_out_what_it_finds_relevant_and_its_scores_are_written(tmp_path):
     records, corpus = small.task(tmp_path)
-    first = mine(small.Hashing(), "model", records, corpus, tmp_path / "out", Mining(negatives=50, last=50, short="keep"))
+    first = mine(
+        small.Hashing(),
+        "model",
+        records,
+        corpus,
+        tmp_path / "out",
+        Mining(negatives=50, last=50, short="keep"),
+    )
     check_counts(first)
     said = {}
     for line in small.read(tmp_path / "out/mined.jsonl"):
         for text in (*line["positives"], *line["negatives"][:40]):
             said[line["id"], text] = zlib.crc32(f"{line['query']} {text}".encode()) % 1000 / 100 - 5
-    hashed = [{"id": name, "hash": digest(text), "score": score} for (name, text), score in said.items()]
-    plain = [{"id": name, "text": text, "score": score, "why": ""} for (name, text), score in said.items()]
+    hashed = [
+        {"id": name, "hash": digest(text), "score": score} for (name, text), score in said.items()
+    ]
+    plain = [
+        {"id": name, "text": text, "score": score, "why": ""}
+        for (name, text), score in said.items()
+    ]
     scores = small.write(tmp_path / "scores.jsonl", hashed[::2] + plain[1::2] + plain[:3])
-    rules = Mining(negatives=3, last=50, scores=str(scores), teacher_absolute_margin=2.0, teacher_min_score=-4.0)
+    rules = Mining(
+        negatives=3,
+        last=50,
+        scores=str(scores),
+        teacher_absolute_margin=2.0,
+        teacher_min_score=-4.0,
+    )
     hashing = small.Hashing()
     report = mine(hashing, "model", records, corpus, tmp_path / "out", rules)
     assert not hashing.calls
@@ -170,32 +232,56 @@ def test_a_teacher_rules_out_what_it_finds_relevant_and_its_scores_are_written(t
             assert line["positive_scores"] == [said[given["id"], positive]]
 
 
-def test_the_command_mines_with_a_model_folder_and_prints_what_became_of_the_candidates(tmp_path, capsys):
+def test_the_command_mines_with_a_model_folder_and_prints_what_became_of_the_candidates(
+    tmp_path, capsys
+):
     model = small.model_folder(tmp_path / "model")
     records, corpus = small.task(tmp_path)
-    scores = small.write(tmp_path / "s.jsonl", [{"id": "r3", "text": small.words(90)[0], "score": 1.5}])
-    words = [f"--model={model}", f"--input={records}", f"--corpus={corpus}", f"--output={tmp_path / 'out'}", "--last=90"]
-    assert main(["mine", *words, "--instruction=Find it", "--relative-margin=0", "--negatives=2"]) == 0
+    scores = small.write(
+        tmp_path / "s.jsonl", [{"id": "r3", "text": small.words(90)[0], "score": 1.5}]
+    )
+    words = [
+        f"--model={model}",
+        f"--input={records}",
+        f"--corpus={corpus}",
+        f"--output={tmp_path / 'out'}",
+        "--last=90",
+    ]
+    assert (
+        main(["mine", *words, "--instruction=Find it", "--relative-margin=0", "--negatives=2"]) == 0
+    )
     mined = small.read(tmp_path / "out/mined.jsonl")
     assert mined
     assert f"{len(mined)} of 20 records" in capsys.readouterr().out
-    assert all(score <= line["positive_scores"][0] for line in mined for score in line["negative_scores"])
+    assert all(
+        score <= line["positive_scores"][0] for line in mined for score in line["negative_scores"]
+    )
     teacher = [f"--scores={scores}", "--teacher-max-score=1", "--short=keep", "--first=2"]
     assert main(["mine", *words, "--instruction=Find it", *teacher]) == 0
     printed = capsys.readouterr().out.splitlines()
     numbers = {line[:26].strip(): line[26:38].strip() for line in printed[:-1]}
     assert numbers["candidates"] == "1,790"  # half of the positives are in the corpus
-    assert (numbers["rank"], numbers["teacher max score"], numbers["teacher missing"]) == ("-20", "-1", "-1,769")
+    assert (numbers["rank"], numbers["teacher max score"], numbers["teacher missing"]) == (
+        "-20",
+        "-1",
+        "-1,769",
+    )
     assert numbers["negatives"] == "0"
     columns = [line.split()[-3:] for line in printed if " to " in line and "records" not in line]
-    assert [sum(int(row[kind].replace(",", "")) for row in columns) for kind in range(3)] == [20, 1_790 + 1, 0]
+    assert [sum(int(row[kind].replace(",", "")) for row in columns) for kind in range(3)] == [
+        20,
+        1_790 + 1,
+        0,
+    ]
 
 
 def test_scores_of_no_record_are_refused_before_anything_is_embedded(tmp_path):
     records, corpus = small.task(tmp_path)
     scores = small.write(tmp_path / "s.jsonl", [{"id": "q1", "text": "a", "score": 1}])
     hashing = small.Hashing()
-    with pytest.raises(ConfigError, match=r"s\.jsonl: no id in it is the id of a record, such as 'r0'"):
+    with pytest.raises(
+        ConfigError, match=r"s\.jsonl: no id in it is the id of a record, such as 'r0'"
+    ):
         mine(hashing, "model", records, corpus, tmp_path / "out", Mining(scores=str(scores)))
     assert not hashing.calls
 
@@ -210,7 +296,9 @@ def test_scores_of_no_record_are_refused_before_anything_is_embedded(tmp_path):
         ("--scores=missing.jsonl", "missing.jsonl"),
     ],
 )
-def test_what_is_wrong_with_the_command_is_one_line_and_exit_code_3(changed, named, tmp_path, monkeypatch, capsys):
+def test_what_is_wrong_with_the_command_is_one_line_and_exit_code_3(
+    changed, named, tmp_path, monkeypatch, capsys
+):
     monkeypatch.chdir(tmp_path)
     records, corpus = small.task(tmp_path)
     words = ["--model=model", f"--input={records}", f"--corpus={corpus}", "--output=out", changed]

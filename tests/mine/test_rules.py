@@ -12,28 +12,47 @@ from e5jax.errors import ConfigError
 from e5jax.mine.rules import Scored, choose
 from e5jax.mine.settings import Mining
 
-SCORE = st.sampled_from([-0.5, -0.1, 0.0, 0.2, 0.4, 0.5, 0.55, 0.6, 0.8])  # few values: bounds are met exactly
+SCORE = st.sampled_from(
+    [-0.5, -0.1, 0.0, 0.2, 0.4, 0.5, 0.55, 0.6, 0.8]
+)  # few values: bounds are met exactly
 MAYBE = st.none() | SCORE
 
 
-def broken(score: float, positives: np.ndarray, low: float | None, high: float | None, *margins: float | None) -> str:
+def broken(
+    score: float,
+    positives: np.ndarray,
+    low: float | None,
+    high: float | None,
+    *margins: float | None,
+) -> str:
     """The first rule of scores that a candidate breaks, or nothing."""
     if high is not None and score > high:
         return "max_score"
     if low is not None and score < low:
         return "min_score"
-    for name, margin, scale in zip(("absolute_margin", "relative_margin"), margins, (1, abs(min(positives))), strict=True):
-        if margin is not None and (np.isnan(positives).any() or score > min(positives) - margin * scale):
+    for name, margin, scale in zip(
+        ("absolute_margin", "relative_margin"), margins, (1, abs(min(positives))), strict=True
+    ):
+        if margin is not None and (
+            np.isnan(positives).any() or score > min(positives) - margin * scale
+        ):
             return name
     return ""
 
 
-def judged(ranking: Scored, places: list[int], never: frozenset[int], rules: Mining, teacher: Scored | None) -> list[str | None]:
+def judged(
+    ranking: Scored, places: list[int], never: frozenset[int], rules: Mining, teacher: Scored | None
+) -> list[str | None]:
     """Of each place of the ranking the first rule that it breaks; nothing if it is fit, None if it was no candidate."""
     reasons: list[str | None] = []
     rank = 0
     of_model = rules.min_score, rules.max_score, rules.absolute_margin, rules.relative_margin
-    of_teacher = rules.teacher_min_score, rules.teacher_max_score, rules.teacher_absolute_margin, rules.teacher_relative_margin
+    of_teacher = (
+        rules.teacher_min_score,
+        rules.teacher_max_score,
+        rules.teacher_absolute_margin,
+        rules.teacher_relative_margin,
+    )
     for index, place in enumerate(places):
         rank += place >= 0 and place not in never
         if place < 0 or (rank > rules.last and place not in never):
@@ -58,7 +77,12 @@ def bounds(draw: st.DrawFn, prefix: str = "") -> dict[str, float | None]:
     if low is not None and high is not None:
         low, high = min(low, high), max(low, high)
     margins = st.none() | st.sampled_from([0.0, 0.05, 0.1, 0.5])
-    found = {"min_score": low, "max_score": high, "absolute_margin": draw(margins), "relative_margin": draw(margins)}
+    found = {
+        "min_score": low,
+        "max_score": high,
+        "absolute_margin": draw(margins),
+        "relative_margin": draw(margins),
+    }
     return {prefix + name: value for name, value in found.items()}
 
 
@@ -79,12 +103,20 @@ def mining(draw: st.DrawFn, taught: bool) -> Mining:
 
 @settings(max_examples=300, deadline=None)
 @given(st.data())
-def test_what_is_chosen_obeys_every_rule_and_everything_else_has_the_first_rule_it_breaks_as_reason(data):
+def test_what_is_chosen_obeys_every_rule_and_everything_else_has_the_first_rule_it_breaks_as_reason(
+    data,
+):
     scores = np.array(sorted(data.draw(st.lists(SCORE, max_size=15)), reverse=True))
     missing, taught = data.draw(st.integers(0, 3)), data.draw(st.booleans())
     places = np.array([*data.draw(st.permutations(range(len(scores)))), *[-1] * missing], np.int64)
-    never, rules = data.draw(st.frozensets(st.integers(0, 15), max_size=4)), data.draw(mining(taught))
-    ranking = Scored(np.append(scores, [-np.inf] * missing), np.array(data.draw(st.lists(SCORE, min_size=1, max_size=3))))
+    never, rules = (
+        data.draw(st.frozensets(st.integers(0, 15), max_size=4)),
+        data.draw(mining(taught)),
+    )
+    ranking = Scored(
+        np.append(scores, [-np.inf] * missing),
+        np.array(data.draw(st.lists(SCORE, min_size=1, max_size=3))),
+    )
     maybe = st.lists(SCORE | st.just(np.nan), min_size=len(places), max_size=len(places))
     positives = st.lists(st.sampled_from([0.4, 0.6, 0.8, np.nan]), min_size=1, max_size=2)
     teacher = Scored(np.array(data.draw(maybe)), np.array(data.draw(positives))) if taught else None
@@ -108,7 +140,13 @@ def test_random_picks_depend_on_seed_and_example_and_reach_every_rank():
 
     def picked(seed: int, number: int) -> tuple[int, ...]:
         return tuple(
-            choose(Scored(scores, np.ones(1)), places, frozenset(), dataclasses.replace(rules, seed=seed), number).chosen.tolist()
+            choose(
+                Scored(scores, np.ones(1)),
+                places,
+                frozenset(),
+                dataclasses.replace(rules, seed=seed),
+                number,
+            ).chosen.tolist()
         )
 
     assert picked(1, 2) == picked(1, 2)
@@ -120,7 +158,9 @@ def test_random_picks_depend_on_seed_and_example_and_reach_every_rank():
 def test_a_relative_margin_is_a_share_of_the_positives_score():
     scores = np.array([0.80, 0.77, 0.75, 0.30], np.float32)
     ranking = Scored(scores, np.array([0.95, 0.80]))  # the lower positive counts
-    chosen = choose(ranking, np.arange(4), frozenset(), Mining(negatives=4, relative_margin=0.05), 0).chosen
+    chosen = choose(
+        ranking, np.arange(4), frozenset(), Mining(negatives=4, relative_margin=0.05), 0
+    ).chosen
     assert chosen.tolist() == [2, 3]
 
 
@@ -135,7 +175,10 @@ def test_a_relative_margin_is_a_share_of_the_positives_score():
         ({"min_score": 0.5, "max_score": 0.4}, "--min-score=0.5"),
         ({"min_score": float("inf")}, "--min-score=inf"),
         ({"teacher_max_score": 1.0}, "--teacher-max-score=1.0: needs"),
-        ({"teacher_min_score": 2.0, "teacher_max_score": 1.0, "scores": "x"}, "--teacher-min-score=2.0"),
+        (
+            {"teacher_min_score": 2.0, "teacher_max_score": 1.0, "scores": "x"},
+            "--teacher-min-score=2.0",
+        ),
         ({"teacher_relative_margin": -1.0, "scores": "x"}, "--teacher-relative-margin=-1.0"),
         ({"pick": "worst"}, "--pick=worst"),
         ({"short": "pad"}, "--short=pad"),

@@ -36,11 +36,21 @@ class Handler(BaseHTTPRequestHandler):
     def _serve(self, *, body: bool) -> None:
         path = self.path.partition("?")[0]
         if path.startswith("/api/models/somebody/model/tree/"):
-            entries = [{"type": "file", "path": name, "size": len(data), "oid": _sum(data)} for name, data in self._all()]
+            entries = [
+                {"type": "file", "path": name, "size": len(data), "oid": _sum(data)}
+                for name, data in self._all()
+            ]
             self._answer(json.dumps(entries).encode(), {}, body=body)
         elif path.startswith("/api/models/somebody/model"):
             siblings = [{"rfilename": name} for name, _ in self._all()]
-            info = {"id": "somebody/model", "sha": COMMIT, "siblings": siblings, "private": False, "tags": [], "downloads": 0}
+            info = {
+                "id": "somebody/model",
+                "sha": COMMIT,
+                "siblings": siblings,
+                "private": False,
+                "tags": [],
+                "downloads": 0,
+            }
             self._answer(json.dumps(info).encode(), {}, body=body)
         elif (name := path.partition(f"/resolve/{COMMIT}/")[2]) in self.server.files:
             if body:
@@ -53,9 +63,15 @@ class Handler(BaseHTTPRequestHandler):
     def _all(self) -> list[tuple[str, bytes]]:
         return sorted(self.server.files.items())
 
-    def _answer(self, content: bytes, headers: Mapping[str, str], *, body: bool, status: int = 200) -> None:
+    def _answer(
+        self, content: bytes, headers: Mapping[str, str], *, body: bool, status: int = 200
+    ) -> None:
         self.send_response(status)
-        for name, value in {"Content-Type": "application/json", "Content-Length": str(len(content)), **headers}.items():
+        for name, value in {
+            "Content-Type": "application/json",
+            "Content-Length": str(len(content)),
+            **headers,
+        }.items():
             self.send_header(name, value)
         self.end_headers()
         if body:

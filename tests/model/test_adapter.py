@@ -34,7 +34,10 @@ def made(tmp_path_factory) -> Path:
     """`base`, in files of few tensors, and `adapter`, as PEFT writes it."""
     root = tmp_path_factory.mktemp("adapter")
     (root / "base").mkdir()
-    tensors = [(name, value.shape, lambda value=value: value) for name, value in tiny.stored(OF, VALUES).items()]
+    tensors = [
+        (name, value.shape, lambda value=value: value)
+        for name, value in tiny.stored(OF, VALUES).items()
+    ]
     hf_weights.save(root / "base", tensors, "float32", 60_000)
     (root / "base/config.json").write_text(json.dumps(config_from_spec(SPEC, 64, "float32")))
     model = tiny.peft_mistral(OF, VALUES)
@@ -57,10 +60,15 @@ def change(folder: Path, **fields: object) -> None:
 
 
 def rewrite(folder: Path, go: Callable[[dict[str, torch.Tensor]], dict[str, torch.Tensor]]) -> None:
-    save_file({name: value.contiguous() for name, value in go(load_file(folder / FACTORS)).items()}, folder / FACTORS)
+    save_file(
+        {name: value.contiguous() for name, value in go(load_file(folder / FACTORS)).items()},
+        folder / FACTORS,
+    )
 
 
-def load(folder: Path, dtype: str = "float32", sizes: tuple[int, int, int] = (1, 1, 1)) -> dict[str, np.ndarray]:
+def load(
+    folder: Path, dtype: str = "float32", sizes: tuple[int, int, int] = (1, 1, 1)
+) -> dict[str, np.ndarray]:
     found = hf_weights.load(folder, SPEC, PLAIN.abstract(PLAIN.leaves, tiny.mesh(*sizes), dtype))
     return {name: np.asarray(value) for name, value in found.items()}
 
@@ -70,7 +78,9 @@ def merged(scale: float = SCALE) -> dict[str, np.ndarray]:
         a, b = (VALUES[name.replace("kernel", factor)] for factor in ("lora_a", "lora_b"))
         return VALUES[name] + np.float32(scale) * (a @ b)
 
-    return {name: kernel(name) if name.endswith("kernel") else VALUES[name] for name in PLAIN.leaves}
+    return {
+        name: kernel(name) if name.endswith("kernel") else VALUES[name] for name in PLAIN.leaves
+    }
 
 
 def assert_close(found: dict[str, np.ndarray], wanted: dict[str, np.ndarray], atol: float) -> None:
@@ -79,7 +89,9 @@ def assert_close(found: dict[str, np.ndarray], wanted: dict[str, np.ndarray], at
         np.testing.assert_allclose(found[name].astype(np.float32), value, atol=atol, err_msg=name)
 
 
-@pytest.mark.parametrize(("sizes", "dtype"), [((1, 1, 1), "float32"), ((2, 2, 2), "float32"), ((1, 4, 2), "bfloat16")])
+@pytest.mark.parametrize(
+    ("sizes", "dtype"), [((1, 1, 1), "float32"), ((2, 2, 2), "float32"), ((1, 4, 2), "bfloat16")]
+)
 def test_an_adapter_folder_is_its_base_with_the_products_added(made, sizes, dtype, monkeypatch):
     monkeypatch.setattr("e5jax.model.weight_io.BLOCK", 500)  # products are made block by block
     found = load(made / "adapter", dtype, sizes)
@@ -96,35 +108,58 @@ def test_an_adapter_folder_is_its_base_with_the_products_added(made, sizes, dtyp
 def test_whole_tensors_have_the_product_too(made):
     found = hf_weights.headers(made / "adapter")
     np.testing.assert_allclose(
-        hf_weights.read(found["layers.1.mlp.down_proj.weight"]), merged()["layers/ff/down/kernel"][1].T, atol=1e-6
+        hf_weights.read(found["layers.1.mlp.down_proj.weight"]),
+        merged()["layers/ff/down/kernel"][1].T,
+        atol=1e-6,
     )
 
 
 def test_names_of_a_causal_model_and_the_scale_of_rslora_are_known(adapter):
-    rewrite(adapter, lambda found: {name.replace("model.layers", "model.model.layers"): value for name, value in found.items()})
+    rewrite(
+        adapter,
+        lambda found: {
+            name.replace("model.layers", "model.model.layers"): value
+            for name, value in found.items()
+        },
+    )
     change(adapter, use_rslora=True)
     assert_close(load(adapter), merged(scale=4.0), 1e-6)  # 8 / sqrt(4)
 
 
 def test_maps_that_are_not_adapted_are_the_bases(adapter):
-    rewrite(adapter, lambda found: {name: value for name, value in found.items() if "layers.1" in name and "mlp" in name})
+    rewrite(
+        adapter,
+        lambda found: {
+            name: value for name, value in found.items() if "layers.1" in name and "mlp" in name
+        },
+    )
     found, exact = load(adapter), merged()
-    np.testing.assert_array_equal(found["layers/attention/q/kernel"], VALUES["layers/attention/q/kernel"])
+    np.testing.assert_array_equal(
+        found["layers/attention/q/kernel"], VALUES["layers/attention/q/kernel"]
+    )
     np.testing.assert_array_equal(found["layers/ff/up/kernel"][0], VALUES["layers/ff/up/kernel"][0])
-    np.testing.assert_allclose(found["layers/ff/up/kernel"][1], exact["layers/ff/up/kernel"][1], atol=1e-6)
+    np.testing.assert_allclose(
+        found["layers/ff/up/kernel"][1], exact["layers/ff/up/kernel"][1], atol=1e-6
+    )
 
 
 def test_an_adapter_beside_a_whole_model_changes_that(made, adapter):
     for file in (made / "base").iterdir():
         (adapter / file.name).write_bytes(file.read_bytes())
-    change(adapter, base_model_name_or_path="nobody/nothing")  # as in transformers it does not matter
+    change(
+        adapter, base_model_name_or_path="nobody/nothing"
+    )  # as in transformers it does not matter
     assert_close(load(adapter), merged(), 1e-6)
 
 
 def test_the_factors_are_read_into_any_placement(made):
     found = read_adapter(made / "adapter")
     assert found is not None
-    assert (found.rank, found.alpha, found.targets) == (4, 8.0, ("q", "k", "v", "o", "gate", "up", "down"))
+    assert (found.rank, found.alpha, found.targets) == (
+        4,
+        8.0,
+        ("q", "k", "v", "o", "gate", "up", "down"),
+    )
     arrays = found.load(SPEC, OF.abstract(OF.trained, tiny.mesh(1, 2, 2), "float32"))
     assert set(arrays) == set(OF.trained)
     for name, value in arrays.items():
@@ -136,15 +171,22 @@ def test_training_goes_on_in_the_shape_of_the_adapter_only(made):
     assert found is not None
     found.check_same(Lora(4, 8.0, 0.3))
     for lora in (Lora(8, 8.0), Lora(4, 16.0), Lora(4, 8.0, targets=("q", "v"))):
-        with pytest.raises(ConfigError, match=r"rank=4, alpha=8, targets=q,k.*config\.lora has rank=\d, .*; set config\.lora"):
+        with pytest.raises(
+            ConfigError,
+            match=r"rank=4, alpha=8, targets=q,k.*config\.lora has rank=\d, .*; set config\.lora",
+        ):
             found.check_same(lora)
 
 
 def test_training_does_not_go_on_with_some_layers_only(adapter):
-    rewrite(adapter, lambda found: {name: value for name, value in found.items() if "layers.1" in name})
+    rewrite(
+        adapter, lambda found: {name: value for name, value in found.items() if "layers.1" in name}
+    )
     found = read_adapter(adapter)
     assert found is not None
-    with pytest.raises(ConfigError, match=r"nothing adapts layers\.0\..*; training goes on only with"):
+    with pytest.raises(
+        ConfigError, match=r"nothing adapts layers\.0\..*; training goes on only with"
+    ):
         found.load(SPEC, OF.abstract(OF.trained, tiny.mesh(1, 1, 1), "float32"))
 
 
@@ -165,7 +207,9 @@ WRONG = {
     "r=0 and lora_alpha=8": {"r": 0},
     "rank 3 needs A": {"r": 3},
     "base_model_name_or_path is None; name the folder": {"base_model_name_or_path": None},
-    "base_model_name_or_path='./nowhere': there is no such folder": {"base_model_name_or_path": "./nowhere"},
+    "base_model_name_or_path='./nowhere': there is no such folder": {
+        "base_model_name_or_path": "./nowhere"
+    },
 }
 
 
@@ -184,11 +228,15 @@ def drop(name: str) -> Callable[[dict], dict]:
 
 DAMAGED = {
     r"q_proj has B \[64, 4\]; rank 4 needs A": drop(Q_A),
-    "magnitude is not a factor": lambda found: found | {"base_model.model.layers.0.magnitude": torch.zeros(2)},
+    "magnitude is not a factor": lambda found: (
+        found | {"base_model.model.layers.0.magnitude": torch.zeros(2)}
+    ),
     r"adapts layers\.9\.mlp\.up_proj, and .*base has no such weights": lambda found: {
         name.replace("layers.0.mlp.up", "layers.9.mlp.up"): value for name, value in found.items()
     },
-    r"q_proj is of \[65, 64\] numbers, and .* has \[64, 64\]": lambda found: found | {Q_B: torch.zeros(65, 4)},
+    r"q_proj is of \[65, 64\] numbers, and .* has \[64, 64\]": lambda found: (
+        found | {Q_B: torch.zeros(65, 4)}
+    ),
     "there is no tensor in it": lambda _: {},
 }
 
@@ -215,5 +263,7 @@ def test_nan_in_a_factor_is_named(adapter):
         load(adapter)
     found = read_adapter(adapter)
     assert found is not None
-    with pytest.raises(ConfigError, match=r"NaN or infinity in .*layers\.1\.self_attn\.q_proj\.lora_B"):
+    with pytest.raises(
+        ConfigError, match=r"NaN or infinity in .*layers\.1\.self_attn\.q_proj\.lora_B"
+    ):
         found.load(SPEC, OF.abstract(OF.trained, tiny.mesh(1, 1, 1), "float32"))

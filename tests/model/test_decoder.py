@@ -16,19 +16,28 @@ ROWS, WIDTH = 8, 16
 
 
 def hidden_states(
-    of: ModelDef, values: dict[str, np.ndarray], on: Mesh, tokens: np.ndarray, segments: np.ndarray, positions: np.ndarray
+    of: ModelDef,
+    values: dict[str, np.ndarray],
+    on: Mesh,
+    tokens: np.ndarray,
+    segments: np.ndarray,
+    positions: np.ndarray,
 ) -> np.ndarray:
     trained, frozen = tiny.place(of, values, on)
     with jax.set_mesh(on):
         run = jax.jit(lambda parameters, *rows: of.decoder(parameters)(*rows))
-        return np.asarray(run(trained | frozen, *tiny.rows(on, tokens, segments, positions)), np.float32)
+        return np.asarray(
+            run(trained | frozen, *tiny.rows(on, tokens, segments, positions)), np.float32
+        )
 
 
 def pad(lengths: list[int], side: str, vocab: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """(tokens, segments, positions) of random texts of these lengths, one a row."""
     random = np.random.default_rng(len(lengths))
     width = max(lengths)
-    tokens = random.integers(0, vocab, (len(lengths), width)).astype(np.int32)  # padding is not zero
+    tokens = random.integers(0, vocab, (len(lengths), width)).astype(
+        np.int32
+    )  # padding is not zero
     segments, positions = np.zeros_like(tokens), np.zeros_like(tokens)
     for row, length in enumerate(lengths):
         where = slice(width - length, width) if side == "left" else slice(0, length)
@@ -37,8 +46,17 @@ def pad(lengths: list[int], side: str, vocab: int) -> tuple[np.ndarray, np.ndarr
     return tokens, segments, positions
 
 
-def spec(heads: int, kv_heads: int, head_size: int, theta: float, window: int | None, layers: int = 2) -> Spec:
-    return BASE._replace(heads=heads, kv_heads=kv_heads, head_size=head_size, theta=theta, window=window, layers=layers)
+def spec(
+    heads: int, kv_heads: int, head_size: int, theta: float, window: int | None, layers: int = 2
+) -> Spec:
+    return BASE._replace(
+        heads=heads,
+        kv_heads=kv_heads,
+        head_size=head_size,
+        theta=theta,
+        window=window,
+        layers=layers,
+    )
 
 
 @pytest.mark.parametrize(
@@ -70,7 +88,9 @@ def test_hidden_states_equal_those_of_transformers(shape, lengths, side):
     tokens, segments, positions = pad(lengths, side, shape.vocab)
     ours = hidden_states(of, values, tiny.mesh(1, 1, 1), tokens, segments, positions)
     with torch.no_grad():
-        theirs = tiny.torch_mistral(of, values)(torch.from_numpy(tokens).long(), torch.from_numpy(segments)).last_hidden_state
+        theirs = tiny.torch_mistral(of, values)(
+            torch.from_numpy(tokens).long(), torch.from_numpy(segments)
+        ).last_hidden_state
     # States are of size 1 to 4, so 1e-4 is float32 rounding over a few layers; a wrong window or position gives > 1e-2.
     assert np.abs(ours - theirs.numpy())[segments > 0].max() <= 1e-4
 
@@ -105,7 +125,9 @@ def sensitivity():
 
     def state(embedding, segments, positions, choice):
         hidden = of.decoder(parameters | {"embedding": embedding})(tokens, segments, positions)
-        return jnp.sum(jnp.einsum("ntd,t->d", hidden, choice) * jnp.cos(jnp.arange(hidden.shape[-1])))
+        return jnp.sum(
+            jnp.einsum("ntd,t->d", hidden, choice) * jnp.cos(jnp.arange(hidden.shape[-1]))
+        )
 
     with jax.set_mesh(on):
         gradient = jax.jit(jax.grad(state))
@@ -115,7 +137,9 @@ def sensitivity():
         segments, positions = pack(lengths)
         with jax.set_mesh(on):
             rows = tiny.rows(on, segments[None], positions[None])
-            found = gradient(parameters["embedding"], *rows, jnp.asarray(np.eye(WIDTH, dtype=np.float32)[place]))
+            found = gradient(
+                parameters["embedding"], *rows, jnp.asarray(np.eye(WIDTH, dtype=np.float32)[place])
+            )
         return np.linalg.norm(found, axis=-1)[3 : 3 + WIDTH]
 
     return norms
@@ -168,7 +192,10 @@ def test_changing_a_token_changes_nothing_before_it(model):
 def test_what_padding_holds_changes_no_real_token(model, side):
     tokens, segments, positions = pad([WIDTH, 1, 5, 9, 12, 3, 15, 2], side, BASE.vocab)
     other = np.where(segments > 0, tokens, random_rows(1))
-    assert np.array_equal(model(tokens, segments, positions)[segments > 0], model(other, segments, positions)[segments > 0])
+    assert np.array_equal(
+        model(tokens, segments, positions)[segments > 0],
+        model(other, segments, positions)[segments > 0],
+    )
 
 
 def test_texts_packed_in_a_row_equal_the_texts_alone(model):
@@ -204,7 +231,11 @@ def test_remat_policies_give_the_same_gradients(one_batch):
         with jax.set_mesh(on):
             rows = tiny.rows(on, *one_batch)
             loss = jax.jit(
-                jax.grad(lambda t, of=of, frozen=frozen, rows=rows: jnp.mean(jnp.sin(of.decoder(frozen | t)(*rows)))),
+                jax.grad(
+                    lambda t, of=of, frozen=frozen, rows=rows: jnp.mean(
+                        jnp.sin(of.decoder(frozen | t)(*rows))
+                    )
+                ),
             )
             found.append(loss(trained))
     for other in found[1:]:
@@ -222,7 +253,9 @@ def test_remat_policies_keep_more_the_less_they_recompute():
         with jax.set_mesh(on):
             rows = tiny.rows(on, *(np.zeros((ROWS, WIDTH), np.int32) for _ in range(3)))
 
-            def run(t: dict, of: ModelDef = of, frozen: dict = frozen, rows: list = rows) -> jax.Array:
+            def run(
+                t: dict, of: ModelDef = of, frozen: dict = frozen, rows: list = rows
+            ) -> jax.Array:
                 return of.decoder(frozen | t)(*rows)
 
             backward = jax.eval_shape(lambda t, run=run: jax.vjp(run, t)[1], trained)
@@ -244,6 +277,8 @@ def test_bfloat16_is_close_to_float32(one_batch):
 def test_every_mesh_gives_the_same_states(one_batch):
     of = tiny.made(BASE)
     values = tiny.numbers(of)
-    alone, spread = (hidden_states(of, values, tiny.mesh(*sizes), *one_batch) for sizes in ((1, 1, 1), (2, 2, 2)))
+    alone, spread = (
+        hidden_states(of, values, tiny.mesh(*sizes), *one_batch) for sizes in ((1, 1, 1), (2, 2, 2))
+    )
     # `tensor` splits the sums over heads and ff in two: float32 rounding.
     assert np.abs(alone - spread).max() <= 1e-5

@@ -22,7 +22,11 @@ MISTRAL_7B = Spec("mistral", 32_000, 4_096, 14_336, 32, 32, 8, 128, 10_000.0, 4_
 
 def padded() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """(tokens, segments, positions) of right-padded texts."""
-    tokens = np.random.default_rng(0).integers(3, SPEC.vocab, (len(LENGTHS), max(LENGTHS))).astype(np.int32)
+    tokens = (
+        np.random.default_rng(0)
+        .integers(3, SPEC.vocab, (len(LENGTHS), max(LENGTHS)))
+        .astype(np.int32)
+    )
     place = np.arange(max(LENGTHS), dtype=np.int32)[None]
     segments = (place < np.array(LENGTHS)[:, None]).astype(np.int32)
     return tokens, segments, place * segments
@@ -35,25 +39,36 @@ def padded() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     ids=["beside the kernel", "inside it", "inside it, sharded"],
 )
 def test_gradients_of_all_adapters_equal_those_of_peft(inside, sizes):
-    of = model_def(SPEC, tiny.LORA, dtype="float32", remat="projections", kernel="xla", inside=inside)
+    of = model_def(
+        SPEC, tiny.LORA, dtype="float32", remat="projections", kernel="xla", inside=inside
+    )
     values = tiny.numbers(of)
     assert set(of.lora) == set(TARGETS)
     tokens, segments, positions = padded()
-    weights = np.random.default_rng(1).standard_normal((*tokens.shape, SPEC.hidden)).astype(np.float32) * segments[..., None]
+    weights = (
+        np.random.default_rng(1).standard_normal((*tokens.shape, SPEC.hidden)).astype(np.float32)
+        * segments[..., None]
+    )
     on = tiny.mesh(*sizes)
     trained, frozen = tiny.place(of, values, on)
     with jax.set_mesh(on):
         rows = tiny.rows(on, tokens, segments, positions)
-        found = jax.jit(jax.grad(lambda t: jnp.sum(jnp.sin(of.decoder(frozen | t)(*rows)) * weights)))(trained)
+        found = jax.jit(
+            jax.grad(lambda t: jnp.sum(jnp.sin(of.decoder(frozen | t)(*rows)) * weights))
+        )(trained)
 
     model = tiny.peft_mistral(of, values)
-    states = model(input_ids=torch.from_numpy(tokens).long(), attention_mask=torch.from_numpy(segments)).last_hidden_state
+    states = model(
+        input_ids=torch.from_numpy(tokens).long(), attention_mask=torch.from_numpy(segments)
+    ).last_hidden_state
     (torch.sin(states) * torch.from_numpy(weights)).sum().backward()
     assert len(tiny.adapters(of)) == SPEC.layers * len(TARGETS) * 2
     for name, layer, factor in tiny.adapters(of):
         wanted = tiny.peft_factor(model, name, layer, factor).grad.numpy().T
         assert np.linalg.norm(wanted) > 1e-2
-        difference = np.linalg.norm(found[f"{name}/{factor}"][layer] - wanted) / np.linalg.norm(wanted)
+        difference = np.linalg.norm(found[f"{name}/{factor}"][layer] - wanted) / np.linalg.norm(
+            wanted
+        )
         # float32 sums in another order, forward and backward through two layers; an error of formula is of order 1.
         assert difference <= 1e-4, (name, layer, factor)
 
@@ -85,7 +100,9 @@ def test_a_new_adapter_changes_nothing(states):
             # kaiming_uniform(a=sqrt(5)) as in PEFT: uniform up to 1 / sqrt(fan in), standard deviation bound / sqrt(3).
             bound = value.shape[1] ** -0.5
             assert np.abs(value).max() <= bound
-            assert np.std(value) == pytest.approx(bound / math.sqrt(3), rel=0.2)  # 500 to 1,000 numbers: 4 sigma is 13 %
+            assert np.std(value) == pytest.approx(
+                bound / math.sqrt(3), rel=0.2
+            )  # 500 to 1,000 numbers: 4 sigma is 13 %
 
 
 def test_a_folded_adapter_gives_the_states_of_the_adapter(states):
@@ -94,8 +111,14 @@ def test_a_folded_adapter_gives_the_states_of_the_adapter(states):
     merged = {name: values[name] for name in bare.leaves}
     for name, leaf in of.leaves.items():
         if leaf.is_adapter and name.endswith("lora_a"):
-            kernel, a, b = name.replace("lora_a", "kernel"), values[name], values[name.replace("lora_a", "lora_b")]
-            merged[kernel] = np.stack([fold(*one, scale=2.0) for one in zip(values[kernel], a, b, strict=True)])
+            kernel, a, b = (
+                name.replace("lora_a", "kernel"),
+                values[name],
+                values[name.replace("lora_a", "lora_b")],
+            )
+            merged[kernel] = np.stack(
+                [fold(*one, scale=2.0) for one in zip(values[kernel], a, b, strict=True)]
+            )
     found, real = states(of, values), padded()[1] > 0
     # x (W + s A B) and x W + s (x A) B differ by float32 rounding.
     assert np.abs(found - states(bare, merged))[real].max() <= 1e-4

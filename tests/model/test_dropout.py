@@ -115,7 +115,9 @@ def test_a_decoder_drops_only_when_given_seeds_and_a_rate(decoded):
     still = decoded(0.0, None)
     assert np.array_equal(decoded(0.3, None), still)
     assert np.array_equal(decoded(0.0, [1, 2]), still)
-    one, same, first_layer, second_layer = (decoded(0.3, seeds) for seeds in ([1, 2], [1, 2], [9, 2], [1, 9]))
+    one, same, first_layer, second_layer = (
+        decoded(0.3, seeds) for seeds in ([1, 2], [1, 2], [9, 2], [1, 9])
+    )
     assert np.array_equal(one, same)
     for other in (still, first_layer, second_layer):
         assert not np.allclose(one, other, atol=1e-3)

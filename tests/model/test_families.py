@@ -12,7 +12,9 @@ CONFIG = mistral.config_from_spec(tiny.SPEC, 512, "float32")
 @pytest.mark.parametrize("family", [mistral, llama])
 def test_numbers_may_be_strings(family):
     written = {
-        name: str(value) if isinstance(value, int | float) and not isinstance(value, bool) else value
+        name: str(value)
+        if isinstance(value, int | float) and not isinstance(value, bool)
+        else value
         for name, value in CONFIG.items()
     }
     ids = {"bos_token_id": 1, "eos_token_id": 2}

@@ -36,14 +36,25 @@ def packed(rows: int, length: int, mean: float, seed: int = 0) -> np.ndarray:
     return segments
 
 
-def tensors(segments: np.ndarray, heads: int, kv_heads: int, size: int, dtype: str = "float32") -> list[np.ndarray]:
+def tensors(
+    segments: np.ndarray, heads: int, kv_heads: int, size: int, dtype: str = "float32"
+) -> list[np.ndarray]:
     """Random q, k, v and a slope of the output."""
     random = np.random.default_rng(1)
-    return [random.standard_normal((*segments.shape, count, size)).astype(dtype) for count in (heads, kv_heads, kv_heads, heads)]
+    return [
+        random.standard_normal((*segments.shape, count, size)).astype(dtype)
+        for count in (heads, kv_heads, kv_heads, heads)
+    ]
 
 
 def run(
-    kernel, arrays: list[np.ndarray], segments: np.ndarray, window: int | None, on: Mesh, shared: int = 0, causal: bool = True
+    kernel,
+    arrays: list[np.ndarray],
+    segments: np.ndarray,
+    window: int | None,
+    on: Mesh,
+    shared: int = 0,
+    causal: bool = True,
 ) -> list[np.ndarray]:
     """Output and the gradients of q, k, v; `kernel` is a name, or a function of one device."""
 
@@ -53,7 +64,9 @@ def run(
         else:
             local = partial(kernel, window=window)
             specs = (HEADS, HEADS, HEADS, PartitionSpec(BATCH, None))
-            out = jax.shard_map(local, in_specs=specs, out_specs=HEADS, check_vma=False)(q, k, v, segments)
+            out = jax.shard_map(local, in_specs=specs, out_specs=HEADS, check_vma=False)(
+                q, k, v, segments
+            )
         return jnp.sum(out.astype(jnp.float32) * slope), out
 
     with jax.set_mesh(on):
@@ -84,28 +97,43 @@ CASES = {
 }
 
 
-BOTH_WAYS = ("not whole blocks", "one text over several blocks", "window below a block", "window over blocks", "window of a block")
+BOTH_WAYS = (
+    "not whole blocks",
+    "one text over several blocks",
+    "window below a block",
+    "window over blocks",
+    "window of a block",
+)
 
 
-@pytest.mark.parametrize(("name", "causal"), [*((name, True) for name in CASES), *((name, False) for name in BOTH_WAYS)])
+@pytest.mark.parametrize(
+    ("name", "causal"), [*((name, True) for name in CASES), *((name, False) for name in BOTH_WAYS)]
+)
 def test_blockwise_equals_xla_in_value_and_gradient(name, causal):
     rows, length, heads, kv_heads, size, window, mean = CASES[name]
     segments = packed(rows, length, mean)
     arrays = tensors(segments, heads, kv_heads, size)
     on = tiny.mesh(1, 1, 1)
-    wanted, found = (run(kernel, arrays, segments, window, on, causal=causal) for kernel in ("xla", "blockwise"))
+    wanted, found = (
+        run(kernel, arrays, segments, window, on, causal=causal) for kernel in ("xla", "blockwise")
+    )
     for a, b in zip(found, wanted, strict=True):
         assert relative(a, b) <= 1e-5  # float32, summed in another order
 
 
-@pytest.mark.parametrize(("causal", "window", "before", "after"), [(True, 3, 2, 0), (False, 3, 3, 3), (False, None, 12, 12)])
+@pytest.mark.parametrize(
+    ("causal", "window", "before", "after"),
+    [(True, 3, 2, 0), (False, 3, 3, 3), (False, None, 12, 12)],
+)
 def test_xla_equals_a_softmax_written_out(causal, window, before, after):
     segments = packed(2, 12, 4)
     arrays = tensors(segments, 4, 2, 8)
     found = run("xla", arrays, segments, window, tiny.mesh(1, 1, 1), causal=causal)[0]
     q, k, v, _ = (x.astype(np.float64) for x in arrays)
     for n, t, h in np.ndindex(*segments.shape, 4):
-        seen = [s for s in range(12) if -after <= t - s <= before and segments[n, s] == segments[n, t]]
+        seen = [
+            s for s in range(12) if -after <= t - s <= before and segments[n, s] == segments[n, t]
+        ]
         weights = np.exp([q[n, t, h] @ k[n, s, h // 2] / np.sqrt(8) for s in seen])
         assert np.abs(weights @ v[n, seen, h // 2] / weights.sum() - found[n, t, h]).max() <= 1e-5
 
@@ -122,15 +150,27 @@ def test_what_a_row_shares_is_seen_by_each_of_its_texts_as_if_it_were_its_own(ke
     found = run(kernel, arrays, with_shared(segments, shared), None, tiny.mesh(1, 1, 1), shared)[0]
     for row, text in {(row, text) for row, texts in enumerate(segments) for text in texts if text}:
         own = np.concatenate([np.arange(shared), shared + np.flatnonzero(segments[row] == text)])
-        alone = run("xla", [x[row : row + 1, own] for x in arrays], np.ones((1, len(own)), np.int32), None, tiny.mesh(1, 1, 1))[0]
+        alone = run(
+            "xla",
+            [x[row : row + 1, own] for x in arrays],
+            np.ones((1, len(own)), np.int32),
+            None,
+            tiny.mesh(1, 1, 1),
+        )[0]
         assert relative(found[row, own], alone[0]) <= 1e-6
 
 
-@pytest.mark.parametrize(("shared", "length", "window"), [(1, 40, None), (32, 100, None), (40, 200, 260), (70, 300, None)])
+@pytest.mark.parametrize(
+    ("shared", "length", "window"),
+    [(1, 40, None), (32, 100, None), (40, 200, 260), (70, 300, None)],
+)
 def test_blockwise_with_something_shared_equals_xla_in_value_and_gradient(shared, length, window):
     segments = with_shared(packed(2, length, 12), shared)
     arrays = tensors(segments, 4, 2, 8)
-    wanted, found = (run(kernel, arrays, segments, window, tiny.mesh(1, 1, 1), shared) for kernel in ("xla", "blockwise"))
+    wanted, found = (
+        run(kernel, arrays, segments, window, tiny.mesh(1, 1, 1), shared)
+        for kernel in ("xla", "blockwise")
+    )
     for a, b in zip(found, wanted, strict=True):
         assert relative(a, b) <= 1e-5
 
@@ -150,13 +190,19 @@ def test_blockwise_in_bfloat16_rounds_like_xla():
     exact = tensors(segments, 4, 2, 16)
     wanted = run("xla", exact, segments, None, tiny.mesh(1, 1, 1))
     narrow = [x.astype(jnp.bfloat16) for x in exact[:3]] + exact[3:]
-    found, like = (run(name, narrow, segments, None, tiny.mesh(1, 1, 1)) for name in ("blockwise", "xla"))
+    found, like = (
+        run(name, narrow, segments, None, tiny.mesh(1, 1, 1)) for name in ("blockwise", "xla")
+    )
     for a, b, c in zip(found, like, wanted, strict=True):
         # 8 bits: each rounding adds about 0.2 %. What matters is that the kernels err alike.
         assert relative(a, c) <= max(1.5 * relative(b, c), 5e-3)
 
 
-@pytest.mark.parametrize("kernel", ["xla", "blockwise", partial(splash.attend, interpret=True)], ids=["xla", "blockwise", "splash"])
+@pytest.mark.parametrize(
+    "kernel",
+    ["xla", "blockwise", partial(splash.attend, interpret=True)],
+    ids=["xla", "blockwise", "splash"],
+)
 def test_gradient_between_texts_and_from_the_future_is_exactly_zero(kernel):
     segments = np.repeat([[1, 2, 3]], [50, 30, 48], axis=1).astype(np.int32)
     arrays = tensors(segments, 2, 1, 8)
@@ -179,9 +225,20 @@ def test_blockwise_memory_grows_linearly():
 
         def bytes_of(length: int) -> int:
             rows = NamedSharding(on, PartitionSpec(BATCH, None))
-            shapes = [jax.ShapeDtypeStruct((1, length, n, 16), jnp.float32, sharding=NamedSharding(on, HEADS)) for n in (4, 2, 2)]
+            shapes = [
+                jax.ShapeDtypeStruct(
+                    (1, length, n, 16), jnp.float32, sharding=NamedSharding(on, HEADS)
+                )
+                for n in (4, 2, 2)
+            ]
             ids = jax.ShapeDtypeStruct((1, length), jnp.int32, sharding=rows)
-            return jax.jit(jax.grad(total)).lower(*shapes, ids).compile().memory_analysis().temp_size_in_bytes
+            return (
+                jax.jit(jax.grad(total))
+                .lower(*shapes, ids)
+                .compile()
+                .memory_analysis()
+                .temp_size_in_bytes
+            )
 
         assert 1.8 < bytes_of(8_192) / bytes_of(4_096) < 2.2
 
@@ -211,11 +268,20 @@ def test_kernels_run_inside_scan_and_checkpoint():
 
 def splash_alone(q, k, v, segments, window, causal):
     """With the window as `attend` gives it."""
-    return splash.attend(q, k, v, segments, window if causal or window is None else window + 1, causal=causal, interpret=True)
+    return splash.attend(
+        q,
+        k,
+        v,
+        segments,
+        window if causal or window is None else window + 1,
+        causal=causal,
+        interpret=True,
+    )
 
 
 @pytest.mark.parametrize(
-    ("length", "window", "causal"), [(128, None, True), (256, None, True), (256, 20, True), (256, None, False), (256, 20, False)]
+    ("length", "window", "causal"),
+    [(128, None, True), (256, None, True), (256, 20, True), (256, None, False), (256, 20, False)],
 )
 def test_splash_interpreted_equals_xla_at_real_tokens(length, window, causal):
     segments = packed(2, length, 50)[:1]
@@ -231,7 +297,9 @@ def test_splash_with_heads_over_two_devices_equals_xla():
     segments = packed(3, 128, 50)[:2]
     arrays = tensors(segments, 4, 2, 16)
     wanted = run("xla", arrays, segments, None, tiny.mesh(1, 1, 1))[0]
-    found = run(partial(splash.attend, interpret=True), arrays, segments, None, tiny.mesh(1, 2, 2))[0]
+    found = run(partial(splash.attend, interpret=True), arrays, segments, None, tiny.mesh(1, 2, 2))[
+        0
+    ]
     assert relative(found[segments > 0], wanted[segments > 0]) <= 1e-5
 
 
@@ -263,9 +331,15 @@ print(json.dumps([temporary(length) for length in (16_384, 32_768)]))
 
 def test_splash_compiles_for_a_tpu_slice_with_memory_linear_in_the_row():
     environment = {name: value for name, value in os.environ.items() if name != "XLA_FLAGS"}
-    environment |= {"JAX_PLATFORMS": "cpu", "TPU_SKIP_MDS_QUERY": "1", "ALLOW_MULTIPLE_LIBTPU_LOAD": "1"}
+    environment |= {
+        "JAX_PLATFORMS": "cpu",
+        "TPU_SKIP_MDS_QUERY": "1",
+        "ALLOW_MULTIPLE_LIBTPU_LOAD": "1",
+    }
     command = [sys.executable, "-c", COMPILE]
-    done = subprocess.run(command, cwd=ROOT, env=environment, check=True, timeout=600, stdout=subprocess.PIPE)
+    done = subprocess.run(
+        command, cwd=ROOT, env=environment, check=True, timeout=600, stdout=subprocess.PIPE
+    )
     half, whole = json.loads(done.stdout.decode().splitlines()[-1])
     assert whole / half < 2.2
     assert whole < 2 * 2**30  # the scores of one head alone would be 4 GiB
@@ -308,7 +382,9 @@ def test_what_cudnn_returns_is_computed_again_only_where_attention_is_not_kept(r
         (tokens,) = tiny.rows(on, np.ones((2, 16), np.int32))
 
         def total(trained, frozen):
-            return jnp.sum(of.decoder({**trained, **frozen})(tokens, tokens, tokens).astype(jnp.float32))
+            return jnp.sum(
+                of.decoder({**trained, **frozen})(tokens, tokens, tokens).astype(jnp.float32)
+            )
 
         program = str(jax.jit(jax.grad(total)).trace(trained, frozen).jaxpr)
     assert program.count(FUSED) == times

@@ -22,12 +22,19 @@ def gradient(x: np.ndarray, g: np.ndarray) -> np.ndarray:
 @pytest.mark.parametrize(("dtype", "bound"), [("float32", 1e-6), ("bfloat16", 1e-2)])
 @pytest.mark.parametrize("rows", [1, 3])
 def test_the_gradient_is_that_of_the_formula(rows, dtype, bound):
-    x, g = (np.asarray(part, dtype) for part in 3 * np.random.default_rng(rows).standard_normal((2, rows, 7, 48)))
+    x, g = (
+        np.asarray(part, dtype)
+        for part in 3 * np.random.default_rng(rows).standard_normal((2, rows, 7, 48))
+    )
     x[0, 0] *= 1e-3  # where epsilon counts
-    found = jax.jit(lambda x, g: jax.vjp(lambda x: normalised(x, EPSILON), x)[1](g)[0])(jnp.asarray(x), jnp.asarray(g))
+    found = jax.jit(lambda x, g: jax.vjp(lambda x: normalised(x, EPSILON), x)[1](g)[0])(
+        jnp.asarray(x), jnp.asarray(g)
+    )
     assert found.dtype == dtype
     wanted = gradient(x.astype(np.float64), g.astype(np.float64))
-    difference = np.linalg.norm(np.asarray(found, np.float64) - wanted, axis=-1) / np.linalg.norm(wanted, axis=-1)
+    difference = np.linalg.norm(np.asarray(found, np.float64) - wanted, axis=-1) / np.linalg.norm(
+        wanted, axis=-1
+    )
     assert difference.max() <= bound
 
 

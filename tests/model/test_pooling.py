@@ -19,7 +19,9 @@ WANTED = {
 
 @pytest.fixture(scope="module")
 def packed() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    hidden = np.random.default_rng(0).standard_normal((len(LENGTHS), WIDTH, HIDDEN)).astype(np.float32)
+    hidden = (
+        np.random.default_rng(0).standard_normal((len(LENGTHS), WIDTH, HIDDEN)).astype(np.float32)
+    )
     segments = np.zeros((len(LENGTHS), WIDTH), np.int32)
     ends = np.full((len(LENGTHS), MOST), -1, np.int32)
     for row, lengths in enumerate(LENGTHS):
@@ -52,7 +54,10 @@ def test_vectors_equal_numpys_and_absent_texts_are_zero(packed, pooling):
 def test_padding_does_not_reach_a_vector(packed, pooling):
     hidden, segments, ends = packed
     other = np.where(segments[..., None] > 0, hidden, 1e6).astype(np.float32)
-    vectors = [np.asarray(pool(jnp.asarray(x), jnp.asarray(segments), jnp.asarray(ends), pooling)) for x in (hidden, other)]
+    vectors = [
+        np.asarray(pool(jnp.asarray(x), jnp.asarray(segments), jnp.asarray(ends), pooling))
+        for x in (hidden, other)
+    ]
     assert np.array_equal(*vectors)
 
 
@@ -75,18 +80,27 @@ def test_zero_has_no_direction_and_a_finite_gradient():
 @pytest.mark.parametrize("size", [1e-10, 1e-3, 1e10])
 def test_length_does_not_matter(size):
     vector = np.random.default_rng(0).standard_normal(7)
-    assert np.allclose(unit(jnp.asarray(size * vector, jnp.float32)), vector / np.linalg.norm(vector), atol=1e-6)
+    assert np.allclose(
+        unit(jnp.asarray(size * vector, jnp.float32)), vector / np.linalg.norm(vector), atol=1e-6
+    )
 
 
 @pytest.mark.parametrize("pooling", ["last", "mean", "weighted_mean"])
 def test_what_a_row_shares_belongs_to_each_of_its_texts(packed, pooling):
     hidden, segments, ends = packed
     first = np.random.default_rng(1).standard_normal((len(LENGTHS), 2, HIDDEN)).astype(np.float32)
-    wide = np.concatenate([first, hidden], axis=1), np.pad(segments, ((0, 0), (2, 0)), constant_values=-1)
-    found = np.asarray(pool(*map(jnp.asarray, (*wide, np.where(ends >= 0, ends + 2, -1))), pooling, 2))
+    wide = (
+        np.concatenate([first, hidden], axis=1),
+        np.pad(segments, ((0, 0), (2, 0)), constant_values=-1),
+    )
+    found = np.asarray(
+        pool(*map(jnp.asarray, (*wide, np.where(ends >= 0, ends + 2, -1))), pooling, 2)
+    )
     for row, lengths in enumerate(LENGTHS):
         for number in range(MOST):
-            own = np.concatenate([first[row], hidden[row][segments[row] == number + 1]]).astype(np.float64)
+            own = np.concatenate([first[row], hidden[row][segments[row] == number + 1]]).astype(
+                np.float64
+            )
             vector = WANTED[pooling](own)
             wanted = vector / np.linalg.norm(vector) if number < len(lengths) else 0 * vector
             np.testing.assert_allclose(found[row, number], wanted, atol=1e-6)

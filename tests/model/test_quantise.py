@@ -25,7 +25,14 @@ MESHES = [(1, 1, 1), (8, 1, 1), (1, 2, 2), (2, 2, 2)]
 
 
 def made(kind: str, lora: bool = True) -> ModelDef:
-    return model_def(SPEC, tiny.LORA if lora else None, dtype="float32", remat="projections", kernel="xla", quantisation=kind)
+    return model_def(
+        SPEC,
+        tiny.LORA if lora else None,
+        dtype="float32",
+        remat="projections",
+        kernel="xla",
+        quantisation=kind,
+    )
 
 
 VALUES = tiny.numbers(made("none"))
@@ -35,7 +42,11 @@ VALUES = tiny.numbers(made("none"))
 def folder(tmp_path_factory) -> Path:
     root = tmp_path_factory.mktemp("base")
     tensors = tiny.stored(made("none"), VALUES)
-    hf_weights.save(root, [(name, value.shape, lambda value=value: value) for name, value in tensors.items()], "float32")
+    hf_weights.save(
+        root,
+        [(name, value.shape, lambda value=value: value) for name, value in tensors.items()],
+        "float32",
+    )
     return root
 
 
@@ -60,7 +71,9 @@ def by_hand(kernel: np.ndarray, kind: str) -> tuple[np.ndarray, np.ndarray]:
 def dequantised(kind: str) -> dict[str, np.ndarray]:
     """The base in float32 with the very numbers that the integers stand for."""
     return {
-        name: np.stack([by_hand(kernel, kind)[1] for kernel in value]) if name.endswith("/kernel") else value
+        name: np.stack([by_hand(kernel, kind)[1] for kernel in value])
+        if name.endswith("/kernel")
+        else value
         for name, value in VALUES.items()
     }
 
@@ -69,7 +82,9 @@ def dequantised(kind: str) -> dict[str, np.ndarray]:
 @pytest.mark.parametrize("scale", [1e-20, 1.0, 1e20])
 def test_no_number_is_off_by_more_than_half_a_step(kind, scale):
     random = np.random.default_rng(0)
-    kernel = (scale * random.standard_t(3, (384, 40))).astype(np.float32)  # some are far larger than the rest
+    kernel = (scale * random.standard_t(3, (384, 40))).astype(
+        np.float32
+    )  # some are far larger than the rest
     kernel[:, 7] = 0
     group, most = (384, 127) if kind == "int8" else (128, 7)
     step = scales(kernel, kind)
@@ -92,9 +107,16 @@ def test_no_number_is_off_by_more_than_half_a_step(kind, scale):
 def test_the_base_is_that_of_quantising_by_hand(kind, dtype, folder, tmp_path):
     source, values = folder, VALUES
     if dtype == "bfloat16":
-        source, values = tmp_path, {name: value.astype(ml_dtypes.bfloat16) for name, value in VALUES.items()}
+        source, values = (
+            tmp_path,
+            {name: value.astype(ml_dtypes.bfloat16) for name, value in VALUES.items()},
+        )
         tensors = tiny.stored(made("none"), values)
-        hf_weights.save(source, [(name, value.shape, lambda value=value: value) for name, value in tensors.items()], dtype)
+        hf_weights.save(
+            source,
+            [(name, value.shape, lambda value=value: value) for name, value in tensors.items()],
+            dtype,
+        )
     found = load(source, kind, (1, 1, 1))
     assert set(found) == set(made(kind).frozen)
     for name, value in found.items():
@@ -118,10 +140,16 @@ def test_every_mesh_loads_the_same_integers_and_scales(kind, sizes, folder, monk
     found = load(folder, kind, sizes)
     of = made(kind)
     for name, leaf in of.abstract(of.frozen, tiny.mesh(*sizes), "float32").items():
-        assert (found[name].shape, found[name].dtype, found[name].sharding) == (leaf.shape, leaf.dtype, leaf.sharding)
+        assert (found[name].shape, found[name].dtype, found[name].sharding) == (
+            leaf.shape,
+            leaf.dtype,
+            leaf.sharding,
+        )
         assert np.array_equal(found[name], wanted[name]), name
     kernel = found["layers/ff/down/kernel"]
-    assert {shard.data.shape for shard in kernel.addressable_shards} == {(2, 512 // sizes[2], 256 // sizes[1])}
+    assert {shard.data.shape for shard in kernel.addressable_shards} == {
+        (2, 512 // sizes[2], 256 // sizes[1])
+    }
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -129,7 +157,11 @@ def test_weights_that_are_not_finite_are_named(kind, tmp_path):
     values = {name: value.copy() for name, value in VALUES.items()}
     values["layers/ff/down/kernel"][1, 3, 4] = np.nan
     tensors = tiny.stored(made("none"), values)
-    hf_weights.save(tmp_path, [(name, value.shape, lambda value=value: value) for name, value in tensors.items()], "float32")
+    hf_weights.save(
+        tmp_path,
+        [(name, value.shape, lambda value=value: value) for name, value in tensors.items()],
+        "float32",
+    )
     with pytest.raises(ConfigError, match=r"NaN or infinity in layers\.1\.mlp\.down_proj\.weight;"):
         load(tmp_path, kind, (1, 1, 1))
 
@@ -140,19 +172,25 @@ def test_bytes_are_those_of_the_arrays(kind, folder):
     packed = {"int8": 1.0, "int4": 0.5}[kind]
     for name in [name for name in found if name.endswith("/kernel")]:
         kernel, step = found[name], found[f"{name}_scale"]
-        assert kernel.size * packed + step.nbytes == kernel.size * bytes_per_parameter(kind, kernel.shape[1])
+        assert kernel.size * packed + step.nbytes == kernel.size * bytes_per_parameter(
+            kind, kernel.shape[1]
+        )
     assert bytes_per_parameter("int8", 4_096) == 1 + 4 / 4_096
     assert bytes_per_parameter("int4", 4_096) == 0.5 + 4 / 128
 
 
-def gradients(of: ModelDef, base: Parameters, sizes: tuple[int, int, int]) -> tuple[float, dict[str, np.ndarray]]:
+def gradients(
+    of: ModelDef, base: Parameters, sizes: tuple[int, int, int]
+) -> tuple[float, dict[str, np.ndarray]]:
     """(loss, gradients of both factors of every map)."""
     on = tiny.mesh(*sizes)
     wanted = of.abstract(of.trained, on, "float32")
     trained = {name: jax.device_put(VALUES[name], leaf.sharding) for name, leaf in wanted.items()}
     with jax.set_mesh(on):
         batch = put_batch(tiny.batch(16, 1, 2, width=12, texts_a_row=3, shards=8), on)
-        run = jax.jit(jax.value_and_grad(partial(loss_and_accuracy, tiny.objective(of)), has_aux=True))
+        run = jax.jit(
+            jax.value_and_grad(partial(loss_and_accuracy, tiny.objective(of)), has_aux=True)
+        )
         (loss, _), found = run(trained, base, batch, None)
     return float(loss), jax.device_get(found)
 
@@ -171,7 +209,10 @@ def test_adapters_get_the_gradients_that_the_same_base_in_float32_gives(kind, fo
         assert set(found[1]) == set(wanted) == set(made(kind).trained)
         for name, value in wanted.items():
             # int8 scales after the product: float32 rounding in another place. An error of formula is of order 1.
-            assert np.linalg.norm(found[1][name] - value) <= 1e-3 * np.linalg.norm(value), (name, sizes)
+            assert np.linalg.norm(found[1][name] - value) <= 1e-3 * np.linalg.norm(value), (
+                name,
+                sizes,
+            )
             # What rounding the base itself changes: the bound above tells the two bases apart.
             assert np.linalg.norm(other[name] - value) > 3e-3 * np.linalg.norm(value), name
 
@@ -184,8 +225,16 @@ def test_kernels_travel_between_devices_as_integers(kind):
         rows = tiny.rows(on, *(np.ones((4, 8), np.int32) for _ in range(3)))
         run = jax.jit(lambda p, *rows: of.decoder(p)(*rows))
         text = run.lower(wanted, *rows).compile().as_text()
-    shapes = {",".join(map(str, of.leaves[name].shape[1:])) for name in of.frozen if name.endswith("/kernel")}
-    gathered = [(kind, shape) for kind, shape in re.findall(r"= (\w+)\[([\d,]+)\]\S* all-gather\(", text) if shape in shapes]
+    shapes = {
+        ",".join(map(str, of.leaves[name].shape[1:]))
+        for name in of.frozen
+        if name.endswith("/kernel")
+    }
+    gathered = [
+        (kind, shape)
+        for kind, shape in re.findall(r"= (\w+)\[([\d,]+)\]\S* all-gather\(", text)
+        if shape in shapes
+    ]
     assert len(gathered) == 7
     assert {kind for kind, _ in gathered} <= {"s8", "s4"}  # CPUs move int4 as int8
 
@@ -210,7 +259,11 @@ def test_integers_change_neither_what_is_trained_nor_how_it_starts():
         ({"ff": 200}, {}, ["ff=200"]),
         ({"heads": 5}, {}, ["heads × head_size=320"]),
         ({}, {"fsdp": 4}, ["hidden=256", "config.mesh.fsdp=4"]),
-        ({"heads": 8, "hidden": 512}, {"tensor": 8}, ["heads × head_size=512", "config.mesh.tensor=8"]),
+        (
+            {"heads": 8, "hidden": 512},
+            {"tensor": 8},
+            ["heads × head_size=512", "config.mesh.tensor=8"],
+        ),
     ],
 )
 def test_sizes_that_groups_do_not_fill_are_refused_by_name(change, mesh, named):
@@ -224,4 +277,6 @@ def test_sizes_that_groups_do_not_fill_are_refused_by_name(change, mesh, named):
 
 def test_sizes_that_groups_fill_are_accepted():
     check_groups(SPEC, "int4", Mesh(2, 2, 2))
-    check_groups(SPEC._replace(heads=2), "int4", Mesh(1, -1, 2))  # one group of o: its scale waits for the product
+    check_groups(
+        SPEC._replace(heads=2), "int4", Mesh(1, -1, 2)
+    )  # one group of o: its scale waits for the product

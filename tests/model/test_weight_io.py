@@ -9,15 +9,29 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[2]
-SIZES = ["--layers=6", "--hidden=1024", "--ff=7168"]  # 0.37 GB, most of it in three stacked variables
+SIZES = [
+    "--layers=6",
+    "--hidden=1024",
+    "--ff=7168",
+]  # 0.37 GB, most of it in three stacked variables
 
 
 @pytest.fixture(scope="module")
 def rows(tmp_path_factory) -> dict[tuple[str, str], dict]:
     """What the benchmark finds, each in a process of its own, by mesh and kind of weights."""
     output = tmp_path_factory.mktemp("loading") / "loading.json"
-    command = [sys.executable, str(ROOT / "benchmarks/loading.py"), *SIZES, "--kinds", "bfloat16", "int4", f"--output={output}"]
-    subprocess.run(command, cwd=ROOT, env=os.environ | {"PYTHONPATH": str(ROOT)}, check=True, timeout=600)
+    command = [
+        sys.executable,
+        str(ROOT / "benchmarks/loading.py"),
+        *SIZES,
+        "--kinds",
+        "bfloat16",
+        "int4",
+        f"--output={output}",
+    ]
+    subprocess.run(
+        command, cwd=ROOT, env=os.environ | {"PYTHONPATH": str(ROOT)}, check=True, timeout=600
+    )
     return {(row["mesh"], row["weights"]): row for row in json.loads(output.read_text())["rows"]}
 
 

@@ -22,17 +22,27 @@ def test_a_gather_over_fsdp_and_a_sum_over_data_are_counted_where_they_are():
 
     def program(w, x):
         whole = reshard(w, PartitionSpec(None, None))
-        return jax.shard_map(lambda x: jax.lax.psum(x, "data"), in_specs=PartitionSpec("data"), out_specs=PartitionSpec())(x), whole
+        return jax.shard_map(
+            lambda x: jax.lax.psum(x, "data"),
+            in_specs=PartitionSpec("data"),
+            out_specs=PartitionSpec(),
+        )(x), whole
 
     def argument(shape, *spec):
-        return jax.ShapeDtypeStruct(shape, jnp.float32, sharding=NamedSharding(mesh, PartitionSpec(*spec)))
+        return jax.ShapeDtypeStruct(
+            shape, jnp.float32, sharding=NamedSharding(mesh, PartitionSpec(*spec))
+        )
 
     with jax.set_mesh(mesh):
-        compiled = jax.jit(program).lower(argument((64, 32), "fsdp"), argument((10, 6), "data")).compile()
+        compiled = (
+            jax.jit(program).lower(argument((64, 32), "fsdp"), argument((10, 6), "data")).compile()
+        )
     found = traffic(operations(parse(compiled.as_text()), 8), mesh.devices.shape)
     assert found == {
         "all-gather": {"fsdp": 64 * 32 * 4 * 3 / 4},  # three quarters of the array come from others
-        "all-reduce": {"data": 5 * 6 * 4 * 2 * 1 / 2},  # half of the sum is made here and half is fetched
+        "all-reduce": {
+            "data": 5 * 6 * 4 * 2 * 1 / 2
+        },  # half of the sum is made here and half is fetched
     }
 
 
@@ -46,7 +56,13 @@ def test_a_gather_over_fsdp_and_a_sum_over_data_are_counted_where_they_are():
         ({"replica_groups": "[2,2]<=[2,2]T(1,0)"}, ((0, 2), (1, 3))),
         ({"replica_groups": "mesh['axis_0'=2,'axis_1'=2] {'axis_1'}"}, ((0, 1), (2, 3))),
         ({"replica_groups": "mesh['axis_0'=2,'axis_1'=2] {'axis_0'}"}, ((0, 2), (1, 3))),
-        ({"replica_groups": "mesh['axis_0'=2,'axis_1'=2]", "device_ids": "([2,2]T(1,0)) {'axis_0'}"}, ((0, 1), (2, 3))),
+        (
+            {
+                "replica_groups": "mesh['axis_0'=2,'axis_1'=2]",
+                "device_ids": "([2,2]T(1,0)) {'axis_0'}",
+            },
+            ((0, 1), (2, 3)),
+        ),
         ({"replica_groups": "mesh['axis_0'=4,'axis_1'=1] {'axis_0','axis_1'}"}, FOUR),
     ],
     ids=str,
@@ -77,9 +93,10 @@ def test_bytes_received_are_those_of_a_ring(members):
 
 
 def test_alone_nothing_is_received():
-    assert {kind: wire_bytes(kind, 5.0, 1) for kind in ("all-gather", "all-reduce", "collective-permute")} == dict.fromkeys(
-        ("all-gather", "all-reduce", "collective-permute"), 0.0
-    )
+    assert {
+        kind: wire_bytes(kind, 5.0, 1)
+        for kind in ("all-gather", "all-reduce", "collective-permute")
+    } == dict.fromkeys(("all-gather", "all-reduce", "collective-permute"), 0.0)
 
 
 def test_between_slices_only_each_devices_share_takes_the_slow_network():
@@ -91,15 +108,22 @@ def test_between_slices_only_each_devices_share_takes_the_slow_network():
 
 
 def test_a_step_is_its_operations_one_after_the_other_with_the_overlapped_network_beside_them():
-    gather = Collective("all-gather", CHIP.interconnect, ((0, 1),), overlapped=True)  # half a second
+    gather = Collective(
+        "all-gather", CHIP.interconnect, ((0, 1),), overlapped=True
+    )  # half a second
     done = [
         Operation("product", "dot", times=2, flops=CHIP.flops, bytes=0.1 * CHIP.bandwidth),
         Operation("copy", "copy", times=1, flops=0, bytes=3 * CHIP.bandwidth),
         Operation("fusion", "fusion", times=4, flops=0, bytes=0, collectives=(gather,)),
     ]
     found = roofline(done, CHIP, [0, 0])
-    assert (found.compute, found.memory, found.network, found.on_chip) == pytest.approx((2, 3.2, 2, 5))
+    assert (found.compute, found.memory, found.network, found.on_chip) == pytest.approx(
+        (2, 3.2, 2, 5)
+    )
     assert found.step == pytest.approx(5)
     assert found.bound == "memory"
-    waiting = [one._replace(collectives=tuple(part._replace(overlapped=False) for part in one.collectives)) for one in done]
+    waiting = [
+        one._replace(collectives=tuple(part._replace(overlapped=False) for part in one.collectives))
+        for one in done
+    ]
     assert roofline(waiting, CHIP, [0, 0]).step == pytest.approx(7)

@@ -45,7 +45,15 @@ def tiny(tmp_path):
 def planned(*words: str) -> subprocess.CompletedProcess[str]:
     environment = {name: value for name, value in os.environ.items() if name != "XLA_FLAGS"}
     command = [sys.executable, "-m", "e5jax", "plan", *words]
-    return subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False, timeout=1_500)
+    return subprocess.run(
+        command,
+        cwd=ROOT,
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=1_500,
+    )
 
 
 def test_the_7b_step_fits_a_v5e_4x4_slice():
@@ -59,13 +67,17 @@ def test_the_7b_step_fits_a_v5e_4x4_slice():
     assert found["memory_bytes_per_chip"] < found["memory_limit_bytes"]
     # The base in bfloat16 over 16 chips; AdamW has two moments for each trained number.
     assert found["memory_by_kind"]["base"] == pytest.approx(7.11e9 * 2 / 16, rel=1e-3)
-    assert found["memory_by_kind"]["moments"] == pytest.approx(2 * found["memory_by_kind"]["trained"], rel=1e-6)
+    assert found["memory_by_kind"]["moments"] == pytest.approx(
+        2 * found["memory_by_kind"]["trained"], rel=1e-6
+    )
     # Every chunk is encoded twice, and attention once more for its gradient.
     assert found["flops_per_step"] / found["model_flops_per_step"] == pytest.approx(1.53, abs=0.02)
     # Three gathers of all weights a chunk; other traffic is small beside them.
     gathers = 3 * found["chunks"] * 6_979_321_856 * 2 * 15 / 16
     assert found["collective_bytes_per_step"] == pytest.approx(gathers, rel=0.02)
-    assert found["collective_bytes_by_kind_and_axis"]["all-gather"]["fsdp"] == pytest.approx(gathers, rel=0.02)
+    assert found["collective_bytes_by_kind_and_axis"]["all-gather"]["fsdp"] == pytest.approx(
+        gathers, rel=0.02
+    )
 
 
 def test_too_large_a_run_is_a_report_with_the_compilers_words():
@@ -95,7 +107,10 @@ def test_short_texts_leave_chunks_empty_and_the_kept_one_is_not_encoded_twice(ti
     assert done.returncode == 0, done.stderr
     found = json.loads(done.stdout)
     assert 48 * 3 <= found["real_tokens"] < 48 * 6
-    assert (found["chunks_kept"], found["chunks_encoded_again"]) == ({"used": 1, "chunks": 1}, {"used": 0, "chunks": 1})
+    assert (found["chunks_kept"], found["chunks_encoded_again"]) == (
+        {"used": 1, "chunks": 1},
+        {"used": 0, "chunks": 1},
+    )
     # 8 shards × 3 rows × 16 tokens are computed in the used chunk; encoding them twice would take half as much again.
     computed = 8 * 3 * 16 / found["real_tokens"]
     assert found["flops_per_step"] / found["model_flops_per_step"] < 1.2 * computed
@@ -103,19 +118,35 @@ def test_short_texts_leave_chunks_empty_and_the_kept_one_is_not_encoded_twice(ti
 
 def test_on_a_tpu_what_is_kept_moves_from_the_chip_to_its_host(tmp_path):
     sizes = "Scratch(hidden=128, ff=256, layers=2, heads=8, kv_heads=8, head_size=128)"
-    changed = re.sub(r"Scratch\(hidden.*\)", sizes, TINY).replace('dtype="float32"', "").replace("limit=16", "limit=128")
+    changed = (
+        re.sub(r"Scratch\(hidden.*\)", sizes, TINY)
+        .replace('dtype="float32"', "")
+        .replace("limit=16", "limit=128")
+    )
     (tmp_path / "wide.py").write_text(changed, encoding="utf-8")
-    words = ("--lengths=40,50", "--config.batch.chunks=6", "--config.batch.kept_chunks=6", "--config.batch.kept_on=host", "--json")
+    words = (
+        "--lengths=40,50",
+        "--config.batch.chunks=6",
+        "--config.batch.kept_chunks=6",
+        "--config.batch.kept_on=host",
+        "--json",
+    )
     done = planned(f"--config={tmp_path / 'wide.py'}", "--topology=v5e:1x1", *words)
     assert done.returncode == 0, done.stderr
     found = json.loads(done.stdout)
     rows, tokens = 48, 48 * 128  # of all six chunks
     layer = 128 + 3 * 8 * 128 + 128 + 2 * 256  # x; q, k, v; wo; gate, up
-    kept = 2 * tokens * (2 * layer + 128) + 4 * rows * 8 * 128  # two layers, the last x, pooled vectors
+    kept = (
+        2 * tokens * (2 * layer + 128) + 4 * rows * 8 * 128
+    )  # two layers, the last x, pooled vectors
     assert found["host_memory_bytes_per_chip"] == pytest.approx(kept, rel=1e-3)
-    assert found["memory_by_kind"]["temporaries"] < kept / 2  # one chunk's, and what it is computed from
+    assert (
+        found["memory_by_kind"]["temporaries"] < kept / 2
+    )  # one chunk's, and what it is computed from
     used = found["chunks_kept"]["used"]
-    assert (found["to_host_bytes_per_step"], found["from_host_bytes_per_step"]) == pytest.approx((kept, kept * used / 6), rel=1e-3)
+    assert (found["to_host_bytes_per_step"], found["from_host_bytes_per_step"]) == pytest.approx(
+        (kept, kept * used / 6), rel=1e-3
+    )
     assert 0 < used < 6
 
 
@@ -151,5 +182,10 @@ def test_a_missing_libtpu_is_named_with_its_pin(tiny, capsys, monkeypatch):
 
 
 def test_an_unknown_base_needs_a_folder(capsys):
-    assert main(["plan", f"--config={PAPER}", "--topology=cpu:8", "--config.model.base=nobody/nothing"]) == 3
+    assert (
+        main(
+            ["plan", f"--config={PAPER}", "--topology=cpu:8", "--config.model.base=nobody/nothing"]
+        )
+        == 3
+    )
     assert "nobody/nothing" in capsys.readouterr().err

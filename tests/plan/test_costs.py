@@ -63,20 +63,27 @@ def test_a_chain_of_products_counts_as_by_hand(function, forward, backward):
 
 def test_one_more_product_adds_its_own_flops():
     wide = jnp.ones((D, 40))
-    assert counted(lambda x, w, v: jnp.sum(scanned(x, w) + x @ v), X, W, wide) == LAYERS * PRODUCT + 2 * N * D * 40
+    assert (
+        counted(lambda x, w, v: jnp.sum(scanned(x, w) + x @ v), X, W, wide)
+        == LAYERS * PRODUCT + 2 * N * D * 40
+    )
 
 
 def test_a_product_over_several_dimensions_counts_each_of_them():
-    assert counted(lambda a, b: jnp.einsum("bhtd,bhsd->bhts", a, b), jnp.ones((2, 3, 5, 7)), jnp.ones((2, 3, 11, 7))) == (
-        2 * 2 * 3 * 5 * 11 * 7
-    )
+    assert counted(
+        lambda a, b: jnp.einsum("bhtd,bhsd->bhts", a, b),
+        jnp.ones((2, 3, 5, 7)),
+        jnp.ones((2, 3, 11, 7)),
+    ) == (2 * 2 * 3 * 5 * 11 * 7)
 
 
 def test_a_convolution_counts_the_places_that_are_not_padding():
     image, kernel = jnp.ones((2, 6, 3)), jnp.ones((4, 3, 5))
 
     def convolved(a, b):
-        return jax.lax.conv_general_dilated(a, b, (2,), [(2, 1)], dimension_numbers=("NWC", "WIO", "NWC"))
+        return jax.lax.conv_general_dilated(
+            a, b, (2,), [(2, 1)], dimension_numbers=("NWC", "WIO", "NWC")
+        )
 
     found = counted(convolved, image, kernel)
     places = sum(0 <= out * 2 + tap - 2 < 6 for out in range(3) for tap in range(4))
@@ -86,7 +93,9 @@ def test_a_convolution_counts_the_places_that_are_not_padding():
 @pytest.mark.parametrize("step", [1, 2, 3])
 def test_rounds_follow_from_condition_and_increment_when_the_compiler_does_not_say(step):
     def loop(x, w):
-        return jax.lax.while_loop(lambda c: c[0] < 11, lambda c: (c[0] + step, jnp.tanh(c[1] @ w)), (jnp.int32(1), x))[1]
+        return jax.lax.while_loop(
+            lambda c: c[0] < 11, lambda c: (c[0] + step, jnp.tanh(c[1] @ w)), (jnp.int32(1), x)
+        )[1]
 
     text = jax.jit(loop).lower(X, W[0]).compile().as_text()
     assert "known_trip_count" in text
@@ -107,11 +116,19 @@ def test_rounds_that_depend_on_data_are_counted_once_and_named():
 def test_the_dearer_branch_is_taken_in_its_share_of_runs(active):
     def skipping(x, w, full):
         with jax.named_scope("part"):
-            return jax.lax.map(lambda on: jax.lax.cond(on, lambda: scanned(x, w), lambda: jnp.sum(x @ w[0])), full)
+            return jax.lax.map(
+                lambda on: jax.lax.cond(on, lambda: scanned(x, w), lambda: jnp.sum(x @ w[0])), full
+            )
 
     expected = CHUNKS * PRODUCT * (active * LAYERS + (1 - active))
-    assert counted(skipping, X, W, jnp.ones(CHUNKS, bool), shares={"other": 0.7, "part": active}) == expected
-    assert counted(skipping, X, W, jnp.ones(CHUNKS, bool), shares={"other": 0.7}) == CHUNKS * PRODUCT * LAYERS
+    assert (
+        counted(skipping, X, W, jnp.ones(CHUNKS, bool), shares={"other": 0.7, "part": active})
+        == expected
+    )
+    assert (
+        counted(skipping, X, W, jnp.ones(CHUNKS, bool), shares={"other": 0.7})
+        == CHUNKS * PRODUCT * LAYERS
+    )
 
 
 def test_products_inside_conditionals_with_swapped_branches_count_the_same():
@@ -123,7 +140,9 @@ def test_products_inside_conditionals_with_swapped_branches_count_the_same():
 
 
 # `tiny.SPEC`: hidden 64, ff 128, 3 layers, 4 heads and 2 kv heads of 16. 24 texts of 8 tokens; every parameter is trained.
-MAPS = 3 * 2 * 24 * 8 * (64 * 64 + 2 * 64 * 32 + 64 * 64 + 3 * 64 * 128)  # every map of every layer once
+MAPS = (
+    3 * 2 * 24 * 8 * (64 * 64 + 2 * 64 * 32 + 64 * 64 + 3 * 64 * 128)
+)  # every map of every layer once
 DOWN = 3 * 2 * 24 * 8 * 128 * 64
 ATTENTION = 3 * 2 * (2 * 24 * 4 * 8 * 8 * 16)  # scores and mixing
 POOLING = 2 * 24 * 8 * 8 * 64  # a one-hot product of a row's eight places
@@ -152,7 +171,9 @@ def test_the_real_step_counts_as_by_hand(chunks, expected):
 def chip():
     with mock.patch.dict(os.environ):
         prepare(parse_topology("v5e:2x2"))
-        return SingleDeviceSharding(topologies.get_topology_desc(platform="tpu", topology_name="v5e:2x2").devices[0])
+        return SingleDeviceSharding(
+            topologies.get_topology_desc(platform="tpu", topology_name="v5e:2x2").devices[0]
+        )
 
 
 def on(chip, *shapes):
@@ -160,14 +181,21 @@ def on(chip, *shapes):
 
 
 def test_a_scan_compiled_for_a_tpu_counts_as_by_hand(chip):
-    assert counted(scanned, *on(chip, (128, 256), (LAYERS, 256, 256))) == LAYERS * 2 * 128 * 256 * 256
-    assert counted(jax.grad(scanned, (0, 1)), *on(chip, (128, 256), (LAYERS, 256, 256))) == 3 * LAYERS * 2 * 128 * 256 * 256
+    assert (
+        counted(scanned, *on(chip, (128, 256), (LAYERS, 256, 256))) == LAYERS * 2 * 128 * 256 * 256
+    )
+    assert (
+        counted(jax.grad(scanned, (0, 1)), *on(chip, (128, 256), (LAYERS, 256, 256)))
+        == 3 * LAYERS * 2 * 128 * 256 * 256
+    )
 
 
 def test_batched_products_that_a_tpu_runs_as_convolutions_count_as_by_hand(chip):
     b, h, t, d = 4, 8, 128, 64
 
-    def attention(q, k, v):  # with a softmax the compiler would put a kernel of its own in its place
+    def attention(
+        q, k, v
+    ):  # with a softmax the compiler would put a kernel of its own in its place
         return jnp.einsum("bhts,bhsd->bhtd", jnp.tanh(jnp.einsum("bhtd,bhsd->bhts", q, k)), v)
 
     arguments = on(chip, *[(b, h, t, d)] * 3)
@@ -175,7 +203,10 @@ def test_batched_products_that_a_tpu_runs_as_convolutions_count_as_by_hand(chip)
     assert " convolution(" in text
     assert " dot(" not in text
     assert total_flops(operations(parse(text), 1)) == 2 * 2 * b * h * t * t * d
-    assert counted(jax.grad(lambda q, k, v: jnp.sum(attention(q, k, v).astype(jnp.float32)), (0, 1, 2)), *arguments) == (
+    assert counted(
+        jax.grad(lambda q, k, v: jnp.sum(attention(q, k, v).astype(jnp.float32)), (0, 1, 2)),
+        *arguments,
+    ) == (
         # Scores forward, and two products for each of scores and mixing backward; the mixing forward serves no gradient.
         5 * 2 * b * h * t * t * d
     )

@@ -7,7 +7,16 @@ import pytest
 from e5jax.config import Batch, Lora, Model, Tokens, Training
 from e5jax.config.load import load
 from e5jax.model.model_def import model_def
-from e5jax.plan.estimate import Guess, Problem, adapters, base_bytes, filled, guess, least_memory, used_chunks
+from e5jax.plan.estimate import (
+    Guess,
+    Problem,
+    adapters,
+    base_bytes,
+    filled,
+    guess,
+    least_memory,
+    used_chunks,
+)
 from e5jax.plan.fill import Means, expected
 from e5jax.plan.setting import Setting
 from e5jax.plan.shape import MISTRAL_7B
@@ -39,7 +48,9 @@ def problem(run, spec=MISTRAL_7B, means=None, shards=(1, 2, 4, 8, 16, 32, 64, 12
     ids=str,
 )
 def test_the_least_memory_is_below_what_the_compiler_needs_and_not_far_below(one, changes, peak):
-    least = least_memory(one, problem(load(PAPER, [f"--config.{change}" for change in changes]))) / GIB
+    least = (
+        least_memory(one, problem(load(PAPER, [f"--config.{change}" for change in changes]))) / GIB
+    )
     assert 0.55 * peak < least < peak
 
 
@@ -50,7 +61,9 @@ def test_bytes_of_base_and_adapters_are_those_of_the_parameters(kind):
     made = model_def(spec, lora, dtype="bfloat16", remat="nothing", kernel="xla", quantisation=kind)
     sizes = {name: math.prod(leaf.shape) for name, leaf in made.leaves.items()}
     bits = {"int8": 8, "int4": 4, "float32": 32, None: 16}
-    stored = sum(sizes[name] * bits[made.leaves[name].dtype] / 8 for name in made.frozen if "/kernel" in name)
+    stored = sum(
+        sizes[name] * bits[made.leaves[name].dtype] / 8 for name in made.frozen if "/kernel" in name
+    )
     assert base_bytes(spec, kind, 2) == pytest.approx(stored, rel=1e-12)
     assert adapters(Training(lora=lora), spec) == sum(sizes[name] for name in made.trained)
 
@@ -63,7 +76,10 @@ def test_chunks_with_text_are_those_of_the_expected_batch(shards, chunks, means)
     run = Training(batch=batch, tokens=Tokens(limit=64), lora=Lora())
     one = Setting(shards, 1, 1, chunks, "nothing")
     fill = expected(batch, 64, means)
-    assert used_chunks(one, problem(run, means=means, shards=[shards])) == fill.kept.used + fill.again.used
+    assert (
+        used_chunks(one, problem(run, means=means, shards=[shards]))
+        == fill.kept.used + fill.again.used
+    )
 
 
 def test_a_kept_chunk_saves_a_forward_pass_and_a_gather():
@@ -73,8 +89,12 @@ def test_a_kept_chunk_saves_a_forward_pass_and_a_gather():
     for kept in (0, 5, 48):
         found = guess(Setting(1, 16, 1, 48, "everything", "int8", kept), of)
         passes = 48 * (1 + 1) + (48 - kept)
-        assert found.compute == pytest.approx(2 * tokens * MISTRAL_7B.matrix_parameters * passes / 4 / of.on.chip.flops)
-        assert found.network == pytest.approx((2 * kept + 3 * (48 - kept)) * weights / of.on.chip.interconnect)
+        assert found.compute == pytest.approx(
+            2 * tokens * MISTRAL_7B.matrix_parameters * passes / 4 / of.on.chip.flops
+        )
+        assert found.network == pytest.approx(
+            (2 * kept + 3 * (48 - kept)) * weights / of.on.chip.interconnect
+        )
 
 
 def test_chunks_without_text_cost_nothing():
@@ -89,11 +109,21 @@ def test_chunks_without_text_cost_nothing():
 
 def test_the_number_of_chunks_alone_changes_no_flops():
     of = problem(load(PAPER))
-    assert len({guess(Setting(1, 1, 1, chunks, "projections"), of).compute for chunks in (2, 3, 6, 48, 1_536, 6_144)}) == 1
+    assert (
+        len(
+            {
+                guess(Setting(1, 1, 1, chunks, "projections"), of).compute
+                for chunks in (2, 3, 6, 48, 1_536, 6_144)
+            }
+        )
+        == 1
+    )
 
 
 def test_full_fine_tuning_stores_four_numbers_for_each_parameter():
-    run = Training(model=Model(dtype="bfloat16"), batch=Batch(queries=16, chunks=16), tokens=Tokens(limit=8))
+    run = Training(
+        model=Model(dtype="bfloat16"), batch=Batch(queries=16, chunks=16), tokens=Tokens(limit=8)
+    )
     numbers = tiny.SPEC.matrix_parameters + tiny.SPEC.vocab * tiny.SPEC.hidden
     least = least_memory(Setting(1, 1, 1, 16, "nothing"), problem(run, tiny.SPEC))
     assert 16 * numbers < least < 17.0 * numbers

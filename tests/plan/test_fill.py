@@ -18,17 +18,26 @@ def packed(batch: Batch, means: Means) -> tuple[int, int, float]:
     """(chunks with text, real tokens, their squared lengths) of the very batch that `expected` draws."""
     queries, passages = ([[1] * n for n in part] for part in fill._draw(batch, LIMIT, means))
     own = [passages[i * 2 : i * 2 + 2] for i in range(len(queries))]
-    order = deal(np.array([len(q) + sum(map(len, o)) for q, o in zip(queries, own, strict=True)]), batch.shards)
+    order = deal(
+        np.array([len(q) + sum(map(len, o)) for q, o in zip(queries, own, strict=True)]),
+        batch.shards,
+    )
     made = pack([Ids(queries[i], own[i], 1.0, True) for i in order], layout(batch, LIMIT))
     lengths = (np.take_along_axis(made.positions, np.maximum(made.ends, 0), -1) + 1)[made.ends >= 0]
-    return int(np.any(made.ends >= 0, axis=(1, 2)).sum()), int((made.segments > 0).sum()), float(np.sum(lengths.astype(float) ** 2))
+    return (
+        int(np.any(made.ends >= 0, axis=(1, 2)).sum()),
+        int((made.segments > 0).sum()),
+        float(np.sum(lengths.astype(float) ** 2)),
+    )
 
 
 @pytest.mark.parametrize("means", [Means(5, 8), Means(10, 30), Means(60, 60)])
 @pytest.mark.parametrize("shards", [1, 4])
 @pytest.mark.parametrize("kept", [0, 3, 12])
 def test_the_expected_batch_is_the_packed_one(means, shards, kept):
-    batch = Batch(queries=64, negatives=1, chunks=12, kept_chunks=kept, texts_a_row=6, shards=shards)
+    batch = Batch(
+        queries=64, negatives=1, chunks=12, kept_chunks=kept, texts_a_row=6, shards=shards
+    )
     found, (used, tokens, squares) = expected(batch, LIMIT, means), packed(batch, means)
     assert (found.tokens, found.squared_lengths) == (tokens, squares)
     assert found.kept == Part(min(used, kept), kept)

@@ -39,18 +39,27 @@ def report():
 def test_memory_is_what_the_compiler_says(report):
     mesh, learner = make_mesh(RUN.mesh, jax.devices()[:4]), build_step(RUN, tiny.SPEC, "cpu")
     with jax.set_mesh(mesh):
-        said = learner.step.lower(*abstract_arguments(RUN, learner, mesh)).compile().memory_analysis()
+        said = (
+            learner.step.lower(*abstract_arguments(RUN, learner, mesh)).compile().memory_analysis()
+        )
     assert report.memory["arguments"] == said.argument_size_in_bytes
     assert report.memory["temporaries"] == said.temp_size_in_bytes
     assert report.memory["outputs"] == said.output_size_in_bytes
     # A CPU program holds all its buffers at once.
-    held = said.argument_size_in_bytes + said.temp_size_in_bytes + said.output_size_in_bytes - said.alias_size_in_bytes
+    held = (
+        said.argument_size_in_bytes
+        + said.temp_size_in_bytes
+        + said.output_size_in_bytes
+        - said.alias_size_in_bytes
+    )
     assert report.memory["peak"] == held
 
 
 def test_arguments_are_base_trained_moments_and_batch(report):
     parts = [report.memory[kind] for kind in ("base", "trained", "moments", "batch")]
-    assert sum(parts) + 4 * (1 + 7) == report.memory["arguments"]  # the step's number, and what the guard remembers
+    assert (
+        sum(parts) + 4 * (1 + 7) == report.memory["arguments"]
+    )  # the step's number, and what the guard remembers
 
 
 def test_it_fits_up_to_the_limit_and_not_beyond(report):
@@ -61,14 +70,22 @@ def test_it_fits_up_to_the_limit_and_not_beyond(report):
 
 def test_the_table_names_what_was_asked_and_what_was_found(report):
     shown = table(report, "a.py")
-    for words in ("a.py on cpu:4 (4 × cpu)", "data=2 fsdp=2 tensor=1 chunks=2 remat=projections", "fits", "all-gather over fsdp"):
+    for words in (
+        "a.py on cpu:4 (4 × cpu)",
+        "data=2 fsdp=2 tensor=1 chunks=2 remat=projections",
+        "fits",
+        "all-gather over fsdp",
+    ):
         assert words in shown
     assert max(map(len, shown.splitlines())) < 132
 
 
 def test_what_the_host_holds_is_a_line_of_the_table_and_in_json(report):
     assert "host" not in table(report, "a.py")
-    held = report._replace(memory={**report.memory, "host": 3 * 2**20}, work=report.work._replace(to_host=2e9, from_host=1e9))
+    held = report._replace(
+        memory={**report.memory, "host": 3 * 2**20},
+        work=report.work._replace(to_host=2e9, from_host=1e9),
+    )
     (line,) = (line for line in table(held, "a.py").splitlines() if "host" in line)
     for words in ("3.00", "2.00 GB sent", "1.00 GB fetched"):
         assert words in line
@@ -96,7 +113,9 @@ def test_json_has_what_others_rely_on(report):
     assert found["model_flops_per_step"] == model_flops(made, 48 * 8, 48 * 8 * 8)
     assert found["flops_per_step"] == 4 * found["flops_per_step_per_chip"]
     assert found["collective_bytes_per_step"] == sum(
-        amount for axes in found["collective_bytes_by_kind_and_axis"].values() for amount in axes.values()
+        amount
+        for axes in found["collective_bytes_by_kind_and_axis"].values()
+        for amount in axes.values()
     )
     assert found["bound"] in ("compute", "memory", "network")
     assert found["notes"] == ()
@@ -104,14 +123,22 @@ def test_json_has_what_others_rely_on(report):
 
 def test_a_mesh_that_does_not_divide_the_batch_is_refused_before_compiling():
     with pytest.raises(ConfigError, match="shards"):
-        plan(Training(**{**_fields(RUN), "mesh": Mesh(1, -1, 1), "batch": Batch(2, 1, 2)}), tiny.SPEC, machine())
+        plan(
+            Training(**{**_fields(RUN), "mesh": Mesh(1, -1, 1), "batch": Batch(2, 1, 2)}),
+            tiny.SPEC,
+            machine(),
+        )
 
 
 def test_groups_of_integers_that_do_not_divide_over_the_mesh_are_refused_before_compiling():
     # -1 says nothing of the mesh until the machine is known: two groups of hidden=256 over four chips.
     changes = {"mesh": Mesh(1, -1, 1), "model": Model(dtype="float32", quantisation="int4")}
     with pytest.raises(ConfigError, match=r"over config\.mesh\.fsdp=4"):
-        plan(Training(**_fields(RUN) | changes), tiny.SPEC._replace(hidden=256, ff=512, head_size=64), machine())
+        plan(
+            Training(**_fields(RUN) | changes),
+            tiny.SPEC._replace(hidden=256, ff=512, head_size=64),
+            machine(),
+        )
 
 
 def _fields(run: Training) -> dict:
@@ -125,7 +152,10 @@ def _fields(run: Training) -> dict:
             "RESOURCE_EXHAUSTED: Ran out of memory in memory space hbm. Used 20.80G of 15.75G hbm.",
             20.8,
         ),
-        ("RESOURCE_EXHAUSTED: Ran out of memory on HBM, the total memory required for HLO temporaries (129.25G) exceeds …", 129.25),
+        (
+            "RESOURCE_EXHAUSTED: Ran out of memory on HBM, the total memory required for HLO temporaries (129.25G) exceeds …",
+            129.25,
+        ),
     ],
 )
 def test_the_compilers_own_figure_is_read_from_its_refusal(words, peak):

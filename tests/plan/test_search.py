@@ -36,16 +36,32 @@ class Formula(NamedTuple):
     kept: float = 1.0
 
     def peak(self, one, of):
-        return self.more * least_memory(one._replace(kept=0), of) + self.kept * one.kept * chunk_bytes(one, of)
+        return self.more * least_memory(
+            one._replace(kept=0), of
+        ) + self.kept * one.kept * chunk_bytes(one, of)
 
     def seconds(self, one, of):
         return max(guess(one, of)) if self.peak(one, of) <= of.on.chip.limit else math.inf
 
     def report(self, one, of, run):
         seconds = self.seconds(one, of)
-        work = Work(2.0, 0, {}, Roofline(seconds, 0, 0, seconds, 0, seconds), ()) if seconds < math.inf else None
+        work = (
+            Work(2.0, 0, {}, Roofline(seconds, 0, 0, seconds, 0, seconds), ())
+            if seconds < math.inf
+            else None
+        )
         sizes = {"data": one.data, "fsdp": one.fsdp, "tensor": one.tensor}
-        return Report(run, of.on, sizes, {"peak": self.peak(one, of)}, "", 1.0, full(run.batch, run.tokens.limit), work, 0.0)
+        return Report(
+            run,
+            of.on,
+            sizes,
+            {"peak": self.peak(one, of)},
+            "",
+            1.0,
+            full(run.batch, run.tokens.limit),
+            work,
+            0.0,
+        )
 
 
 def every(of, kind="none"):
@@ -58,9 +74,19 @@ def run(monkeypatch, on, limit=1_000, *, overrides=(), means=None, headroom=0.0,
 
     def plan(run, spec, on, means):
         mesh, batch, model = run.mesh, run.batch, run.model
-        one = Setting(mesh.data, mesh.fsdp, mesh.tensor, batch.chunks, model.remat, model.quantisation, batch.kept_chunks)
+        one = Setting(
+            mesh.data,
+            mesh.fsdp,
+            mesh.tensor,
+            batch.chunks,
+            model.remat,
+            model.quantisation,
+            batch.kept_chunks,
+        )
         tried.append(one)
-        return formula.report(one, Problem(run, spec, on, math.inf, filled(run, means, [one.shards])), run)
+        return formula.report(
+            one, Problem(run, spec, on, math.inf, filled(run, means, [one.shards])), run
+        )
 
     monkeypatch.setattr(searching, "plan", plan)
     best, changes = search(Search(PAPER, overrides, means, limit, headroom), MISTRAL_7B, on)
@@ -130,7 +156,9 @@ def test_what_a_search_leaves_free_is_free(monkeypatch):
 # --- precision of the base ---------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(("room", "kind"), [(1.0, "none"), (0.34, "none"), (0.24, "int8"), (0.15, "int4")])
+@pytest.mark.parametrize(
+    ("room", "kind"), [(1.0, "none"), (0.34, "none"), (0.24, "int8"), (0.15, "int4")]
+)
 def test_the_base_has_the_highest_precision_that_fits(room, kind, monkeypatch):
     on = machine(room)
     best, changes, tried = run(monkeypatch, on)
@@ -142,7 +170,9 @@ def test_the_base_has_the_highest_precision_that_fits(room, kind, monkeypatch):
     assert order[-1] == kinds.index(kind)
     # By brute force: nothing of higher precision fits.
     for higher in kinds[: kinds.index(kind)]:
-        assert not any(Formula().seconds(one, problem(on)) < math.inf for one in every(problem(on), higher))
+        assert not any(
+            Formula().seconds(one, problem(on)) < math.inf for one in every(problem(on), higher)
+        )
 
 
 @pytest.mark.parametrize("kind", ["none", "int8", "int4"])
@@ -153,7 +183,10 @@ def test_a_precision_that_was_asked_for_stays(kind, monkeypatch):
 
 
 def test_full_fine_tuning_has_no_integers(monkeypatch):
-    assert {one.quantisation for one in run(monkeypatch, machine(4), overrides=["--config.lora=none"])[2]} == {"none"}
+    assert {
+        one.quantisation
+        for one in run(monkeypatch, machine(4), overrides=["--config.lora=none"])[2]
+    } == {"none"}
 
 
 def test_a_limit_that_is_reached_is_no_reason_for_a_lower_precision(monkeypatch, capsys):
@@ -202,7 +235,11 @@ def test_memory_to_spare_keeps_chunks_and_a_refusal_keeps_fewer(kept, monkeypatc
     assert 0 < len(with_chunks) <= searching.KEEPING
     assert tried[-len(with_chunks) :] == with_chunks
     assert best.run.batch.kept_chunks > 0
-    assert step(best) == min(seconds.values()) < searching.WORTH * min(seconds[one] for one in tried if not one.kept)
+    assert (
+        step(best)
+        == min(seconds.values())
+        < searching.WORTH * min(seconds[one] for one in tried if not one.kept)
+    )
     assert all(one.kept <= used_chunks(one, of) for one in with_chunks)
     for one, following in pairwise(with_chunks):
         if math.isinf(seconds[one]) and one._replace(kept=0) == following._replace(kept=0):
@@ -220,7 +257,18 @@ def test_kept_chunks_fill_the_room_and_no_more():
     assert 0 < found.kept < used
     assert found == one._replace(kept=max(fitting))
     # Other meshes have not been measured, and fewer chunks than were are not estimated.
-    assert with_kept([one._replace(fsdp=2, data=2), one._replace(chunks=32), one._replace(remat="everything")], trials, of) == []
+    assert (
+        with_kept(
+            [
+                one._replace(fsdp=2, data=2),
+                one._replace(chunks=32),
+                one._replace(remat="everything"),
+            ],
+            trials,
+            of,
+        )
+        == []
+    )
 
 
 def test_no_more_chunks_are_kept_than_hold_text():

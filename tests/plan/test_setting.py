@@ -26,12 +26,20 @@ def test_settings_divide_batch_and_model():
 
 def test_groups_of_int4_divide_over_the_mesh():
     spec = MISTRAL_7B._replace(ff=128 * 6)
-    tensors = {kind: {one.tensor for one in settings(load(PAPER), spec, CHIPS, kind)} for kind in ("none", "int8", "int4")}
+    tensors = {
+        kind: {one.tensor for one in settings(load(PAPER), spec, CHIPS, kind)}
+        for kind in ("none", "int8", "int4")
+    }
     assert tensors == {"none": {1, 2, 4}, "int8": {1, 2, 4}, "int4": {1, 2}}
 
 
 def test_the_first_setting_is_the_runs_own():
-    changes = ["--config.batch.chunks=96", "--config.batch.kept_chunks=5", "--config.mesh.data=2", "--config.model.remat=attention"]
+    changes = [
+        "--config.batch.chunks=96",
+        "--config.batch.kept_chunks=5",
+        "--config.mesh.data=2",
+        "--config.model.remat=attention",
+    ]
     every = list(settings(load(PAPER, changes), MISTRAL_7B, CHIPS, "int8"))
     assert every[0] == Setting(2, 2, 1, 96, "attention", "int8", 5)
     assert every.count(every[0]) == 1
@@ -40,7 +48,9 @@ def test_the_first_setting_is_the_runs_own():
 
 
 def test_slices_divide_the_data_axis():
-    assert {one.data for one in settings(load(PAPER), MISTRAL_7B, CHIPS._replace(slices=2), "none")} == {2, 4, 8}
+    assert {
+        one.data for one in settings(load(PAPER), MISTRAL_7B, CHIPS._replace(slices=2), "none")
+    } == {2, 4, 8}
 
 
 def test_overrides_are_the_setting():
@@ -60,12 +70,15 @@ def test_overrides_are_the_setting():
         (Training(lora=None), [], ("none",)),
     ],
 )
-def test_precision_is_searched_beside_adapters_and_only_where_none_is_asked_for(run, overrides, expected):
+def test_precision_is_searched_beside_adapters_and_only_where_none_is_asked_for(
+    run, overrides, expected
+):
     assert precisions(run, overrides) == expected
 
 
 @pytest.mark.parametrize(
-    ("kernel", "platform", "there"), [("auto", "tpu", False), ("auto", "cpu", True), ("blockwise", "tpu", True)]
+    ("kernel", "platform", "there"),
+    [("auto", "tpu", False), ("auto", "cpu", True), ("blockwise", "tpu", True)],
 )
 def test_attention_is_kept_apart_only_by_the_kernel_that_can(kernel, platform, there):
     found = remats(Training(model=Model(attention=kernel)), platform)

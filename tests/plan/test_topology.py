@@ -51,7 +51,10 @@ def test_simulated_devices_have_measured_rates():
 def test_the_data_axis_goes_from_slice_to_slice():
     on = machine(parse_topology("v5e:2x2", 2))
     mesh = make_mesh(MeshConfig(2, 4, 1), on.devices)
-    assert [{slice_of(device, on.topology) for device in row.flat} for row in mesh.devices] == [{0}, {1}]
+    assert [{slice_of(device, on.topology) for device in row.flat} for row in mesh.devices] == [
+        {0},
+        {1},
+    ]
 
 
 def test_a_data_axis_that_does_not_reach_all_slices_is_refused_with_the_fix():
@@ -62,7 +65,9 @@ def test_a_data_axis_that_does_not_reach_all_slices_is_refused_with_the_fix():
 
 def test_without_sys_it_says_so_instead_of_being_aborted(tmp_path, monkeypatch):
     monkeypatch.setattr(topology, "CPUS", tmp_path / "possible")
-    with pytest.raises(ConfigError, match=r"v5e:2x2: .*/possible, which is not here: mount -t sysfs sysfs /sys"):
+    with pytest.raises(
+        ConfigError, match=r"v5e:2x2: .*/possible, which is not here: mount -t sysfs sysfs /sys"
+    ):
         prepare(parse_topology("v5e:2x2"))
     prepare(parse_topology("cpu:2"))
 

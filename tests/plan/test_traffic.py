@@ -20,7 +20,9 @@ LAYERS, N, D = 4, 1_024, 1_024
 def chip():
     with mock.patch.dict(os.environ):
         prepare(parse_topology("v5e:2x2"))
-        return SingleDeviceSharding(topologies.get_topology_desc(platform="tpu", topology_name="v5e:2x2").devices[0])
+        return SingleDeviceSharding(
+            topologies.get_topology_desc(platform="tpu", topology_name="v5e:2x2").devices[0]
+        )
 
 
 def read_and_written(text: str) -> float:
@@ -42,7 +44,9 @@ def test_layers_of_integers_are_read_once_each_and_what_they_keep_is_written_onc
     arguments = [jax.ShapeDtypeStruct(*each, sharding=chip) for each in shapes]
     found = read_and_written(jax.jit(stack).lower(*arguments).compile().as_text())
     rows, kernels, scales = 2 * N * D, LAYERS * D * D, 4 * LAYERS * D
-    assert found == pytest.approx(rows + kernels + scales + (LAYERS if kept else 1) * rows, rel=1e-3)  # beside them loop counters
+    assert found == pytest.approx(
+        rows + kernels + scales + (LAYERS if kept else 1) * rows, rel=1e-3
+    )  # beside them loop counters
 
 
 UPDATE = """HloModule m
@@ -61,7 +65,12 @@ STARTED = f"""%s = ({TAKEN}, f32[8,128]{{1,0WHERE}}, u32[]{{:S(2)}}) dynamic-upd
 
 
 @pytest.mark.parametrize("form", [PLAIN, STARTED], ids=["at once", "asynchronous"])
-@pytest.mark.parametrize(("where", "source", "rows"), [("", "", 2), ("", ":S(1)", 1), (":S(1)", "", 1), (":S(1)", ":S(1)", 0)])
-def test_an_update_reads_and_writes_only_what_it_changes_and_only_in_main_memory(form, where, source, rows):
+@pytest.mark.parametrize(
+    ("where", "source", "rows"),
+    [("", "", 2), ("", ":S(1)", 1), (":S(1)", "", 1), (":S(1)", ":S(1)", 0)],
+)
+def test_an_update_reads_and_writes_only_what_it_changes_and_only_in_main_memory(
+    form, where, source, rows
+):
     text = UPDATE.replace("INSTRUCTIONS", form).replace("WHERE", where).replace("FROM", source)
     assert read_and_written(text) == rows * 4 * 128

@@ -4,13 +4,29 @@ import re
 import numpy as np
 import pytest
 
-from e5jax.report.charts import BINS, HEIGHT, LEFT, RIGHT, TOP, WIDTH, Axis, curves, histogram, points, running_mean, ticks
+from e5jax.report.charts import (
+    BINS,
+    HEIGHT,
+    LEFT,
+    RIGHT,
+    TOP,
+    WIDTH,
+    Axis,
+    curves,
+    histogram,
+    points,
+    running_mean,
+    ticks,
+)
 
 HOSTILE = '</svg><script>alert("&")</script>'
 
 
 def bars(svg):
-    found = re.findall(r'<rect x="([\d.]+)" y="([\d.]+)" width="([\d.]+)" height="([\d.]+)" fill="[^"]*" opacity="([\d.]+)"', svg)
+    found = re.findall(
+        r'<rect x="([\d.]+)" y="([\d.]+)" width="([\d.]+)" height="([\d.]+)" fill="[^"]*" opacity="([\d.]+)"',
+        svg,
+    )
     return [[float(value) for value in bar] for bar in found]
 
 
@@ -23,7 +39,9 @@ def test_heights_of_bars_are_the_counts_of_a_histogram(seed):
     heights = np.array([bar[3] for bar in bars(histogram(lengths))])
     wanted = counts[counts > 0]
     assert heights.shape == wanted.shape
-    np.testing.assert_allclose(heights / heights.max(), wanted / wanted.max(), atol=1e-3)  # places have two digits
+    np.testing.assert_allclose(
+        heights / heights.max(), wanted / wanted.max(), atol=1e-3
+    )  # places have two digits
 
 
 def test_a_long_tail_is_one_faint_bar_with_its_range():
@@ -35,7 +53,9 @@ def test_a_long_tail_is_one_faint_bar_with_its_range():
     assert "last bar" not in histogram(lengths[:-5])
 
 
-@pytest.mark.parametrize("lengths", [[], [0], [3], [3] * 100, [0, 10_000_000], list(range(40)), list(range(41))])
+@pytest.mark.parametrize(
+    "lengths", [[], [0], [3], [3] * 100, [0, 10_000_000], list(range(40)), list(range(41))]
+)
 def test_bars_lie_within_the_frame_and_all_texts_are_in_one(lengths):
     svg = histogram(lengths)
     found = bars(svg)
@@ -53,7 +73,9 @@ def test_a_curve_goes_through_its_values():
     places = np.array([[float(part) for part in point.split(",")] for point in points.split()])
     x, y = places[:, 0], places[:, 1]
     np.testing.assert_allclose((x - x[0]) / (x[-1] - x[0]), [0, 0.25, 0.5, 1], atol=1e-3)
-    np.testing.assert_allclose((y[0] - y) / (y[0] - y[-1]), np.array([0, 1, 2, 2.5]) / 2.5, atol=1e-3)
+    np.testing.assert_allclose(
+        (y[0] - y) / (y[0] - y[-1]), np.array([0, 1, 2, 2.5]) / 2.5, atol=1e-3
+    )
     assert y[0] < y[-1]  # up is less
 
 
@@ -66,7 +88,9 @@ def test_long_curves_show_raw_values_and_their_mean():
     assert np.ptp(raw) > 2.9 * np.ptp(mean[1:-1])
 
 
-@pytest.mark.parametrize("series", [{}, {"a": ([], [])}, {"a": ([1], [2.0])}, {"a": ([0, 1], [2.0, 2.0])}])
+@pytest.mark.parametrize(
+    "series", [{}, {"a": ([], [])}, {"a": ([1], [2.0])}, {"a": ([0, 1], [2.0, 2.0])}]
+)
 def test_curves_of_little_are_drawn(series):
     assert "nan" not in curves(series)
 
@@ -81,15 +105,26 @@ def test_ticks_are_few_round_numbers_within_the_axis():
         assert low - 1e-9 * abs(low) <= found[0]
         assert found[-1] <= high + 1e-9 * abs(high)
         step = found[1] - found[0]  # of numbers that may be 10⁸ times as large
-        assert min(abs(step / (factor * 10.0**power) - 1) for factor in (1, 2, 5) for power in range(-4, 9)) < 1e-5
+        assert (
+            min(
+                abs(step / (factor * 10.0**power) - 1)
+                for factor in (1, 2, 5)
+                for power in range(-4, 9)
+            )
+            < 1e-5
+        )
         assert all(tick == round(tick) for tick in ticks(Axis(low, high, 0, 1)))
 
 
 def test_charts_have_no_fixed_colours_fonts_or_size():
-    text = curves({"x": ([0, 1, 2], [3.0, 2.0, 1.0]), "y": ([0, 1], [1.0, 2.0])}) + histogram([1, 2, 3])
+    text = curves({"x": ([0, 1, 2], [3.0, 2.0, 1.0]), "y": ([0, 1], [1.0, 2.0])}) + histogram(
+        [1, 2, 3]
+    )
     assert "var(--series-1)" in text
     assert "var(--series-2)" in text
-    assert not re.findall(r"#[0-9a-f]{3,6}|font-family|<style|<svg[^>]* (?:width|height)=|\bid=", text)
+    assert not re.findall(
+        r"#[0-9a-f]{3,6}|font-family|<style|<svg[^>]* (?:width|height)=|\bid=", text
+    )
 
 
 def test_hostile_names_are_escaped():
@@ -105,11 +140,23 @@ def test_the_running_mean_is_a_mean_over_a_centred_window():
 
 
 def test_points_stand_at_powers_of_two_and_at_their_values():
-    svg = points({"a": ([32, 128, 512], [0.5, 1.0, 0.75]), HOSTILE: ([64, 256], [0.25, 0.0])}, "bytes")
+    svg = points(
+        {"a": ([32, 128, 512], [0.5, 1.0, 0.75]), HOSTILE: ([64, 256], [0.25, 0.0])}, "bytes"
+    )
     found = np.array(re.findall(r'<circle cx="([\d.]+)" cy="([\d.]+)"', svg), float)
     across, up = found.T
-    np.testing.assert_allclose(np.diff(across[:3]), np.diff(across[:3])[0], atol=0.11)  # places have one digit
+    np.testing.assert_allclose(
+        np.diff(across[:3]), np.diff(across[:3])[0], atol=0.11
+    )  # places have one digit
     np.testing.assert_allclose(across[3:], (across[:2] + across[1:3]) / 2, atol=0.11)
-    np.testing.assert_allclose((up[4] - up) / (up[4] - up[1]), [0.5, 1.0, 0.75, 0.25, 0.0], atol=2e-3)
-    assert re.findall(r'text-anchor="middle" [^>]*>([\d,]+)</text>', svg) == ["32", "64", "128", "256", "512"]
+    np.testing.assert_allclose(
+        (up[4] - up) / (up[4] - up[1]), [0.5, 1.0, 0.75, 0.25, 0.0], atol=2e-3
+    )
+    assert re.findall(r'text-anchor="middle" [^>]*>([\d,]+)</text>', svg) == [
+        "32",
+        "64",
+        "128",
+        "256",
+        "512",
+    ]
     assert "<script" not in svg

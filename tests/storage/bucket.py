@@ -30,14 +30,19 @@ def state(seed: int) -> dict[str, jax.Array]:
 def restored(step: int) -> bool:
     with Checkpoints(folder_of(FOLDER)) as reader:
         found, rest = reader.restore(step, state(0), {"step": jax.device_put(np.int32(0))})
-    return int(rest["step"]) == step and all(np.array_equal(found[name], value) for name, value in state(step).items())
+    return int(rest["step"]) == step and all(
+        np.array_equal(found[name], value) for name, value in state(step).items()
+    )
 
 
 def opened(step: int) -> bool:
     """Whether an export, which reads a parameter at a time, reads the same."""
     made = state(step)
     with Checkpoints(folder_of(FOLDER)) as reader:
-        found = reader.open_parameters(step, {name: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype) for name, leaf in made.items()})
+        found = reader.open_parameters(
+            step,
+            {name: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype) for name, leaf in made.items()},
+        )
         return all(np.array_equal(np.asarray(found[name]), value) for name, value in made.items())
 
 
@@ -50,7 +55,9 @@ def write(*numbers: int) -> None:
     with Checkpoints(folder_of(FOLDER), Retention(2)) as checkpoints:
         for step in numbers:
             checkpoints.newest()
-            checkpoints.save(step, state(step), {"step": jax.device_put(np.int32(step))}, {"said": step})
+            checkpoints.save(
+                step, state(step), {"step": jax.device_put(np.int32(step))}, {"said": step}
+            )
             checkpoints.finish()
 
 
@@ -62,10 +69,16 @@ def walk() -> dict[str, object]:
     folder = epath.Path(FOLDER)
     seen: dict[str, object] = {}
     write(1, 2, 3)
-    seen["kept"], seen["newest"], seen["restored"] = retention.steps(folder_of(FOLDER)), newest(), [restored(3), opened(3)]
+    seen["kept"], seen["newest"], seen["restored"] = (
+        retention.steps(folder_of(FOLDER)),
+        newest(),
+        [restored(3), opened(3)],
+    )
     with Checkpoints(folder_of(FOLDER)) as reader:
         seen["facts"] = reader.facts(3)
-    data = max(manifest.read(folder_of(FOLDER) / "3").files.items(), key=lambda item: item[1].bytes)[0]
+    data = max(
+        manifest.read(folder_of(FOLDER) / "3").files.items(), key=lambda item: item[1].bytes
+    )[0]
     whole = (folder / "3" / data).read_bytes()
     (folder / "3" / data).write_bytes(whole[:50] + bytes([whole[50] ^ 1]) + whole[51:])
     seen["flipped"] = [newest(), restored(2)]

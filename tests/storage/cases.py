@@ -31,7 +31,9 @@ STEP = 0.02  # seconds
 
 def state(seed: int) -> dict[str, jax.Array]:
     random = np.random.default_rng(seed)
-    return {str(n): jax.device_put(random.standard_normal((MB * 32_768,), np.float32)) for n in range(8)}
+    return {
+        str(n): jax.device_put(random.standard_normal((MB * 32_768,), np.float32)) for n in range(8)
+    }
 
 
 def save(checkpoints: Checkpoints, step: int) -> None:
@@ -76,8 +78,19 @@ def look(folder: Path, mended: contextlib.AbstractContextManager) -> dict:
     with Checkpoints(folder, Retention(9)) as checkpoints:
         newest = checkpoints.newest()
         save(checkpoints, 3)
-    strange = [path.name for path in folder.iterdir() if not path.name.isdecimal() and path.name != "quarantine"]
-    return {"said": said, "late": late, "left": left, "newest": newest, "after": sound(folder), "strange": strange}
+    strange = [
+        path.name
+        for path in folder.iterdir()
+        if not path.name.isdecimal() and path.name != "quarantine"
+    ]
+    return {
+        "said": said,
+        "late": late,
+        "left": left,
+        "newest": newest,
+        "after": sound(folder),
+        "strange": strange,
+    }
 
 
 def fresh(root: Path, name: str) -> Path:
@@ -88,7 +101,9 @@ def fresh(root: Path, name: str) -> Path:
 
 
 @contextlib.contextmanager
-def failing(library: ctypes.CDLL, folder: Path, kind: str, numbers: tuple[int, int], error: int) -> Iterator[None]:
+def failing(
+    library: ctypes.CDLL, folder: Path, kind: str, numbers: tuple[int, int], error: int
+) -> Iterator[None]:
     library.faulty(os.fsencode(folder), KINDS.index(kind), *numbers, error)
     yield
     library.faulty(b"/nowhere", 0, 0, 0, 0)
@@ -131,7 +146,14 @@ def main(root: Path, full: bool) -> None:
                 folder = fresh(root, f"{kind}-{number}-{last}")
                 seen = look(folder, failing(library, folder, kind, (number, last), code))
                 print(
-                    json.dumps({"case": f"{kind} {number}", "always": last == ALWAYS, "code": errno.errorcode[code], **seen}),
+                    json.dumps(
+                        {
+                            "case": f"{kind} {number}",
+                            "always": last == ALWAYS,
+                            "code": errno.errorcode[code],
+                            **seen,
+                        }
+                    ),
                     flush=True,
                 )
     disk = root / "disk"

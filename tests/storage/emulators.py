@@ -51,7 +51,9 @@ class Response(emulator.Response):
     def close(self) -> None:
         sent = re.search(r"/b/([^/]+)/o/([^?]+)\?(.*&)?alt=media", self._handler.path)
         if sent and self._handler.command == "GET" and self.status == HTTPStatus.OK:
-            self["x-goog-generation"] = self._handler.storage.get_file_obj(sent[1], unquote(sent[2]))["generation"]
+            self["x-goog-generation"] = self._handler.storage.get_file_obj(
+                sent[1], unquote(sent[2])
+            )["generation"]
         super().close()
 
 
@@ -59,7 +61,10 @@ class Response(emulator.Response):
 def google() -> Iterator[int]:
     """Its port."""
     port = free_port()
-    os.environ |= {"STORAGE_EMULATOR_HOST": f"http://127.0.0.1:{port}", "TENSORSTORE_GCS_HTTP_URL": f"http://127.0.0.1:{port}"}
+    os.environ |= {
+        "STORAGE_EMULATOR_HOST": f"http://127.0.0.1:{port}",
+        "TENSORSTORE_GCS_HTTP_URL": f"http://127.0.0.1:{port}",
+    }
     http.HTTPServer = Threads
     emulator.Router = Router
     emulator.Response = Response
@@ -104,7 +109,9 @@ ROOT = Path(__file__).parents[2]
 def in_another_process(kind: str) -> Iterator[dict[str, str]]:
     """The variables by which clients find it."""
     command = [sys.executable, "-m", "tests.storage.emulators", kind]
-    with subprocess.Popen(command, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as served:
+    with subprocess.Popen(
+        command, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as served:
         assert served.stdout is not None
         yield json.loads(served.stdout.readline())
 
@@ -112,7 +119,12 @@ def in_another_process(kind: str) -> Iterator[dict[str, str]]:
 def main(kind: str) -> None:
     before = dict(os.environ)
     with EMULATORS[kind]():
-        print(json.dumps({name: value for name, value in os.environ.items() if before.get(name) != value}), flush=True)
+        print(
+            json.dumps(
+                {name: value for name, value in os.environ.items() if before.get(name) != value}
+            ),
+            flush=True,
+        )
         sys.stdin.read()
 
 

@@ -22,7 +22,9 @@ def seen(request) -> dict:
     """What was seen."""
     environment = os.environ | {"JAX_PLATFORMS": "cpu", "XLA_FLAGS": ""}
     command = [sys.executable, "-m", "tests.storage.bucket", request.param]
-    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=200, check=False)
+    done = subprocess.run(
+        command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=200, check=False
+    )
     assert done.returncode == 0, done.stderr[-3_000:]
     return json.loads(done.stdout.splitlines()[-1])
 
@@ -43,7 +45,11 @@ def test_what_is_damaged_or_has_no_manifest_is_no_checkpoint(seen):
 def test_a_writer_sets_it_aside_and_goes_on(seen):
     assert seen["after"] == [4, True, [2, 4]]
     assert seen["aside"] == ["3", "3.txt"]
-    assert [("sound" in line, "quarantine" in line) for line in seen["listing"]] == [(True, False), (False, True), (True, False)]
+    assert [("sound" in line, "quarantine" in line) for line in seen["listing"]] == [
+        (True, False),
+        (False, True),
+        (True, False),
+    ]
 
 
 def test_a_bucket_that_is_not_there_is_one_line_before_anything_is_computed(seen):
@@ -52,7 +58,11 @@ def test_a_bucket_that_is_not_there_is_one_line_before_anything_is_computed(seen
 
 
 @pytest.mark.parametrize(
-    ("where", "said"), [("gs://b/run", "gcsfs: pip install 'e5jax[gcs]'"), ("s3://b/run", "s3fs: pip install 'e5jax[s3]'")]
+    ("where", "said"),
+    [
+        ("gs://b/run", "gcsfs: pip install 'e5jax[gcs]'"),
+        ("s3://b/run", "s3fs: pip install 'e5jax[s3]'"),
+    ],
 )
 def test_a_bucket_whose_package_is_missing_names_the_extra(where, said, monkeypatch):
     monkeypatch.setattr(storage, "find_spec", lambda _: None)
@@ -64,13 +74,23 @@ def test_a_bucket_whose_package_is_missing_names_the_extra(where, said, monkeypa
 def test_orbax_opens_s3_with_the_place_and_the_keys_of_the_environment(driver, monkeypatch):
     assert tensorstore_utils.build_kvstore_tspec is checkpointer._specs
     monkeypatch.setenv("TENSORSTORE_GCS_BACKEND", driver)
-    for name in ("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL", "AWS_REGION", "AWS_DEFAULT_REGION", "AWS_ACCESS_KEY_ID"):
+    for name in (
+        "AWS_ENDPOINT_URL_S3",
+        "AWS_ENDPOINT_URL",
+        "AWS_REGION",
+        "AWS_DEFAULT_REGION",
+        "AWS_ACCESS_KEY_ID",
+    ):
         monkeypatch.delenv(name, raising=False)
     plain = {"driver": "s3", "bucket": "b", "path": "run/5"}
     assert checkpointer._specs("s3://b/run/5", "x", use_ocdbt=False) == plain | {"path": "run/5/x"}
     monkeypatch.setenv("AWS_ENDPOINT_URL", "http://here")
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", "somebody")
     base = checkpointer._specs("s3://b/run/5", "x")["base"]
-    said = {"endpoint": "http://here", "aws_region": "us-east-1", "aws_credentials": {"type": "environment"}}
+    said = {
+        "endpoint": "http://here",
+        "aws_region": "us-east-1",
+        "aws_credentials": {"type": "environment"},
+    }
     assert base == plain | said
     assert "somebody" not in str(base)

@@ -26,12 +26,19 @@ def rows(tmp_path_factory) -> list[dict]:
         pytest.skip("needs a C compiler, and to mount file systems")
     root = tmp_path_factory.mktemp("disks")
     library = root / "faulty.so"
-    subprocess.run([compiler, "-shared", "-fPIC", "-O1", "-o", str(library), str(HERE / "faulty.c"), "-ldl"], check=True)
+    subprocess.run(
+        [compiler, "-shared", "-fPIC", "-O1", "-o", str(library), str(HERE / "faulty.c"), "-ldl"],
+        check=True,
+    )
     environment = os.environ | {"LD_PRELOAD": str(library), "JAX_PLATFORMS": "cpu", "XLA_FLAGS": ""}
     command = [sys.executable, "-m", "tests.storage.cases", str(root), *(["full"] if FULL else [])]
-    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=600, check=False)
+    done = subprocess.run(
+        command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=600, check=False
+    )
     assert done.returncode == 0, done.stderr[-3_000:]
-    first, *found = map(json.loads, (line for line in done.stdout.splitlines() if line.startswith("{")))
+    first, *found = map(
+        json.loads, (line for line in done.stdout.splitlines() if line.startswith("{"))
+    )
     assert min(first["calls"].values()) > 0  # else nothing below could fail
     return found
 

@@ -29,7 +29,9 @@ def parent(module: str) -> Iterator[Callable[[Path, str, float], bool]]:
     """Gives a function that runs `child(journal, url)` of a test module, kills it so long after the journal has lines of it,
     and says whether it was still running then."""
     program = [sys.executable, "-c", PARENT.format(module=module)]
-    with subprocess.Popen(program, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+    with subprocess.Popen(
+        program, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as process:
         assert process.stdin is not None
         assert process.stdout is not None
         give, get = process.stdin, process.stdout

@@ -36,7 +36,9 @@ def good(request: Request) -> str:
     """A reply that every check takes, unless it is asked for the impossible. It depends on the request's key only."""
     random = seeded(*request.key)
     assert request.schema is not None
-    return json.dumps({name: _value(shape, random) for name, shape in request.schema["properties"].items()})
+    return json.dumps(
+        {name: _value(shape, random) for name, shape in request.schema["properties"].items()}
+    )
 
 
 def _value(shape: dict[str, Any], random: Random) -> Any:
@@ -52,7 +54,11 @@ def _value(shape: dict[str, Any], random: Random) -> Any:
 class Scripted:
     """`say` gives text and finish of a reply, or None for a failure. With `shuffle` replies arrive in a random order."""
 
-    def __init__(self, say: Callable[[Request], tuple[str, str] | str | None] = good, shuffle: Random | None = None):
+    def __init__(
+        self,
+        say: Callable[[Request], tuple[str, str] | str | None] = good,
+        shuffle: Random | None = None,
+    ):
         self.say = say
         self.shuffle = shuffle
         self.asked: Counter[tuple[str, int]] = Counter()
@@ -65,7 +71,9 @@ class Scripted:
             await asyncio.sleep(0)
         said = self.say(request)
         if said is None:
-            return Failure(request.id, request.attempt, "bad-request", "the scripted session refuses")
+            return Failure(
+                request.id, request.attempt, "bad-request", "the scripted session refuses"
+            )
         text, finish = (said, "stop") if isinstance(said, str) else said
         return Reply(request.id, request.attempt, text, finish, "scripted", 100, len(text.split()))
 
@@ -73,4 +81,9 @@ class Scripted:
         raise NotImplementedError(why)
 
     def totals(self) -> dict[str, Any]:
-        return {"requests": self.asked.total(), "prompt_tokens": 0, "completion_tokens": 0, "money": None}
+        return {
+            "requests": self.asked.total(),
+            "prompt_tokens": 0,
+            "completion_tokens": 0,
+            "money": None,
+        }

@@ -24,20 +24,26 @@ async def ask(path: Path, url: str, count: int, budget: Budget | None = None, **
     target = endpoint(url, api="batch", **{"poll": 0.1, **changed})
     async with open_session(target, budget or Budget(), path, 0) as session:
         assert isinstance(session, Batch)
-        outcomes = await asyncio.gather(*(session.complete(request(i)) for i in range(count)), return_exceptions=True)
+        outcomes = await asyncio.gather(
+            *(session.complete(request(i)) for i in range(count)), return_exceptions=True
+        )
         return outcomes, session.totals()
 
 
 def child(path: str, url: str) -> None:
     """A process to be killed."""
-    asyncio.run(ask(Path(path), url, COUNT, concurrency=20, poll=0.5))  # longer than the endpoint needs to create one
+    asyncio.run(
+        ask(Path(path), url, COUNT, concurrency=20, poll=0.5)
+    )  # longer than the endpoint needs to create one
 
 
 def test_replies_of_batches_are_those_of_single_requests_at_half_the_price(tmp_path):
     async def run():
         async with serve(Demo(batch_seconds=0.1)) as (url, server):
             batched = await ask(tmp_path / "batch/journal.jsonl", url, 30, concurrency=20)
-            async with open_session(endpoint(url), Budget(), tmp_path / "chat/journal.jsonl", 0) as session:
+            async with open_session(
+                endpoint(url), Budget(), tmp_path / "chat/journal.jsonl", 0
+            ) as session:
                 single = [await session.complete(request(i)) for i in range(30)]
                 return batched, single, session.totals(), server
 
@@ -51,15 +57,29 @@ def test_replies_of_batches_are_those_of_single_requests_at_half_the_price(tmp_p
 
 def test_rows_fail_one_by_one(tmp_path):
     def fault(body: dict) -> str | None:
-        return {"3": "413", "4": "length", "5": "empty-choices"}.get(body["messages"][0]["content"].split(":")[0])
+        return {"3": "413", "4": "length", "5": "empty-choices"}.get(
+            body["messages"][0]["content"].split(":")[0]
+        )
 
     async def run():
         async with serve(Demo(batch_seconds=0.1, batch_fault=fault)) as (url, _):
             return await ask(tmp_path / "journal.jsonl", url, 8)
 
     outcomes, totals = asyncio.run(run())
-    assert [type(outcome) for outcome in outcomes] == [Reply, Reply, Reply, Failure, Reply, Reply, Reply, Reply]
-    assert [outcome.finish for outcome in outcomes if isinstance(outcome, Reply)][3:5] == ["length", "empty"]
+    assert [type(outcome) for outcome in outcomes] == [
+        Reply,
+        Reply,
+        Reply,
+        Failure,
+        Reply,
+        Reply,
+        Reply,
+        Reply,
+    ]
+    assert [outcome.finish for outcome in outcomes if isinstance(outcome, Reply)][3:5] == [
+        "length",
+        "empty",
+    ]
     assert totals["failures"] == {"request-too-large": 1}
 
 
@@ -85,7 +105,9 @@ def test_a_row_that_fails_now_and_then_is_in_the_next_batch(tmp_path):
 def test_a_budget_of_requests_is_not_overrun(tmp_path):
     async def run():
         async with serve(Demo(batch_seconds=0.1)) as (url, server):
-            return await ask(tmp_path / "journal.jsonl", url, 50, Budget(requests=25), concurrency=20), server
+            return await ask(
+                tmp_path / "journal.jsonl", url, 50, Budget(requests=25), concurrency=20
+            ), server
 
     (outcomes, totals), server = asyncio.run(run())
     assert totals["requests"] <= 25
@@ -121,7 +143,11 @@ def test_killed_around_submission_no_batch_is_created_twice_and_no_row_is_lost(t
                     outcomes, totals = await ask(path, url, COUNT, concurrency=20, poll=0.5)
                     assert all(isinstance(outcome, Reply) for outcome in outcomes)
                     assert totals["replies"] == totals["requests"] == COUNT
-                    assert totals["possibly_billed"] == {"in_flight_at_crash": 0, "unanswered": 0, "tokens_at_most": 0}
+                    assert totals["possibly_billed"] == {
+                        "in_flight_at_crash": 0,
+                        "unanswered": 0,
+                        "tokens_at_most": 0,
+                    }
                 return server, hits
 
     server, hits = asyncio.run(rounds())

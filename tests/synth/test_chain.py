@@ -46,7 +46,12 @@ def generated(address, tmp_path_factory) -> Path:
 def mined(generated, tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("mined")
     model = small.model_folder(folder / "model")
-    command = ["mine", f"--model={model}", f"--input={generated / 'short-short.jsonl'}", f"--output={folder}"]
+    command = [
+        "mine",
+        f"--model={model}",
+        f"--input={generated / 'short-short.jsonl'}",
+        f"--output={folder}",
+    ]
     assert main([*command, "--negatives=5", "--last=20"]) == 0
     return folder / "mined.jsonl"
 
@@ -69,7 +74,12 @@ def test_a_model_grades_what_was_mined_and_the_best_pair_stays(mined, address, t
     assert main(words(address, tmp_path, "relabel=build", f"relabel.files=('{mined}',)")) == 0
     found = json.loads((tmp_path / "stats.json").read_text("utf-8"))
     counted = found["families"]["relabel"]
-    assert counted["asked"] == len(before) == counted["kept"] + counted["dropped"] == requests_of(tmp_path)
+    assert (
+        counted["asked"]
+        == len(before)
+        == counted["kept"] + counted["dropped"]
+        == requests_of(tmp_path)
+    )
     assert set(found["dropped_for"]) <= {"no-positive", "no-negative"}
     made = read(tmp_path / "examples/relabel.jsonl")
     assert len(made) == counted["kept"] > 5
@@ -78,20 +88,41 @@ def test_a_model_grades_what_was_mined_and_the_best_pair_stays(mined, address, t
         assert {*example.positives, *example.negatives} < {*given.positives, *given.negatives}
         assert example.positive_scores[0] >= 4
         assert example.negative_scores[0] <= 2
-    assert any(example.positives != before[example.id].positives for example in made)  # the demo grades as it likes
+    assert any(
+        example.positives != before[example.id].positives for example in made
+    )  # the demo grades as it likes
 
 
 def test_generated_and_mined_examples_train_the_quickstart_model(generated, mined, tmp_path):
     files = [mined, *(path for path in sorted(generated.iterdir()) if read(path)[0].negatives)]
     assert len(files) > 2
     tokenizer = tmp_path / "tokenizer.json"
-    train_tokenizer((example.query for path in files for example in read(path)), 500).save(str(tokenizer))
-    data = [f"--config.pretrain.data.files={tuple(map(str, files))}", f"--config.pretrain.tokens.tokenizer={tokenizer}"]
-    command = [sys.executable, "-m", "e5jax", "run", f"--config={QUICK}", f"--workdir={tmp_path / 'run'}", *STEP, *data]
+    train_tokenizer((example.query for path in files for example in read(path)), 500).save(
+        str(tokenizer)
+    )
+    data = [
+        f"--config.pretrain.data.files={tuple(map(str, files))}",
+        f"--config.pretrain.tokens.tokenizer={tokenizer}",
+    ]
+    command = [
+        sys.executable,
+        "-m",
+        "e5jax",
+        "run",
+        f"--config={QUICK}",
+        f"--workdir={tmp_path / 'run'}",
+        *STEP,
+        *data,
+    ]
     environment = {**os.environ, "XLA_FLAGS": FAST}
-    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False, timeout=300)
+    done = subprocess.run(
+        command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False, timeout=300
+    )
     assert done.returncode == 0, done.stderr
-    (step,) = [json.loads(line) for line in (tmp_path / "run/pretrain/metrics.jsonl").read_text("utf-8").splitlines()]
+    (step,) = [
+        json.loads(line)
+        for line in (tmp_path / "run/pretrain/metrics.jsonl").read_text("utf-8").splitlines()
+    ]
     assert step["step"] == 1
     assert step["train/pairs"] == 32
     assert 0 < step["train/loss"] < 100  # at a temperature of 0.02

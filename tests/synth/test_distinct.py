@@ -23,7 +23,10 @@ def test_either_of_query_and_document_makes_a_duplicate():
         assert add(distinct, "short-long", "a query", LONG) == "kept"
         assert add(distinct, "short-long", "A query!", "another document") == "duplicate"
         assert add(distinct, "short-long", "another query", LONG.upper()) == "duplicate"
-        assert add(distinct, "short-long", "another query", LONG.replace("lazy", "sleepy")) == "near-duplicate"
+        assert (
+            add(distinct, "short-long", "another query", LONG.replace("lazy", "sleepy"))
+            == "near-duplicate"
+        )
         assert add(distinct, "short-long", "another query", "another document") == "kept"
 
 
@@ -37,7 +40,9 @@ def test_what_was_refused_leaves_no_trace():
 def test_families_are_apart_and_labels_recur_up_to_their_share():
     with Distinct(Checks(answers=3, answer_share=0.05), COUNTS) as distinct:
         assert add(distinct, "short-long", "a", "praise") == "kept"
-        assert [add(distinct, "long-short", f"text {i}", "praise") for i in range(6)] == ["kept"] * 5 + ["frequent-answer"]
+        assert [add(distinct, "long-short", f"text {i}", "praise") for i in range(6)] == [
+            "kept"
+        ] * 5 + ["frequent-answer"]
         assert add(distinct, "long-short", "text 9", "blame") == "kept"
         assert add(distinct, "long-short", "text 9", "blame") == "duplicate"
 

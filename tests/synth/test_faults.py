@@ -32,8 +32,14 @@ TABLE = {
     "429-quota": "quota",
     "long-string": "too-long",
     **dict.fromkeys(("500", "502", "503", "504", "529", "503-seconds"), "server-error"),
-    **dict.fromkeys(("429", "429-seconds", "429-ms", "429-date", "429-negative", "429-nan", "429-nonsense"), "rate-limit"),
-    **dict.fromkeys(("html", "empty-body", "cut-json", "json-list", "duplicate-keys", "nan", "infinity"), "not-json"),
+    **dict.fromkeys(
+        ("429", "429-seconds", "429-ms", "429-date", "429-negative", "429-nan", "429-nonsense"),
+        "rate-limit",
+    ),
+    **dict.fromkeys(
+        ("html", "empty-body", "cut-json", "json-list", "duplicate-keys", "nan", "infinity"),
+        "not-json",
+    ),
     **dict.fromkeys(("big-integer", "deep", "not-utf-8", "wrong-length"), "not-json"),
     **dict.fromkeys(("error-in-200", "no-choices-field"), "not-a-reply"),
     **dict.fromkeys(("reset", "no-http", "short-body", "cut-chunk"), "disconnected"),
@@ -66,10 +72,14 @@ def told(body: dict, times: int) -> str | None:
 async def ask(path: Path, requests: list, choose=told, **changed):
     """Outcomes, totals, and the server."""
     async with serve(Demo(choose=choose, delay=8.0)) as (url, server):
-        async with open_session(endpoint(url, timeout=4.0, **changed), Budget(), path, 0) as session:
+        async with open_session(
+            endpoint(url, timeout=4.0, **changed), Budget(), path, 0
+        ) as session:
             settled = await session.complete(request("first"))  # finds out what the endpoint takes
             assert isinstance(settled, Reply)
-            outcomes = await asyncio.gather(*map(session.complete, requests), return_exceptions=True)
+            outcomes = await asyncio.gather(
+                *map(session.complete, requests), return_exceptions=True
+            )
         return outcomes, session.totals(), server
 
 
@@ -85,29 +95,49 @@ def test_the_documentation_has_the_same_table():
 
 @pytest.mark.parametrize("refusals", [True, False])  # apart, as these slow everyone down
 def test_each_fault_has_the_consequence_that_the_table_says(refusals, tmp_path):
-    asked = [name for name in (*TABLE, *FINISHES) if name not in STOPS and (TABLE.get(name) == "rate-limit") == refusals]
-    outcomes, totals, server = asyncio.run(ask(tmp_path / "journal.jsonl", [request(name) for name in asked]))
+    asked = [
+        name
+        for name in (*TABLE, *FINISHES)
+        if name not in STOPS and (TABLE.get(name) == "rate-limit") == refusals
+    ]
+    outcomes, totals, server = asyncio.run(
+        ask(tmp_path / "journal.jsonl", [request(name) for name in asked])
+    )
     got = dict(zip(asked, outcomes, strict=True))
     for name, outcome in got.items():
         dropped = name in TABLE and FAULTS[TABLE[name]].action == "drop"
         assert isinstance(outcome, Failure if dropped else Reply), (name, outcome)
     assert {name: got[name].reason for name in got if isinstance(got[name], Failure)} == {
-        name: fault for name, fault in TABLE.items() if name in got and FAULTS[fault].action == "drop"
+        name: fault
+        for name, fault in TABLE.items()
+        if name in got and FAULTS[fault].action == "drop"
     }
-    assert {name: got[name].finish for name in asked if name in FINISHES} == ({} if refusals else FINISHES)
+    assert {name: got[name].finish for name in asked if name in FINISHES} == (
+        {} if refusals else FINISHES
+    )
     counted = {fault: sum(TABLE.get(name) == fault for name in asked) for fault in FAULTS}
     assert totals["faults"] == {fault: n for fault, n in sorted(counted.items()) if n}
     assert totals["replies"] + sum(totals["failures"].values()) == len(asked) + 1
     assert totals["requests"] == totals["replies"] + sum(totals["faults"].values())
     billed = sum(server.billed.values())
-    assert billed == totals["replies"] + totals["possibly_billed"]["unanswered"]  # exact, as all of these were
+    assert (
+        billed == totals["replies"] + totals["possibly_billed"]["unanswered"]
+    )  # exact, as all of these were
 
 
 @pytest.mark.parametrize("name", sorted(STOPS))
 def test_what_cannot_get_better_stops_the_run_at_once(name, tmp_path):
-    first, later = [request(f"{name}:{i} always") for i in range(8)], [request(i) for i in range(50)]
+    first, later = (
+        [request(f"{name}:{i} always") for i in range(8)],
+        [request(i) for i in range(50)],
+    )
     outcomes, totals, server = asyncio.run(
-        ask(tmp_path / "journal.jsonl", [*first, *later], lambda body, _: name if "always" in str(body) else None, concurrency=8)
+        ask(
+            tmp_path / "journal.jsonl",
+            [*first, *later],
+            lambda body, _: name if "always" in str(body) else None,
+            concurrency=8,
+        )
     )
     assert all(isinstance(outcome, Stop) for outcome in outcomes[:8])
     assert 1 <= server.received[name] <= 8  # one further request of each worker
@@ -123,7 +153,12 @@ def test_a_fault_that_stays_is_given_up_and_asked_again_by_the_next_run(tmp_path
     assert (totals["given_up"], totals["faults"], totals["requests"]) == (1, {"server-error": 3}, 4)
     (outcome,), totals, _ = asyncio.run(ask(path, [request("500", "always")], lambda *_: None))
     assert isinstance(outcome, Reply)
-    assert (totals["given_up"], totals["faults"], totals["requests"], totals["sessions"]) == (0, {"server-error": 3}, 5, 2)
+    assert (totals["given_up"], totals["faults"], totals["requests"], totals["sessions"]) == (
+        0,
+        {"server-error": 3},
+        5,
+        2,
+    )
 
 
 def test_a_verdict_on_a_request_is_kept(tmp_path):
@@ -137,7 +172,9 @@ def test_a_verdict_on_a_request_is_kept(tmp_path):
 
 
 def test_nothing_answers_for_longer_than_patience_lasts(tmp_path):
-    (outcome,), _, _ = asyncio.run(ask(tmp_path / "journal.jsonl", [request("500", "always")], tries=50, patience=0.5))
+    (outcome,), _, _ = asyncio.run(
+        ask(tmp_path / "journal.jsonl", [request("500", "always")], tries=50, patience=0.5)
+    )
     assert isinstance(outcome, Stop)
     assert "no answer for" in str(outcome)
 
@@ -151,7 +188,11 @@ def test_no_endpoint_at_all_is_unreachable(tmp_path):
     outcome, totals = asyncio.run(run())
     assert isinstance(outcome, Failure)
     assert outcome.reason == "unreachable"
-    assert totals["possibly_billed"] == {"in_flight_at_crash": 0, "unanswered": 0, "tokens_at_most": 0}
+    assert totals["possibly_billed"] == {
+        "in_flight_at_crash": 0,
+        "unanswered": 0,
+        "tokens_at_most": 0,
+    }
 
 
 @pytest.mark.parametrize(
@@ -171,7 +212,11 @@ def test_no_endpoint_at_all_is_unreachable(tmp_path):
     ],
 )
 def test_retry_after_is_a_number_or_a_date_and_nonsense_is_nothing(headers, seconds):
-    assert wait_of(headers, now=100.0) == pytest.approx(seconds) if seconds is not None else wait_of(headers, 100.0) is None
+    assert (
+        wait_of(headers, now=100.0) == pytest.approx(seconds)
+        if seconds is not None
+        else wait_of(headers, 100.0) is None
+    )
 
 
 def test_every_status_has_a_fault():

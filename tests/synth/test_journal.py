@@ -25,7 +25,15 @@ def reply(i: int, **changed: object) -> Reply:
 
 def tried(i: int, **changed: object) -> dict:
     tokens = {"prompt": 10, "completion": 100}
-    return {"kind": "try", "id": f"t/{i}", "attempt": 0, "number": i, "model": "one", **tokens, **changed}
+    return {
+        "kind": "try",
+        "id": f"t/{i}",
+        "attempt": 0,
+        "number": i,
+        "model": "one",
+        **tokens,
+        **changed,
+    }
 
 
 def line(outcome: Reply | Failure) -> dict:
@@ -65,7 +73,14 @@ def read(path: Path, *names: int) -> tuple[list, dict, int]:
 def test_what_is_written_is_read_again(tmp_path):
     path = tmp_path / "deep/journal.jsonl"
     failure = Failure("t/1", 0, "bad-request", "no")
-    live = written(path, tried(0), line(reply(0)), tried(1), {**tried(1), "kind": "fault", "fault": "bad-request"}, line(failure))
+    live = written(
+        path,
+        tried(0),
+        line(reply(0)),
+        tried(1),
+        {**tried(1), "kind": "fault", "fault": "bad-request"},
+        line(failure),
+    )
     outcomes, replayed, damaged = read(path, 0, 1, 2)
     assert outcomes == [reply(0), failure, None]
     assert damaged == 0
@@ -83,13 +98,19 @@ def test_a_journal_cut_at_any_byte_gives_all_whole_lines_and_can_be_written_on(t
     for cut in range(len(whole) + 1):
         path.write_bytes(whole[:cut])
         marks.write_bytes(marked)
-        outcomes, totals, damaged = read(path, 0, 1, 2)  # and writes that it started, behind the cut
-        lines = sum(end <= cut for end in ends)  # the first one says start, then try and reply in turn
+        outcomes, totals, damaged = read(
+            path, 0, 1, 2
+        )  # and writes that it started, behind the cut
+        lines = sum(
+            end <= cut for end in ends
+        )  # the first one says start, then try and reply in turn
         replies = max(0, lines - 1) // 2
         assert outcomes == [reply(i) if i < replies else None for i in range(3)]
         assert (totals["replies"], damaged) == (replies, 0)
         assert totals["possibly_billed"]["in_flight_at_crash"] == (lines > 0 and lines % 2 == 0)
-        assert [decode(part) is None for part in path.read_bytes().splitlines(keepends=True)] == [False] * (lines + 1)
+        assert [decode(part) is None for part in path.read_bytes().splitlines(keepends=True)] == [
+            False
+        ] * (lines + 1)
 
 
 def test_what_was_announced_and_had_not_left_when_the_process_died_was_not_sent(tmp_path):
@@ -134,7 +155,9 @@ def test_a_flipped_bit_loses_its_line_only(tmp_path):
         path.write_bytes(flipped)
         outcomes, _, damaged = read(path, *range(5))
         assert all(outcome in (reply(i), None) for i, outcome in enumerate(outcomes))
-        assert sum(outcome is None for outcome in outcomes) <= 2  # a lost or a new end of line touches its neighbour
+        assert (
+            sum(outcome is None for outcome in outcomes) <= 2
+        )  # a lost or a new end of line touches its neighbour
         assert damaged >= 1 or flipped[place] == 10 or whole[place] == 10 or place > len(whole) - 2
 
 
@@ -163,7 +186,10 @@ def test_one_process_at_a_time(tmp_path):
 
 def test_a_full_disk_stops_the_run_and_loses_nothing_before_it(tmp_path):
     path = tmp_path / "journal.jsonl"
-    limits, handler = resource.getrlimit(resource.RLIMIT_FSIZE), signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    limits, handler = (
+        resource.getrlimit(resource.RLIMIT_FSIZE),
+        signal.signal(signal.SIGXFSZ, signal.SIG_IGN),
+    )
 
     async def run() -> int:
         async with journal(path) as book:

@@ -51,21 +51,47 @@ raise RuntimeError("the end, with its traceback")
 
 @contextlib.asynccontextmanager
 async def asked(folder: Path, demo: Demo, **changed: object):
-    async with serve(demo) as (url, _), open_session(endpoint(url, **changed), Budget(), folder / "journal.jsonl", 0) as session:
+    async with (
+        serve(demo) as (url, _),
+        open_session(endpoint(url, **changed), Budget(), folder / "journal.jsonl", 0) as session,
+    ):
         yield session
 
 
-def test_a_key_is_in_no_output_file_log_error_or_command_line_even_when_the_endpoint_sends_it_back(tmp_path):
+def test_a_key_is_in_no_output_file_log_error_or_command_line_even_when_the_endpoint_sends_it_back(
+    tmp_path,
+):
     def fault(body: dict, _: int) -> str | None:
         name = body["messages"][0]["content"].partition(":")[0]
         return None if name == "plain" else name
 
     async def run() -> tuple[subprocess.CompletedProcess, int]:
         async with serve(Demo(key=CANARY, choose=fault)) as (url, server):
-            environment = {**os.environ, "E5JAX_TEST_KEY": CANARY, "E5JAX_TEST_HEADER": HEADER, "OPENAI_LOG": "debug"}
-            command = [sys.executable, "-X", "dev", "-W", "ignore", "-c", ASKING, url, str(tmp_path / "journal.jsonl")]
+            environment = {
+                **os.environ,
+                "E5JAX_TEST_KEY": CANARY,
+                "E5JAX_TEST_HEADER": HEADER,
+                "OPENAI_LOG": "debug",
+            }
+            command = [
+                sys.executable,
+                "-X",
+                "dev",
+                "-W",
+                "ignore",
+                "-c",
+                ASKING,
+                url,
+                str(tmp_path / "journal.jsonl"),
+            ]
             process = await asyncio.to_thread(
-                subprocess.run, command, cwd=ROOT, env=environment, capture_output=True, check=False, timeout=100
+                subprocess.run,
+                command,
+                cwd=ROOT,
+                env=environment,
+                capture_output=True,
+                check=False,
+                timeout=100,
             )
             return process, server.received["401"]
 
@@ -123,7 +149,10 @@ def test_a_key_comes_from_a_file_that_only_its_owner_reads(tmp_path):
         ({"key_variable": "E5JAX_NO_SUCH_KEY"}, "E5JAX_NO_SUCH_KEY holds no key"),
         ({"key_file": "/nowhere/key"}, "no such file"),
         ({"headers": ("no colon",), "base_url": "https://example.org"}, "not `Name: value`"),
-        ({"headers": ("X-A: $E5JAX_NO_SUCH",), "base_url": "https://example.org"}, "E5JAX_NO_SUCH is not set"),
+        (
+            {"headers": ("X-A: $E5JAX_NO_SUCH",), "base_url": "https://example.org"},
+            "E5JAX_NO_SUCH is not set",
+        ),
     ],
 )
 def test_what_is_wrong_with_a_secret_is_said(changed, said, monkeypatch):
@@ -153,7 +182,10 @@ def test_addresses_that_must_not_get_a_key_are_refused(address, fine):
     else:
         with pytest.raises(ConfigError):
             base_url(Endpoint(base_url=address))
-    assert base_url(Endpoint(base_url="http://10.0.0.5:8000/v1", plain_http=True)) == "http://10.0.0.5:8000/v1"
+    assert (
+        base_url(Endpoint(base_url="http://10.0.0.5:8000/v1", plain_http=True))
+        == "http://10.0.0.5:8000/v1"
+    )
 
 
 @pytest.mark.parametrize(

@@ -31,11 +31,21 @@ class Allowed:
         self.level, self.at = self.rate, 0.0
 
     def lacks(self, now: float, amount: float) -> float:
-        self.level, self.at = min(max(self.rate, amount), self.level + self.rate * (now - self.at)), now
+        self.level, self.at = (
+            min(max(self.rate, amount), self.level + self.rate * (now - self.at)),
+            now,
+        )
         return max(0.0, (amount - self.level) / self.rate)
 
 
-def simulate(limiter: Limiter, allowed: float, count: int, seed: int, tokens: float = math.inf, down: range = range(0)) -> Course:
+def simulate(
+    limiter: Limiter,
+    allowed: float,
+    count: int,
+    seed: int,
+    tokens: float = math.inf,
+    down: range = range(0),
+) -> Course:
     """Workers, one more with each answer, which then ask again, until `count` have one. Whole seconds of Retry-After, as usual."""
     chance = random.Random(seed)
     requests, words = Allowed(allowed), Allowed(tokens)
@@ -60,7 +70,9 @@ def simulate(limiter: Limiter, allowed: float, count: int, seed: int, tokens: fl
             else:
                 requests.level -= 1
                 words.level -= size
-                heapq.heappush(events, (now + chance.uniform(0.2, 2.0), number, "answer", now, size))
+                heapq.heappush(
+                    events, (now + chance.uniform(0.2, 2.0), number, "answer", now, size)
+                )
         elif kind == "refuse":
             refused += 1
             until = max(until, now + size)
@@ -77,7 +89,12 @@ def simulate(limiter: Limiter, allowed: float, count: int, seed: int, tokens: fl
             for i in range(1 + more):
                 heapq.heappush(events, (now, number + i / 2, "ask", 0.0, 0))
     steady = [at for at in sent if at > 60]
-    return Course(len(steady) / ((now - 60) * requests.rate) if now > 60 else 0.0, refused / len(sent), early, sent)
+    return Course(
+        len(steady) / ((now - 60) * requests.rate) if now > 60 else 0.0,
+        refused / len(sent),
+        early,
+        sent,
+    )
 
 
 @pytest.mark.parametrize("seed", range(int(os.environ.get("E5JAX_SYNTH_SEEDS", "1"))))

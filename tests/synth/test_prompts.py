@@ -7,7 +7,16 @@ from pathlib import Path
 import pytest
 
 from e5jax.synth.families import FAMILIES
-from e5jax.synth.prompts import PLACEHOLDER, SPECIAL, TASK, examples, fill, harmless, quoted, templates
+from e5jax.synth.prompts import (
+    PLACEHOLDER,
+    SPECIAL,
+    TASK,
+    examples,
+    fill,
+    harmless,
+    quoted,
+    templates,
+)
 from tests.synth.injections import INJECTIONS
 
 GOLDEN = Path(__file__).parent / "prompts.golden.txt"
@@ -27,19 +36,29 @@ class Named(dict):
 
 def test_every_template_is_the_golden_one():
     """After a change on purpose: `GOLDEN=write pytest tests/synth/test_prompts.py`, and read the difference."""
-    found = "\n".join(f"=== {name} {i} ===\n{fill(text, Named())}" for name in NAMES for i, text in enumerate(templates(name)))
+    found = "\n".join(
+        f"=== {name} {i} ===\n{fill(text, Named())}"
+        for name in NAMES
+        for i, text in enumerate(templates(name))
+    )
     if os.environ.get("GOLDEN") == "write":
         GOLDEN.write_text(found, encoding="utf-8")
     assert found == GOLDEN.read_text(encoding="utf-8")
 
 
-@pytest.mark.parametrize("family", [family for family in FAMILIES if family.name != "grounded"], ids=lambda family: family.name)
+@pytest.mark.parametrize(
+    "family",
+    [family for family in FAMILIES if family.name != "grounded"],
+    ids=lambda family: family.name,
+)
 def test_a_family_has_several_templates_and_each_names_all_its_fields(family):
     found = templates(f"{family.name}.generate")
     assert len(found) >= 3
     for text in found:
         assert all(part.name in text for part in family.parts)
-        assert {"language"} <= set(PLACEHOLDER.findall(text)) or {"source", "target"} <= set(PLACEHOLDER.findall(text))
+        assert {"language"} <= set(PLACEHOLDER.findall(text)) or {"source", "target"} <= set(
+            PLACEHOLDER.findall(text)
+        )
 
 
 def test_example_tasks_are_different_in_every_family():

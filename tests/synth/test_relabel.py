@@ -21,7 +21,13 @@ from tests.synth.test_collect import configuration
 
 RULES = Relabel(least=4, most=2)
 MINED = Example(
-    "q1", "who built it", ("Ada did.",), ("Bo did not.", "It is tall.", "Ada, they say."), "Find the builder", "en", "set"
+    "q1",
+    "who built it",
+    ("Ada did.",),
+    ("Bo did not.", "It is tall.", "Ada, they say."),
+    "Find the builder",
+    "en",
+    "set",
 )
 
 
@@ -67,10 +73,15 @@ def test_what_gives_no_pair_has_its_reason(values, reason):
 @pytest.mark.parametrize("text", INJECTIONS)
 def test_a_hostile_candidate_changes_neither_schema_nor_sampling(text):
     plan = Plan(configuration())
-    plain, hostile = (ask(plan, record(MINED._replace(query=words, negatives=(words, "b"))), RULES) for words in ("a", text))
+    plain, hostile = (
+        ask(plan, record(MINED._replace(query=words, negatives=(words, "b"))), RULES)
+        for words in ("a", text)
+    )
     assert hostile._replace(messages=()) == plain._replace(messages=())
     assert hostile.messages[0] == plain.messages[0]
-    assert len(hostile.messages[1].content.splitlines()) == len(plain.messages[1].content.splitlines())
+    assert len(hostile.messages[1].content.splitlines()) == len(
+        plain.messages[1].content.splitlines()
+    )
 
 
 def test_a_run_keeps_drops_and_counts(tmp_path: Path):
@@ -81,12 +92,23 @@ def test_a_run_keeps_drops_and_counts(tmp_path: Path):
     assert len(list(records(rules))) == 20
 
     def say(request) -> str:
-        return json.dumps({"grades": [5, 1, 1, 1] if int(request.id.split("/")[1]) % 4 else [3, 3, 3, 3]})
+        return json.dumps(
+            {"grades": [5, 1, 1, 1] if int(request.id.split("/")[1]) % 4 else [3, 3, 3, 3]}
+        )
 
     config = configuration(relabel=rules)
     found = asyncio.run(generate(Plan(config), Scripted(say), Output(tmp_path / "run"), Halt()))
-    assert found["families"]["relabel"] | {"tasks": 0} == {"asked": 20, "kept": 15, "dropped": 5, "open": 0, "tasks": 0}
-    made = [parse_example(line, "x") for line in (tmp_path / "run/examples/relabel.jsonl").read_text("utf-8").splitlines()]
+    assert found["families"]["relabel"] | {"tasks": 0} == {
+        "asked": 20,
+        "kept": 15,
+        "dropped": 5,
+        "open": 0,
+        "tasks": 0,
+    }
+    made = [
+        parse_example(line, "x")
+        for line in (tmp_path / "run/examples/relabel.jsonl").read_text("utf-8").splitlines()
+    ]
     assert [example.id for example in made] == [f"q{i}" for i in range(20) if i % 4]
     assert "who built number" in (tmp_path / "run/report.html").read_text("utf-8")
 

@@ -64,7 +64,11 @@ WRONG = {
     "depth": ("[" * 100_000, "stop", "malformed"),
     "deep object": ('{"query": ' + "[" * 50_000 + "]" * 50_000 + "}", "stop", "malformed"),
     "refusal": ("I'm sorry, but I can't write that.", "stop", "refused"),
-    "refusal in a field": (json.dumps({**GOOD, "answer": "As an AI language model, I cannot."}), "stop", "refused"),
+    "refusal in a field": (
+        json.dumps({**GOOD, "answer": "As an AI language model, I cannot."}),
+        "stop",
+        "refused",
+    ),
     "missing": (json.dumps({"query": "a"}), "stop", "schema"),
     "extra": (json.dumps({**GOOD, "note": "x"}), "stop", "schema"),
     "number": (json.dumps({**GOOD, "answer": 3}), "stop", "schema"),
@@ -77,9 +81,17 @@ WRONG = {
     "escape": ('{"query": "a\\u001b[2Jb", "answer": "c"}', "stop", "characters"),
     "surrogate": ('{"query": "a\\ud800b", "answer": "c"}', "stop", "characters"),
     "raw surrogate": ('{"query": "a\ud800b", "answer": "c"}', "stop", "characters"),
-    "end of sequence": (json.dumps({**GOOD, "answer": "Ada built it.</s>"}), "stop", "special-token"),
+    "end of sequence": (
+        json.dumps({**GOOD, "answer": "Ada built it.</s>"}),
+        "stop",
+        "special-token",
+    ),
     "chat template": (json.dumps({**GOOD, "answer": "<|im_start|>user"}), "stop", "special-token"),
-    "instruction token": (json.dumps({**GOOD, "answer": "[INST] hm [/INST]"}), "stop", "special-token"),
+    "instruction token": (
+        json.dumps({**GOOD, "answer": "[INST] hm [/INST]"}),
+        "stop",
+        "special-token",
+    ),
     "field name": (json.dumps({**GOOD, "answer": "answer"}), "stop", "placeholder"),
     "braces": (json.dumps({**GOOD, "answer": "{task}"}), "stop", "placeholder"),
     "dots": (json.dumps({**GOOD, "answer": "..."}), "stop", "placeholder"),
@@ -99,7 +111,25 @@ def test_mutated_replies_are_read_or_refused_with_a_documented_reason():
     """MUTANTS=10000 for the long run."""
     random = Random(5)
     seeds = [text for text, _, _ in WRONG.values() if len(text) < 1_000] + [json.dumps(GOOD)]
-    odd = ['"', "\\", "{", "}", "[", "\0", "\ud800", "\u2028", "NaN", "1e999", "```", "\ufeff", "</s>", "\\u", "é", ",", ":"]
+    odd = [
+        '"',
+        "\\",
+        "{",
+        "}",
+        "[",
+        "\0",
+        "\ud800",
+        "\u2028",
+        "NaN",
+        "1e999",
+        "```",
+        "\ufeff",
+        "</s>",
+        "\\u",
+        "é",
+        ",",
+        ":",
+    ]
     reasons = set[str]()
     for _ in range(MUTANTS):
         text = list(random.choice(seeds))

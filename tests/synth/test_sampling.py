@@ -35,10 +35,15 @@ def test_the_seed_decides():
 
 
 def test_without_keeps_the_proportions_of_the_others():
-    assert parse(("a=6", "b=3", "c=1")).without("a").shares() == pytest.approx({"b": 0.75, "c": 0.25})
+    assert parse(("a=6", "b=3", "c=1")).without("a").shares() == pytest.approx(
+        {"b": 0.75, "c": 0.25}
+    )
 
 
-@given(st.integers(0, 10_000), st.lists(st.floats(0, 1e6), min_size=1, max_size=9).filter(lambda shares: sum(shares) > 1e-3))
+@given(
+    st.integers(0, 10_000),
+    st.lists(st.floats(0, 1e6), min_size=1, max_size=9).filter(lambda shares: sum(shares) > 1e-3),
+)
 def test_apportioned_counts_add_up_and_are_next_to_their_exact_share(total, shares):
     counts = apportion(total, shares)
     assert sum(counts) == total

@@ -24,7 +24,9 @@ SEED = int(os.environ.get("E5JAX_FAULT_SEED", "0"))
 
 async def ask(path: Path, url: str, names, budget: Budget | None = None, **changed):
     async with open_session(endpoint(url, **changed), budget or Budget(), path, 0) as session:
-        return await asyncio.gather(*(session.complete(request(name)) for name in names), return_exceptions=True), session.totals()
+        return await asyncio.gather(
+            *(session.complete(request(name)) for name in names), return_exceptions=True
+        ), session.totals()
 
 
 def child(path: str, url: str) -> None:
@@ -47,7 +49,10 @@ def test_a_journalled_reply_is_not_asked_for_again(tmp_path):
 
 def test_another_attempt_is_another_request(tmp_path):
     async def run():
-        async with serve(Demo()) as (url, server), open_session(endpoint(url), Budget(), tmp_path / "journal.jsonl", 0) as session:
+        async with (
+            serve(Demo()) as (url, server),
+            open_session(endpoint(url), Budget(), tmp_path / "journal.jsonl", 0) as session,
+        ):
             tries = [request(0), request(0, "other words", attempt=1), request(0)]
             return [await session.complete(one) for one in tries], server.counts()
 
@@ -59,7 +64,9 @@ def test_another_attempt_is_another_request(tmp_path):
 def test_who_asks_may_be_cancelled_and_the_reply_is_kept(tmp_path):
     async def run():
         async with serve(Demo(latency=0.05)) as (url, server):
-            async with open_session(endpoint(url), Budget(), tmp_path / "journal.jsonl", 0) as session:
+            async with open_session(
+                endpoint(url), Budget(), tmp_path / "journal.jsonl", 0
+            ) as session:
                 await session.complete(request("first"))
                 asking = [asyncio.create_task(session.complete(request(i))) for i in range(30)]
                 while len(server.times) < 20:
@@ -79,7 +86,10 @@ def test_no_request_leaves_unmarked(tmp_path, monkeypatch):
     path = tmp_path / "journal.jsonl"
 
     async def run():
-        async with serve(Demo()) as (url, server), open_session(endpoint(url, tries=1), Budget(), path, 0) as session:
+        async with (
+            serve(Demo()) as (url, server),
+            open_session(endpoint(url, tries=1), Budget(), path, 0) as session,
+        ):
             first = await session.complete(request("first"))
             with open("/dev/full", "wb", buffering=0) as full, monkeypatch.context() as patch:
                 patch.setattr(session._journal.mark, "_file", full)
@@ -94,7 +104,9 @@ def test_no_request_leaves_unmarked(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize(("latency", "drain"), [(0.2, 10.0), (30.0, 0.2)])
-def test_a_stop_lets_arrive_what_arrives_soon_and_counts_the_rest(latency, drain, tmp_path, monkeypatch):
+def test_a_stop_lets_arrive_what_arrives_soon_and_counts_the_rest(
+    latency, drain, tmp_path, monkeypatch
+):
     monkeypatch.setattr("e5jax.synth.session.DRAIN", drain)
     monkeypatch.setattr("e5jax.synth.session.FIRST_SLOTS", 8)
     monkeypatch.setattr("random.Random.expovariate", lambda *_: latency)
@@ -103,8 +115,12 @@ def test_a_stop_lets_arrive_what_arrives_soon_and_counts_the_rest(latency, drain
     async def run():
         async with serve(Demo(latency=latency)) as (url, server):
             models = (LanguageModel("one"),)
-            async with open_session(endpoint(url, models=models, format="text", concurrency=workers), Budget(), path, 0) as session:
-                monkeypatch.setattr(session._client, "_settled", {("one", True): session._client.dialect})  # all at once
+            async with open_session(
+                endpoint(url, models=models, format="text", concurrency=workers), Budget(), path, 0
+            ) as session:
+                monkeypatch.setattr(
+                    session._client, "_settled", {("one", True): session._client.dialect}
+                )  # all at once
                 asking = [asyncio.create_task(session.complete(request(i))) for i in range(50)]
                 while len(server.times) < workers:
                     await asyncio.sleep(0.005)
@@ -120,17 +136,23 @@ def test_a_stop_lets_arrive_what_arrives_soon_and_counts_the_rest(latency, drain
     assert totals["possibly_billed"]["in_flight_at_crash"] == workers - arrived
 
 
-def test_a_run_starts_with_four_requests_at_once_and_each_answer_makes_room_for_one_more(tmp_path, monkeypatch):
+def test_a_run_starts_with_four_requests_at_once_and_each_answer_makes_room_for_one_more(
+    tmp_path, monkeypatch
+):
     monkeypatch.setattr("e5jax.synth.session.DRAIN", 0.1)
     answered, room = 10, 14
 
     async def run():
         async with serve(Demo(latency=0.001)) as (url, server), asyncio.timeout(30):
-            async with open_session(endpoint(url), Budget(), tmp_path / "journal.jsonl", 0) as session:
+            async with open_session(
+                endpoint(url), Budget(), tmp_path / "journal.jsonl", 0
+            ) as session:
                 for i in range(answered):
                     await session.complete(request(i))
                 monkeypatch.setattr("random.Random.expovariate", lambda *_: 30.0)
-                asking = [asyncio.create_task(session.complete(request(f"later-{i}"))) for i in range(60)]
+                asking = [
+                    asyncio.create_task(session.complete(request(f"later-{i}"))) for i in range(60)
+                ]
                 while len(server.times) < answered + room:
                     await asyncio.sleep(0.01)
                 await asyncio.sleep(0.2)
@@ -143,14 +165,20 @@ def test_a_run_starts_with_four_requests_at_once_and_each_answer_makes_room_for_
 
 @pytest.mark.parametrize(
     ("budget", "used"),
-    [(Budget(requests=40), "requests"), (Budget(tokens=2_000), "tokens"), (Budget(money=0.003), "money")],
+    [
+        (Budget(requests=40), "requests"),
+        (Budget(tokens=2_000), "tokens"),
+        (Budget(money=0.003), "money"),
+    ],
 )
 def test_a_budget_is_overrun_by_no_more_than_what_is_on_its_way(budget, used, tmp_path):
     workers = 8
 
     async def run():
         async with serve(Demo()) as (url, server):
-            outcomes, totals = await ask(tmp_path / "journal.jsonl", url, range(300), budget, concurrency=workers)
+            outcomes, totals = await ask(
+                tmp_path / "journal.jsonl", url, range(300), budget, concurrency=workers
+            )
             more, later = await ask(tmp_path / "journal.jsonl", url, range(300), budget)
             return outcomes, totals, more, later, server
 
@@ -164,9 +192,14 @@ def test_a_budget_is_overrun_by_no_more_than_what_is_on_its_way(budget, used, tm
         "tokens": totals["prompt_tokens"] + totals["completion_tokens"],
         "money": totals["money"],
     }
-    limit, most = getattr(budget, used), {"requests": 0, "tokens": workers * 150, "money": workers * 300e-6}
+    limit, most = (
+        getattr(budget, used),
+        {"requests": 0, "tokens": workers * 150, "money": workers * 300e-6},
+    )
     assert limit <= spent[used] <= limit + most[used]
-    assert [isinstance(outcome, Reply) for outcome in more] == [isinstance(outcome, Reply) for outcome in outcomes]
+    assert [isinstance(outcome, Reply) for outcome in more] == [
+        isinstance(outcome, Reply) for outcome in outcomes
+    ]
     assert later["requests"] == totals["requests"]  # the budget is that of all runs together
     assert sum(server.billed.values()) == len(replies)
 
@@ -174,7 +207,9 @@ def test_a_budget_is_overrun_by_no_more_than_what_is_on_its_way(budget, used, tm
 def test_a_budget_in_money_wants_prices(tmp_path):
     async def run():
         models = (LanguageModel("one"),)
-        async with open_session(endpoint("http://127.0.0.1:9/v1", models=models), Budget(money=1.0), tmp_path / "j", 0):
+        async with open_session(
+            endpoint("http://127.0.0.1:9/v1", models=models), Budget(money=1.0), tmp_path / "j", 0
+        ):
             pass
 
     with pytest.raises(ConfigError, match="set prompt_price and completion_price of one"):
@@ -193,12 +228,16 @@ def test_the_model_is_chosen_by_share_seed_and_id_alone():
 @pytest.mark.parametrize("best", ["schema", "json", "text"])
 def test_what_an_endpoint_takes_is_found_out_once(best, tmp_path, capsys):
     def choose_fault(body: dict, _: int) -> str | None:
-        refused = {"schema": (), "json": ("json_schema",), "text": ("json_schema", "json_object")}[best]
+        refused = {"schema": (), "json": ("json_schema",), "text": ("json_schema", "json_object")}[
+            best
+        ]
         return "400" if body.get("response_format", {}).get("type") in refused else None
 
     async def run():
         async with serve(Demo(choose=choose_fault)) as (url, server):
-            return await ask(tmp_path / "journal.jsonl", url, range(40), models=(LanguageModel("one"),)), server
+            return await ask(
+                tmp_path / "journal.jsonl", url, range(40), models=(LanguageModel("one"),)
+            ), server
 
     (outcomes, _), server = asyncio.run(run())
     assert all(isinstance(outcome, Reply) for outcome in outcomes)
@@ -213,7 +252,9 @@ def test_azure_is_asked_at_its_own_address_with_its_own_header(tmp_path, monkeyp
     async def run():
         async with serve(Demo(key="azure-key-0123456789")) as (url, server):
             resource = url.removesuffix("/v1")
-            return await ask(tmp_path / "journal.jsonl", resource, range(3), azure_version="2024-10-21"), server
+            return await ask(
+                tmp_path / "journal.jsonl", resource, range(3), azure_version="2024-10-21"
+            ), server
 
     (outcomes, _), server = asyncio.run(run())
     assert all(isinstance(outcome, Reply) for outcome in outcomes)
@@ -238,7 +279,10 @@ def test_killed_at_random_every_id_is_there_once_and_what_was_paid_twice_is_coun
                 return *(await ask(path, url, range(COUNT))), server
 
     outcomes, totals, server = asyncio.run(run())
-    reported, twice = totals["possibly_billed"]["in_flight_at_crash"], server.counts()["billed_twice"]
+    reported, twice = (
+        totals["possibly_billed"]["in_flight_at_crash"],
+        server.counts()["billed_twice"],
+    )
     received = sum(server.asked.values()) - COUNT  # without an outcome in the journal
     lines = [json.loads(line) for line in path.read_text().splitlines()]
     announced = sum(line["kind"] == "try" for line in lines) - COUNT
@@ -246,7 +290,9 @@ def test_killed_at_random_every_id_is_there_once_and_what_was_paid_twice_is_coun
         f"seed {SEED}: {KILLS} kills, {len(outcomes)} replies; under way at a kill: {announced} announced, of which {reported} "
         f"reported as sent, {received} received by the endpoint, and {twice} billed once more"
     )
-    assert [outcome.id for outcome in outcomes if isinstance(outcome, Reply)] == [request(i).id for i in range(COUNT)]
+    assert [outcome.id for outcome in outcomes if isinstance(outcome, Reply)] == [
+        request(i).id for i in range(COUNT)
+    ]
     assert totals["requests"] == totals["replies"] + reported == COUNT + reported
     # A mark is made in the step that sends: a kill can come between the two for one request, and no more.
     assert twice <= received <= reported <= received + KILLS

@@ -10,7 +10,9 @@ from e5jax.synth.reasons import UnfitError
 from e5jax.synth.tasks import Tasks, avoided, from_files, proposed
 from tests.synth.injections import INJECTIONS
 
-EVALUATION = "Given a claim about climate change, retrieve documents that support or refute the claim"
+EVALUATION = (
+    "Given a claim about climate change, retrieve documents that support or refute the claim"
+)
 TASK = "Given the smell of a wine, find the grape that it was made of"
 
 
@@ -26,7 +28,10 @@ def test_new_tasks_are_kept_and_their_copies_are_not():
         assert reason(tasks, TASK.lower() + ".") == "task-duplicate"
         assert reason(tasks, TASK.replace("wine", "bottle")) == "task-duplicate"
         tasks.add("long-long", "Given an opera, find the novel behind it", "b")
-        assert [task.task for task in tasks.kept] == [TASK, "Given an opera, find the novel behind it"]
+        assert [task.task for task in tasks.kept] == [
+            TASK,
+            "Given an opera, find the novel behind it",
+        ]
         assert tasks.of("short-long") == [TASK]
 
 
@@ -36,7 +41,13 @@ def test_examples_of_the_prompt_are_no_new_tasks():
 
 
 @pytest.mark.parametrize(
-    "text", [EVALUATION, EVALUATION.upper(), f"{EVALUATION}!", EVALUATION.replace("climate change", "the climate")]
+    "text",
+    [
+        EVALUATION,
+        EVALUATION.upper(),
+        f"{EVALUATION}!",
+        EVALUATION.replace("climate change", "the climate"),
+    ],
 )
 def test_instructions_of_evaluations_are_avoided(text):
     with Tasks(avoided(()), 0.6) as tasks:
@@ -59,7 +70,18 @@ def test_files_add_to_what_is_avoided(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "text", [None, 3, ["a"], "", "two words", "a\nb c d e", "x " * 300, "Find the {task} of a {language}", "a b c </s>"]
+    "text",
+    [
+        None,
+        3,
+        ["a"],
+        "",
+        "two words",
+        "a\nb c d e",
+        "x " * 300,
+        "Find the {task} of a {language}",
+        "a b c </s>",
+    ],
 )
 def test_what_is_no_task_is_refused(text):
     with Tasks([], 0.6) as tasks:

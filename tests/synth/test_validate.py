@@ -24,7 +24,12 @@ def test_shipped_configurations_load(path):
 
 def test_the_papers_configuration_has_its_figures():
     config = load(ROOT / "configs/synth_e5.py")
-    assert (config.examples, config.sampling.temperature, config.sampling.top_p, config.tasks.per_call) == (507_000, 1.0, 1.0, 20)
+    assert (
+        config.examples,
+        config.sampling.temperature,
+        config.sampling.top_p,
+        config.tasks.per_call,
+    ) == (507_000, 1.0, 1.0, 20)
     assert sorted(model.share for model in config.endpoint.models) == [25, 75]
 
 
@@ -82,6 +87,9 @@ def test_a_training_configuration_is_no_generators():
 
 
 def test_every_share_zero_is_nothing_to_do():
-    shares = [f"families.{name}.share=0" for name in ("short_long", "long_short", "short_short", "long_long", "sts", "bitext")]
+    shares = [
+        f"families.{name}.share=0"
+        for name in ("short_long", "long_short", "short_short", "long_long", "sts", "bitext")
+    ]
     with pytest.raises(ConfigError, match="every share is 0"):
         load(CONFIGS[0], *shares)

@@ -11,7 +11,14 @@ from e5jax.train import loop
 from e5jax.train.build import TrainStep, build_step
 
 # What a run has that `build_step` does not read.
-REST = {"data": Data(), "checkpoint": Checkpoint(), "log": Log(), "profile": Profile(), "probe": Probe(), "export": Export()}
+REST = {
+    "data": Data(),
+    "checkpoint": Checkpoint(),
+    "log": Log(),
+    "profile": Profile(),
+    "probe": Probe(),
+    "export": Export(),
+}
 LEARNERS: dict[str, TrainStep] = {}
 
 

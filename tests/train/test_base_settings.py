@@ -14,13 +14,28 @@ from e5jax.train.inputs import Inputs, read_inputs
 from tests import tiny
 from tests.inference import odd_models
 
-PLAIN = odd_models.Case(("lasttoken",), True, ("Normalize",), "Tanh", False, None, None, None, "both", False, "mistral", ())
+PLAIN = odd_models.Case(
+    ("lasttoken",),
+    True,
+    ("Normalize",),
+    "Tanh",
+    False,
+    None,
+    None,
+    None,
+    "both",
+    False,
+    "mistral",
+    (),
+)
 
 
 @pytest.fixture(scope="module")
 def examples(tmp_path_factory) -> Path:
     path = tmp_path_factory.mktemp("start") / "train.jsonl"
-    path.write_text("".join(Example(str(i), f"Query {i}", ("A",), ("B",)).to_json() + "\n" for i in range(8)))
+    path.write_text(
+        "".join(Example(str(i), f"Query {i}", ("A",), ("B",)).to_json() + "\n" for i in range(8))
+    )
     return path
 
 
@@ -31,7 +46,9 @@ def base(tmp_path) -> Path:
     return folder
 
 
-def read(base: Path, examples: Path, limit: int = 16, task: str = "find it", **model: object) -> Inputs:
+def read(
+    base: Path, examples: Path, limit: int = 16, task: str = "find it", **model: object
+) -> Inputs:
     run = Training(
         data=Data(files=("x",)),
         tokens=Tokens(limit=limit, document="passage: "),
@@ -48,7 +65,9 @@ def test_a_base_that_agrees_with_the_run_has_nothing_to_say(base, examples):
 
 def test_what_the_run_sets_differently_is_said(base, examples):
     odd_models.edit(base, "1_Pooling/config.json", pooling_mode="mean", include_prompt=False)
-    odd_models.edit(base, "config_sentence_transformers.json", similarity_fn_name="dot", truncate_dim=8)
+    odd_models.edit(
+        base, "config_sentence_transformers.json", similarity_fn_name="dot", truncate_dim=8
+    )
     assert read(base, examples, task="").differences == (
         "pooling: 'mean' in the base, 'last' in this run (config.model.pooling)",
         "similarity: 'dot' in the base, 'cosine' in this run",
@@ -61,9 +80,18 @@ def test_what_the_run_sets_differently_is_said(base, examples):
 @pytest.mark.parametrize(
     ("change", "match"),
     [
-        (lambda case: case._replace(behind=("Dense", "Normalize")), r"has Dense \(2_Dense\) behind its pooling"),
-        (lambda case: case._replace(behind=("LayerNorm",)), r"has LayerNorm \(2_LayerNorm\) behind its pooling"),
-        (lambda case: case._replace(pooling=("mean", "lasttoken")), r"pools by mean\+last, and training knows"),
+        (
+            lambda case: case._replace(behind=("Dense", "Normalize")),
+            r"has Dense \(2_Dense\) behind its pooling",
+        ),
+        (
+            lambda case: case._replace(behind=("LayerNorm",)),
+            r"has LayerNorm \(2_LayerNorm\) behind its pooling",
+        ),
+        (
+            lambda case: case._replace(pooling=("mean", "lasttoken")),
+            r"pools by mean\+last, and training knows",
+        ),
         (lambda case: case._replace(pooling=("cls",)), r"pools by first, and training knows"),
         (lambda case: case._replace(frame="bos"), r"puts ids \[1\] before and \[\] behind a text"),
     ],
@@ -80,7 +108,10 @@ def test_lower_casing_is_carried_into_the_tokens_and_the_export(base, examples):
     odd_models.edit(base, "sentence_bert_config.json", do_lower_case=True)
     tokenizer = read(base, examples).tokenizer
     assert tokenizer(["Query A"]) == tokenizer(["query a"])
-    assert json.loads(tokenizer.tokenizer.to_str())["normalizer"]["normalizers"][0]["type"] == "Lowercase"
+    assert (
+        json.loads(tokenizer.tokenizer.to_str())["normalizer"]["normalizers"][0]["type"]
+        == "Lowercase"
+    )
 
 
 @pytest.mark.parametrize(("bos", "eos"), [(None, [2, 0]), (1, None), (None, None)])
@@ -101,7 +132,9 @@ def test_a_base_without_a_bos_of_any_kind_is_refused(base, examples):
         read(base, examples)
 
 
-def test_texts_longer_than_the_bases_positions_are_refused_unless_the_run_extends_them(base, examples):
+def test_texts_longer_than_the_bases_positions_are_refused_unless_the_run_extends_them(
+    base, examples
+):
     assert read(base, examples, limit=128).tokenizer.limit == 128
     with pytest.raises(ConfigError, match=r"tokens\.limit=129: the base has 128 positions"):
         read(base, examples, limit=129)
@@ -117,7 +150,9 @@ def test_an_export_claims_the_positions_of_its_base(base, examples):
 
 def exported(inputs: Inputs) -> dict:
     """The config.json that an export would have."""
-    subject = TrainedModel(Training(), inputs.base, tiny.made(inputs.spec, lora=None), {}, inputs.tokenizer, 1)
+    subject = TrainedModel(
+        Training(), inputs.base, tiny.made(inputs.spec, lora=None), {}, inputs.tokenizer, 1
+    )
     config = settings(subject, Choice())["config.json"]
     assert isinstance(config, dict)
     return config

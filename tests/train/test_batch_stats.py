@@ -46,7 +46,13 @@ def found(clock):
 
 def test_scalars_of_the_step_are_passed_on(found):
     names = ("loss", "accuracy", "gradient_norm", "learning_rate", "skipped")
-    assert [found[f"train/{name}"] for name in names] == [1.5, 0.25, 3.0, float(np.float32(1e-3)), 2]
+    assert [found[f"train/{name}"] for name in names] == [
+        1.5,
+        0.25,
+        3.0,
+        float(np.float32(1e-3)),
+        2,
+    ]
     assert all(type(value) in (int, float) for value in found.values())
 
 
@@ -61,7 +67,12 @@ def test_token_share_is_that_of_real_tokens(found, clock):
     assert found["train/real_token_share"] == 0.75
     full = Measures(tiny.made(), 32, PEAK)
     clock.now += 1
-    assert full.scalars(METRICS._replace(real_tokens=METRICS.computed_tokens), 0.0)["train/real_token_share"] == 1
+    assert (
+        full.scalars(METRICS._replace(real_tokens=METRICS.computed_tokens), 0.0)[
+            "train/real_token_share"
+        ]
+        == 1
+    )
 
 
 def test_waiting_for_data_is_a_part_of_the_step(found):
@@ -71,7 +82,9 @@ def test_waiting_for_data_is_a_part_of_the_step(found):
 def test_flops_are_those_of_the_model_over_time_and_devices(found):
     wanted = model_flops(tiny.made(), 600, 9_000.0) / 0.5 / jax.device_count()
     assert found["train/tflops_per_device"] * 1e12 == pytest.approx(wanted)
-    assert found["train/model_flops_utilisation"] * PEAK == pytest.approx(found["train/tflops_per_device"] * 1e12)
+    assert found["train/model_flops_utilisation"] * PEAK == pytest.approx(
+        found["train/tflops_per_device"] * 1e12
+    )
 
 
 def test_a_step_lasts_from_the_end_of_the_one_before(clock):
@@ -96,4 +109,6 @@ def test_memory_is_the_devices_own_peak_where_it_says(found):
             return {"peak_bytes_in_use": 12_345}
 
     assert memory_bytes(Device()) == 12_345.0
-    assert 2**26 < found["train/memory_bytes"] < 2**40  # of this process: more than Python with JAX, less than a terabyte
+    assert (
+        2**26 < found["train/memory_bytes"] < 2**40
+    )  # of this process: more than Python with JAX, less than a terabyte

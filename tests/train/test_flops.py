@@ -48,5 +48,7 @@ def test_mistral_7b_with_rank_16_has_the_published_numbers():
 def test_parameters_are_matrices_norms_and_the_table(spec):
     made = tiny.made(spec)
     norms = spec.hidden * (2 * spec.layers + 1)
-    assert parameters(made, made.frozen) == spec.matrix_parameters + norms + spec.vocab * spec.hidden
+    assert (
+        parameters(made, made.frozen) == spec.matrix_parameters + norms + spec.vocab * spec.hidden
+    )
     assert parameters(made, []) == 0

@@ -32,7 +32,10 @@ def run(trained: dict, frozen: dict, seed: jax.Array | None, x: jax.Array) -> ja
 def make(dtype: type) -> tuple[dict, dict, jax.Array]:
     made = np.random.default_rng(0)
     everywhere = NamedSharding(tiny.mesh(1, 1, 1), PartitionSpec())
-    w, v, x = (jax.device_put(made.standard_normal(s).astype(dtype), everywhere) for s in ((5, 7), (7, 3), (4, 2, 5)))
+    w, v, x = (
+        jax.device_put(made.standard_normal(s).astype(dtype), everywhere)
+        for s in ((5, 7), (7, 3), (4, 2, 5))
+    )
     return {"v": v}, {"w": w}, x
 
 
@@ -42,7 +45,9 @@ def numbers():
 
 
 @pytest.mark.parametrize("policy", POLICIES)
-@pytest.mark.parametrize("seeds", [None, np.arange(1, 5, dtype=np.uint32)], ids=["without seed", "with seed"])
+@pytest.mark.parametrize(
+    "seeds", [None, np.arange(1, 5, dtype=np.uint32)], ids=["without seed", "with seed"]
+)
 def test_value_and_gradient_are_those_of_the_chunks_with_text(policy, seeds):
     """In float64: in float32 what is computed again for the gradient is rounded otherwise on some processors."""
     has_text = jnp.asarray([True, True, False, True])
@@ -52,7 +57,10 @@ def test_value_and_gradient_are_those_of_the_chunks_with_text(policy, seeds):
         return jnp.sum(jax.lax.map(one, (has_text, seeds, x)) ** 2)
 
     def wanted(trained: dict, frozen: dict, x: jax.Array) -> jax.Array:
-        return sum(jnp.sum(run(trained, frozen, None if seeds is None else seeds[i], x[i]) ** 2) for i in (0, 1, 3))
+        return sum(
+            jnp.sum(run(trained, frozen, None if seeds is None else seeds[i], x[i]) ** 2)
+            for i in (0, 1, 3)
+        )
 
     with jax.enable_x64(True), jax.set_mesh(tiny.mesh(1, 1, 1)):
         arguments = make(np.float64)
@@ -72,23 +80,32 @@ def test_what_is_kept_on_the_host_changes_no_bit(numbers, policy):
     def program(kept_on: str) -> jax.stages.Traced:
         def loss(trained: dict) -> jax.Array:
             one = partial(remat_chunk(run, POLICIES[policy], kept_on), trained, frozen)
-            return jnp.sum(jax.lax.map(one, (jnp.asarray([True, False, True, False]), None, x)) ** 2)
+            return jnp.sum(
+                jax.lax.map(one, (jnp.asarray([True, False, True, False]), None, x)) ** 2
+            )
 
         return jax.jit(jax.value_and_grad(loss)).trace(trained)
 
     with jax.set_mesh(tiny.mesh(1, 1, 1)):
         programs = {kept_on: program(kept_on) for kept_on in ("device", "host")}
-        found, wanted = (jax.tree.leaves(programs[kept_on].lower().compile()(trained)) for kept_on in ("host", "device"))
+        found, wanted = (
+            jax.tree.leaves(programs[kept_on].lower().compile()(trained))
+            for kept_on in ("host", "device")
+        )
     assert all(np.array_equal(one, other) for one, other in zip(found, wanted, strict=True))
     assert "Host" not in str(programs["device"].jaxpr)
-    assert ("Host" in str(programs["host"].jaxpr)) == (policy != "nothing")  # else nothing was shown
+    assert ("Host" in str(programs["host"].jaxpr)) == (
+        policy != "nothing"
+    )  # else nothing was shown
 
 
 def test_a_chunk_without_text_is_zero_and_has_no_gradient(numbers):
     trained, frozen, x = numbers
     one = remat_chunk(run, POLICIES["nothing"])
     with jax.set_mesh(tiny.mesh(1, 1, 1)):
-        value, back = jax.vjp(lambda trained: one(trained, frozen, (jnp.asarray(False), None, x[0])), trained)
+        value, back = jax.vjp(
+            lambda trained: one(trained, frozen, (jnp.asarray(False), None, x[0])), trained
+        )
         assert not value.any()
         assert not back(jnp.ones_like(value))[0]["v"].any()
 
@@ -98,7 +115,9 @@ def conditionals(jaxpr: jax.extend.core.Jaxpr) -> Iterator[jax.extend.core.Jaxpr
     for made in jaxpr.eqns:
         if made.primitive.name == "cond":
             yield made
-        for inner in jax.tree.leaves(list(made.params.values()), is_leaf=lambda x: hasattr(x, "eqns") or hasattr(x, "jaxpr")):
+        for inner in jax.tree.leaves(
+            list(made.params.values()), is_leaf=lambda x: hasattr(x, "eqns") or hasattr(x, "jaxpr")
+        ):
             if hasattr(inner, "eqns") or hasattr(inner, "jaxpr"):
                 yield from conditionals(getattr(inner, "jaxpr", inner))
 

@@ -20,14 +20,18 @@ def walk(settings: Guard, curve: list[tuple[float, float]]) -> list[tuple[bool, 
         whole = NamedSharding(on, PartitionSpec())
         watch = jax.device_put(guard.fresh(), whole)
         for pair in curve:
-            made, finite, watch = step(watch, *(jax.device_put(np.float32(value), whole) for value in pair))
+            made, finite, watch = step(
+                watch, *(jax.device_put(np.float32(value), whole) for value in pair)
+            )
             found.append((bool(made), bool(finite), jax.device_get(watch)))
     return found
 
 
 def noisy(steps: int, seed: int = 0) -> list[tuple[float, float]]:
     random = np.random.default_rng(seed)
-    return list(zip(2 + 0.1 * random.standard_normal(steps), 5 + random.standard_normal(steps), strict=True))
+    return list(
+        zip(2 + 0.1 * random.standard_normal(steps), 5 + random.standard_normal(steps), strict=True)
+    )
 
 
 def test_statistics_are_those_of_all_steps_at_first_and_then_of_the_last_ones():
@@ -36,7 +40,9 @@ def test_statistics_are_those_of_all_steps_at_first_and_then_of_the_last_ones():
     values = np.array(curve)
     for number in range(1, 9):
         assert found[number - 1].mean == pytest.approx(values[:number].mean(0), rel=1e-5)
-        assert found[number - 1].variance == pytest.approx(values[:number].var(0), rel=1e-3, abs=1e-6)
+        assert found[number - 1].variance == pytest.approx(
+            values[:number].var(0), rel=1e-3, abs=1e-6
+        )
     mean, variance = values[:8].mean(0), values[:8].var(0)
     for number, value in enumerate(values[8:], 8):
         mean, variance = mean + (value - mean) / 8, 7 / 8 * (variance + (value - mean) ** 2 / 8)
@@ -56,7 +62,12 @@ def test_ten_standard_deviations_are_a_spike_and_leave_no_trace_in_the_statistic
     plain = walk(SPIKES, curve)
     assert found[-1][2]._replace(skipped=0).counted == plain[-1][2].counted
     assert np.array_equal(found[-1][2].mean, plain[-1][2].mean)
-    assert (found[20][2].skipped, found[20][2].in_a_row, found[21][2].in_a_row, found[-1][2].skipped) == (1, 1, 0, 1)
+    assert (
+        found[20][2].skipped,
+        found[20][2].in_a_row,
+        found[21][2].in_a_row,
+        found[-1][2].skipped,
+    ) == (1, 1, 0, 1)
 
 
 def test_a_spike_is_none_before_there_is_anything_to_compare_it_with_nor_below_the_usual():
@@ -83,7 +94,10 @@ def test_without_the_spike_guard_only_what_is_no_number_is_refused():
 def test_what_one_device_alone_has_found_is_refused_by_all(number):
     on = tiny.mesh(2, 2, 2)
     whole = NamedSharding(on, PartitionSpec())
-    copies = [jax.device_put(np.float32(np.nan if n == number else 1), device) for n, device in enumerate(on.devices.flat)]
+    copies = [
+        jax.device_put(np.float32(np.nan if n == number else 1), device)
+        for n, device in enumerate(on.devices.flat)
+    ]
     with jax.set_mesh(on):
         loss = jax.make_array_from_single_device_arrays((), whole, copies)
         made, _, watch = jax.jit(lambda *values: should_apply(Guard(), *values))(

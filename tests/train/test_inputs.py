@@ -29,7 +29,9 @@ def shared(tmp_path_factory) -> Path:
     """A tokenizer of 265 pieces and eight examples."""
     root = tmp_path_factory.mktemp("inputs")
     examples = [Example(str(i), f"query {i}", (f"answer {i}",), (f"wrong {i}",)) for i in range(8)]
-    train_tokenizer([text for e in examples for text in (e.query, *e.positives)], PIECES).save(str(root / "tokenizer.json"))
+    train_tokenizer([text for e in examples for text in (e.query, *e.positives)], PIECES).save(
+        str(root / "tokenizer.json")
+    )
     (root / "train.jsonl").write_text("".join(example.to_json() + "\n" for example in examples))
     return root
 
@@ -39,7 +41,9 @@ def base(shared, tmp_path) -> Path:
     """A folder with a model's config, weights in two files, and the tokenizer."""
     folder = tmp_path / "base"
     folder.mkdir()
-    (folder / "config.json").write_text(json.dumps(config_from_spec(tiny.SPEC._replace(vocab=PIECES), 64, "float32")))
+    (folder / "config.json").write_text(
+        json.dumps(config_from_spec(tiny.SPEC._replace(vocab=PIECES), 64, "float32"))
+    )
     for name in ("a", "b"):
         save_file({name: np.zeros(4, np.float32)}, folder / f"{name}.safetensors")
     index = {"weight_map": {"a": "a.safetensors", "b": "b.safetensors"}}
@@ -72,7 +76,9 @@ def test_a_base_brings_its_shape_and_its_tokenizer(shared, base):
 
 
 def test_from_scratch_the_vocabulary_is_that_of_the_tokenizer(shared):
-    sizes = Scratch(hidden=32, ff=48, layers=5, heads=4, kv_heads=2, head_size=16, theta=500.0, window=8)
+    sizes = Scratch(
+        hidden=32, ff=48, layers=5, heads=4, kv_heads=2, head_size=16, theta=500.0, window=8
+    )
     inputs = read(shared, None, shared / "tokenizer.json", model=Model(scratch=sizes))
     assert inputs.base is None
     assert inputs.spec == Spec("mistral", PIECES, 32, 48, 5, 4, 2, 16, 500.0, 8, 1e-5, 1, 2)
@@ -86,7 +92,10 @@ def test_from_scratch_added_tokens_have_embeddings_too(shared, tmp_path):
     tokenizer = Tokenizer.from_file(str(shared / "tokenizer.json"))
     tokenizer.add_tokens(["<extra>"])
     tokenizer.save(str(tmp_path / "tokenizer.json"))
-    assert read(shared, None, tmp_path / "tokenizer.json", model=Model(scratch=Scratch())).spec.vocab == PIECES + 1
+    assert (
+        read(shared, None, tmp_path / "tokenizer.json", model=Model(scratch=Scratch())).spec.vocab
+        == PIECES + 1
+    )
 
 
 def test_another_tokenizer_than_the_bases_can_be_given(shared, base):
@@ -95,7 +104,9 @@ def test_another_tokenizer_than_the_bases_can_be_given(shared, base):
 
 
 def test_a_tokenizer_larger_than_the_models_vocabulary_is_refused_with_both_numbers(shared, base):
-    (base / "config.json").write_text(json.dumps(config_from_spec(tiny.SPEC._replace(vocab=PIECES - 1), 64, "float32")))
+    (base / "config.json").write_text(
+        json.dumps(config_from_spec(tiny.SPEC._replace(vocab=PIECES - 1), 64, "float32"))
+    )
     with pytest.raises(ConfigError) as caught:
         read(shared, base)
     for words in (str(base / "tokenizer.json"), "265 pieces", "only 264", "its own tokenizer"):
@@ -125,7 +136,9 @@ def test_a_mesh_that_does_not_divide_the_model_is_refused(shared, base):
 
 
 def test_groups_that_the_model_does_not_fill_are_refused(shared, base):
-    with pytest.raises(ConfigError, match=r"config\.model\.quantisation='int4' has groups of \d+ inputs"):
+    with pytest.raises(
+        ConfigError, match=r"config\.model\.quantisation='int4' has groups of \d+ inputs"
+    ):
         read(shared, base, model=Model(quantisation="int4"))
 
 
@@ -138,14 +151,17 @@ def test_groups_that_the_model_does_not_fill_are_refused(shared, base):
         (Model(theta=5e5, window=0), 5e5, None),
     ],
 )
-def test_theta_and_window_of_the_base_can_be_changed_and_are_exported(shared, base, model, theta, window):
+def test_theta_and_window_of_the_base_can_be_changed_and_are_exported(
+    shared, base, model, theta, window
+):
     own = tiny.SPEC._replace(vocab=PIECES, window=15)
     (base / "config.json").write_text(json.dumps(config_from_spec(own, 64, "float32")))
     inputs = read(shared, base, model=model)
     assert inputs.spec == own._replace(theta=theta, window=window)
-    exported = settings(TrainedModel(run(model=model), base, tiny.made(inputs.spec), {}, inputs.tokenizer, 0), Choice())[
-        "config.json"
-    ]
+    exported = settings(
+        TrainedModel(run(model=model), base, tiny.made(inputs.spec), {}, inputs.tokenizer, 0),
+        Choice(),
+    )["config.json"]
     assert isinstance(exported, dict)
     assert exported["sliding_window"] == window
     assert exported["rope_theta"] == exported["rope_parameters"]["rope_theta"] == theta
@@ -154,8 +170,15 @@ def test_theta_and_window_of_the_base_can_be_changed_and_are_exported(shared, ba
 
 
 def test_examples_may_have_fewer_negatives_than_the_batch_has_places_for(shared, base):
-    inputs = read_inputs(Training(batch=Batch(4, 2, 1), tokens=Tokens(limit=16)), [shared / "train.jsonl"], None, str(base))
-    passages = inputs.batches[0].passages.reshape(4, 3)  # a positive and two places, of examples with one hard negative
+    inputs = read_inputs(
+        Training(batch=Batch(4, 2, 1), tokens=Tokens(limit=16)),
+        [shared / "train.jsonl"],
+        None,
+        str(base),
+    )
+    passages = inputs.batches[0].passages.reshape(
+        4, 3
+    )  # a positive and two places, of examples with one hard negative
     assert (passages >= 0).tolist() == [[True, True, False]] * 4
 
 
@@ -205,9 +228,13 @@ def test_each_input_has_its_own_entry_in_the_identity(shared, base, tmp_path):
 
 def test_scratch_runs_differ_by_sizes_and_seed(shared):
     def base_of(seed: int, layers: int) -> str:
-        return read(shared, None, shared / "tokenizer.json", model=Model(scratch=Scratch(layers=layers)), seed=seed).identity[
-            "base"
-        ]
+        return read(
+            shared,
+            None,
+            shared / "tokenizer.json",
+            model=Model(scratch=Scratch(layers=layers)),
+            seed=seed,
+        ).identity["base"]
 
     assert base_of(0, 2) == base_of(0, 2)
     assert len({base_of(0, 2), base_of(1, 2), base_of(0, 3)}) == 3
@@ -219,8 +246,15 @@ def test_what_changed_in_a_mixture_is_named_entry_by_entry(shared, tmp_path):
         (tmp_path / f"{name}.jsonl").write_text("".join(part))
 
     def identity(order: str = "interleaved", batch: int = 4, **nq) -> dict[str, str]:
-        sets = {"nli": Dataset((str(tmp_path / "nli.jsonl"),)), "nq": Dataset((str(tmp_path / "nq.jsonl"),), **nq)}
-        of = Training(data=Data(mixture=Mixture(sets, order=order)), tokens=Tokens(limit=16), batch=Batch(batch, 1, 1))
+        sets = {
+            "nli": Dataset((str(tmp_path / "nli.jsonl"),)),
+            "nq": Dataset((str(tmp_path / "nq.jsonl"),), **nq),
+        }
+        of = Training(
+            data=Data(mixture=Mixture(sets, order=order)),
+            tokens=Tokens(limit=16),
+            batch=Batch(batch, 1, 1),
+        )
         return data_identity(of.data.mixture, open_sets(of.data.mixture, of), of)
 
     def changed(now: dict[str, str]) -> list[str]:

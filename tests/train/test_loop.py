@@ -18,7 +18,21 @@ import torch
 import transformers
 
 from e5jax.checkpoint.checkpointer import Checkpoints
-from e5jax.config import TARGETS, Batch, Checkpoint, Data, Guard, Log, Lora, Mesh, Model, Optim, Scratch, Tokens, Training
+from e5jax.config import (
+    TARGETS,
+    Batch,
+    Checkpoint,
+    Data,
+    Guard,
+    Log,
+    Lora,
+    Mesh,
+    Model,
+    Optim,
+    Scratch,
+    Tokens,
+    Training,
+)
 from e5jax.data.batches import BatchBuilder, Selected
 from e5jax.data.packing import digest
 from e5jax.data.records import Batch as Rows
@@ -35,7 +49,22 @@ from e5jax.train.state import State
 from e5jax.workdir.directory import Workdir
 from tests import tiny
 
-WORDS = ["read", "write", "open", "close", "parse", "file", "header", "line", "token", "model", "batch", "step", "loss", "rate"]
+WORDS = [
+    "read",
+    "write",
+    "open",
+    "close",
+    "parse",
+    "file",
+    "header",
+    "line",
+    "token",
+    "model",
+    "batch",
+    "step",
+    "loss",
+    "rate",
+]
 STEPS = 6
 
 
@@ -46,7 +75,9 @@ def place(tmp_path_factory) -> Path:
     random = np.random.default_rng(0)
     texts = [" ".join(random.choice(WORDS, 6)) for _ in range(120)]
     train_tokenizer(texts, 300).save(str(root / "tokenizer.json"))
-    examples = [Example(str(i), texts[i], (texts[40 + i],), (texts[80 + i],), "find it") for i in range(40)]
+    examples = [
+        Example(str(i), texts[i], (texts[40 + i],), (texts[80 + i],), "find it") for i in range(40)
+    ]
     (root / "train.jsonl").write_text("".join(example.to_json() + "\n" for example in examples))
     scratch = scratch_run(root)
     inputs = read_inputs(scratch, scratch.data.files, Path(scratch.tokens.tokenizer), "")
@@ -58,7 +89,10 @@ def scratch_run(root: Path) -> Training:
     return Training(
         data=Data(files=(str(root / "train.jsonl"),)),
         tokens=Tokens(tokenizer=str(root / "tokenizer.json"), limit=16),
-        model=Model(scratch=Scratch(hidden=32, ff=64, layers=2, heads=4, kv_heads=2, head_size=8), dtype="float32"),
+        model=Model(
+            scratch=Scratch(hidden=32, ff=64, layers=2, heads=4, kv_heads=2, head_size=8),
+            dtype="float32",
+        ),
         batch=Batch(queries=8, negatives=1, chunks=2, shards=4),
         optim=Optim(learning_rate=1e-2, steps=STEPS, warmup_steps=1),
         mesh=Mesh(data=2, fsdp=2, tensor=2),
@@ -84,7 +118,12 @@ RUNS = {"full": scratch_run, "lora": lora_run, "int8": int8_run}
 
 
 def inputs_for(run: Training) -> Inputs:
-    return read_inputs(run, run.data.files, Path(run.tokens.tokenizer) if run.tokens.tokenizer else None, run.model.base)
+    return read_inputs(
+        run,
+        run.data.files,
+        Path(run.tokens.tokenizer) if run.tokens.tokenizer else None,
+        run.model.base,
+    )
 
 
 def state_of(run: Training, workdir: Path, step: int) -> str:
@@ -143,7 +182,9 @@ def test_a_resumed_run_equals_the_uninterrupted_one_bit_for_bit(kind, place, tmp
     assert len(set(hashes)) == STEPS
 
 
-def test_a_run_that_is_told_to_stop_saves_this_step_and_goes_on_from_it(place, tmp_path, monkeypatch):
+def test_a_run_that_is_told_to_stop_saves_this_step_and_goes_on_from_it(
+    place, tmp_path, monkeypatch
+):
     run = scratch_run(place)
     run.checkpoint.every = 100
     loop.train(run, inputs_for(run), Workdir(tmp_path / "whole"), "whole")
@@ -198,7 +239,9 @@ def test_a_changed_input_is_refused_by_name(changed, place, tmp_path):
         loop.train(run, other, Workdir(tmp_path), "second")
 
 
-def test_a_changed_input_that_is_allowed_is_recorded_beside_the_run_and_in_its_checkpoints(place, tmp_path, capsys):
+def test_a_changed_input_that_is_allowed_is_recorded_beside_the_run_and_in_its_checkpoints(
+    place, tmp_path, capsys
+):
     run, workdir = scratch_run(place), Workdir(tmp_path)
     run.optim.steps = 2
     inputs = inputs_for(run)
@@ -212,7 +255,9 @@ def test_a_changed_input_that_is_allowed_is_recorded_beside_the_run_and_in_its_c
     assert f"recorded in {workdir.changes}" in capsys.readouterr().out
     with Checkpoints(workdir.checkpoints) as checkpoints:
         assert [checkpoints.facts(step)["changes"] for step in (2, 4)] == [[], [noted]]
-        assert checkpoints.check_identity(4, other.identity) == []  # from here on it is what the run is trained with
+        assert (
+            checkpoints.check_identity(4, other.identity) == []
+        )  # from here on it is what the run is trained with
 
 
 class Odd(NamedTuple):
@@ -223,7 +268,9 @@ class Odd(NamedTuple):
 
     def __call__(self, step: int) -> Rows:
         batch = self.real(step)
-        return batch._replace(temperatures=batch.temperatures * np.float32(self.odd.get(step + 1, 1)))
+        return batch._replace(
+            temperatures=batch.temperatures * np.float32(self.odd.get(step + 1, 1))
+        )
 
     def take(self, step: int) -> Iterator[Selected]:
         return self.real.take(step)
@@ -234,7 +281,9 @@ def odd_inputs(run: Training, odd: dict[int, float]) -> Inputs:
     return inputs._replace(batch_builder=Odd(inputs.batch_builder, odd))
 
 
-def test_steps_that_are_skipped_leave_their_batch_and_a_resumed_run_skips_the_same(place, tmp_path, capsys):
+def test_steps_that_are_skipped_leave_their_batch_and_a_resumed_run_skips_the_same(
+    place, tmp_path, capsys
+):
     run = scratch_run(place)
     run.guard = Guard(spike=50.0, window=2)
     run.optim.learning_rate = 1e-4  # else the loss of the first steps is no calm curve
@@ -247,7 +296,9 @@ def test_steps_that_are_skipped_leave_their_batch_and_a_resumed_run_skips_the_sa
     for name in ("whole", "parts"):
         found = rows(tmp_path / name)
         assert [row["train/skipped"] for row in found] == [0, 1, 1, 1, 2, 2]
-        assert [row["train/loss"] is None for row in found] == [row["step"] == 2 for row in found]  # JSON has no NaN
+        assert [row["train/loss"] is None for row in found] == [
+            row["step"] == 2 for row in found
+        ]  # JSON has no NaN
         folder = tmp_path / name / "skipped"
         wanted = [f"{step}.{kind}" for step in (2, 5) for kind in ("json", "jsonl", "npz")]
         assert sorted(path.name for path in folder.iterdir()) == wanted
@@ -255,19 +306,32 @@ def test_steps_that_are_skipped_leave_their_batch_and_a_resumed_run_skips_the_sa
             said = json.loads((folder / f"{step}.json").read_text())
             assert said["batch"] == found[step - 1]["batch"] == digest(inputs.batches[step - 1])
             assert ("not finite", "spike")[step == 5] in said["why"]
-            examples = [parse_example(line, "here") for line in (folder / f"{step}.jsonl").read_text().splitlines()]
-            assert [example.id for example in examples] == [one.example.id for one in inputs.batch_builder.take(step - 1)]
+            examples = [
+                parse_example(line, "here")
+                for line in (folder / f"{step}.jsonl").read_text().splitlines()
+            ]
+            assert [example.id for example in examples] == [
+                one.example.id for one in inputs.batch_builder.take(step - 1)
+            ]
             with np.load(folder / f"{step}.npz", allow_pickle=False) as arrays:
                 assert digest(Rows(**arrays)) == said["batch"]
-    assert "step 2: no update, loss=nan, gradient norm=nan: not finite; its batch is in" in capsys.readouterr().out
+    assert (
+        "step 2: no update, loss=nan, gradient norm=nan: not finite; its batch is in"
+        in capsys.readouterr().out
+    )
 
 
-def test_too_many_skipped_steps_in_a_row_end_the_run_and_going_on_does_not_start_the_count_anew(place, tmp_path):
+def test_too_many_skipped_steps_in_a_row_end_the_run_and_going_on_does_not_start_the_count_anew(
+    place, tmp_path
+):
     run = lora_run(place)
     run.guard.skips = 3
     inputs = odd_inputs(run, dict.fromkeys(range(3, 9), np.nan))
     for _ in range(2):
-        with pytest.raises(RunError, match=r"^steps 3 to 5: no update in 3 steps in a row .*loss=nan.* those of step 2,"):
+        with pytest.raises(
+            RunError,
+            match=r"^steps 3 to 5: no update in 3 steps in a row .*loss=nan.* those of step 2,",
+        ):
             loop.train(run, inputs, Workdir(tmp_path), "poisoned")
         assert [row["step"] for row in rows(tmp_path)] == [1, 2, 3, 4, 5]
         with Checkpoints(tmp_path / "checkpoints") as checkpoints:
@@ -283,14 +347,22 @@ def test_only_the_first_batches_are_kept(place, tmp_path, monkeypatch, capsys):
     for number in (1, 2, 3, 2):
         look.look(number, inputs.batches[number - 1], "hash", bad)
     assert sorted(path.name for path in tmp_path.glob("*.npz")) == ["1.npz", "2.npz"]
-    assert ["not kept" in line for line in capsys.readouterr().out.splitlines()] == [False, False, True, False]
+    assert ["not kept" in line for line in capsys.readouterr().out.splitlines()] == [
+        False,
+        False,
+        True,
+        False,
+    ]
 
 
 @pytest.mark.parametrize(("kernel", "platform"), [("cudnn", "gpu"), ("splash", "tpu")])
 def test_a_kernel_of_other_hardware_is_refused(kernel, platform, place, tmp_path):
     run = scratch_run(place)
     run.model.attention = kernel
-    with pytest.raises(ConfigError, match=f"config.model.attention='{kernel}' runs on a {platform} only.*use 'auto'"):
+    with pytest.raises(
+        ConfigError,
+        match=f"config.model.attention='{kernel}' runs on a {platform} only.*use 'auto'",
+    ):
         loop.train(run, inputs_for(run), Workdir(tmp_path), "train")
 
 
@@ -314,7 +386,9 @@ def test_a_base_of_integers_is_named_and_is_no_part_of_a_checkpoint(place, tmp_p
             made = build_step(run, inputs_for(run).spec, "cpu").model_def
             # What export reads, which knows nothing of integers: the adapters are all there is.
             plain = build_step(lora_run(place), inputs_for(run).spec, "cpu").model_def
-            found = checkpoints.open_parameters(2, plain.abstract(plain.trained, make_mesh(run.mesh), "float32"))
+            found = checkpoints.open_parameters(
+                2, plain.abstract(plain.trained, make_mesh(run.mesh), "float32")
+            )
             assert set(found) == set(made.trained)
     assert len(taken["plain"]) == 1
     assert taken["plain"] == taken["integers"]
@@ -353,14 +427,20 @@ def test_an_adapter_of_peft_goes_on_in_training_from_its_numbers(place, tmp_path
             torch.nn.init.normal_(value, std=0.1)
     model.save_pretrained(tmp_path / "adapter")
     run = lora_run(place)
-    run.model.base, run.lora, run.optim = str(tmp_path / "adapter"), Lora(4, 8.0, 0.0), Optim(1e-4, steps=2, warmup_steps=1)
+    run.model.base, run.lora, run.optim = (
+        str(tmp_path / "adapter"),
+        Lora(4, 8.0, 0.0),
+        Optim(1e-4, steps=2, warmup_steps=1),
+    )
     inputs = inputs_for(run)
     assert inputs.base == place / "base"
     assert inputs.identity["base"] not in (fingerprint(place / "base"), "")
     loop.train(run, inputs, Workdir(tmp_path), "more")
     made = build_step(run, inputs.spec, "cpu").model_def
     with jax.set_mesh(make_mesh(run.mesh)), Checkpoints(tmp_path / "checkpoints") as checkpoints:
-        found = checkpoints.open_parameters(2, made.abstract(made.trained, make_mesh(run.mesh), "float32"))
+        found = checkpoints.open_parameters(
+            2, made.abstract(made.trained, make_mesh(run.mesh), "float32")
+        )
     for name, layer, factor in tiny.adapters(made):
         start = tiny.peft_factor(model, name, layer, factor).detach().numpy().T
         moved = np.abs(np.asarray(found[f"{name}/{factor}"][layer]) - start).max()
@@ -371,10 +451,14 @@ def test_an_adapter_of_peft_goes_on_in_training_from_its_numbers(place, tmp_path
 def test_without_lora_an_adapter_and_its_base_are_trained_as_one(place, tmp_path):
     run = lora_run(place)
     base = transformers.AutoModel.from_pretrained(place / "base")
-    peft.get_peft_model(base, peft.LoraConfig(r=4, lora_alpha=8, target_modules=["q_proj"])).save_pretrained(tmp_path)
+    peft.get_peft_model(
+        base, peft.LoraConfig(r=4, lora_alpha=8, target_modules=["q_proj"])
+    ).save_pretrained(tmp_path)
     run.model.base, run.lora = str(tmp_path), None
     inputs = inputs_for(run)
     assert (inputs.base, inputs.start) == (tmp_path, None)
     run.lora = Lora(rank=4, alpha=8.0)
-    with pytest.raises(ConfigError, match=r"is an adapter with rank=4, alpha=8, targets=q, and config\.lora has"):
+    with pytest.raises(
+        ConfigError, match=r"is an adapter with rank=4, alpha=8, targets=q, and config\.lora has"
+    ):
         inputs_for(run)

@@ -23,7 +23,14 @@ from tests.train import exact
 MESHES = [(1, 1, 1), (8, 1, 1), (4, 2, 1), (2, 2, 2)]
 SCORES = ["dense", "chunked", "ring"]
 # Blocks that divide what a device holds, that do not, and that are larger than all passages.
-STREAMED = [("chunked", 8), ("chunked", 7), ("chunked", 1_000), ("ring", 2), ("ring", 5), ("ring", 1_000)]
+STREAMED = [
+    ("chunked", 8),
+    ("chunked", 7),
+    ("chunked", 1_000),
+    ("ring", 2),
+    ("ring", 5),
+    ("ring", 1_000),
+]
 
 
 def unit(x: np.ndarray) -> np.ndarray:
@@ -41,13 +48,22 @@ def vectors(queries: int, passages: int, seed: int = 0) -> tuple[np.ndarray, np.
 
 def alike(queries: int, passages: int, temperature: float) -> BatchInfo:
     """No query lacks a negative or differs from the others."""
-    return known(np.full(queries, temperature, np.float32), np.ones(queries, np.bool_), np.ones(passages, np.bool_))
+    return known(
+        np.full(queries, temperature, np.float32),
+        np.ones(queries, np.bool_),
+        np.ones(passages, np.bool_),
+    )
 
 
 def known(temperatures: np.ndarray, in_batch: np.ndarray, there: np.ndarray) -> BatchInfo:
     """Of texts that are all different."""
     queries = np.arange(len(in_batch), dtype=np.int32)
-    return BatchInfo(temperatures, in_batch, queries, np.where(there, len(queries) + np.arange(len(there)), -1).astype(np.int32))
+    return BatchInfo(
+        temperatures,
+        in_batch,
+        queries,
+        np.where(there, len(queries) + np.arange(len(there)), -1).astype(np.int32),
+    )
 
 
 def mixed(queries: int, passages: int) -> BatchInfo:
@@ -57,19 +73,33 @@ def mixed(queries: int, passages: int) -> BatchInfo:
     return known(temperatures, in_batch, (place <= number[:, None] // 4 % len(place)).ravel())
 
 
-def compiled(shapes: list[tuple[int, int]], loss: Loss, on: jax.sharding.Mesh, of: Callable = infonce) -> jax.stages.Compiled:
+def compiled(
+    shapes: list[tuple[int, int]], loss: Loss, on: jax.sharding.Mesh, of: Callable = infonce
+) -> jax.stages.Compiled:
     """Loss, accuracy and both gradients of vectors whose rows are spread over the mesh."""
     spread = NamedSharding(on, PartitionSpec(BATCH))
     vectors = [jax.ShapeDtypeStruct(shape, np.float32, sharding=spread) for shape in shapes]
     (queries, _), (passages, _) = shapes
-    dtypes = zip((queries, queries, queries, passages), (np.float32, np.bool_, np.int32, np.int32), strict=True)
-    terms = BatchInfo._make(jax.ShapeDtypeStruct((count,), dtype, sharding=spread) for count, dtype in dtypes)
+    dtypes = zip(
+        (queries, queries, queries, passages),
+        (np.float32, np.bool_, np.int32, np.int32),
+        strict=True,
+    )
+    terms = BatchInfo._make(
+        jax.ShapeDtypeStruct((count,), dtype, sharding=spread) for count, dtype in dtypes
+    )
     run = jax.jit(jax.value_and_grad(partial(of, loss=loss), argnums=(0, 1), has_aux=True))
     with jax.set_mesh(on):
         return run.lower(*vectors, terms).compile()
 
 
-def contrast(q: np.ndarray, p: np.ndarray, loss: Loss, sizes: tuple[int, int, int], terms: BatchInfo | None = None) -> tuple:
+def contrast(
+    q: np.ndarray,
+    p: np.ndarray,
+    loss: Loss,
+    sizes: tuple[int, int, int],
+    terms: BatchInfo | None = None,
+) -> tuple:
     """((loss, accuracy), (gradient of queries, of passages)) on a mesh of these sizes."""
     on = tiny.mesh(*sizes)
     terms = BatchInfo._make(tiny.rows(on, *(terms or alike(len(q), len(p), loss.temperature))))
@@ -91,11 +121,15 @@ class Problem(NamedTuple):
 
 
 @cache
-def problem(queries: int, passages: int, temperature: float | None, sizes: tuple[int, int, int]) -> Problem:
+def problem(
+    queries: int, passages: int, temperature: float | None, sizes: tuple[int, int, int]
+) -> Problem:
     """All queries of one temperature, or for None of any kind: what they lack would then win where it should not."""
     q, p = vectors(queries, passages)
     each = passages // queries
-    p[[5 * each, 6 * each]] *= -1  # queries, without in-batch negatives too, whose own passage is not the nearest
+    p[
+        [5 * each, 6 * each]
+    ] *= -1  # queries, without in-batch negatives too, whose own passage is not the nearest
     terms = alike(queries, passages, temperature) if temperature else mixed(queries, passages)
     p[terms.passages < 0] = np.repeat(q, each, axis=0)[terms.passages < 0]
     return Problem(q, p, terms, contrast(q, p, Loss(), sizes, terms), exact.infonce(q, p, terms))
@@ -106,8 +140,12 @@ PROBLEMS = [(32, 96, 0.02), (24, 72, None)]
 
 @pytest.mark.parametrize("sizes", MESHES, ids=str)
 @pytest.mark.parametrize(("queries", "passages", "temperature"), [(32, 32, 0.02), *PROBLEMS])
-def test_dense_loss_accuracy_and_gradients_equal_numpy_in_float64(sizes, queries, passages, temperature):
-    _, _, terms, ((loss, accuracy), found), ((wanted, share), gradients) = problem(queries, passages, temperature, sizes)
+def test_dense_loss_accuracy_and_gradients_equal_numpy_in_float64(
+    sizes, queries, passages, temperature
+):
+    _, _, terms, ((loss, accuracy), found), ((wanted, share), gradients) = problem(
+        queries, passages, temperature, sizes
+    )
     # Scores reach 1 / temperature, the loss a few units: float32 keeps 1e-7 of either.
     assert loss == pytest.approx(wanted, rel=1e-7, abs=1e-7 / 0.02)
     assert accuracy == pytest.approx(share, abs=1e-7)
@@ -120,7 +158,9 @@ def test_dense_loss_accuracy_and_gradients_equal_numpy_in_float64(sizes, queries
 @pytest.mark.parametrize("sizes", MESHES, ids=str)
 @pytest.mark.parametrize(("queries", "passages", "temperature"), PROBLEMS)
 @pytest.mark.parametrize(("scores", "block"), STREAMED)
-def test_neither_blocks_nor_the_ring_change_loss_accuracy_or_gradients(sizes, queries, passages, temperature, scores, block):
+def test_neither_blocks_nor_the_ring_change_loss_accuracy_or_gradients(
+    sizes, queries, passages, temperature, scores, block
+):
     q, p, terms, dense, wanted = problem(queries, passages, temperature, sizes)
     (loss, accuracy), found = contrast(q, p, Loss(scores=scores, block=block), sizes, terms)
     assert loss == pytest.approx(dense[0][0], rel=1e-6, abs=1e-6)
@@ -138,17 +178,23 @@ def test_neither_blocks_nor_the_ring_change_loss_accuracy_or_gradients(sizes, qu
 def test_loss_and_gradients_equal_those_of_sentence_transformers(scores, sizes, passages):
     q, p = vectors(16, passages, seed=1)
     (loss, _), gradients = contrast(q, p, Loss(0.05, scores, 4), sizes)
-    theirs = MultipleNegativesRankingLoss(SentenceTransformer(modules=[torch.nn.Identity()]), scale=1 / 0.05)
+    theirs = MultipleNegativesRankingLoss(
+        SentenceTransformer(modules=[torch.nn.Identity()]), scale=1 / 0.05
+    )
     tensors = [torch.from_numpy(x).requires_grad_() for x in (q, p)]
     # `similarity_fct` normalises: its gradient has no part along the vector, so neither may ours.
-    wanted = theirs.compute_loss_from_embeddings([tensors[0], *tensors[1].reshape(16, -1, 32).unbind(1)], labels=None)
+    wanted = theirs.compute_loss_from_embeddings(
+        [tensors[0], *tensors[1].reshape(16, -1, 32).unbind(1)], labels=None
+    )
     wanted.backward()
     # Scores up to 20, float32.
     assert loss == pytest.approx(wanted.item(), abs=1e-5)
     for gradient, x, tensor in zip(gradients, (q, p), tensors, strict=True):
         # Softmax minus one-hot cancels where the own passage wins; scores reach 20, of which float32 keeps 2e-6.
         across = gradient - np.sum(gradient * x, axis=-1, keepdims=True) * x
-        assert np.linalg.norm(across - tensor.grad.numpy()) <= 1e-4 * np.linalg.norm(tensor.grad.numpy())
+        assert np.linalg.norm(across - tensor.grad.numpy()) <= 1e-4 * np.linalg.norm(
+            tensor.grad.numpy()
+        )
 
 
 @pytest.mark.parametrize("scores", SCORES)
@@ -175,14 +221,20 @@ def test_a_passage_that_scores_no_higher_than_another_is_no_hit(scores, sizes):
     assert np.mean(own == ranks.max(axis=1)) > 0.3
     (_, accuracy), _ = contrast(q, p, Loss(0.5, scores, 3), sizes)
     assert accuracy == np.mean(own > np.sort(ranks, axis=1)[:, -2])
-    assert 0 < accuracy < np.mean(own == ranks.max(axis=1))  # some only equal the best of the others
+    assert (
+        0 < accuracy < np.mean(own == ranks.max(axis=1))
+    )  # some only equal the best of the others
 
 
 @pytest.mark.parametrize("scores", SCORES)
 @pytest.mark.parametrize("temperature", [0.02, 0.001])
 def test_scores_of_either_sign_do_not_overflow(scores, temperature):
     q, p = vectors(16, 32, seed=3)
-    p[:16:2], p[16::2], p[1::2] = q[:8], -q[8:], -q  # half of the queries score their own passage highest of all, half lowest
+    p[:16:2], p[16::2], p[1::2] = (
+        q[:8],
+        -q[8:],
+        -q,
+    )  # half of the queries score their own passage highest of all, half lowest
     (loss, accuracy), gradients = contrast(q, p, Loss(temperature, scores, 5), (8, 1, 1))
     (wanted, share), gradients64 = exact.infonce(q, p, alike(16, 32, temperature))
     assert loss == pytest.approx(wanted, rel=1e-6)
@@ -238,7 +290,9 @@ def test_order_of_the_negatives_does_not_matter():
 def test_scores_are_not_rounded_by_fast_matrix_units(scores):
     on = tiny.mesh(1, 1, 1)
     with jax.set_mesh(on):
-        run = jax.value_and_grad(partial(infonce, loss=Loss(scores=scores, block=5)), argnums=(0, 1), has_aux=True)
+        run = jax.value_and_grad(
+            partial(infonce, loss=Loss(scores=scores, block=5)), argnums=(0, 1), has_aux=True
+        )
         terms = BatchInfo._make(tiny.rows(on, *alike(16, 16, 0.02)))
         lowered = jax.jit(run).lower(*tiny.rows(on, *vectors(16, 16)), terms).as_text()
     products = re.findall(r"dot_general.*", lowered)

@@ -15,7 +15,11 @@ PLAIN = Log(tensorboard=False)
 
 def scalars(step: int, run: int = 0) -> dict[str, float]:
     """Values that tell step and run apart, all of them exact in float32."""
-    return {"train/loss": step + run / 4, "train/accuracy": 1 / (1 << step), "train/pairs_per_second": 2.0 * step}
+    return {
+        "train/loss": step + run / 4,
+        "train/accuracy": 1 / (1 << step),
+        "train/pairs_per_second": 2.0 * step,
+    }
 
 
 def record(path, config=PLAIN, *, start=0, steps=4, stop=None, run=0, writes=True):
@@ -40,7 +44,9 @@ def events(folder):
 
 def test_every_step_is_one_json_object_with_its_number(tmp_path):
     record(tmp_path / "run/metrics.jsonl", steps=5)
-    assert lines(tmp_path / "run/metrics.jsonl") == [{"step": step, **scalars(step)} for step in range(1, 6)]
+    assert lines(tmp_path / "run/metrics.jsonl") == [
+        {"step": step, **scalars(step)} for step in range(1, 6)
+    ]
 
 
 def test_a_step_can_be_read_as_soon_as_it_is_written(tmp_path):
@@ -64,10 +70,16 @@ def test_resuming_drops_a_torn_last_line(cut, tmp_path):
     record(path, stop=3)
     path.write_bytes(path.read_bytes()[:-cut])
     record(path, start=2, run=1)
-    assert lines(path) == [{"step": 1, **scalars(1)}, {"step": 2, **scalars(2)}, *({"step": s, **scalars(s, 1)} for s in (3, 4))]
+    assert lines(path) == [
+        {"step": 1, **scalars(1)},
+        {"step": 2, **scalars(2)},
+        *({"step": s, **scalars(s, 1)} for s in (3, 4)),
+    ]
 
 
-@pytest.mark.parametrize("damage", [b'{"step": 2, "tra', b"\xff\xfe", b"{}", b"[1]", b'{"step": "two"}'])
+@pytest.mark.parametrize(
+    "damage", [b'{"step": 2, "tra', b"\xff\xfe", b"{}", b"[1]", b'{"step": "two"}']
+)
 def test_resuming_leaves_a_damaged_line_out_and_says_which(damage, tmp_path, capsys):
     path = tmp_path / "metrics.jsonl"
     record(path, stop=3)
@@ -101,9 +113,18 @@ def test_starting_anew_drops_the_metrics_of_a_run_without_checkpoint(tmp_path):
 
 def test_tensorboard_holds_the_same_values(tmp_path):
     record(tmp_path / "metrics.jsonl", Log())
-    found = {(e.step, v.tag): v.simple_value for e in events(tmp_path / "tensorboard") for v in e.summary.value}
+    found = {
+        (e.step, v.tag): v.simple_value
+        for e in events(tmp_path / "tensorboard")
+        for v in e.summary.value
+    }
     written = lines(tmp_path / "metrics.jsonl")
-    wanted = {(line["step"], name): value for line in written for name, value in line.items() if name != "step"}
+    wanted = {
+        (line["step"], name): value
+        for line in written
+        for name, value in line.items()
+        if name != "step"
+    }
     assert found == wanted
     assert len(found) == 4 * len(scalars(1))
 
@@ -126,7 +147,9 @@ def test_a_process_that_does_not_write_leaves_files_and_terminal_alone(tmp_path,
     assert capsys.readouterr() == ("", "")
 
 
-def test_wandb_that_is_not_installed_is_a_config_error_before_anything_is_written(tmp_path, monkeypatch):
+def test_wandb_that_is_not_installed_is_a_config_error_before_anything_is_written(
+    tmp_path, monkeypatch
+):
     monkeypatch.setitem(sys.modules, "wandb", None)
     with pytest.raises(ConfigError) as caught:
         record(tmp_path / "run/metrics.jsonl", Log(wandb_project="mine"))
@@ -154,7 +177,12 @@ def test_wandb_gets_the_same_values_when_asked_for(tmp_path, monkeypatch):
 
     monkeypatch.setattr(importlib, "import_module", lambda name: {"wandb": Wandb}[name])
     record(tmp_path / "metrics.jsonl", Log(tensorboard=False, wandb_project="mine"), steps=2)
-    assert calls == [{"project": "mine", "name": "train"}, (1, scalars(1)), (2, scalars(2)), "finish"]
+    assert calls == [
+        {"project": "mine", "name": "train"},
+        (1, scalars(1)),
+        (2, scalars(2)),
+        "finish",
+    ]
 
 
 def test_output_that_is_no_terminal_gets_plain_lines(tmp_path, capsys):
@@ -162,13 +190,17 @@ def test_output_that_is_no_terminal_gets_plain_lines(tmp_path, capsys):
     printed = capsys.readouterr()
     assert printed.out == ""
     assert "\r" not in printed.err
-    assert printed.err.splitlines()[-1] == "train: step 4/4  loss 4.0000  accuracy 0.062  8.0 pairs/s"
+    assert (
+        printed.err.splitlines()[-1] == "train: step 4/4  loss 4.0000  accuracy 0.062  8.0 pairs/s"
+    )
     assert len(printed.err.splitlines()) == 4
 
 
 @pytest.mark.parametrize("steps", [20, 45, 1_000])
 def test_a_long_run_has_few_lines_and_always_the_last(steps, tmp_path, capsys):
-    with MetricLog(tmp_path / "metrics.jsonl", PLAIN, name="train", start=0, steps=steps, writes=True) as log:
+    with MetricLog(
+        tmp_path / "metrics.jsonl", PLAIN, name="train", start=0, steps=steps, writes=True
+    ) as log:
         for step in range(1, steps + 1):
             log.write(step, scalars(1))
     printed = capsys.readouterr().err.splitlines()

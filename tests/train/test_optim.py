@@ -21,14 +21,20 @@ def test_learning_rates_equal_those_of_transformers(warmup, steps):
     ours = schedule(Optim(learning_rate=3e-4, warmup_steps=warmup, steps=steps))
     for step in range(steps):
         # float32 against float64.
-        assert float(ours(step)) == pytest.approx(theirs.get_last_lr()[0], rel=1e-5, abs=1e-10), step
+        assert float(ours(step)) == pytest.approx(theirs.get_last_lr()[0], rel=1e-5, abs=1e-10), (
+            step
+        )
         torch_optimiser.step()
         theirs.step()
 
 
 def gradients(seed: int) -> dict[str, np.ndarray]:
     random = np.random.default_rng(seed)
-    return {"a/kernel": random.standard_normal((5, 7)), "a/scale": random.standard_normal(7), "embedding": random.random((3, 2))}
+    return {
+        "a/kernel": random.standard_normal((5, 7)),
+        "a/scale": random.standard_normal(7),
+        "embedding": random.random((3, 2)),
+    }
 
 
 def as_jax(tree: dict[str, np.ndarray]) -> dict[str, jax.Array]:
@@ -45,7 +51,11 @@ def test_clipping_equals_that_of_torch(clip):
     for tensor, value in zip(tensors, tree.values(), strict=True):
         tensor.grad = torch.from_numpy(value).float()
     torch.nn.utils.clip_grad_norm_(tensors, clip)
-    moments = [leaf.mu for leaf in jax.tree.leaves(state, is_leaf=lambda x: hasattr(x, "mu")) if hasattr(leaf, "mu")]
+    moments = [
+        leaf.mu
+        for leaf in jax.tree.leaves(state, is_leaf=lambda x: hasattr(x, "mu"))
+        if hasattr(leaf, "mu")
+    ]
     assert len(moments) == 1
     for tensor, name in zip(tensors, tree, strict=True):
         # torch adds 1e-6 to the norm it divides by.
@@ -54,13 +64,22 @@ def test_clipping_equals_that_of_torch(clip):
 
 def test_ten_updates_equal_those_of_torchs_adamw():
     config = Optim(
-        learning_rate=1e-2, warmup_steps=3, steps=10, weight_decay=0.3, clip_norm=2.0, beta1=0.8, beta2=0.95, epsilon=1e-6
+        learning_rate=1e-2,
+        warmup_steps=3,
+        steps=10,
+        weight_decay=0.3,
+        clip_norm=2.0,
+        beta1=0.8,
+        beta2=0.95,
+        epsilon=1e-6,
     )
     start = gradients(1)
     update = optimiser(config)
     parameters = as_jax(start)
     state = update.init(parameters)
-    tensors = {name: torch.nn.Parameter(torch.from_numpy(value).float()) for name, value in start.items()}
+    tensors = {
+        name: torch.nn.Parameter(torch.from_numpy(value).float()) for name, value in start.items()
+    }
     scales = {name for name in tensors if name.endswith("scale")}
     groups = [
         {"params": [tensors[n] for n in tensors if n not in scales], "weight_decay": 0.3},
@@ -88,13 +107,22 @@ def moved(update: optax.GradientTransformation, number: int, **extra: jax.Array)
     state = update.init(parameters)
     step = jax.jit(update.update)
     for seed in range(number):
-        _, state = step(as_jax(gradients(seed)), state, parameters, **{name: jnp.array(True) for name in extra})
+        _, state = step(
+            as_jax(gradients(seed)), state, parameters, **{name: jnp.array(True) for name in extra}
+        )
     return [*step(as_jax(gradients(number)), state, parameters, **extra), state]
 
 
 def test_updates_and_their_moments_are_those_of_optax_bit_for_bit():
     config = Optim(learning_rate=1e-2, warmup_steps=3, steps=10, weight_decay=0.3, clip_norm=2.0)
-    adamw = optax.adamw(schedule(config), config.beta1, config.beta2, config.epsilon, weight_decay=0.3, mask=_decayed)
+    adamw = optax.adamw(
+        schedule(config),
+        config.beta1,
+        config.beta2,
+        config.epsilon,
+        weight_decay=0.3,
+        mask=_decayed,
+    )
     theirs = moved(optax.chain(optax.clip_by_global_norm(2.0), adamw), 3)
     ours = moved(optimiser(config), 3, made=jnp.array(True))
     assert jax.tree.structure(ours) == jax.tree.structure(theirs)
@@ -103,7 +131,9 @@ def test_updates_and_their_moments_are_those_of_optax_bit_for_bit():
 
 @pytest.mark.parametrize("number", [0, 3])
 def test_an_update_that_is_not_made_leaves_all_moments(number):
-    _, after, before = moved(optimiser(Optim(warmup_steps=1, steps=10)), number, made=jnp.array(False))
+    _, after, before = moved(
+        optimiser(Optim(warmup_steps=1, steps=10)), number, made=jnp.array(False)
+    )
     jax.tree.map(np.testing.assert_array_equal, after, before)
 
 
@@ -128,6 +158,8 @@ def test_adapters_are_decayed():
     of = tiny.made()
     parameters = as_jax({name: tiny.numbers(of)[name] for name in of.trained})
     update = optimiser(Optim(learning_rate=1e-2, warmup_steps=0, steps=10, weight_decay=0.5))
-    updates, _ = update.update(jax.tree.map(jnp.zeros_like, parameters), update.init(parameters), parameters)
+    updates, _ = update.update(
+        jax.tree.map(jnp.zeros_like, parameters), update.init(parameters), parameters
+    )
     for name, value in updates.items():
         assert np.allclose(value, -1e-2 * 0.5 * parameters[name], rtol=1e-5)

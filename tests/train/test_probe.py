@@ -31,13 +31,18 @@ def folder(tmp_path_factory) -> Path:
     def words(count: int) -> str:
         return " ".join(random.choice(WORDS, count))
 
-    corpus = [{"_id": f"d{i}", "title": words(1) if i % 3 else "", "text": words(i % 9)} for i in range(40)]
+    corpus = [
+        {"_id": f"d{i}", "title": words(1) if i % 3 else "", "text": words(i % 9)}
+        for i in range(40)
+    ]
     queries = [{"_id": f"q{i}", "text": words(1 + i % 4)} for i in range(11)]
     for name, lines in [("corpus", corpus), ("queries", queries)]:
         (root / f"{name}.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
     pairs = [f"q{i}\td{(5 * i + j) % 40}\t{1 + j % 2}" for i in range(11) for j in range(1 + i % 3)]
     pairs += ["q5\tmissing\t2", "q6\td0\t-1"]
-    (root / "qrels" / "test.tsv").write_text("\n".join(["query-id\tcorpus-id\tscore", *pairs]) + "\n")
+    (root / "qrels" / "test.tsv").write_text(
+        "\n".join(["query-id\tcorpus-id\tscore", *pairs]) + "\n"
+    )
     (root / "task.json").write_text(json.dumps({"instruction": "find it"}))
     return root
 
@@ -80,12 +85,23 @@ def test_a_run_logs_what_mteb_gives_its_export(place, folder, tmp_path):
     assert [row["step"] for row in logged if "probe/small/ndcg_at_10" in row] == [2, 3]
 
     run.export.dtype = "float32"
-    export(run, inputs.base, inputs.spec, inputs.tokenizer, Workdir(tmp_path / "probed"), tmp_path / "export")
-    encoder = JaxEncoder(Embedder.from_pretrained(tmp_path / "export", dtype="float32"), PRESETS["paper"])
+    export(
+        run,
+        inputs.base,
+        inputs.spec,
+        inputs.tokenizer,
+        Workdir(tmp_path / "probed"),
+        tmp_path / "export",
+    )
+    encoder = JaxEncoder(
+        Embedder.from_pretrained(tmp_path / "export", dtype="float32"), PRESETS["paper"]
+    )
     found = evaluate(encoder, [load_task(folder)], tmp_path / "mteb")["small"]["ndcg_at_10"]
     # mteb rounds to five digits; two documents with about one score may change places.
     assert logged[-1]["probe/small/ndcg_at_10"] == pytest.approx(found, abs=1e-3)
-    assert 0.05 < found < 0.95, "neither nothing nor everything is found, or the line above would prove little"
+    assert 0.05 < found < 0.95, (
+        "neither nothing nor everything is found, or the line above would prove little"
+    )
 
 
 def test_all_sets_share_one_compiled_shape_and_a_part_of_a_set_is_a_set(place, folder):
@@ -111,13 +127,21 @@ def test_all_sets_share_one_compiled_shape_and_a_part_of_a_set_is_a_set(place, f
 
 
 @pytest.mark.parametrize(
-    ("changed", "message"), [({"every": 0}, r"set both, or neither"), ({"folders": ()}, "set both"), ({"queries": 0}, "queries=0")]
+    ("changed", "message"),
+    [
+        ({"every": 0}, r"set both, or neither"),
+        ({"folders": ()}, "set both"),
+        ({"queries": 0}, "queries=0"),
+    ],
 )
 def test_settings_that_do_not_go_together_are_refused(place, folder, changed, message):
     from e5jax.config import Config  # noqa: PLC0415
 
     run = probed(place, folder, **changed)
-    config = Config(stages=("train",), **{name: getattr(run, name) for name in ("data", "tokens", "model", "batch", "probe")})
+    config = Config(
+        stages=("train",),
+        **{name: getattr(run, name) for name in ("data", "tokens", "model", "batch", "probe")},
+    )
     with pytest.raises(ConfigError, match=message):
         validate(config)
 

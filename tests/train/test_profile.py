@@ -47,14 +47,24 @@ def executions(trace: jax.profiler.ProfileData, opcode: str) -> int:
     """How often the step's program was run by a device, counted by an operation that it does once at its end."""
     events = [event for plane in trace.planes for line in plane.lines for event in line.events]
     found = [dict(event.stats) for event in events]
-    return len({(s["run_id"], s["device_ordinal"]) for s in found if s.get("hlo_module") == "jit_step" and opcode in s["hlo_op"]})
+    return len(
+        {
+            (s["run_id"], s["device_ordinal"])
+            for s in found
+            if s.get("hlo_module") == "jit_step" and opcode in s["hlo_op"]
+        }
+    )
 
 
 def numbers(workdir: Path) -> list[dict]:
-    return [{name: value for name, value in row.items() if name not in TIMES} for row in rows(workdir)]
+    return [
+        {name: value for name, value in row.items() if name not in TIMES} for row in rows(workdir)
+    ]
 
 
-def test_a_trace_has_the_steps_asked_for_with_all_their_work_and_changes_no_number(place, tmp_path, capsys):
+def test_a_trace_has_the_steps_asked_for_with_all_their_work_and_changes_no_number(
+    place, tmp_path, capsys
+):
     train(place, tmp_path / "plain", Profile())
     assert not traces(tmp_path / "plain")
     assert "trace" not in capsys.readouterr().out
@@ -64,7 +74,9 @@ def test_a_trace_has_the_steps_asked_for_with_all_their_work_and_changes_no_numb
     assert list(found) == ["step_3"]
     assert annotated(found["step_3"]) == [3, 4]
     assert executions(found["step_3"], "fusion") == 2 * 8  # devices
-    assert not [name for name in names(found["step_3"]) if name.startswith("$")]  # of Python's calls: threads of a save would fail
+    assert not [
+        name for name in names(found["step_3"]) if name.startswith("$")
+    ]  # of Python's calls: threads of a save would fail
     assert numbers(tmp_path / "traced") == numbers(tmp_path / "plain")
     (said,) = [line for line in capsys.readouterr().out.splitlines() if "trace" in line]
     assert f"steps 3 to 4 in {tmp_path / 'traced' / 'profile'}" in said
@@ -75,7 +87,9 @@ def test_a_resumed_run_traces_what_is_left_of_the_steps_and_nothing_beyond(place
     profile = Profile(first=2, steps=3)
     train(place, tmp_path, Profile(), steps=2)
     assert train(place, tmp_path, profile, steps=4) == 2
-    assert {name: annotated(trace) for name, trace in traces(tmp_path).items()} == {"step_3": [3, 4]}
+    assert {name: annotated(trace) for name, trace in traces(tmp_path).items()} == {
+        "step_3": [3, 4]
+    }
     assert "steps 3 to 4" in capsys.readouterr().out
     assert train(place, tmp_path, profile, steps=6) == 2
     assert list(traces(tmp_path)) == ["step_3"]

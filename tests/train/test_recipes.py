@@ -30,16 +30,28 @@ def shrunk(config: Config, root: Path) -> Config:
     """What the recipe says, of another size."""
     sets = list(config.data.mixture.datasets.items())[:2]
     files = (str(root / "train.jsonl"),)
-    config.data.mixture.datasets = {name: Dataset(files, instructions=of.instructions) for name, of in sets}
+    config.data.mixture.datasets = {
+        name: Dataset(files, instructions=of.instructions) for name, of in sets
+    }
     config.data.workers = 0
     config.model.base, config.model.dtype = str(root / "base"), "float32"
     config.tokens.limit = 16
-    config.batch.queries, config.batch.negatives, config.batch.row_tokens = 8, min(config.batch.negatives, 1), 0
+    config.batch.queries, config.batch.negatives, config.batch.row_tokens = (
+        8,
+        min(config.batch.negatives, 1),
+        0,
+    )
     config.batch.chunks, config.batch.shards = 2, 8
     config.batch.positives = 2  # places, of which the examples fill one
-    config.loss.dimensions = tuple(size for size in (WIDTH, WIDTH // 2, WIDTH // 4) if config.loss.dimensions)
+    config.loss.dimensions = tuple(
+        size for size in (WIDTH, WIDTH // 2, WIDTH // 4) if config.loss.dimensions
+    )
     config.optim.steps, config.optim.warmup_steps = 3, 1
-    config.mesh, config.checkpoint, config.log = Mesh(data=8, fsdp=1, tensor=1), Checkpoint(every=9), Log(tensorboard=False)
+    config.mesh, config.checkpoint, config.log = (
+        Mesh(data=8, fsdp=1, tensor=1),
+        Checkpoint(every=9),
+        Log(tensorboard=False),
+    )
     return config
 
 
@@ -49,10 +61,22 @@ def test_a_learned_temperature_is_kept_and_its_export_does_without(place, tmp_pa
     inputs, workdir = inputs_for(run), Workdir(tmp_path / "run")
     loop.train(run, inputs, workdir, "recipe")
     with Checkpoints(workdir.checkpoints_of(run.checkpoint)) as checkpoints:
-        found = checkpoints.open_parameters(3, {NAME: jax.ShapeDtypeStruct((), "float32")} | abstract_of(run, inputs))
+        found = checkpoints.open_parameters(
+            3, {NAME: jax.ShapeDtypeStruct((), "float32")} | abstract_of(run, inputs)
+        )
     assert float(np.asarray(found[NAME])) != 0
-    export(run, inputs.base, inputs.spec, inputs.tokenizer, workdir, tmp_path / "export", Choice(verify=False))
-    assert not any("temperature" in name for name in load_file(tmp_path / "export/model.safetensors"))
+    export(
+        run,
+        inputs.base,
+        inputs.spec,
+        inputs.tokenizer,
+        workdir,
+        tmp_path / "export",
+        Choice(verify=False),
+    )
+    assert not any(
+        "temperature" in name for name in load_file(tmp_path / "export/model.safetensors")
+    )
 
 
 def abstract_of(run: Config, inputs: Inputs) -> dict[str, jax.ShapeDtypeStruct]:

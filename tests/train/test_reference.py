@@ -25,7 +25,9 @@ RUN = Training(
     batch=Batch(queries=QUERIES, negatives=NEGATIVES, chunks=2),
     loss=LossConfig(temperature=0.05),
     # A clip of 5 acts in some steps and not in others; a decay of 0.1 moves the loss by more than the tolerance.
-    optim=Optim(learning_rate=3e-3, steps=STEPS, warmup_steps=WARMUP, weight_decay=0.1, clip_norm=5.0),
+    optim=Optim(
+        learning_rate=3e-3, steps=STEPS, warmup_steps=WARMUP, weight_decay=0.1, clip_norm=5.0
+    ),
 )
 # Four batches, seen five times each, so that there is something to learn.
 BATCHES = [tiny.batch(QUERIES, NEGATIVES, 2, width=WIDTH, seed=step % 4) for step in range(STEPS)]
@@ -62,14 +64,22 @@ def theirs() -> tuple[list[float], list[float], peft.PeftModel]:
     model = tiny.peft_mistral(of, tiny.numbers(of))
     parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
     optimiser = torch.optim.AdamW(
-        parameters, config.learning_rate, (config.beta1, config.beta2), config.epsilon, config.weight_decay
+        parameters,
+        config.learning_rate,
+        (config.beta1, config.beta2),
+        config.epsilon,
+        config.weight_decay,
     )
     rate = transformers.get_linear_schedule_with_warmup(optimiser, WARMUP, STEPS)
-    loss_of = MultipleNegativesRankingLoss(SentenceTransformer(modules=[torch.nn.Identity()]), scale=1 / RUN.loss.temperature)
+    loss_of = MultipleNegativesRankingLoss(
+        SentenceTransformer(modules=[torch.nn.Identity()]), scale=1 / RUN.loss.temperature
+    )
     losses, norms = [], []
     for batch in BATCHES:
         optimiser.zero_grad()
-        loss = loss_of.compute_loss_from_embeddings(list(embed(model, batch).split(QUERIES)), labels=None)
+        loss = loss_of.compute_loss_from_embeddings(
+            list(embed(model, batch).split(QUERIES)), labels=None
+        )
         loss.backward()
         norms.append(torch.nn.utils.clip_grad_norm_(parameters, config.clip_norm).item())
         optimiser.step()

@@ -26,8 +26,15 @@ def test_the_loss_sees_what_is_stored_and_the_gradient_what_is_not(precision, si
     slope = np.random.default_rng(1).standard_normal(vectors.shape).astype(np.float32)
     on = tiny.mesh(*sizes)
     with jax.set_mesh(on):
-        rows = [jax.device_put(x, NamedSharding(on, PartitionSpec(BATCH, None))) for x in (vectors, slope)]
-        run = jax.jit(jax.value_and_grad(lambda x, slope: (jnp.sum((y := through(x, precision)) * slope), y), has_aux=True))
+        rows = [
+            jax.device_put(x, NamedSharding(on, PartitionSpec(BATCH, None)))
+            for x in (vectors, slope)
+        ]
+        run = jax.jit(
+            jax.value_and_grad(
+                lambda x, slope: (jnp.sum((y := through(x, precision)) * slope), y), has_aux=True
+            )
+        )
         (_, found), gradient = run(*rows)
     wanted = Store.of(vectors[there], precision).rows(np.arange(there.sum()))
     away = np.abs(np.asarray(found)[there] - wanted / np.linalg.norm(wanted, axis=1, keepdims=True))
@@ -44,14 +51,20 @@ def test_the_loss_of_a_step_that_rounds_is_that_of_signs():
     objective = tiny.objective(of)._replace(rounding="binary")
 
     def both(trained, batch):
-        return loss_and_accuracy(objective, trained, frozen, batch, None)[0], encode(objective, trained, frozen, batch, None)
+        return loss_and_accuracy(objective, trained, frozen, batch, None)[0], encode(
+            objective, trained, frozen, batch, None
+        )
 
     with jax.set_mesh(on):
-        loss, sides = jax.device_get(jax.jit(both)(trained, put_batch(tiny.batch(8, 1, 1, width=12), on)))
+        loss, sides = jax.device_get(
+            jax.jit(both)(trained, put_batch(tiny.batch(8, 1, 1, width=12), on))
+        )
 
     def infonce(queries: np.ndarray, passages: np.ndarray) -> float:
         scores = (queries @ passages.T).astype(np.float64) / 0.05
-        return float(np.mean(np.log(np.exp(scores).sum(axis=1)) - scores[np.arange(8), 2 * np.arange(8)]))
+        return float(
+            np.mean(np.log(np.exp(scores).sum(axis=1)) - scores[np.arange(8), 2 * np.arange(8)])
+        )
 
     wanted = infonce(*(np.where(side > 0, 1, -1) / 32**0.5 for side in sides))
     assert loss == pytest.approx(wanted, rel=1e-5)

@@ -39,7 +39,11 @@ def complete_run(root, **fields):
 
 
 def content(workdir):
-    return {path.relative_to(workdir.root).as_posix(): path.read_bytes() for path in workdir.root.rglob("*") if path.is_file()}
+    return {
+        path.relative_to(workdir.root).as_posix(): path.read_bytes()
+        for path in workdir.root.rglob("*")
+        if path.is_file()
+    }
 
 
 def test_claim_writes_the_configuration_and_the_same_one_resumes(tmp_path):
@@ -87,7 +91,9 @@ def test_another_configuration_that_is_allowed_is_recorded(tmp_path):
 def test_whatever_changed_is_one_line(tmp_path):
     for _ in range(2):
         record(Workdir(tmp_path), ["data.x: a\u2028b\nc \x85 -> é"])
-    assert [line["changed"] for line in changes(Workdir(tmp_path))] == [["data.x: a\u2028b\nc \x85 -> é"]] * 2
+    assert [line["changed"] for line in changes(Workdir(tmp_path))] == [
+        ["data.x: a\u2028b\nc \x85 -> é"]
+    ] * 2
 
 
 def test_a_profile_can_be_asked_for_when_a_run_is_resumed(tmp_path):
@@ -109,7 +115,11 @@ def test_more_steps_extend_a_complete_run_and_what_it_came_to_is_kept(tmp_path):
     claim(workdir, config(12), allow=True)
     assert read_config(workdir) == config(12)
     assert [line["changed"] for line in changes(workdir)] == [["config.optim.steps: 6 -> 12"]]
-    assert sorted(path.name for path in (workdir.earlier / "6").iterdir()) == ["export", "results.json", "train.json"]
+    assert sorted(path.name for path in (workdir.earlier / "6").iterdir()) == [
+        "export",
+        "results.json",
+        "train.json",
+    ]
     assert trained_steps(workdir) == 0
     assert not workdir.export.exists()
     assert not workdir.results.exists()
@@ -152,11 +162,16 @@ CHANGES = [
 
 
 @pytest.mark.parametrize(("name", "value", "steps"), CHANGES)
-def test_any_other_change_of_a_complete_run_is_refused_and_changes_no_file(name, value, steps, tmp_path):
+def test_any_other_change_of_a_complete_run_is_refused_and_changes_no_file(
+    name, value, steps, tmp_path
+):
     workdir = complete_run(tmp_path)
     before = content(workdir)
     for act in (compare, claim):
-        with pytest.raises(ConfigError, match=f"is complete and would not be redone.*config.{name.replace('.', '.')}") as caught:
+        with pytest.raises(
+            ConfigError,
+            match=f"is complete and would not be redone.*config.{name.replace('.', '.')}",
+        ) as caught:
             act(workdir, other(name, value, steps), allow=True)
         assert "only a larger config.optim.steps" in str(caught.value)
     assert content(workdir) == before
@@ -181,7 +196,9 @@ def test_fewer_steps_than_were_taken_are_refused(tmp_path):
     workdir = Workdir(tmp_path)
     claim(workdir, config(9))
     checkpoint(workdir, 6)
-    with pytest.raises(ConfigError, match=r"config\.optim\.steps=5: the run has a checkpoint of step 6"):
+    with pytest.raises(
+        ConfigError, match=r"config\.optim\.steps=5: the run has a checkpoint of step 6"
+    ):
         claim(workdir, config(5), allow=True)
     claim(workdir, config(7), allow=True)
     assert read_config(workdir) == config(7)
@@ -211,12 +228,23 @@ def test_a_complete_stage_is_not_recorded_as_another(artifact, name, value, tmp_
 
 
 @pytest.mark.parametrize(
-    "name", ["metrics.jsonl", "checkpoints", "export", "results.json", "report.html", "train.json", "run.json"]
+    "name",
+    [
+        "metrics.jsonl",
+        "checkpoints",
+        "export",
+        "results.json",
+        "report.html",
+        "train.json",
+        "run.json",
+    ],
 )
 def test_a_directory_that_holds_what_a_run_would_replace_and_no_run_is_refused(name, tmp_path):
     (tmp_path / name).mkdir()
     (tmp_path / "notes").touch()
-    with pytest.raises(ConfigError, match=rf"has {name}, but no config\.json of a run; choose another --workdir"):
+    with pytest.raises(
+        ConfigError, match=rf"has {name}, but no config\.json of a run; choose another --workdir"
+    ):
         claim(Workdir(tmp_path), Config())
     (tmp_path / name).rmdir()
     claim(Workdir(tmp_path), Config())
@@ -246,8 +274,21 @@ def test_a_start_that_fails_changes_no_file(tmp_path):
     )
     claim(workdir, load(str(tmp_path / "c.py"), []))
     before = content(workdir)
-    command = [sys.executable, "-m", "e5jax", "run", f"--config={tmp_path / 'c.py'}", f"--workdir={workdir.root}"]
-    done = subprocess.run([*command, "--allow-change", "--config.seed=3"], capture_output=True, text=True, check=False, timeout=200)
+    command = [
+        sys.executable,
+        "-m",
+        "e5jax",
+        "run",
+        f"--config={tmp_path / 'c.py'}",
+        f"--workdir={workdir.root}",
+    ]
+    done = subprocess.run(
+        [*command, "--allow-change", "--config.seed=3"],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=200,
+    )
     assert done.returncode == CONFIG, done.stderr
     assert "base/config.json: no such file" in done.stderr
     assert content(workdir) == before

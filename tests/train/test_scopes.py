@@ -10,8 +10,26 @@ from e5jax.train.build import abstract_arguments, build_step
 from tests import tiny
 
 SPEC = tiny.SPEC._replace(hidden=32, ff=64, head_size=8, layers=2)
-BOTH = ("kept", "again", "layers", "attention", "attention/gather", "attention/kernel", "ff", "ff/gather", "norm", "pool", "loss")
-ONCE = ("embed", "embed/gather", "loss/gather", "loss/scores", "update")  # without a gradient, or with that of the whole
+BOTH = (
+    "kept",
+    "again",
+    "layers",
+    "attention",
+    "attention/gather",
+    "attention/kernel",
+    "ff",
+    "ff/gather",
+    "norm",
+    "pool",
+    "loss",
+)
+ONCE = (
+    "embed",
+    "embed/gather",
+    "loss/gather",
+    "loss/scores",
+    "update",
+)  # without a gradient, or with that of the whole
 
 
 def names(scores: Scores, lora: Lora | None) -> set[str]:
@@ -40,7 +58,9 @@ def within(scope: str, name: str) -> bool:
     return all(word in words for word in scope.split("/"))
 
 
-@pytest.mark.parametrize(("scores", "lora"), [("dense", Lora(rank=4, dropout=0.0)), ("ring", None)], ids=["lora", "full"])
+@pytest.mark.parametrize(
+    ("scores", "lora"), [("dense", Lora(rank=4, dropout=0.0)), ("ring", None)], ids=["lora", "full"]
+)
 def test_every_phase_of_the_step_is_named_in_the_compiled_program(scores, lora):
     found = names(scores, lora)
     backward = {name for name in found if "transpose(" in name}

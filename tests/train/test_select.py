@@ -26,7 +26,14 @@ from tests.train.test_loop import inputs_for, lora_run, place, train_and_die
 
 __all__ = ["place"]  # a fixture
 
-NORMS = {"norm.weight", *(f"layers.{n}.{kind}_layernorm.weight" for n in (0, 1) for kind in ("input", "post_attention"))}
+NORMS = {
+    "norm.weight",
+    *(
+        f"layers.{n}.{kind}_layernorm.weight"
+        for n in (0, 1)
+        for kind in ("input", "post_attention")
+    ),
+}
 TOP = {
     *(f"layers.1.self_attn.{x}_proj.weight" for x in "qkvo"),
     *(f"layers.1.mlp.{x}_proj.weight" for x in ("gate", "up", "down")),
@@ -35,7 +42,9 @@ TOP = {
 # Sizes of `lora_run`: hidden 32, ff 64, two layers, heads of 32 and 16 numbers.
 LAYER = 32 * 32 * 2 + 32 * 16 * 2 + 3 * 32 * 64 + 2 * 32
 MAPS = [
-    f"layers.{n}.{x}_proj.bias" for n in (0, 1) for x in (*(f"self_attn.{y}" for y in "qkvo"), "mlp.gate", "mlp.up", "mlp.down")
+    f"layers.{n}.{x}_proj.bias"
+    for n in (0, 1)
+    for x in (*(f"self_attn.{y}" for y in "qkvo"), "mlp.gate", "mlp.up", "mlp.down")
 ]
 KINDS = {
     "last layer, norms and biases": (
@@ -81,9 +90,21 @@ def test_selected_parameters_alone_change_and_have_moments(place, tmp_path, kind
     with Checkpoints(tmp_path / "checkpoints") as checkpoints:
         assert set(checkpoints.facts(run.optim.steps)["parameters"]) == set(state.parameters)
     choice = Choice(verify=kind == VERIFIED)
-    export(run, inputs.base, inputs.spec, inputs.tokenizer, Workdir(tmp_path), tmp_path / "export", choice)
+    export(
+        run,
+        inputs.base,
+        inputs.spec,
+        inputs.tokenizer,
+        Workdir(tmp_path),
+        tmp_path / "export",
+        choice,
+    )
     before, after = hf_weights.headers(place / "base"), hf_weights.headers(tmp_path / "export")
-    zeros = {name for name in after if name.endswith(".bias") and not np.asarray(hf_weights.read(after[name])).any()}
+    zeros = {
+        name
+        for name in after
+        if name.endswith(".bias") and not np.asarray(hf_weights.read(after[name])).any()
+    }
     assert after.keys() - zeros - before.keys() == changed - before.keys()
     assert after.keys() - before.keys() == set(MAPS if run.model.bias else ())
     widths = [np.asarray(hf_weights.read(after[name])) for name in before]
@@ -97,9 +118,16 @@ def test_selected_parameters_alone_change_and_have_moments(place, tmp_path, kind
 
 def test_gradients_of_what_is_selected_are_the_same_on_any_mesh():
     # Biases, norms, the last layer, and rows of tokens from 90 on.
-    spec = tiny.SPEC._replace(hidden=32, ff=64, head_size=8, layers=2, bias=True, top=1, vocab=90, added=7)
+    spec = tiny.SPEC._replace(
+        hidden=32, ff=64, head_size=8, layers=2, bias=True, top=1, vocab=90, added=7
+    )
     of = model_def(
-        spec, None, dtype="float32", remat="projections", kernel="xla", select=("*/bias", "*/scale", "top/ff/*", "added", "norm/*")
+        spec,
+        None,
+        dtype="float32",
+        remat="projections",
+        kernel="xla",
+        select=("*/bias", "*/scale", "top/ff/*", "added", "norm/*"),
     )
     values, found = tiny.numbers(of), []
     for on in (tiny.mesh(1, 1, 1), tiny.mesh(2, 2, 2)):
@@ -120,8 +148,14 @@ def test_layers_apart_compute_what_they_did_together():
     apart = tiny.SPEC._replace(top=1)
     together, split = tiny.made(lora=tiny.LORA), tiny.made(apart)
     values = tiny.numbers(together)
-    cut = {name: value[:2] if name.startswith("layers/") else value for name, value in values.items()}
-    cut |= {name.replace("layers/", "top/"): value[2:] for name, value in values.items() if name.startswith("layers/")}
+    cut = {
+        name: value[:2] if name.startswith("layers/") else value for name, value in values.items()
+    }
+    cut |= {
+        name.replace("layers/", "top/"): value[2:]
+        for name, value in values.items()
+        if name.startswith("layers/")
+    }
     on = tiny.mesh(1, 1, 1)
     tokens = np.random.default_rng(0).integers(3, 97, (8, 12)).astype(np.int32)
     ones, positions = np.ones_like(tokens), np.tile(np.arange(12, dtype=np.int32), (8, 1))
@@ -131,7 +165,9 @@ def test_layers_apart_compute_what_they_did_together():
         for of, numbers in ((together, values), (split, cut)):
             trained, frozen = tiny.place(of, numbers, on)
             run = jax.jit(lambda parameters, *rows, of=of: of.decoder(parameters)(*rows))
-            found.append(np.asarray(run(trained | frozen, *tiny.rows(on, tokens, ones, positions), seeds)))
+            found.append(
+                np.asarray(run(trained | frozen, *tiny.rows(on, tokens, ones, positions), seeds))
+            )
     np.testing.assert_allclose(*found, atol=2e-6)
 
 
@@ -149,8 +185,16 @@ def test_there_is_no_backward_pass_below_what_is_trained():
 @pytest.mark.parametrize(
     ("select", "lora", "said"),
     [
-        (Select(("*/weight",)), None, r"config.select.names: nothing is called '\*/weight'; there are embedding, "),
-        (Select(("layers/ff/*",)), Lora(targets=("up",)), "config.select.names: layers/ff/up/kernel has an adapter"),
+        (
+            Select(("*/weight",)),
+            None,
+            r"config.select.names: nothing is called '\*/weight'; there are embedding, ",
+        ),
+        (
+            Select(("layers/ff/*",)),
+            Lora(targets=("up",)),
+            "config.select.names: layers/ff/up/kernel has an adapter",
+        ),
     ],
 )
 def test_what_cannot_be_selected_is_named(place, select, lora, said):
@@ -173,5 +217,7 @@ def test_there_are_more_layers_than_the_last_ones(place):
 
 def test_an_adapter_folder_does_not_hold_what_is_selected(place):
     run = run_of(place, Select(("*/scale",)), Lora())
-    with pytest.raises(ConfigError, match=r"--format=adapter: the run trained \*/scale beside its adapters"):
+    with pytest.raises(
+        ConfigError, match=r"--format=adapter: the run trained \*/scale beside its adapters"
+    ):
         check(run, place / "base", inputs_for(run).spec, Choice("adapter"))

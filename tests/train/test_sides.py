@@ -41,13 +41,18 @@ def trained(place, tmp_path_factory) -> tuple[Training, Path]:
     run.model.pooling, run.export.dimensions = "weighted_mean", 16
     inputs = inputs_for(run)
     assert loop.train(run, inputs, Workdir(root), "sides") == STEPS
-    export(run, inputs.base, inputs.spec, inputs.tokenizer, Workdir(root), root / "export")  # verified
+    export(
+        run, inputs.base, inputs.spec, inputs.tokenizer, Workdir(root), root / "export"
+    )  # verified
     return run, root / "export"
 
 
 def test_only_the_rows_of_new_tokens_are_trained(place, trained):
     before, after = hf_weights.headers(place / "base"), hf_weights.headers(trained[1])
-    table, longer = (np.asarray(hf_weights.read(found["embed_tokens.weight"]), np.float32) for found in (before, after))
+    table, longer = (
+        np.asarray(hf_weights.read(found["embed_tokens.weight"]), np.float32)
+        for found in (before, after)
+    )
     assert len(longer) == len(table) + 2
     for name, tensor in after.items():
         own = np.asarray(hf_weights.read(tensor), np.float32)
@@ -62,7 +67,9 @@ def test_only_the_rows_of_new_tokens_are_trained(place, trained):
 def test_batches_have_the_token_of_their_side_first(place):
     batch = inputs_for(run_of(place, Lora())).batches[0]
     size = json.loads((place / "base" / "config.json").read_text())["vocab_size"]
-    starts = np.asarray(batch.tokens)[(np.asarray(batch.positions) == 1) & (np.asarray(batch.segments) > 0)]
+    starts = np.asarray(batch.tokens)[
+        (np.asarray(batch.positions) == 1) & (np.asarray(batch.segments) > 0)
+    ]
     assert np.bincount(starts - size).tolist() == [8, 16]  # queries; positives and hard negatives
 
 
@@ -72,13 +79,17 @@ def test_all_readers_of_the_export_put_texts_alike(trained):
     theirs = SentenceTransformer(str(folder), device="cpu", model_kwargs={"dtype": torch.float32})
     texts = ["alpha beta", "a </s> [Q] b", ""]
     assert ours.tokenizer.templates == SIDES
-    assert [ids[1] for ids in ours.tokenize(texts, "")] == [ours.tokenizer.tokenizer.token_to_id("[Q]")] * 3
+    assert [ids[1] for ids in ours.tokenize(texts, "")] == [
+        ours.tokenizer.tokenizer.token_to_id("[Q]")
+    ] * 3
     for own, other, direct in (
         (ours.encode_query(texts), theirs.encode_query(texts), ours.encode(texts, "")),
         (ours.encode_document(texts), theirs.encode_document(texts), ours.encode(texts)),
     ):
         assert own.shape == other.shape == (3, 16)
-        np.testing.assert_allclose(own, other / np.linalg.norm(other, axis=1, keepdims=True), atol=1e-5)
+        np.testing.assert_allclose(
+            own, other / np.linalg.norm(other, axis=1, keepdims=True), atol=1e-5
+        )
         np.testing.assert_allclose(own, direct, atol=1e-5)
     assert np.abs(ours.encode_query(texts) - ours.encode_document(texts)).max() > 1e-3
 
@@ -91,8 +102,13 @@ def test_an_evaluation_puts_queries_and_documents_as_the_folder_says(trained):
     texts = ["alpha beta", "gamma"]
     for make in (jax_encoder, torch_encoder):
         encoder = make(trained[1], PRESETS["paper"], "")
-        for side, wanted in ((PromptType.query, ours.encode_query(texts)), (PromptType.document, ours.encode_document(texts))):
-            found = encoder.encode(loader(texts), task_metadata=MockRetrievalTask.metadata, prompt_type=side)
+        for side, wanted in (
+            (PromptType.query, ours.encode_query(texts)),
+            (PromptType.document, ours.encode_document(texts)),
+        ):
+            found = encoder.encode(
+                loader(texts), task_metadata=MockRetrievalTask.metadata, prompt_type=side
+            )
             np.testing.assert_allclose(found, wanted, atol=1e-5)
 
 
@@ -111,5 +127,8 @@ def test_rows_that_are_there_already_are_not_given_away(place, tmp_path):
     del said["model"]["vocab"][last]
     said["model"]["merges"] = [pair for pair in said["model"]["merges"] if "".join(pair) != last]
     file.write_text(json.dumps(said))
-    with pytest.raises(ConfigError, match=r"config\.tokens\.added: the tokenizer has \d+ pieces and the model \d+ rows"):
+    with pytest.raises(
+        ConfigError,
+        match=r"config\.tokens\.added: the tokenizer has \d+ pieces and the model \d+ rows",
+    ):
         read_inputs(run, run.data.files, file, run.model.base)

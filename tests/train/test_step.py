@@ -49,14 +49,18 @@ def gradients(
     **layout: int,
 ) -> tuple[float, dict[str, np.ndarray]]:
     """(loss, gradient of every trained parameter); dropout when the adapters have a rate."""
-    kernel = "blockwise" if remat == "attention" else "xla"  # which alone has something of attention to keep
+    kernel = (
+        "blockwise" if remat == "attention" else "xla"
+    )  # which alone has something of attention to keep
     of = tiny.made(SPEC, lora, remat).with_kernel(kernel)
     on = tiny.mesh(*sizes)
     trained, frozen = tiny.place(of, tiny.numbers(of), on)
     key = jax.random.key(5) if lora and lora.dropout else None
     with jax.set_mesh(on):
         batch = put_batch(tiny.batch(16, 2, width=12, change=tiny.mixed, **layout), on)
-        objective = tiny.objective(of, scores=scores, block=5, kept_chunks=kept)._replace(kept_on=kept_on, unrolled=unrolled)
+        objective = tiny.objective(of, scores=scores, block=5, kept_chunks=kept)._replace(
+            kept_on=kept_on, unrolled=unrolled
+        )
         loss = partial(loss_and_accuracy, objective)
         run = jax.jit(jax.value_and_grad(loss, has_aux=True))
         (value, _), gradient = run(trained, frozen, batch, key)
@@ -88,22 +92,34 @@ def assert_close(found: tuple, wanted: tuple) -> None:
 def doubled(of: list[Ids]) -> list[Ids]:
     """Some pairs share a query or a positive with another, on another shard too; some queries have two positives."""
     mixed = tiny.mixed(of)
-    shared = [one._replace(passages=[mixed[0].passages[0], *one.passages[1:]]) for one in mixed[1::5]]
+    shared = [
+        one._replace(passages=[mixed[0].passages[0], *one.passages[1:]]) for one in mixed[1::5]
+    ]
     mixed[1::5] = shared
     mixed[2::7] = [one._replace(query=mixed[3].query) for one in mixed[2::7]]
     counts = [min(1 + i % 2, len(one.passages)) for i, one in enumerate(mixed)]
-    return [one._replace(passages=one.passages[: count + 1], positives=count) for one, count in zip(mixed, counts, strict=True)]
+    return [
+        one._replace(passages=one.passages[: count + 1], positives=count)
+        for one, count in zip(mixed, counts, strict=True)
+    ]
 
 
 @pytest.mark.parametrize("scores", ["dense", "ring"])
 def test_neither_packing_nor_mesh_nor_chunks_change_what_all_switches_make_of_a_batch(scores):
     found = []
-    for sizes, layout, way in [((1, 1, 1), PADDED, "dense"), ((4, 2, 1), {**PACKED, "chunks": 8}, scores)]:
+    for sizes, layout, way in [
+        ((1, 1, 1), PADDED, "dense"),
+        ((4, 2, 1), {**PACKED, "chunks": 8}, scores),
+    ]:
         of, on = tiny.made(SPEC), tiny.mesh(*sizes)
         trained, frozen = tiny.place(of, tiny.numbers(of), on)
-        objective = tiny.objective(of)._replace(loss=replace(LOSSES["everything"], scores=way), positives=2)
+        objective = tiny.objective(of)._replace(
+            loss=replace(LOSSES["everything"], scores=way), positives=2
+        )
         with jax.set_mesh(on):
-            batch = put_batch(tiny.batch(16, 2, width=12, positives=2, change=doubled, **layout), on)
+            batch = put_batch(
+                tiny.batch(16, 2, width=12, positives=2, change=doubled, **layout), on
+            )
             run = jax.jit(jax.value_and_grad(partial(loss_and_accuracy, objective), has_aux=True))
             (value, _), gradient = run(trained, frozen, batch, None)
         found.append((float(value), jax.device_get(gradient)))
@@ -124,7 +140,8 @@ def test_keeping_activations_of_some_chunks_changes_nothing(padded):
 def test_kept_chunks_written_one_after_the_other_change_nothing():
     # Some of the eight are empty, and three are encoded again, in a loop.
     assert_close(
-        gradients(DROPOUT, (2, 2, 2), 5, chunks=8, **PACKED), gradients(DROPOUT, (2, 2, 2), 5, unrolled=True, chunks=8, **PACKED)
+        gradients(DROPOUT, (2, 2, 2), 5, chunks=8, **PACKED),
+        gradients(DROPOUT, (2, 2, 2), 5, unrolled=True, chunks=8, **PACKED),
     )
 
 
@@ -135,10 +152,14 @@ def test_whatever_layers_keep_can_be_kept_of_all_chunks(padded, remat, sizes):
     assert_close(gradients(None, sizes, 4, remat=remat, chunks=4, **PACKED), padded(None))
 
 
-@pytest.mark.parametrize(("lora", "sizes"), [(DROPOUT, (2, 2, 2)), (None, (1, 1, 1))], ids=["lora", "full"])
+@pytest.mark.parametrize(
+    ("lora", "sizes"), [(DROPOUT, (2, 2, 2)), (None, (1, 1, 1))], ids=["lora", "full"]
+)
 def test_keeping_activations_on_the_host_changes_no_bit(lora, sizes):
     # Seven chunks are kept, some of them empty, and one is encoded again.
-    (loss, found), (other, wanted) = (gradients(lora, sizes, 7, kept_on=on, chunks=8, **PACKED) for on in ("host", "device"))
+    (loss, found), (other, wanted) = (
+        gradients(lora, sizes, 7, kept_on=on, chunks=8, **PACKED) for on in ("host", "device")
+    )
     assert loss == other
     assert all(np.array_equal(found[name], value) for name, value in wanted.items())
 
@@ -152,16 +173,22 @@ def test_loss_is_that_of_the_examples_as_they_were_before_packing(padded):
     there = np.array([put_batch < len(one.passages) for one in examples for put_batch in range(3)])
     assert 16 < there.sum() < 48
     assert not p[~there].any()
-    temperatures, in_batch = (np.array([getattr(one, name) for one in examples]) for name in ("temperature", "in_batch"))
+    temperatures, in_batch = (
+        np.array([getattr(one, name) for one in examples]) for name in ("temperature", "in_batch")
+    )
     texts = np.arange(16), np.where(there, 16 + np.arange(48), -1)
     (loss, _), _ = exact.infonce(q, p, BatchInfo(temperatures, in_batch, *texts))
-    assert padded(tiny.LORA)[0] == pytest.approx(loss, rel=1e-5)  # scores of other programs, lifted by 1 / temperature
+    assert padded(tiny.LORA)[0] == pytest.approx(
+        loss, rel=1e-5
+    )  # scores of other programs, lifted by 1 / temperature
 
 
 @pytest.mark.parametrize("sizes", [(1, 1, 1), (2, 2, 2)], ids=str)
 def test_a_text_that_is_not_there_is_zero_and_moves_no_other(sizes):
     on = tiny.mesh(*sizes)
-    vectors = np.random.default_rng(0).standard_normal((2, 8, 3, 5)).astype(np.float32)  # no place is empty
+    vectors = (
+        np.random.default_rng(0).standard_normal((2, 8, 3, 5)).astype(np.float32)
+    )  # no place is empty
     places = np.array([[11, -1], [0, 11], [-1, -1], [5, 5]], np.int32)  # of 12 texts a shard
     with jax.set_mesh(on):
         spread = jax.device_put(vectors, NamedSharding(on, PartitionSpec(None, BATCH)))
@@ -169,20 +196,32 @@ def test_a_text_that_is_not_there_is_zero_and_moves_no_other(sizes):
         found, back = jax.vjp(lambda x: gather_text_vectors(x, at), spread)
         slope = jax.device_get(back(jnp.ones_like(found))[0])
     by_shard = vectors.reshape(2, 4, 2, 3, 5).swapaxes(0, 1).reshape(4, 12, 5)
-    wanted = [by_shard[shard, put_batch] if put_batch >= 0 else np.zeros(5) for shard in range(4) for put_batch in places[shard]]
+    wanted = [
+        by_shard[shard, put_batch] if put_batch >= 0 else np.zeros(5)
+        for shard in range(4)
+        for put_batch in places[shard]
+    ]
     np.testing.assert_array_equal(found, np.stack(wanted))
-    counts = np.array([np.bincount(own[own >= 0], minlength=12) for own in places]).reshape(4, 2, 2, 3).swapaxes(0, 1)
+    counts = (
+        np.array([np.bincount(own[own >= 0], minlength=12) for own in places])
+        .reshape(4, 2, 2, 3)
+        .swapaxes(0, 1)
+    )
     np.testing.assert_array_equal(slope, np.broadcast_to(counts.reshape(2, 8, 3, 1), slope.shape))
 
 
 def test_packing_leaves_chunks_empty():
-    rows = np.any(tiny.batch(16, 2, 8, width=12, change=tiny.mixed, **PACKED).ends >= 0, axis=(1, 2))
+    rows = np.any(
+        tiny.batch(16, 2, 8, width=12, change=tiny.mixed, **PACKED).ends >= 0, axis=(1, 2)
+    )
     assert list(rows) == sorted(rows, reverse=True)
     assert 3 < rows.sum() < 8  # else the tests above would show nothing about them
 
 
 @pytest.mark.parametrize("lora", [tiny.LORA, None], ids=["lora", "full"])
-def test_gradients_are_summed_over_copies_once_a_step_however_many_chunks_and_layers_there_are(lora):
+def test_gradients_are_summed_over_copies_once_a_step_however_many_chunks_and_layers_there_are(
+    lora,
+):
     of, on = tiny.made(SPEC, lora), tiny.mesh(4, 1, 1)
     trained, frozen = tiny.place(of, tiny.numbers(of), on)
     with jax.set_mesh(on):
@@ -190,10 +229,16 @@ def test_gradients_are_summed_over_copies_once_a_step_however_many_chunks_and_la
         loss = partial(loss_and_accuracy, tiny.objective(of, kept_chunks=2))
         lowered = jax.jit(jax.grad(loss, has_aux=True)).lower(trained, frozen, batch, None)
         program = parse(lowered.compile().as_text())
-    sums = [one for one in operations(program, 4) if any(each.kind == "all-reduce" for each in one.collectives)]
+    sums = [
+        one
+        for one in operations(program, 4)
+        if any(each.kind == "all-reduce" for each in one.collectives)
+    ]
     assert {one.times for one in sums} == {1}
     summed = sum(math.prod(shape) for shape in (value.shape for value in trained.values()))
-    assert sum(each.size for one in sums for each in one.collectives) >= 4 * summed  # there is no other way for them to travel
+    assert (
+        sum(each.size for one in sums for each in one.collectives) >= 4 * summed
+    )  # there is no other way for them to travel
 
 
 @pytest.fixture(scope="module")
@@ -219,19 +264,32 @@ def training(lora: Lora | None, **optim: float) -> Training:
 
 @pytest.mark.parametrize(
     ("platform", "dtype", "inside"),
-    [("cpu", "float32", True), ("cpu", "bfloat16", False), ("tpu", "float32", False), ("gpu", "float32", False)],
+    [
+        ("cpu", "float32", True),
+        ("cpu", "bfloat16", False),
+        ("tpu", "float32", False),
+        ("gpu", "float32", False),
+    ],
 )
-def test_adapters_go_inside_kernels_only_where_products_keep_all_of_float32(platform, dtype, inside):
+def test_adapters_go_inside_kernels_only_where_products_keep_all_of_float32(
+    platform, dtype, inside
+):
     run = training(tiny.LORA)
     run.model.dtype = dtype
-    assert {lora.inside for lora in build_step(run, SPEC, platform).model_def.lora.values()} == {inside}
+    assert {lora.inside for lora in build_step(run, SPEC, platform).model_def.lora.values()} == {
+        inside
+    }
 
 
 def batches(on: jax.sharding.Mesh, count: int) -> list[Rows]:
-    return [put_batch(tiny.batch(16, 2, 2, width=12, seed=seed, **PACKED), on) for seed in range(count)]
+    return [
+        put_batch(tiny.batch(16, 2, 2, width=12, seed=seed, **PACKED), on) for seed in range(count)
+    ]
 
 
-def start(learner: TrainStep, on: jax.sharding.Mesh, values: dict[str, np.ndarray]) -> tuple[states.State, dict[str, jax.Array]]:
+def start(
+    learner: TrainStep, on: jax.sharding.Mesh, values: dict[str, np.ndarray]
+) -> tuple[states.State, dict[str, jax.Array]]:
     trained, frozen = tiny.place(learner.model_def, values, on)
     return states.fresh(trained, learner.optimiser, on), frozen
 
@@ -247,7 +305,9 @@ def on() -> jax.sharding.Mesh:
     return tiny.mesh(2, 2, 2)
 
 
-def update_by_hand(learner: TrainStep, parameters: dict, moments: optax.OptState, frozen: dict, batch: Rows) -> tuple:
+def update_by_hand(
+    learner: TrainStep, parameters: dict, moments: optax.OptState, frozen: dict, batch: Rows
+) -> tuple:
     """(parameters, moments, loss, accuracy, gradient norm)."""
     gradient_of = jax.value_and_grad(partial(loss_and_accuracy, learner.objective), has_aux=True)
     (loss, accuracy), gradient = gradient_of(parameters, frozen, batch, None)
@@ -266,8 +326,12 @@ def test_steps_equal_updates_by_hand(learner, on):
         by_hand = jax.jit(partial(update_by_hand, learner))
         for number, batch in enumerate(batches(on, 2)):
             state, metrics = learner.step(state, frozen, batch)
-            jax.block_until_ready(state)  # two programs with collectives at once may starve eight devices on two cores
-            parameters, moments, loss, accuracy, norm = jax.block_until_ready(by_hand(parameters, moments, frozen, batch))
+            jax.block_until_ready(
+                state
+            )  # two programs with collectives at once may starve eight devices on two cores
+            parameters, moments, loss, accuracy, norm = jax.block_until_ready(
+                by_hand(parameters, moments, frozen, batch)
+            )
             # One program against two: float32 rounding. Adam divides by |g|, which lifts it where g is tiny.
             assert float(metrics.loss) == pytest.approx(float(loss), rel=1e-5)
             assert float(metrics.accuracy) == float(accuracy)
@@ -275,7 +339,11 @@ def test_steps_equal_updates_by_hand(learner, on):
             assert float(metrics.learning_rate) == pytest.approx(1e-2 * (1 - number / 10))
             assert float(metrics.finite) == 1
             assert int(metrics.real_tokens) == int(np.sum(np.asarray(batch.segments) > 0))
-            lengths = [len(text) for one in tiny.unpack(jax.device_get(batch)) for text in (one.query, *one.passages)]
+            lengths = [
+                len(text)
+                for one in tiny.unpack(jax.device_get(batch))
+                for text in (one.query, *one.passages)
+            ]
             assert float(metrics.squared_lengths) == sum(length**2 for length in lengths)
             has_text = np.any(np.asarray(batch.ends) >= 0, axis=(1, 2))
             assert int(metrics.computed_tokens) == np.sum(has_text) * batch.tokens[0].size
@@ -283,7 +351,9 @@ def test_steps_equal_updates_by_hand(learner, on):
     for name, value in parameters.items():
         moved = np.linalg.norm(np.asarray(value) - values[name])
         assert moved > 0
-        assert np.linalg.norm(np.asarray(state.parameters[name]) - np.asarray(value)) <= 1e-3 * moved, name
+        assert (
+            np.linalg.norm(np.asarray(state.parameters[name]) - np.asarray(value)) <= 1e-3 * moved
+        ), name
 
 
 def test_moments_are_float32_and_lie_where_their_parameters_lie(learner, on):
@@ -292,7 +362,11 @@ def test_moments_are_float32_and_lie_where_their_parameters_lie(learner, on):
         fresh = jax.tree.map(lambda leaf: (leaf.shape, leaf.dtype, leaf.sharding), state)
         state, _ = learner.step(state, frozen, *batches(on, 1))
     assert jax.tree.map(lambda leaf: (leaf.shape, leaf.dtype, leaf.sharding), state) == fresh
-    adam = next(leaf for leaf in jax.tree.leaves(state.moments, is_leaf=lambda x: hasattr(x, "mu")) if hasattr(leaf, "mu"))
+    adam = next(
+        leaf
+        for leaf in jax.tree.leaves(state.moments, is_leaf=lambda x: hasattr(x, "mu"))
+        if hasattr(leaf, "mu")
+    )
     for moment in (adam.mu, adam.nu):
         assert set(moment) == set(learner.model_def.trained)
         for name, value in moment.items():
@@ -307,8 +381,12 @@ def test_abstract_arguments_are_those_of_the_real_step(learner, on):
         state, frozen = start(learner, on, tiny.numbers(learner.model_def))
         (batch,) = batches(on, 1)
     lora = tiny.LORA if learner.model_def.lora else None
-    for real, abstract in zip((state, frozen, batch), abstract_arguments(training(lora), learner, on), strict=True):
-        described = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=leaf.sharding), real)
+    for real, abstract in zip(
+        (state, frozen, batch), abstract_arguments(training(lora), learner, on), strict=True
+    ):
+        described = jax.tree.map(
+            lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=leaf.sharding), real
+        )
         assert described == abstract
 
 
@@ -338,7 +416,9 @@ def test_a_batch_that_gives_no_number_is_skipped(learner, on, harm):
         temperatures = whole.temperatures.copy()
         temperatures[3, 1] = harm
         for skipped in (1, 2):
-            state, metrics = learner.step(state, frozen, put_batch(whole._replace(temperatures=temperatures), on))
+            state, metrics = learner.step(
+                state, frozen, put_batch(whole._replace(temperatures=temperatures), on)
+            )
             found = jax.device_get(metrics)
             # A query divided by infinity is equally near to all: that is a number.
             assert bool(found.finite) == (harm == np.inf)
@@ -365,7 +445,10 @@ def test_what_only_one_device_has_wrong_stops_the_update_on_all(learner, on, lea
         state, frozen = start(learner, on, values)
         holder = frozen if leaf in frozen else state.parameters
         holder[leaf] = on_one_device(holder[leaf], number, np.nan)
-        before = [[np.array(shard.data) for shard in one.addressable_shards] for one in jax.tree.leaves(state._replace(watch=()))]
+        before = [
+            [np.array(shard.data) for shard in one.addressable_shards]
+            for one in jax.tree.leaves(state._replace(watch=()))
+        ]
         state, metrics = learner.step(state, frozen, *batches(on, 1))
     assert float(metrics.finite) == 0
     for value in state.watch[:2]:
@@ -380,12 +463,16 @@ def test_the_guard_changes_no_bit_of_a_run_that_is_finite(learner, on, monkeypat
     states_after = []
     for guarded in (True, False):
         if not guarded:
-            monkeypatch.setattr(steps, "judge", lambda _, watch, *__: (True, jnp.ones((), bool), watch))
+            monkeypatch.setattr(
+                steps, "judge", lambda _, watch, *__: (True, jnp.ones((), bool), watch)
+            )
             learner = build_step(training(tiny.LORA), SPEC, "cpu")
         with jax.set_mesh(on):
             state, frozen = start(learner, on, tiny.numbers(learner.model_def))
             lowered = learner.step.lower(state, frozen, *batches(on, 1))
-            step = lowered.compile({"xla_cpu_use_fusion_emitters": True})  # as users have it: the other one rounds by what is fused
+            step = lowered.compile(
+                {"xla_cpu_use_fusion_emitters": True}
+            )  # as users have it: the other one rounds by what is fused
             for batch in batches(on, 2):
                 state, _ = step(state, frozen, batch)
         states_after.append(jax.device_get(state._replace(watch=())))
@@ -400,7 +487,9 @@ def empty(examples: list[Ids]) -> list[Ids]:
 
 def one_passage(examples: list[Ids]) -> list[Ids]:
     """The same passage everywhere, positives and negatives."""
-    return [one._replace(passages=[examples[0].passages[0]] * len(one.passages)) for one in examples]
+    return [
+        one._replace(passages=[examples[0].passages[0]] * len(one.passages)) for one in examples
+    ]
 
 
 def no_direction(values: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
@@ -466,9 +555,13 @@ def assert_untouched(state: states.State, before: states.State, skipped: int) ->
     ],
     ids=["overflows", "infinite"],
 )
-def test_a_gradient_that_is_not_finite_leaves_the_state_as_it_was_whatever_the_loss(slope, monkeypatch):
+def test_a_gradient_that_is_not_finite_leaves_the_state_as_it_was_whatever_the_loss(
+    slope, monkeypatch
+):
     def steep(_: object, trained: dict, *__: object) -> tuple[jax.Array, jax.Array]:
-        return sum(jnp.sum(slope(x - jax.lax.stop_gradient(x))) for x in trained.values()), jnp.zeros(())
+        return sum(
+            jnp.sum(slope(x - jax.lax.stop_gradient(x))) for x in trained.values()
+        ), jnp.zeros(())
 
     monkeypatch.setattr(steps, "loss_and_accuracy", steep)
     on, learner = tiny.mesh(1, 1, 1), build_step(training(tiny.LORA), SPEC, "cpu")
@@ -493,7 +586,9 @@ def test_dropout_depends_on_the_step_and_the_seed_and_on_nothing_else():
             (batch,) = batches(on, 1)
             for step in (0, 0, 1):
                 state, frozen = start(learner, on, values)
-                _, metrics = learner.step(state._replace(step=jnp.asarray(step, jnp.int32)), frozen, batch)
+                _, metrics = learner.step(
+                    state._replace(step=jnp.asarray(step, jnp.int32)), frozen, batch
+                )
                 losses.setdefault((seed, step), []).append(float(metrics.loss))
     assert all(len(set(found)) == 1 for found in losses.values())
     assert len({found[0] for found in losses.values()}) == 4
@@ -501,7 +596,9 @@ def test_dropout_depends_on_the_step_and_the_seed_and_on_nothing_else():
 
 @pytest.mark.parametrize("scores", ["chunked", "ring"])
 def test_the_way_of_scoring_changes_neither_loss_nor_gradients(padded, scores):
-    assert_close(gradients(tiny.LORA, (2, 2, 2), scores=scores, chunks=2, **PACKED), padded(tiny.LORA))
+    assert_close(
+        gradients(tiny.LORA, (2, 2, 2), scores=scores, chunks=2, **PACKED), padded(tiny.LORA)
+    )
 
 
 def test_every_chunk_and_layer_drops_by_a_seed_of_its_own(monkeypatch):

@@ -20,7 +20,9 @@ def test_it_begins_where_it_was_told_and_stays_between_its_bounds():
     np.testing.assert_allclose(learned(given, {NAME: jnp.zeros(())}, LOSS), given, rtol=1e-5)
     assert learned(given, {}, Loss()) is given
     for moved, wanted in [(-30.0, 0.01), (30.0, 0.5)]:
-        np.testing.assert_allclose(learned(given, {NAME: jnp.full((), moved)}, LOSS), wanted, rtol=1e-5)
+        np.testing.assert_allclose(
+            learned(given, {NAME: jnp.full((), moved)}, LOSS), wanted, rtol=1e-5
+        )
 
 
 def test_its_gradient_is_the_slope_of_the_loss():
@@ -35,7 +37,11 @@ def test_its_gradient_is_the_slope_of_the_loss():
             warmth = learned(terms.temperatures, {NAME: scale}, LOSS)
             return contrast(queries, passages, terms._replace(temperatures=warmth), LOSS)[0]
 
-        low, high, slope = loss(jnp.float32(-0.01)), loss(jnp.float32(0.01)), jax.grad(loss)(jnp.float32(0.0))
+        low, high, slope = (
+            loss(jnp.float32(-0.01)),
+            loss(jnp.float32(0.01)),
+            jax.grad(loss)(jnp.float32(0.0)),
+        )
     assert slope != 0
     assert float(slope) == pytest.approx(float(high - low) / 0.02, rel=1e-2)
 

@@ -13,7 +13,11 @@ from e5jax.workdir.outputs import LIST
 
 
 def content(folder):
-    return {str(path.relative_to(folder)): path.read_text() for path in folder.rglob("*") if path.is_file()}
+    return {
+        str(path.relative_to(folder)): path.read_text()
+        for path in folder.rglob("*")
+        if path.is_file()
+    }
 
 
 def fill(folder, **files):
@@ -72,7 +76,10 @@ def test_failure_of_the_first_writer_leaves_nothing(tmp_path):
 
 def test_a_writer_that_writes_nothing_does_not_cost_the_old_folder(tmp_path):
     fill(tmp_path / "export", a="1")
-    with pytest.raises(AssertionError, match="the writer made something"), atomic_output(tmp_path / "export"):
+    with (
+        pytest.raises(AssertionError, match="the writer made something"),
+        atomic_output(tmp_path / "export"),
+    ):
         pass
     assert content(tmp_path) == {"export/a": "1"}
 
@@ -95,7 +102,11 @@ with workdir.complete(path, "export") as folder:
 
 
 def write_elsewhere(path, how):
-    return subprocess.Popen([sys.executable, "-c", KILLED, str(path), how], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+    return subprocess.Popen(
+        [sys.executable, "-c", KILLED, str(path), how],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+    )
 
 
 @pytest.mark.parametrize("how", ["writing", "replacing"])

@@ -22,7 +22,9 @@ with lock.hold(pathlib.Path(sys.argv[1]), "--output=x", "choose another"):
 
 
 def held_elsewhere(path):
-    process = subprocess.Popen([sys.executable, "-c", HOLDS, str(path)], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+    process = subprocess.Popen(
+        [sys.executable, "-c", HOLDS, str(path)], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    )
     assert process.stdout.readline() == b"holds\n"
     return process
 
@@ -97,7 +99,10 @@ def test_a_holder_on_another_host_that_gives_signs_is_named(tmp_path):
 def test_a_holder_on_another_host_without_a_sign_is_waited_for_and_replaced(tmp_path, capsys):
     other_host(tmp_path / ".lock")
     assert take(tmp_path / ".lock").host != "far"
-    assert "--output=x: held by process 7 on far, since 2026-01-01T00:00:00Z; waiting up to 1 s" in capsys.readouterr().err
+    assert (
+        "--output=x: held by process 7 on far, since 2026-01-01T00:00:00Z; waiting up to 1 s"
+        in capsys.readouterr().err
+    )
     assert not list(tmp_path.iterdir())
 
 
@@ -111,7 +116,10 @@ def test_a_lock_file_that_names_nobody_is_replaced(text, tmp_path, monkeypatch):
 @pytest.mark.usefixtures("fast")
 def test_without_kernel_locks_signs_of_life_decide(tmp_path, monkeypatch):
     monkeypatch.setattr(lock, "_flock", lambda _: False)  # as on a file system that has none
-    with lock.hold(tmp_path / ".lock", "first", "wait"), pytest.raises(ConfigError, match="at work there"):
+    with (
+        lock.hold(tmp_path / ".lock", "first", "wait"),
+        pytest.raises(ConfigError, match="at work there"),
+    ):
         take(tmp_path / ".lock")
     other_host(tmp_path / ".lock")
     assert take(tmp_path / ".lock").host != "far"
@@ -120,7 +128,9 @@ def test_without_kernel_locks_signs_of_life_decide(tmp_path, monkeypatch):
 def test_a_process_whose_lock_was_taken_over_stops(tmp_path):
     code = f"from e5jax import lock\nlock.BEAT = 0.1\n{HOLDS}"
     command = [sys.executable, "-c", code, str(tmp_path / ".lock")]
-    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as slept:
+    with subprocess.Popen(
+        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as slept:
         slept.stdout.readline()
         (tmp_path / ".new").touch()
         other_host(tmp_path / ".new")
@@ -131,11 +141,16 @@ def test_a_process_whose_lock_was_taken_over_stops(tmp_path):
 
 
 def test_of_many_that_begin_at_once_one_holds(tmp_path):
-    code = HOLDS.replace("import pathlib, sys", "import pathlib, sys\nfrom e5jax.errors import ConfigError").replace(
-        "with lock", "print('ready', flush=True); sys.stdin.readline()\nwith lock"
-    )
+    code = HOLDS.replace(
+        "import pathlib, sys", "import pathlib, sys\nfrom e5jax.errors import ConfigError"
+    ).replace("with lock", "print('ready', flush=True); sys.stdin.readline()\nwith lock")
     command = [sys.executable, "-c", code, str(tmp_path / ".lock")]
-    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    pipes = {
+        "stdin": subprocess.PIPE,
+        "stdout": subprocess.PIPE,
+        "stderr": subprocess.PIPE,
+        "text": True,
+    }
     processes = [subprocess.Popen(command, **pipes) for _ in range(4)]
     for process in processes:
         assert process.stdout.readline() == "ready\n"

@@ -29,20 +29,34 @@ def everything(place):
 FOREIGN = {
     "a folder of others": lambda path: (path.mkdir(), (path / "thesis.txt").write_text("x")),
     "a file of others added": lambda path: (folder(path), (path / "thesis.txt").write_text("x")),
-    "a folder of others added": lambda path: (folder(path), (path / "b").mkdir(), (path / "b/thesis.txt").write_text("x")),
+    "a folder of others added": lambda path: (
+        folder(path),
+        (path / "b").mkdir(),
+        (path / "b/thesis.txt").write_text("x"),
+    ),
     "a file edited": lambda path: (folder(path), (path / "a").write_text("years of work")),
-    "a file replaced by a link": lambda path: (folder(path), (path / "a").unlink(), (path / "a").symlink_to("/etc/hostname")),
+    "a file replaced by a link": lambda path: (
+        folder(path),
+        (path / "a").unlink(),
+        (path / "a").symlink_to("/etc/hostname"),
+    ),
     "the output of another command": lambda path: folder(path, "data clean"),
     "a file": lambda path: path.write_text("x"),
     "a link to a file": lambda path: path.symlink_to("/etc/hostname"),
     "a link that leads nowhere": lambda path: path.symlink_to("nowhere"),
     "a pipe": os.mkfifo,
-    "the list alone, damaged": lambda path: (path.mkdir(), (path / LIST).write_text('{"command": "exp'), (path / "a").touch()),
+    "the list alone, damaged": lambda path: (
+        path.mkdir(),
+        (path / LIST).write_text('{"command": "exp'),
+        (path / "a").touch(),
+    ),
 }
 
 
 @pytest.mark.parametrize("case", FOREIGN)
-def test_a_folder_that_a_command_did_not_write_is_refused_before_the_work_and_at_its_end(case, tmp_path):
+def test_a_folder_that_a_command_did_not_write_is_refused_before_the_work_and_at_its_end(
+    case, tmp_path
+):
     FOREIGN[case](tmp_path / "out")
     before = sorted(map(str, tmp_path.rglob("*")))
     with pytest.raises(ConfigError, match=r"--output=\S*out: (is|holds) .*choose another --output"):
@@ -52,7 +66,10 @@ def test_a_folder_that_a_command_did_not_write_is_refused_before_the_work_and_at
     assert sorted(map(str, tmp_path.rglob("*"))) == before
 
 
-@pytest.mark.parametrize("case", ["a folder of others", "a file", "a link to a file", "a link that leads nowhere", "a pipe"])
+@pytest.mark.parametrize(
+    "case",
+    ["a folder of others", "a file", "a link to a file", "a link that leads nowhere", "a pipe"],
+)
 def test_a_file_that_a_command_did_not_write_is_refused(case, tmp_path):
     FOREIGN[case](tmp_path / "out")
     before = sorted(map(str, tmp_path.rglob("*")))
@@ -110,7 +127,10 @@ def test_a_file_where_a_folder_would_be_is_named_and_nothing_is_left(tmp_path):
 
 
 def test_two_commands_with_one_output_are_one_too_many(tmp_path):
-    with writing("encode", tmp_path / "v.npy"), pytest.raises(ConfigError, match=r"v\.npy: another process is at work there"):
+    with (
+        writing("encode", tmp_path / "v.npy"),
+        pytest.raises(ConfigError, match=r"v\.npy: another process is at work there"),
+    ):
         begin(tmp_path / "v.npy", "encode")
     with writing("encode", tmp_path / "v.npy"):
         begin(tmp_path / "w.npy", "encode")

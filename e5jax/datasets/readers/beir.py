@@ -42,9 +42,13 @@ def one_of(folder: Path, *names: str) -> Path:
 
 
 def _qrels(folder: Path, split: str) -> Path:
-    have = sorted({bare_name(file).removesuffix(".tsv") for file in (folder / "qrels").glob("*.tsv*")})
+    have = sorted(
+        {bare_name(file).removesuffix(".tsv") for file in (folder / "qrels").glob("*.tsv*")}
+    )
     if split not in have:
-        raise ConfigError(f"{folder / 'qrels'}: no {split}.tsv; splits that are there: {', '.join(have) or 'none'}")
+        raise ConfigError(
+            f"{folder / 'qrels'}: no {split}.tsv; splits that are there: {', '.join(have) or 'none'}"
+        )
     return one_of(folder / "qrels", f"{split}.tsv")
 
 
@@ -68,7 +72,9 @@ def filled(text: object, name: str) -> str:
 def _judgment(line: str) -> tuple[str, Judgment]:
     fields = line.split("\t")
     if len(fields) != len(_HEADER):
-        raise RecordError(f"number of fields is wrong: {len(fields)}, not query-id, corpus-id and score")
+        raise RecordError(
+            f"number of fields is wrong: {len(fields)}, not query-id, corpus-id and score"
+        )
     try:
         score = float(fields[2])
     except ValueError as error:

@@ -25,7 +25,10 @@ def read(path: Path, options: Options) -> Iterator[Outcome]:
 
 
 def read_array(
-    path: Path, options: Options, first_names: tuple[str, ...], make: Callable[[dict[str, Any], Options, str], Example]
+    path: Path,
+    options: Options,
+    first_names: tuple[str, ...],
+    make: Callable[[dict[str, Any], Options, str], Example],
 ) -> Iterator[Outcome]:
     """What `make` gives for each object of the arrays; objects begin with one of the names, and are named by their number."""
     for file in files(path, ".json"):
@@ -36,7 +39,9 @@ def read_array(
                 yield element
                 continue
             try:
-                yield check_example(make(element.values, options._replace(source=source), f"{source}:{count}"))
+                yield check_example(
+                    make(element.values, options._replace(source=source), f"{source}:{count}")
+                )
             except RecordError as error:
                 yield Rejected(str(file), element.number, str(error))
 

@@ -23,7 +23,9 @@ def read(path: Path, options: Options) -> Iterator[Outcome]:
     """A file or a folder of `*.jsonl`; an instruction of the options goes before that of the set."""
     for file in files(path, ".jsonl"):
         found = in_mix(name_of(file))
-        instructions = (options.instruction,) if options.instruction else found[1] if found else ("",)
+        instructions = (
+            (options.instruction,) if options.instruction else found[1] if found else ("",)
+        )
         yield from examples(file, options, partial(_example, instructions, options))
 
 

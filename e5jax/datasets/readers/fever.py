@@ -48,7 +48,9 @@ def _page(line: str) -> tuple[str, str]:
     values = parse_object(line)
     name = identity(values, "id")
     text = filled(values.get("text"), "text")
-    return unicodedata.normalize("NFC", name), passage({"title": _plain(name.replace("_", " ")), "text": _plain(text)}, "text")
+    return unicodedata.normalize("NFC", name), passage(
+        {"title": _plain(name.replace("_", " ")), "text": _plain(text)}, "text"
+    )
 
 
 def _plain(text: str) -> str:
@@ -80,7 +82,9 @@ def _names(evidence: Any) -> Iterator[str]:
                 if name is not None:
                     yield unicodedata.normalize("NFC", name)
     except (TypeError, ValueError) as error:
-        raise RecordError("evidence: must be sets of [annotation, evidence, page, sentence]") from error
+        raise RecordError(
+            "evidence: must be sets of [annotation, evidence, page, sentence]"
+        ) from error
 
 
 def _found(pages: Sequence[Offsets[str]], name: str) -> str:

@@ -76,16 +76,23 @@ def read(path: Path, name: str = AUTO, options: Options = OPTIONS) -> Iterator[O
     if name == AUTO:
         name = detect(path, options.limits)
     reader = find(name)
-    for option, value in (("--threshold", options.threshold), ("--columns", options.columns or None)):
+    for option, value in (
+        ("--threshold", options.threshold),
+        ("--columns", options.columns or None),
+    ):
         if value is not None and name not in _ROWS:
-            raise ConfigError(f"{option}: {name} has no columns to name; it is for {', '.join(_ROWS)}")
+            raise ConfigError(
+                f"{option}: {name} has no columns to name; it is for {', '.join(_ROWS)}"
+            )
     return reader(path, options)
 
 
 def find(name: str) -> Reader:
     """The reader of a format. Raises ConfigError."""
     if name not in FORMATS:
-        raise ConfigError(f"format {name!r}: there is none; use one of {', '.join(FORMATS)}, {AUTO}")
+        raise ConfigError(
+            f"format {name!r}: there is none; use one of {', '.join(FORMATS)}, {AUTO}"
+        )
     return FORMATS[name]
 
 
@@ -95,7 +102,9 @@ def detect(path: Path, limits: Limits = LIMITS) -> str:
         raise ConfigError(f"{path}: no such file or folder")
     name = (_of_folder(path) if path.is_dir() else None) or _of_file(path, limits)
     if name is None:
-        raise ConfigError(f"{path}: its format cannot be told from its content; name it, one of {', '.join(FORMATS)}")
+        raise ConfigError(
+            f"{path}: its format cannot be told from its content; name it, one of {', '.join(FORMATS)}"
+        )
     return name
 
 
@@ -146,7 +155,9 @@ def _of_json(text: str) -> str | None:
         return None
     if isinstance(value, list):
         return "pairs"
-    found = {format_ for names, format_ in _SIGNS if isinstance(value, dict) and names <= set(value)}
+    found = {
+        format_ for names, format_ in _SIGNS if isinstance(value, dict) and names <= set(value)
+    }
     if found == {"e5-mix"} and set(LABELS) & set(value):
         return "pairs"  # the only one of the two that heeds labels
     return found.pop() if len(found) == 1 else None

@@ -26,7 +26,8 @@ def read(path: Path, options: Options) -> Iterator[Outcome]:
 def _example(values: dict[str, Any], options: Options, where: str) -> Example:
     facts = {title for title, _ in _pairs(values, "supporting_facts")}
     paragraphs = [
-        (title in facts, passage({"title": title, "text": _joined(texts)}, "context")) for title, texts in _pairs(values, "context")
+        (title in facts, passage({"title": title, "text": _joined(texts)}, "context"))
+        for title, texts in _pairs(values, "context")
     ]
     return Example(
         id=identity(values, "_id", where),
@@ -49,6 +50,8 @@ def _pairs(values: dict[str, Any], name: str) -> list[tuple[str, Any]]:
 
 
 def _joined(sentences: Any) -> str:
-    if not isinstance(sentences, list) or not all(isinstance(sentence, str) for sentence in sentences):
+    if not isinstance(sentences, list) or not all(
+        isinstance(sentence, str) for sentence in sentences
+    ):
         raise RecordError("context: must hold lists of sentences")
     return "".join(sentences)  # each brings the blank before it

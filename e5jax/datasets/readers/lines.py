@@ -15,13 +15,21 @@ def files(path: Path, *suffixes: str) -> list[Path]:
     if path.is_file():
         return [path]
     endings = tuple(JSONL) + suffixes if ".jsonl" in suffixes else suffixes
-    found = [file for file in sorted(path.rglob("*")) if file.is_file() and bare_name(file).lower().endswith(endings)]
+    found = [
+        file
+        for file in sorted(path.rglob("*"))
+        if file.is_file() and bare_name(file).lower().endswith(endings)
+    ]
     if not found:
-        raise ConfigError(f"{path}: no such file, or a folder without {' or '.join('*' + suffix for suffix in suffixes)} files")
+        raise ConfigError(
+            f"{path}: no such file, or a folder without {' or '.join('*' + suffix for suffix in suffixes)} files"
+        )
     return found
 
 
-def examples(path: Path, options: Options, make: Callable[[Line, str], Example]) -> Iterator[Outcome]:
+def examples(
+    path: Path, options: Options, make: Callable[[Line, str], Example]
+) -> Iterator[Outcome]:
     """What `make` gives for each line and the name of its set, checked; a RecordError becomes a rejection."""
     source = options.source or name_of(path)
     for line in lines(path, options.limits):

@@ -27,35 +27,58 @@ def read(path: Path, options: Options) -> Iterator[Outcome]:
     folder = path if path.is_dir() else path.parent
     pairs = path if path.is_file() else _pairs(folder, options.split)
     corpus = one_of(folder, "collection.tsv", "msmarco-docs.tsv")
-    queries = one_of(folder, f"queries.{options.split}.tsv", f"msmarco-doc{options.split}-queries.tsv", "queries.tsv")
+    queries = one_of(
+        folder,
+        f"queries.{options.split}.tsv",
+        f"msmarco-doc{options.split}-queries.tsv",
+        "queries.tsv",
+    )
     named = options._replace(source=options.source or folder.name)
     if pairs.name.startswith(_TRIPLES):
         return _read_triples(corpus, queries, pairs, named)
     judgment = partial(graded, options.relevance)
-    return read_judged(Layout([corpus], queries, pairs, _document, query_line, judgment, _is_header), named)
+    return read_judged(
+        Layout([corpus], queries, pairs, _document, query_line, judgment, _is_header), named
+    )
 
 
 def _is_header(line: str) -> bool:
-    return line.split("\t", maxsplit=1)[0] in ("pid", "qid")  # ids of both are numbers, or a letter and a number
+    return line.split("\t", maxsplit=1)[0] in (
+        "pid",
+        "qid",
+    )  # ids of both are numbers, or a letter and a number
 
 
 def _pairs(folder: Path, split: str) -> Path:
-    patterns = (f"qrels.{split}.tsv*", f"msmarco-doc{split}-qrels.tsv*", f"{_TRIPLES}.{split}*.tsv*")
+    patterns = (
+        f"qrels.{split}.tsv*",
+        f"msmarco-doc{split}-qrels.tsv*",
+        f"{_TRIPLES}.{split}*.tsv*",
+    )
     found = sorted(file for pattern in patterns for file in folder.glob(pattern))
     if len(found) != 1:
         have = ", ".join(file.name for file in found) or "none"
-        raise ConfigError(f"{folder}: needs one of {', '.join(patterns)}, has {have}; or give the path of the file itself")
+        raise ConfigError(
+            f"{folder}: needs one of {', '.join(patterns)}, has {have}; or give the path of the file itself"
+        )
     return found[0]
 
 
-def _read_triples(corpus: Path, queries: Path, triples: Path, options: Options) -> Iterator[Outcome]:
-    with Offsets(corpus, options.limits, _document) as documents, Offsets(queries, options.limits, query_line) as asked:
+def _read_triples(
+    corpus: Path, queries: Path, triples: Path, options: Options
+) -> Iterator[Outcome]:
+    with (
+        Offsets(corpus, options.limits, _document) as documents,
+        Offsets(queries, options.limits, query_line) as asked,
+    ):
         yield from documents.scan(unique=True)
         yield from asked.scan(unique=True)
         yield from examples(triples, options, partial(_triple, asked, documents, options))
 
 
-def _triple(asked: Offsets[str], documents: Offsets[str], options: Options, line: Line, source: str) -> Example:
+def _triple(
+    asked: Offsets[str], documents: Offsets[str], options: Options, line: Line, source: str
+) -> Example:
     query, positive, negative = _fields(line.text, 3)
     return Example(
         id=f"{query}:{line.number}",
@@ -94,7 +117,9 @@ def graded(relevance: int, line: str) -> tuple[str, Judgment]:
     if len(fields) == 2:
         return fields[0], Judgment(fields[1], True)
     if len(fields) != 4 or fields[3] not in ("0", "1", "2", "3"):
-        raise RecordError("not a judgment: needs query, 0, document and a relevance from 0 to 3, or query and document")
+        raise RecordError(
+            "not a judgment: needs query, 0, document and a relevance from 0 to 3, or query and document"
+        )
     return fields[0], Judgment(fields[2], int(fields[3]) >= relevance)
 
 

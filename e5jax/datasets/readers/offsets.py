@@ -56,7 +56,9 @@ class Offsets(Generic[Value]):
             try:
                 if skip and skip(line.text):
                     continue
-                hashes.append(hash(self._parse(line.text)[0]))  # of this process; equal hashes are told apart in `find`
+                hashes.append(
+                    hash(self._parse(line.text)[0])
+                )  # of this process; equal hashes are told apart in `find`
             except RecordError as error:
                 yield Rejected(str(self.path), line.number, str(error))
                 continue
@@ -64,7 +66,9 @@ class Offsets(Generic[Value]):
             numbers.append(line.number)
         keys = np.array(hashes, np.int64)
         order = np.argsort(keys, kind="stable")
-        self._hashes, self._starts, self._numbers = (np.array(a, np.int64)[order] for a in (keys, starts, numbers))
+        self._hashes, self._starts, self._numbers = (
+            np.array(a, np.int64)[order] for a in (keys, starts, numbers)
+        )
         self._used = np.zeros(len(order), bool)
         if unique:
             yield from self._repeated()
@@ -72,7 +76,9 @@ class Offsets(Generic[Value]):
     def find(self, key: str) -> list[Found[Value]]:
         """What the lines with this key hold, in the order of the file; marks them as used."""
         wanted = hash(key)
-        first, last = (int(np.searchsorted(self._hashes, wanted, side)) for side in ("left", "right"))
+        first, last = (
+            int(np.searchsorted(self._hashes, wanted, side)) for side in ("left", "right")
+        )
         found = []
         for place in range(first, last):
             other, value = self._parse(self._line(place))
@@ -83,12 +89,19 @@ class Offsets(Generic[Value]):
 
     def was_used(self, key: str) -> bool:
         """Whether `find` has been asked for this key and had something."""
-        first, last = (int(np.searchsorted(self._hashes, hash(key), side)) for side in ("left", "right"))
-        return any(self._used[place] and self._parse(self._line(place))[0] == key for place in range(first, last))
+        first, last = (
+            int(np.searchsorted(self._hashes, hash(key), side)) for side in ("left", "right")
+        )
+        return any(
+            self._used[place] and self._parse(self._line(place))[0] == key
+            for place in range(first, last)
+        )
 
     def unused(self) -> Iterator[tuple[int, str]]:
         """Number and key of the lines that nobody asked for, in the order of the file."""
-        for place in sorted(np.flatnonzero(~self._used).tolist(), key=lambda i: int(self._numbers[i])):
+        for place in sorted(
+            np.flatnonzero(~self._used).tolist(), key=lambda i: int(self._numbers[i])
+        ):
             yield int(self._numbers[place]), self._parse(self._line(place))[0]
 
     def _pieces(self) -> Iterable[bytes]:

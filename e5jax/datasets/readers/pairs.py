@@ -57,6 +57,8 @@ def _table(file: Path, options: Options, *, tabs: bool) -> Iterator[Outcome]:
             continue
         row = {name: field for name, field in zip(names, record.fields, strict=True) if field}
         try:
-            yield check_example(row_example(row, parts, options, f"{options.source}:{record.number}"))
+            yield check_example(
+                row_example(row, parts, options, f"{options.source}:{record.number}")
+            )
         except RecordError as error:
             yield Rejected(str(file), record.number, str(error))

@@ -23,17 +23,25 @@ def read(path: Path, options: Options) -> Iterator[Outcome]:
         try:
             with pq.ParquetFile(file) as opened:
                 _check_size(file, opened.metadata, options.limits)
-                for outcome in _rows(file, opened, options._replace(source=options.source or name_of(file))):
+                for outcome in _rows(
+                    file, opened, options._replace(source=options.source or name_of(file))
+                ):
                     yield outcome
                     number += 1
         except (pyarrow.ArrowException, OSError) as error:  # Arrow reports damaged pages as OSError
-            yield Rejected(str(file), number + 1, f"Parquet data is damaged: {_first_line(error)}; nothing after this was read")
+            yield Rejected(
+                str(file),
+                number + 1,
+                f"Parquet data is damaged: {_first_line(error)}; nothing after this was read",
+            )
 
 
 def _check_size(file: Path, metadata: pq.FileMetaData, limits: Limits) -> None:
     total = sum(metadata.row_group(i).total_byte_size for i in range(metadata.num_row_groups))
     if total > limits.total_bytes:
-        raise ConfigError(f"{file}: more than {limits.total_bytes:,} bytes when decompressed; raise total_bytes to read it")
+        raise ConfigError(
+            f"{file}: more than {limits.total_bytes:,} bytes when decompressed; raise total_bytes to read it"
+        )
     if total > 1 << 20 and total > limits.ratio * file.stat().st_size:
         raise ConfigError(
             f"{file}: {total:,} bytes from {file.stat().st_size:,} compressed ones, more than ratio={limits.ratio:g}; "

@@ -35,7 +35,9 @@ def read_judged(layout: Layout, options: Options) -> Iterator[Outcome]:
     """An example for each query that has a judgment, in the order of the queries; all its good documents are positives."""
     limits = options.limits
     with ExitStack() as opened:
-        corpora = [opened.enter_context(Offsets(path, limits, layout.document)) for path in layout.corpora]
+        corpora = [
+            opened.enter_context(Offsets(path, limits, layout.document)) for path in layout.corpora
+        ]
         judgments = opened.enter_context(Offsets(layout.judgments, limits, layout.judgment))
         for corpus in corpora:
             yield from corpus.scan(unique=True, skip=layout.is_header)
@@ -69,7 +71,11 @@ def _documents(
         if found:
             texts.append((found.value, judgment.good))
         else:
-            missing.append(Rejected(str(layout.judgments), number, f"document is not there: {judgment.document!r}"))
+            missing.append(
+                Rejected(
+                    str(layout.judgments), number, f"document is not there: {judgment.document!r}"
+                )
+            )
     return texts, missing
 
 

@@ -40,11 +40,19 @@ def _rows(file: Path, limits: Limits) -> Iterator[Record | Rejected]:
     before, names = header(found)
     yield from before
     if missing := [name for name in COLUMNS if name not in names]:
-        yield Rejected(str(file), 1 + len(before), f"columns: there is no {', '.join(missing)} among {', '.join(names) or 'none'}")
+        yield Rejected(
+            str(file),
+            1 + len(before),
+            f"columns: there is no {', '.join(missing)} among {', '.join(names) or 'none'}",
+        )
         return
     places = [names.index(name) for name in COLUMNS]
     for row in found:
-        yield row if isinstance(row, Rejected) else Record(row.number, [row.fields[place] for place in places])
+        yield (
+            row
+            if isinstance(row, Rejected)
+            else Record(row.number, [row.fields[place] for place in places])
+        )
 
 
 def _outcome(file: Path, row: Record, others: dict[str, list[str]], options: Options) -> Outcome:
@@ -52,12 +60,18 @@ def _outcome(file: Path, row: Record, others: dict[str, list[str]], options: Opt
     try:
         if duplicate != "1":
             raise RecordError(f"is_duplicate: must be 0 or 1: not {duplicate!r}")
-        return check_example(_example(f"{options.source}:{row.number}", query, positive, others.get(first, ()), options))
+        return check_example(
+            _example(
+                f"{options.source}:{row.number}", query, positive, others.get(first, ()), options
+            )
+        )
     except RecordError as error:
         return Rejected(str(file), row.number, str(error))
 
 
-def _example(identity: str, query: str, positive: str, negatives: Sequence[str], options: Options) -> Example:
+def _example(
+    identity: str, query: str, positive: str, negatives: Sequence[str], options: Options
+) -> Example:
     return Example(
         id=identity,
         query=query,

@@ -18,10 +18,14 @@ class Options(NamedTuple):
     language: str = ""
     source: str = ""  # empty: the name of the file
     split: str = "train"
-    columns: Mapping[str, str] = MappingProxyType({})  # our name -> the file's: {"query": "title", "positive": "body"}
+    columns: Mapping[str, str] = MappingProxyType(
+        {}
+    )  # our name -> the file's: {"query": "title", "positive": "body"}
     limits: Limits = LIMITS
     relevance: int = 1  # least grade of a positive, where judgments have grades
-    threshold: float | None = None  # least label or score of a positive in `rows`; None: labels must be 0 or 1
+    threshold: float | None = (
+        None  # least label or score of a positive in `rows`; None: labels must be 0 or 1
+    )
 
 
 OPTIONS = Options()

@@ -46,10 +46,13 @@ def _example(line: Line, options: Options) -> Example:
     if len(fields) != FIELDS:
         raise RecordError(f"number of fields is wrong: {len(fields)}, not {FIELDS}")
     if fields[5] != "0":
-        raise RecordError(f"label is not 0: {fields[5]!r}; 0 says that the first passage is the positive one")
+        raise RecordError(
+            f"label is not 0: {fields[5]!r}; 0 says that the first passage is the positive one"
+        )
     query, *texts = fields[:5]
     positive, negative = (
-        passage({"title": "" if title in _NO_TITLE else title, "text": text}, "text") for title, text in (texts[:2], texts[2:])
+        passage({"title": "" if title in _NO_TITLE else title, "text": text}, "text")
+        for title, text in (texts[:2], texts[2:])
     )
     return Example(
         id=f"{options.source}:{line.number}",
@@ -64,6 +67,7 @@ def _example(line: Line, options: Options) -> Example:
 
 def _joined(first: Example, second: Example) -> Example:
     positives, negatives = (
-        tuple(dict.fromkeys(texts)) for texts in (first.positives + second.positives, first.negatives + second.negatives)
+        tuple(dict.fromkeys(texts))
+        for texts in (first.positives + second.positives, first.negatives + second.negatives)
     )
     return first._replace(positives=positives, negatives=negatives)

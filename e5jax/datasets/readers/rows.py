@@ -16,7 +16,16 @@ from e5jax.datasets.readers.result import Options
 from e5jax.datasets.readers.texts import identity, passages, texts
 from e5jax.errors import RecordError
 
-LABELS = ("label", "labels", "gold_label", "is_duplicate", "relevance", "score", "similarity_score", "similarity")
+LABELS = (
+    "label",
+    "labels",
+    "gold_label",
+    "is_duplicate",
+    "relevance",
+    "score",
+    "similarity_score",
+    "similarity",
+)
 _NAMES = {
     "id": ("id", "query_id", "_id"),
     "query": ("query", "anchor", "question", "sent0"),
@@ -38,9 +47,13 @@ def columns(names: Iterable[str], options: Options) -> dict[str, list[str]]:
         raise RecordError(f"columns: there is no {', '.join(missing)} among {', '.join(have)}")
     found = {part: _find(part, have, options) for part in _NAMES}
     if not found["query"] or not found["positive"]:
-        raise RecordError(f"columns: no query and positive among {', '.join(have) or 'none'}; say which they are")
+        raise RecordError(
+            f"columns: no query and positive among {', '.join(have) or 'none'}; say which they are"
+        )
     if options.threshold is not None and not found["label"]:
-        raise RecordError(f"columns: no label for the threshold among {', '.join(have)}; say which it is")
+        raise RecordError(
+            f"columns: no label for the threshold among {', '.join(have)}; say which it is"
+        )
     return found
 
 
@@ -48,10 +61,16 @@ def _find(part: str, have: list[str], options: Options) -> list[str]:
     if part in options.columns:
         return [options.columns[part]]
     named = [name for name in _NAMES[part] if name in have][:1]
-    return named + (sorted(filter(_NUMBERED.fullmatch, have), key=lambda n: int(n[9:])) if part == "negative" else [])
+    return named + (
+        sorted(filter(_NUMBERED.fullmatch, have), key=lambda n: int(n[9:]))
+        if part == "negative"
+        else []
+    )
 
 
-def row_example(row: Mapping[str, Any], parts: Mapping[str, list[str]], options: Options, where: str) -> Example:
+def row_example(
+    row: Mapping[str, Any], parts: Mapping[str, list[str]], options: Options, where: str
+) -> Example:
     """The example; `where` is its id if the row brings none. Raises RecordError."""
     for name in parts["label"]:
         check_label(row.get(name), name, options.threshold)
@@ -73,11 +92,15 @@ def check_label(value: Any, name: str, threshold: float | None) -> None:
         raise RecordError(f"label is not a number: {name} is {value!r}")
     if threshold is not None:
         if number < threshold:
-            raise RecordError(f"label is below the threshold: {name} is {number:g}, not {threshold:g}")
+            raise RecordError(
+                f"label is below the threshold: {name} is {number:g}, not {threshold:g}"
+            )
     elif number <= 0:
         raise RecordError(f"label says no match: {name} is {number:g}")
     elif number != 1:
-        raise RecordError(f"label needs a threshold: {name} is {number:g}; --threshold=X takes pairs from X on")
+        raise RecordError(
+            f"label needs a threshold: {name} is {number:g}; --threshold=X takes pairs from X on"
+        )
 
 
 def _number(value: Any) -> float | None:
@@ -99,4 +122,8 @@ def _one(row: Mapping[str, Any], names: list[str]) -> str:
 
 
 def _all(row: Mapping[str, Any], names: list[str]) -> tuple[str, ...]:
-    return tuple(text for name in names for text in (passages if name.endswith("passages") else texts)(row, name))
+    return tuple(
+        text
+        for name in names
+        for text in (passages if name.endswith("passages") else texts)(row, name)
+    )

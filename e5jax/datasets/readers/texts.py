@@ -14,7 +14,9 @@ def texts(values: Mapping[str, Any], name: str) -> tuple[str, ...]:
     if isinstance(value, str):
         return (value,)
     if not isinstance(value, list | tuple):
-        raise RecordError(f"{name}: must be a string or a list of strings: not {type(value).__name__}")
+        raise RecordError(
+            f"{name}: must be a string or a list of strings: not {type(value).__name__}"
+        )
     return tuple(value)
 
 
@@ -31,10 +33,14 @@ def passage(value: Any, name: str) -> str:
     if isinstance(value, str):
         return value
     if not isinstance(value, dict):
-        raise RecordError(f"{name}: must hold objects with title and text: not {type(value).__name__}")
+        raise RecordError(
+            f"{name}: must hold objects with title and text: not {type(value).__name__}"
+        )
     title, text = value.get("title") or "", value.get("text")
     if not isinstance(title, str) or not isinstance(text, str):
-        raise RecordError(f"{name}: needs a text, and a title or none: text is {type(text).__name__}")
+        raise RecordError(
+            f"{name}: needs a text, and a title or none: text is {type(text).__name__}"
+        )
     return f"{title} {text}".strip()
 
 

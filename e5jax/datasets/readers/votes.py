@@ -29,7 +29,9 @@ def _example(options: Options, line: Line, source: str) -> Example:
         query, answers = _kilt(values) if "input" in values else _own(values)
         best = max((score for _, score in answers), default=0.0)
     except (AttributeError, KeyError, TypeError, ValueError) as error:
-        raise RecordError("answers: must be those of KILT, or lists of texts and scores of one length") from error
+        raise RecordError(
+            "answers: must be those of KILT, or lists of texts and scores of one length"
+        ) from error
     if best < 0:
         raise RecordError(f"votes are against every answer: the best has {best:g}")
     where = f"{source}:{line.number}"
@@ -44,10 +46,16 @@ def _example(options: Options, line: Line, source: str) -> Example:
 
 
 def _kilt(values: dict[str, Any]) -> tuple[Any, list[tuple[Any, float]]]:
-    given = [entry for entry in values["output"] if entry.get("answer")]  # others say where an answer can be found
-    return values["input"], [(entry["answer"], float((entry.get("meta") or {}).get("score") or 0)) for entry in given]
+    given = [
+        entry for entry in values["output"] if entry.get("answer")
+    ]  # others say where an answer can be found
+    return values["input"], [
+        (entry["answer"], float((entry.get("meta") or {}).get("score") or 0)) for entry in given
+    ]
 
 
 def _own(values: dict[str, Any]) -> tuple[Any, list[tuple[Any, float]]]:
     answers = values["answers"]
-    return values["title"], [(text, float(score)) for text, score in zip(answers["text"], answers["score"], strict=True)]
+    return values["title"], [
+        (text, float(score)) for text, score in zip(answers["text"], answers["score"], strict=True)
+    ]

@@ -17,7 +17,10 @@ def read_spec(folder: Path) -> Spec:
     """The Spec of a Hugging Face folder, an adapter's being its base's; raises ConfigError for none, or an unknown family."""
     path, config, family = _read(folder)
     spec = family.spec_from_config(config, str(path))
-    return spec._replace(bos=_special(folder, "bos", spec.bos), eos=_special(folder, "eos", config.get("eos_token_id", spec.eos)))
+    return spec._replace(
+        bos=_special(folder, "bos", spec.bos),
+        eos=_special(folder, "eos", config.get("eos_token_id", spec.eos)),
+    )
 
 
 def read_positions(folder: Path) -> int:
@@ -34,7 +37,9 @@ def _read(folder: Path) -> tuple[Path, dict[str, Any], ModuleType]:
     kind = config.get("model_type")
     family = FAMILIES.get(kind) if isinstance(kind, str) else None
     if family is None:
-        raise ConfigError(f"{path}: model_type={kind!r} is not supported; supported: {', '.join(FAMILIES)}")
+        raise ConfigError(
+            f"{path}: model_type={kind!r} is not supported; supported: {', '.join(FAMILIES)}"
+        )
     return path, config, family
 
 
@@ -52,5 +57,14 @@ def _special(folder: Path, name: str, value: object) -> int | None:
 def _id_of(path: Path, token: str) -> int | None:
     """The id of an added token; special tokens are among these."""
     added = read_object(path).get("added_tokens") if path.is_file() else None
-    entries = [entry for entry in added if isinstance(entry, dict)] if isinstance(added, list) else []
-    return next((entry["id"] for entry in entries if entry.get("content") == token and isinstance(entry.get("id"), int)), None)
+    entries = (
+        [entry for entry in added if isinstance(entry, dict)] if isinstance(added, list) else []
+    )
+    return next(
+        (
+            entry["id"]
+            for entry in entries
+            if entry.get("content") == token and isinstance(entry.get("id"), int)
+        ),
+        None,
+    )

@@ -10,7 +10,13 @@ from e5jax.model.spec import Spec
 MODEL_TYPE = "mistral"
 ARCHITECTURE = "MistralModel"
 POSITIONS = 131_072  # where a config does not say
-SIZES = ("vocab_size", "hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads")
+SIZES = (
+    "vocab_size",
+    "hidden_size",
+    "intermediate_size",
+    "num_hidden_layers",
+    "num_attention_heads",
+)
 
 # Our variable -> Hugging Face tensor. `{}` is the layer. Kernels are [in, out] here and [out, in] there.
 NAMES: dict[str, str] = {
@@ -18,9 +24,15 @@ NAMES: dict[str, str] = {
     "norm/scale": "norm.weight",
     "layers/attention_norm/scale": "layers.{}.input_layernorm.weight",
     "layers/ff_norm/scale": "layers.{}.post_attention_layernorm.weight",
-    **{f"layers/attention/{x}/kernel": f"layers.{{}}.self_attn.{x}_proj.weight" for x in ("q", "k", "v", "o")},
+    **{
+        f"layers/attention/{x}/kernel": f"layers.{{}}.self_attn.{x}_proj.weight"
+        for x in ("q", "k", "v", "o")
+    },
     **{f"layers/ff/{x}/kernel": f"layers.{{}}.mlp.{x}_proj.weight" for x in ("gate", "up", "down")},
-    **{f"layers/attention/{x}/bias": f"layers.{{}}.self_attn.{x}_proj.bias" for x in ("q", "k", "v", "o")},
+    **{
+        f"layers/attention/{x}/bias": f"layers.{{}}.self_attn.{x}_proj.bias"
+        for x in ("q", "k", "v", "o")
+    },
     **{f"layers/ff/{x}/bias": f"layers.{{}}.mlp.{x}_proj.bias" for x in ("gate", "up", "down")},
 }
 
@@ -71,11 +83,19 @@ def _theta(config: dict, where: str) -> float:
     """The base of the rotary embedding, which transformers 5 keeps among `rope_parameters`."""
     rope = config.get("rope_parameters") or config.get("rope_scaling") or {}
     if not isinstance(rope, dict) or any(isinstance(value, dict) for value in rope.values()):
-        raise ConfigError(f"{where}: rope_parameters={rope!r}; only one rotary embedding for all layers is supported")
+        raise ConfigError(
+            f"{where}: rope_parameters={rope!r}; only one rotary embedding for all layers is supported"
+        )
     kind = rope.get("rope_type", rope.get("type", "default"))
-    if kind != "default" or rope.get("partial_rotary_factor", config.get("partial_rotary_factor", 1)) not in (None, 1):
-        raise ConfigError(f"{where}: rope_type={kind!r}; only the default rotary embedding is supported")
-    theta = number(rope, "rope_theta", where) or number({"rope_theta": 10_000.0} | config, "rope_theta", where)
+    if kind != "default" or rope.get(
+        "partial_rotary_factor", config.get("partial_rotary_factor", 1)
+    ) not in (None, 1):
+        raise ConfigError(
+            f"{where}: rope_type={kind!r}; only the default rotary embedding is supported"
+        )
+    theta = number(rope, "rope_theta", where) or number(
+        {"rope_theta": 10_000.0} | config, "rope_theta", where
+    )
     if theta is None or theta <= 0:
         raise ConfigError(f"{where}: rope_theta={theta}; must be above 0")
     return theta
@@ -84,7 +104,10 @@ def _theta(config: dict, where: str) -> float:
 def _special(config: dict, name: str, default: int, where: str) -> int | None:
     value = config.get(name, default)
     ids = value if isinstance(value, list) else [value]
-    if not all(one is None or (isinstance(one, int) and not isinstance(one, bool) and one >= 0) for one in ids):
+    if not all(
+        one is None or (isinstance(one, int) and not isinstance(one, bool) and one >= 0)
+        for one in ids
+    ):
         raise ConfigError(f"{where}: {name}={value!r}; must be the id of a token, or null")
     return None if isinstance(value, list) else value
 
@@ -93,7 +116,12 @@ def config_from_spec(spec: Spec, positions: int, dtype: str) -> dict:
     """The config.json of an exported folder; `positions` are those that the model has been made for."""
     own = {"architectures": [ARCHITECTURE], "model_type": MODEL_TYPE, "sliding_window": spec.window}
     if spec.bias or spec.family == "llama":
-        own = {"architectures": ["LlamaModel"], "model_type": "llama", "attention_bias": spec.bias, "mlp_bias": spec.bias}
+        own = {
+            "architectures": ["LlamaModel"],
+            "model_type": "llama",
+            "attention_bias": spec.bias,
+            "mlp_bias": spec.bias,
+        }
     return {
         **own,
         "vocab_size": spec.vocab + spec.added,

@@ -15,15 +15,53 @@ from e5jax.synth.demo.server import Demo, serve
 def main() -> None:
     """Parses the command line."""
     parser = argparse.ArgumentParser(prog="python -m e5jax.synth.demo", description=__doc__)
-    parser.add_argument("--port", type=int, default=0, metavar="N", help="0: any that is free (default: %(default)s)")
-    parser.add_argument("--seed", type=int, default=0, metavar="N", help="another one gives other replies (default: %(default)s)")
-    parser.add_argument("--latency", type=float, default=0.0, metavar="S", help="mean seconds of a reply (default: %(default)s)")
-    parser.add_argument("--requests-a-minute", type=float, default=math.inf, metavar="N", help="more are answered with 429")
-    parser.add_argument("--tokens-a-minute", type=float, default=math.inf, metavar="N", help="more are answered with 429")
-    parser.add_argument("--batch-seconds", type=float, default=0.5, metavar="S", help="that a batch takes (default: %(default)s)")
+    parser.add_argument(
+        "--port",
+        type=int,
+        default=0,
+        metavar="N",
+        help="0: any that is free (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--seed",
+        type=int,
+        default=0,
+        metavar="N",
+        help="another one gives other replies (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--latency",
+        type=float,
+        default=0.0,
+        metavar="S",
+        help="mean seconds of a reply (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--requests-a-minute",
+        type=float,
+        default=math.inf,
+        metavar="N",
+        help="more are answered with 429",
+    )
+    parser.add_argument(
+        "--tokens-a-minute",
+        type=float,
+        default=math.inf,
+        metavar="N",
+        help="more are answered with 429",
+    )
+    parser.add_argument(
+        "--batch-seconds",
+        type=float,
+        default=0.5,
+        metavar="S",
+        help="that a batch takes (default: %(default)s)",
+    )
     text = f"goes wrong in that share of the requests; may be repeated. Names: {', '.join(NAMES)}"
     parser.add_argument("--fault", action="append", default=[], metavar="NAME=SHARE", help=text)
-    parser.add_argument("--with-parent", action="store_true", help="ends when its standard input does")
+    parser.add_argument(
+        "--with-parent", action="store_true", help="ends when its standard input does"
+    )
     args = parser.parse_args()
     chances = dict(_fault(word, parser) for word in args.fault)
     demo = Demo(
@@ -55,7 +93,9 @@ def _fault(word: str, parser: argparse.ArgumentParser) -> tuple[str, float]:
 async def _serve(demo: Demo, port: int, with_parent: bool) -> None:
     ended = asyncio.Event()
     if with_parent:
-        asyncio.get_running_loop().add_reader(sys.stdin, ended.set)  # readable only once it is closed: nobody writes there
+        asyncio.get_running_loop().add_reader(
+            sys.stdin, ended.set
+        )  # readable only once it is closed: nobody writes there
     async with serve(demo, port) as (address, _):
         print(address, flush=True)
         await ended.wait()

@@ -34,7 +34,11 @@ class Batches:
     def counts(self) -> dict[str, int]:
         """Batches that were created, and how many of them were asked for twice."""
         names = [(batch["metadata"] or {}).get("name") for batch in self._batches.values()]
-        return {"batches": len(names), "duplicate_batches": len(names) - len(set(names)), "files": len(self._files)}
+        return {
+            "batches": len(names),
+            "duplicate_batches": len(names) - len(set(names)),
+            "files": len(self._files),
+        }
 
     async def _upload(self, request: web.Request) -> web.Response:
         name, content = "", b""
@@ -45,7 +49,13 @@ class Batches:
         return web.json_response(self._keep(name, content, "batch"))
 
     def _keep(self, name: str, content: bytes, purpose: str) -> dict[str, Any]:
-        file = {"id": f"file-{next(self._numbers)}", "object": "file", "filename": name, "bytes": len(content), "purpose": purpose}
+        file = {
+            "id": f"file-{next(self._numbers)}",
+            "object": "file",
+            "filename": name,
+            "bytes": len(content),
+            "purpose": purpose,
+        }
         self._files[file["id"]] = file | {"created_at": int(time.time()), "status": "processed"}
         self._contents[file["id"]] = content
         return self._files[file["id"]]
@@ -95,14 +105,22 @@ class Batches:
         for line in reversed(self._contents[batch["input_file_id"]].splitlines()):
             asked = json.loads(line)
             status, body = self._row(asked["body"])
-            answer = {"id": f"row-{asked['custom_id']}", "custom_id": asked["custom_id"], "error": None}
-            done[status == 200].append(json.dumps(answer | {"response": {"status_code": status, "body": body}}))
+            answer = {
+                "id": f"row-{asked['custom_id']}",
+                "custom_id": asked["custom_id"],
+                "error": None,
+            }
+            done[status == 200].append(
+                json.dumps(answer | {"response": {"status_code": status, "body": body}})
+            )
         batch["status"] = "completed"
         for field, good in (("output_file_id", True), ("error_file_id", False)):
             if done[good]:
-                batch[field] = self._keep(f"{batch['id']}-{field}.jsonl", "\n".join([*done[good], ""]).encode(), "batch_output")[
-                    "id"
-                ]
+                batch[field] = self._keep(
+                    f"{batch['id']}-{field}.jsonl",
+                    "\n".join([*done[good], ""]).encode(),
+                    "batch_output",
+                )["id"]
 
 
 def _page(rows: list[dict[str, Any]], request: web.Request) -> web.Response:
@@ -111,8 +129,12 @@ def _page(rows: list[dict[str, Any]], request: web.Request) -> web.Response:
     start = next((i + 1 for i, row in enumerate(rows) if row["id"] == after), 0)
     shown = rows[start : start + limit]
     ends = {"first_id": shown[0]["id"], "last_id": shown[-1]["id"]} if shown else {}
-    return web.json_response({"object": "list", "data": shown, "has_more": start + limit < len(rows), **ends})
+    return web.json_response(
+        {"object": "list", "data": shown, "has_more": start + limit < len(rows), **ends}
+    )
 
 
 def _missing() -> web.Response:
-    return web.json_response({"error": {"message": "there is no such thing", "code": None}}, status=404)
+    return web.json_response(
+        {"error": {"message": "there is no such thing", "code": None}}, status=404
+    )

@@ -30,7 +30,10 @@ def _after(value: str, name: str = "Retry-After") -> Status:
 
 
 STATUSES = {
-    **{str(status): Status(status) for status in (400, 401, 402, 403, 404, 408, 409, 413, 418, 422, 500, 502, 503, 504, 529)},
+    **{
+        str(status): Status(status)
+        for status in (400, 401, 402, 403, 404, 408, 409, 413, 418, 422, 500, 502, 503, 504, 529)
+    },
     "307": Status(307, None, (("Location", "http://127.0.0.1:9/v1/chat/completions"),)),
     "400-filtered": Status(400, "content_filter"),
     "429": Status(429, "rate_limit_exceeded"),
@@ -49,9 +52,15 @@ STATUSES = {
 def status_response(fault: Status, key: str) -> web.Response:
     """The message repeats the key, as careless endpoints do."""
     headers = {
-        name: email.utils.formatdate(time.time() + 2, usegmt=True) if text == "date" else text for name, text in fault.headers
+        name: email.utils.formatdate(time.time() + 2, usegmt=True) if text == "date" else text
+        for name, text in fault.headers
     }
-    error = {"message": f"fault {fault.status} on demand; the key was {key}", "type": "demo", "param": None, "code": fault.code}
+    error = {
+        "message": f"fault {fault.status} on demand; the key was {key}",
+        "type": "demo",
+        "param": None,
+        "code": fault.code,
+    }
     return web.json_response({"error": error}, status=fault.status, headers=headers)
 
 
@@ -72,7 +81,9 @@ def _finish(reason: str, keep: float = 1.0) -> Callable[[dict[str, Any]], bytes]
         values = copy.deepcopy(completion)
         choice = values["choices"][0]
         choice["finish_reason"] = reason
-        choice["message"]["content"] = choice["message"]["content"][: int(keep * len(choice["message"]["content"]))]
+        choice["message"]["content"] = choice["message"]["content"][
+            : int(keep * len(choice["message"]["content"]))
+        ]
         return json.dumps(values).encode()
 
     return change
@@ -98,7 +109,9 @@ BODIES: dict[str, Callable[[dict[str, Any]], bytes]] = {
     "not-utf-8": _raw(lambda body: b'{"x": "\xff\xfe", ' + body[1:]),
     "bom": _raw(lambda body: b"\xef\xbb\xbf" + body),
     "long-string": _message(content="x" * LONG),
-    "empty-choices": _raw(lambda _: b'{"choices": [], "usage": {"prompt_tokens": 1, "completion_tokens": 0}}'),
+    "empty-choices": _raw(
+        lambda _: b'{"choices": [], "usage": {"prompt_tokens": 1, "completion_tokens": 0}}'
+    ),
     "null-content": _message(content=None),
     "reasoning-only": _message(content=None, reasoning_content="Let me think about this."),
     "refusal": _message(content=None, refusal="I cannot help with that."),
@@ -125,7 +138,9 @@ CONTENTS: dict[str, Callable[[str, str], str]] = {
     "chatter": lambda content, _: f"Sure! Here it is: {content}",
     "lone-surrogate": _fields(lambda values: _first(values, lambda text: text + "\ud800")),
     "nul": _fields(lambda values: _first(values, lambda text: text + "\0")),
-    "line-separator": lambda content, _: json.dumps(_first(json.loads(content), lambda text: f"{text}\u2028"), ensure_ascii=False),
+    "line-separator": lambda content, _: json.dumps(
+        _first(json.loads(content), lambda text: f"{text}\u2028"), ensure_ascii=False
+    ),
     "special-token": _fields(lambda values: _first(values, lambda text: f"{text}</s><s>[INST]")),
     "wrong-type": _fields(lambda values: _first(values, lambda text: [text])),
     "missing-field": _fields(lambda values: dict(list(values.items())[1:])),
@@ -148,7 +163,9 @@ async def _reset(request: web.Request, _: bytes, __: float) -> web.StreamRespons
 def _bytes(head: Callable[[int], str], most: float = 1.0) -> Wire:
     async def send(request: web.Request, body: bytes, _: float) -> web.StreamResponse:
         assert request.transport is not None  # there is a client
-        request.transport.write(f"HTTP/1.1 200 OK\r\nContent-Type: {JSON}\r\n{head(len(body))}\r\n\r\n".encode())
+        request.transport.write(
+            f"HTTP/1.1 200 OK\r\nContent-Type: {JSON}\r\n{head(len(body))}\r\n\r\n".encode()
+        )
         request.transport.write(body[: int(most * len(body))])
         request.transport.close()
         return web.Response()

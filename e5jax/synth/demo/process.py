@@ -14,7 +14,9 @@ from e5jax.synth.config import Endpoint
 
 NAME = "demo"  # as base_url
 # The variables of the environment that the new process gets. Keys are in others.
-_PASSED = re.compile("PATH|HOME|TMPDIR|TZ|LANG|LC_.*|LD_LIBRARY_PATH|PYTHON.*|VIRTUAL_ENV|SYSTEMROOT")
+_PASSED = re.compile(
+    "PATH|HOME|TMPDIR|TZ|LANG|LC_.*|LD_LIBRARY_PATH|PYTHON.*|VIRTUAL_ENV|SYSTEMROOT"
+)
 
 
 @asynccontextmanager
@@ -37,7 +39,9 @@ async def reachable(endpoint: Endpoint) -> AsyncIterator[Endpoint]:
         address = (await process.stdout.readline()).decode().strip()
         if not address:
             raise RunError("the demo endpoint did not start; it says why above")
-        yield dataclasses.replace(endpoint, base_url=address, key_variable="", key_file="", headers=())
+        yield dataclasses.replace(
+            endpoint, base_url=address, key_variable="", key_file="", headers=()
+        )
     finally:
         process.stdin.close()
         await process.wait()

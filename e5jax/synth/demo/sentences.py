@@ -12,7 +12,10 @@ from typing import NamedTuple
 from e5jax.datasets.normalise import read
 from e5jax.errors import ConfigError
 
-PACKAGES = {"django": ("django",), "pycountry": ("iso3166-1", "iso4217", "iso15924")}  # later ones for languages still missing
+PACKAGES = {
+    "django": ("django",),
+    "pycountry": ("iso3166-1", "iso4217", "iso15924"),
+}  # later ones for languages still missing
 CODES = {"nb": "no", "zh_Hans": "zh"}  # catalogues whose ISO code is not their first part
 _MAGIC = 0x950412DE
 _UNFIT = re.compile(r"[%{}<>\\|\n\x00-\x1f]|https?:|&\w+;")
@@ -45,10 +48,22 @@ def text(language: str, least: int, most: int, random: Random) -> str:
 def pieces(language: str) -> tuple[Piece, ...]:
     """All that the catalogues have in a language."""
     if language == "en":
-        texts = (original for path in catalogues().get("de", ()) for original, _ in entries(path.read_bytes()))
+        texts = (
+            original
+            for path in catalogues().get("de", ())
+            for original, _ in entries(path.read_bytes())
+        )
     else:
-        texts = (translated for path in catalogues().get(language, ()) for _, translated in entries(path.read_bytes()))
-    return tuple(_piece(unique) for unique in dict.fromkeys(_SPACES.sub(" ", text.strip()) for text in texts) if _fits(unique))
+        texts = (
+            translated
+            for path in catalogues().get(language, ())
+            for _, translated in entries(path.read_bytes())
+        )
+    return tuple(
+        _piece(unique)
+        for unique in dict.fromkeys(_SPACES.sub(" ", text.strip()) for text in texts)
+        if _fits(unique)
+    )
 
 
 def _fits(candidate: str) -> bool:
@@ -69,13 +84,17 @@ def catalogues() -> dict[str, tuple[Path, ...]]:
         spec = importlib.util.find_spec(package)
         before = set(found)
         for folder in (spec.submodule_search_locations or ()) if spec else ():
-            for path in sorted(path for name in files for path in Path(folder).rglob(f"LC_MESSAGES/{name}.mo")):
+            for path in sorted(
+                path for name in files for path in Path(folder).rglob(f"LC_MESSAGES/{name}.mo")
+            ):
                 name = path.parent.parent.name
                 code = CODES.get(name, name)
                 if re.fullmatch("[a-z]{2,3}", code) and code not in before:
                     found.setdefault(code, []).append(path)
     if not found:
-        raise ConfigError("the demo endpoint speaks through Django's translations: pip install 'e5jax[demo]'")
+        raise ConfigError(
+            "the demo endpoint speaks through Django's translations: pip install 'e5jax[demo]'"
+        )
     return {code: tuple(paths) for code, paths in found.items()}
 
 

@@ -35,9 +35,13 @@ class Demo:
     tokens_a_minute: float = math.inf
     retry_after: bool = True  # says so when these are exceeded
     schemas: bool = True  # False: response_format is refused
-    faults: Mapping[str, float] = field(default_factory=dict)  # by name, and in which share of the requests
+    faults: Mapping[str, float] = field(
+        default_factory=dict
+    )  # by name, and in which share of the requests
     delay: float = 1.0  # seconds, of slow faults
-    choose: Callable[[dict[str, Any], int], str | None] | None = None  # the fault by body and times asked, instead of chance
+    choose: Callable[[dict[str, Any], int], str | None] | None = (
+        None  # the fault by body and times asked, instead of chance
+    )
     batch_seconds: float = 0.5  # from its creation to its end
     batch_lag: float = 0.0  # seconds before a batch is created, and again until that is said
     batch_fault: Callable[[dict[str, Any]], str | None] | None = None  # of a row
@@ -54,7 +58,10 @@ class Allowance:
         if math.isinf(self._rate):
             return 0.0
         now = time.monotonic()
-        self._level, self._at = min(max(self._rate, amount), self._level + self._rate * (now - self._at)), now
+        self._level, self._at = (
+            min(max(self._rate, amount), self._level + self._rate * (now - self._at)),
+            now,
+        )
         if self._level >= amount:
             self._level -= amount
             return 0.0
@@ -73,12 +80,17 @@ class Server:
         self.pauses: list[tuple[float, float]] = []  # when a Retry-After was said, and until when
         self.batches = Batches(demo.batch_seconds, demo.batch_lag, self._row)
         self._random = Random(demo.seed)
-        self._requests, self._tokens = Allowance(demo.requests_a_minute), Allowance(demo.tokens_a_minute)
+        self._requests, self._tokens = (
+            Allowance(demo.requests_a_minute),
+            Allowance(demo.tokens_a_minute),
+        )
 
     def application(self) -> web.Application:
         application = web.Application(client_max_size=MOST, middlewares=[self._guard])
         application.router.add_post("/v1/chat/completions", self._chat)
-        application.router.add_post("/openai/deployments/{model}/chat/completions", self._chat)  # as Azure has it
+        application.router.add_post(
+            "/openai/deployments/{model}/chat/completions", self._chat
+        )  # as Azure has it
         application.router.add_get("/v1/models", self._models)
         application.router.add_get("/demo/counts", self._counts)
         application.add_routes(self.batches.routes())
@@ -123,8 +135,14 @@ class Server:
         self.billed[digest] += 1
         completion = complete(body, self.demo.seed, fault)
         if fault in faults.WIRES:
-            return await faults.WIRES[fault](request, json.dumps(completion).encode(), self.demo.delay)
-        answer = faults.BODIES[fault](completion) if fault in faults.BODIES else json.dumps(completion).encode()
+            return await faults.WIRES[fault](
+                request, json.dumps(completion).encode(), self.demo.delay
+            )
+        answer = (
+            faults.BODIES[fault](completion)
+            if fault in faults.BODIES
+            else json.dumps(completion).encode()
+        )
         return web.Response(body=answer, content_type=faults.JSON)
 
     def _fault(self, body: dict[str, Any], times: int) -> str | None:
@@ -137,7 +155,9 @@ class Server:
                 return name
         return None
 
-    def _refusal(self, body: dict[str, Any], fault: str | None, key: str) -> tuple[web.Response | None, str]:
+    def _refusal(
+        self, body: dict[str, Any], fault: str | None, key: str
+    ) -> tuple[web.Response | None, str]:
         """An HTTP error that is due, and the name of what becomes of the request."""
         if fault in faults.STATUSES:
             status = faults.STATUSES[fault]
@@ -145,9 +165,15 @@ class Server:
                 self._pause(1.0 if "Ms" not in status.headers[0][0] else 0.2)
             return faults.status_response(status, key), fault
         if "response_format" in body and not self.demo.schemas:
-            error = {"message": "response_format is not supported", "param": "response_format", "code": None}
+            error = {
+                "message": "response_format is not supported",
+                "param": "response_format",
+                "code": None,
+            }
             return web.json_response({"error": error}, status=400), "no-schemas"
-        tokens = sum(len(message["content"]) for message in body["messages"]) / 4 + body.get("max_tokens", 0)
+        tokens = sum(len(message["content"]) for message in body["messages"]) / 4 + body.get(
+            "max_tokens", 0
+        )
         if wait := max(self._requests.wait(1), self._tokens.wait(tokens)):
             return self._too_fast(wait), "429"
         return None, fault or "answered"
@@ -168,22 +194,32 @@ class Server:
         fault = self.demo.batch_fault(body) if self.demo.batch_fault else None
         if fault in faults.STATUSES:
             return faults.STATUSES[fault].status, {
-                "error": {"message": f"fault {fault} on demand", "code": faults.STATUSES[fault].code}
+                "error": {
+                    "message": f"fault {fault} on demand",
+                    "code": faults.STATUSES[fault].code,
+                }
             }
         self.billed[digest_of(body)] += 1
         completion = complete(body, self.demo.seed, fault)
-        return 200, json.loads(faults.BODIES[fault](completion)) if fault in faults.BODIES else completion
+        return 200, json.loads(
+            faults.BODIES[fault](completion)
+        ) if fault in faults.BODIES else completion
 
 
 def _key(request: web.Request) -> str:
-    return request.headers.get("api-key") or request.headers.get("Authorization", "").removeprefix("Bearer ")
+    return request.headers.get("api-key") or request.headers.get("Authorization", "").removeprefix(
+        "Bearer "
+    )
 
 
 def complete(body: dict[str, Any], seed: int, fault: str | None = None) -> dict[str, Any]:
     """The chat completion that answers a request; some faults are in what it says."""
     digest = digest_of(body)
     random = Random(f"{seed} {digest}")
-    schema = body.get("response_format", {}).get("json_schema", {}).get("schema") or {"type": "object", "properties": {"text": {}}}
+    schema = body.get("response_format", {}).get("json_schema", {}).get("schema") or {
+        "type": "object",
+        "properties": {"text": {}},
+    }
     content = json.dumps(fill(schema, random), ensure_ascii=False)
     prompt = "\n".join(message["content"] for message in body["messages"])
     if fault in faults.CONTENTS:
@@ -194,7 +230,13 @@ def complete(body: dict[str, Any], seed: int, fault: str | None = None) -> dict[
         "object": "chat.completion",
         "created": 0,
         "model": body["model"],
-        "choices": [{"index": 0, "finish_reason": "stop", "message": {"role": "assistant", "content": content}}],
+        "choices": [
+            {
+                "index": 0,
+                "finish_reason": "stop",
+                "message": {"role": "assistant", "content": content},
+            }
+        ],
         "usage": {"prompt_tokens": used, "completion_tokens": said, "total_tokens": used + said},
     }
 

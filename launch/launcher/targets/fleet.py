@@ -22,7 +22,16 @@ def setup(request: Request, commit: str) -> str:
 
 def host_command(request: Request, commit: str, action: str, *words: str) -> str:
     """A shell command for `python -m launch.launcher host ACTION …` in the staged code."""
-    return inside(request.root, commit, request.python or VENV, "-m", "launch.launcher", "host", action, *words)
+    return inside(
+        request.root,
+        commit,
+        request.python or VENV,
+        "-m",
+        "launch.launcher",
+        "host",
+        action,
+        *words,
+    )
 
 
 def begin(request: Request, commit: str, job: Job) -> str:
@@ -32,7 +41,9 @@ def begin(request: Request, commit: str, job: Job) -> str:
 
 def ask(request: Request, commit: str, action: str, follow: bool = False) -> str:
     """A shell command for status, logs or stop."""
-    return host_command(request, commit, action, f"--workdir={outside(request)}", *(["--follow"] if follow else []))
+    return host_command(
+        request, commit, action, f"--workdir={outside(request)}", *(["--follow"] if follow else [])
+    )
 
 
 def keys_path(request: Request) -> str:
@@ -67,13 +78,19 @@ def compare(said: Mapping[str, str]) -> None:
     first, *others = found
     for other in others:
         names = sorted(found[first].keys() | found[other].keys())
-        different = [name for name in names if name != "host" and found[first].get(name) != found[other].get(name)]
+        different = [
+            name
+            for name in names
+            if name != "host" and found[first].get(name) != found[other].get(name)
+        ]
         if different:
             words = "; ".join(
                 f"{name} is {found[first].get(name)} on {_who(first, found)} and {found[other].get(name)} on {_who(other, found)}"
                 for name in different[:SHOWN]
             )
-            raise ConfigError(f"the hosts are not alike: {words}; nothing was started; let launch/setup.sh install the same on all")
+            raise ConfigError(
+                f"the hosts are not alike: {words}; nothing was started; let launch/setup.sh install the same on all"
+            )
 
 
 def _who(name: str, found: Mapping[str, Mapping[str, str]]) -> str:

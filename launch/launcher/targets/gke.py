@@ -29,7 +29,9 @@ def start(request: Request, shell: Shell) -> int:
     if request.cluster:
         shell.must(Step("here", xpk(request)))
     else:
-        shell.must(Step("here", kubectl(request, "apply", "--filename=-"), to_yaml(jobset(request))))
+        shell.must(
+            Step("here", kubectl(request, "apply", "--filename=-"), to_yaml(jobset(request)))
+        )
     if not shell.dry:
         print(f"{request.run_name}: submitted, image {image(request)}", flush=True)
     return DONE
@@ -52,7 +54,9 @@ def _check(request: Request) -> None:
     slice_of(request.accelerator)
     if request.cluster:
         if wrong := [word for word in (*request.words, *request.env) if not PLAIN.fullmatch(word)]:
-            raise ConfigError(f"{wrong[0]}: xpk puts this into a shell script; leave --cluster out, or write it into the config")
+            raise ConfigError(
+                f"{wrong[0]}: xpk puts this into a shell script; leave --cluster out, or write it into the config"
+            )
         if request.secret:
             raise ConfigError("--secret: xpk knows no secrets of Kubernetes; leave --cluster out")
 
@@ -66,7 +70,14 @@ def _build(request: Request, shell: Shell) -> None:
     """The image is made of the commit's files, whatever lies in the working tree."""
     with tempfile.TemporaryDirectory() as folder:
         tar = Path("e5jax.tar") if shell.dry else staging.archive(request.commit, Path(folder))
-        words = ("docker", "build", "--file=launch/Containerfile", "--build-arg=PLATFORM=tpu", f"--tag={image(request)}", "-")
+        words = (
+            "docker",
+            "build",
+            "--file=launch/Containerfile",
+            "--build-arg=PLATFORM=tpu",
+            f"--tag={image(request)}",
+            "-",
+        )
         shell.must(Step("here", words, tar))
     shell.must(Step("here", ("docker", "push", image(request))))
 
@@ -103,10 +114,20 @@ def jobset(request: Request) -> dict:
         "containers": [container],
     }
     if request.spot:
-        pod["tolerations"] = [{"key": "cloud.google.com/gke-spot", "operator": "Equal", "value": "true", "effect": "NoSchedule"}]
+        pod["tolerations"] = [
+            {
+                "key": "cloud.google.com/gke-spot",
+                "operator": "Equal",
+                "value": "true",
+                "effect": "NoSchedule",
+            }
+        ]
     if request.service_account:
         pod["serviceAccountName"] = request.service_account
-    stops = {"action": "FailJob", "onExitCodes": {"containerName": "e5jax", "operator": "In", "values": NEVER_AGAIN}}
+    stops = {
+        "action": "FailJob",
+        "onExitCodes": {"containerName": "e5jax", "operator": "In", "values": NEVER_AGAIN},
+    }
     job = {
         "completionMode": "Indexed",
         "parallelism": asked.hosts,
@@ -121,14 +142,24 @@ def jobset(request: Request) -> dict:
         "metadata": {
             "name": request.run_name,
             "namespace": request.namespace,
-            "annotations": {"alpha.jobset.sigs.k8s.io/exclusive-topology": "cloud.google.com/gke-nodepool"},
+            "annotations": {
+                "alpha.jobset.sigs.k8s.io/exclusive-topology": "cloud.google.com/gke-nodepool"
+            },
         },
         "spec": {
             "failurePolicy": {
                 "maxRestarts": request.restarts,
-                "rules": [{"name": "no", "action": "FailJobSet", "onJobFailureReasons": ["PodFailurePolicy"]}],
+                "rules": [
+                    {
+                        "name": "no",
+                        "action": "FailJobSet",
+                        "onJobFailureReasons": ["PodFailurePolicy"],
+                    }
+                ],
             },
-            "replicatedJobs": [{"name": "slice", "replicas": request.slices, "template": {"spec": job}}],
+            "replicatedJobs": [
+                {"name": "slice", "replicas": request.slices, "template": {"spec": job}}
+            ],
         },
     }
 
@@ -140,8 +171,19 @@ def kubectl(request: Request, verb: str, *words: str) -> tuple[str, ...]:
 
 def xpk(request: Request, verb: str = "create") -> tuple[str, ...]:
     """The same workload, described by xpk."""
-    where = [f"--{name}={value}" for name, value in (("zone", request.zone), ("project", request.project)) if value]
-    words = ("xpk", "workload", verb, f"--cluster={request.cluster}", f"--workload={request.run_name}", *where)
+    where = [
+        f"--{name}={value}"
+        for name, value in (("zone", request.zone), ("project", request.project))
+        if value
+    ]
+    words = (
+        "xpk",
+        "workload",
+        verb,
+        f"--cluster={request.cluster}",
+        f"--workload={request.run_name}",
+        *where,
+    )
     if verb != "create":
         return words
     return (
@@ -167,7 +209,13 @@ def act(request: Request, shell: Shell, action: str, follow: bool) -> int:
         ]
         return shell.stream(Step("here", kubectl(request, "logs", *words)))
     if action == "stop":
-        words = xpk(request, "delete") if request.cluster else kubectl(request, "delete", "jobset", name)
+        words = (
+            xpk(request, "delete")
+            if request.cluster
+            else kubectl(request, "delete", "jobset", name)
+        )
         return shell.stream(Step("here", words))
     code = shell.stream(Step("here", kubectl(request, "get", "jobset", name)))
-    return code or shell.stream(Step("here", kubectl(request, "get", "pods", f"--selector={LABEL}={name}", "--output=wide")))
+    return code or shell.stream(
+        Step("here", kubectl(request, "get", "pods", f"--selector={LABEL}={name}", "--output=wide"))
+    )

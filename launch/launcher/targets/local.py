@@ -24,7 +24,12 @@ def start(request: Request, shell: Shell) -> int:
     platform = request.platform or found()
     processes = request.num_processes or 1
     job = job_of(
-        request, str(Path(python).absolute()), processes=processes, here=processes, platform=platform, key_file=request.key_file
+        request,
+        str(Path(python).absolute()),
+        processes=processes,
+        here=processes,
+        platform=platform,
+        key_file=request.key_file,
     )
     setup = setup_step(request.extras, platform)
     if shell.dry:
@@ -44,13 +49,17 @@ def start(request: Request, shell: Shell) -> int:
 def python_of(request: Request) -> str:
     """The interpreter that the run's processes get. Raises ConfigError when it is named and not there."""
     if request.python and not os.access(request.python, os.X_OK):
-        raise ConfigError(f"--python={request.python}: there is no such program; leave it out to have one set up")
+        raise ConfigError(
+            f"--python={request.python}: there is no such program; leave it out to have one set up"
+        )
     return request.python or str(VENV)
 
 
 def setup_step(extras: str, platform: str) -> Step:
     """Installs what is missing."""
-    return Step("here", ("launch/setup.sh", extras if platform == "cpu" else f"{extras},{platform}"))
+    return Step(
+        "here", ("launch/setup.sh", extras if platform == "cpu" else f"{extras},{platform}")
+    )
 
 
 def set_up(step: Step) -> None:
@@ -61,10 +70,16 @@ def set_up(step: Step) -> None:
 
 def found() -> str:
     """The platform of this machine."""
-    if any(Path("/dev").glob("accel*")) or any(path.name.isdecimal() for path in Path("/dev/vfio").glob("*")):
+    if any(Path("/dev").glob("accel*")) or any(
+        path.name.isdecimal() for path in Path("/dev/vfio").glob("*")
+    ):
         return "tpu"
     smi = shutil.which("nvidia-smi")
-    return "cuda" if smi and subprocess.run([smi], capture_output=True, check=False).returncode == 0 else "cpu"
+    return (
+        "cuda"
+        if smi and subprocess.run([smi], capture_output=True, check=False).returncode == 0
+        else "cpu"
+    )
 
 
 def _show(job: Job) -> None:

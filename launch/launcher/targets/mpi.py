@@ -26,7 +26,9 @@ def start(request: Request, shell: Shell) -> int:
     version = int(found[1]) if (found := re.search(r"\(Open MPI\) (\d+)", said)) else 4
     code = staging.here(request, shell)
     if not request.python:
-        shell.must(Step("here", (str(code / "launch/setup.sh"), "--locked", request.platform or "cpu")))
+        shell.must(
+            Step("here", (str(code / "launch/setup.sh"), "--locked", request.platform or "cpu"))
+        )
     if shell.dry:
         shell.call(Step("here", mpirun(request, code, version, PORT)))
         return 0
@@ -35,7 +37,13 @@ def start(request: Request, shell: Shell) -> int:
 
     def go() -> int:
         policy = Policy(request.restarts, number=batch.NUMBER)
-        return batch.run(request.run_name, workdir, lambda: mpirun(request, code, version, host.free_port()), environment, policy)
+        return batch.run(
+            request.run_name,
+            workdir,
+            lambda: mpirun(request, code, version, host.free_port()),
+            environment,
+            policy,
+        )
 
     if request.detach:
         files = Files(workdir, 0, "batch")
@@ -47,7 +55,9 @@ def mpirun(request: Request, code: Path, version: int, port: int) -> tuple[str, 
     """The command; on several hosts the first one's port is always the same."""
     hosts = hosts_of(request) if request.hosts or request.host_file else []
     count = request.num_processes or len(hosts) or 1
-    first = request.coordinator or (f"{hosts[0].rpartition('@')[2]}:{PORT}" if hosts else f"127.0.0.1:{port}")
+    first = request.coordinator or (
+        f"{hosts[0].rpartition('@')[2]}:{PORT}" if hosts else f"127.0.0.1:{port}"
+    )
     python = request.python or str(code / fleet.VENV)
     keys = str(Path(request.key_file).absolute()) if request.key_file else ""
     workdir = str(Path(folder_of(request)).absolute())
@@ -55,7 +65,18 @@ def mpirun(request: Request, code: Path, version: int, port: int) -> tuple[str, 
     wait = ("--mca" if version < 5 else "--prtemca", "odls_base_sigkill_timeout", str(ENDING))
     where = ("--host", ",".join(f"{name}:1" for name in hosts)) if hosts else ()
     place = ("-n", str(count), *where, "--wdir", str(code), "--bind-to", "none")
-    return ("mpirun", *place, *wait, *request.mpirun, python, "-m", "launch.launcher", "host", "run", *job.arguments())
+    return (
+        "mpirun",
+        *place,
+        *wait,
+        *request.mpirun,
+        python,
+        "-m",
+        "launch.launcher",
+        "host",
+        "run",
+        *job.arguments(),
+    )
 
 
 def act(request: Request, _shell: Shell, action: str, follow: bool) -> int:
@@ -63,4 +84,8 @@ def act(request: Request, _shell: Shell, action: str, follow: bool) -> int:
     workdir = Path(folder_of(request)).absolute()
     if action == "stop":
         return look.stop(workdir, kind="batch")
-    return look.logs(workdir, follow=follow, everyone=True) if action == "logs" else look.status(workdir)
+    return (
+        look.logs(workdir, follow=follow, everyone=True)
+        if action == "logs"
+        else look.status(workdir)
+    )

@@ -21,7 +21,9 @@ def start(request: Request, shell: Shell) -> int:
     if not request.accelerator:
         raise ConfigError("--target=sky: add --accelerator, such as H100:8 or tpu-v5litepod-16")
     if not request.workdir.startswith(BUCKET):
-        raise ConfigError(f"--workdir={request.workdir}: machines come and go; --workdir=gs://BUCKET/{request.run_name} stays")
+        raise ConfigError(
+            f"--workdir={request.workdir}: machines come and go; --workdir=gs://BUCKET/{request.run_name} stays"
+        )
     keys = read_keys(Path(request.key_file)) if request.key_file else {}
     code = staging.here(request, shell)
     recipe = code.with_name(f"{request.run_name}.sky.yaml")
@@ -32,7 +34,19 @@ def start(request: Request, shell: Shell) -> int:
         os.environ.update(keys)  # --secret NAME takes the value from there
     secrets = [word for name in sorted(keys) for word in ("--secret", name)]
     shell.must(
-        Step("here", ("sky", "jobs", "launch", "--yes", "--detach-run", f"--name={request.run_name}", *secrets, str(recipe)))
+        Step(
+            "here",
+            (
+                "sky",
+                "jobs",
+                "launch",
+                "--yes",
+                "--detach-run",
+                f"--name={request.run_name}",
+                *secrets,
+                str(recipe),
+            ),
+        )
     )
     return DONE
 
@@ -48,7 +62,11 @@ def task(request: Request, code: Path, keys: list[str]) -> dict:
         "name": request.run_name,
         "workdir": str(code),
         "num_nodes": request.num_processes or 1,
-        "resources": {"accelerators": f"{request.accelerator}{count}", "use_spot": request.spot, "job_recovery": recovery},
+        "resources": {
+            "accelerators": f"{request.accelerator}{count}",
+            "use_spot": request.spot,
+            "job_recovery": recovery,
+        },
         "setup": f"E5JAX_VENVS=venv launch/setup.sh --locked {platform}",
         "run": f"exec {run}",
     }

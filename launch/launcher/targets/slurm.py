@@ -23,10 +23,14 @@ def start(request: Request, shell: Shell) -> int:
         read_keys(Path(request.key_file))
     queued = jobs(request, shell)
     if queued:
-        raise ConfigError(f"--run-name={request.run_name}: job {queued[0]} has that name already; `stop` it, or wait for its end")
+        raise ConfigError(
+            f"--run-name={request.run_name}: job {queued[0]} has that name already; `stop` it, or wait for its end"
+        )
     code = staging.here(request, shell)
     if not request.python:
-        shell.must(Step("here", (str(code / "launch/setup.sh"), "--locked", request.platform or "cpu")))
+        shell.must(
+            Step("here", (str(code / "launch/setup.sh"), "--locked", request.platform or "cpu"))
+        )
     if not shell.dry:
         Path(output(request)).parent.mkdir(parents=True, exist_ok=True)  # Slurm makes none
     number = shell.must(Step("here", sbatch(request), script(request, code)), assume="JOB").strip()
@@ -66,13 +70,32 @@ def script(request: Request, code: Path) -> str:
     workdir = str(Path(folder_of(request)).absolute())
     job = job_of(request, python, workdir, rank="slurm", restarts=0, key_file=keys)
     tasks = [*SRUN, python, "-m", "launch.launcher", "host", "run", *job.arguments()]
-    batch = [python, "-m", "launch.launcher", "host", "batch", request.run_name, workdir, str(request.restarts), *tasks]
-    return f"#!/bin/bash\numask 077\ncd {shlex.quote(str(code))} || exit 1\nexec {shlex.join(batch)}\n"
+    batch = [
+        python,
+        "-m",
+        "launch.launcher",
+        "host",
+        "batch",
+        request.run_name,
+        workdir,
+        str(request.restarts),
+        *tasks,
+    ]
+    return (
+        f"#!/bin/bash\numask 077\ncd {shlex.quote(str(code))} || exit 1\nexec {shlex.join(batch)}\n"
+    )
 
 
 def jobs(request: Request, shell: Shell) -> list[str]:
     """Numbers of the user's jobs of this name that wait or run."""
-    words = ("squeue", "--noheader", "--me", f"--name={request.run_name}", "--states=PENDING,RUNNING,SUSPENDED", "--format=%A")
+    words = (
+        "squeue",
+        "--noheader",
+        "--me",
+        f"--name={request.run_name}",
+        "--states=PENDING,RUNNING,SUSPENDED",
+        "--format=%A",
+    )
     return shell.must(Step("here", words)).split()
 
 

@@ -14,7 +14,16 @@ from launch.launcher.request import HOST, Request
 from launch.launcher.shell import Shell, Step, failure
 from launch.launcher.targets import fleet
 
-OPTIONS = ("-o", "BatchMode=yes", "-o", "ConnectTimeout=15", "-o", "ServerAliveInterval=10", "-o", "ServerAliveCountMax=2")
+OPTIONS = (
+    "-o",
+    "BatchMode=yes",
+    "-o",
+    "ConnectTimeout=15",
+    "-o",
+    "ServerAliveInterval=10",
+    "-o",
+    "ServerAliveCountMax=2",
+)
 
 
 def start(request: Request, shell: Shell) -> int:
@@ -25,12 +34,29 @@ def start(request: Request, shell: Shell) -> int:
     commit = request.commit
     with tempfile.TemporaryDirectory() as folder:
         tar = Path("e5jax.tar") if shell.dry else staging.archive(commit, Path(folder))
-        shell.all([Step(host, ssh(request, host, staging.receive(request.root, commit)), tar) for host in hosts])
+        shell.all(
+            [
+                Step(host, ssh(request, host, staging.receive(request.root, commit)), tar)
+                for host in hosts
+            ]
+        )
     if request.key_file:
-        shell.all([Step(host, ssh(request, host, fleet.receive_keys(request)), Path(request.key_file)) for host in hosts])
+        shell.all(
+            [
+                Step(host, ssh(request, host, fleet.receive_keys(request)), Path(request.key_file))
+                for host in hosts
+            ]
+        )
     if not request.python:
         shell.all([Step(host, ssh(request, host, fleet.setup(request, commit))) for host in hosts])
-    fleet.compare(shell.all([Step(host, ssh(request, host, fleet.host_command(request, commit, "versions"))) for host in hosts]))
+    fleet.compare(
+        shell.all(
+            [
+                Step(host, ssh(request, host, fleet.host_command(request, commit, "versions")))
+                for host in hosts
+            ]
+        )
+    )
     _begin(request, shell, commit, hosts)
     return DONE
 
@@ -39,14 +65,21 @@ def _begin(request: Request, shell: Shell, commit: str, hosts: list[str]) -> Non
     first = request.coordinator or f"{hosts[0].rpartition('@')[2]}:{PORT}"
     steps = []
     for number, host in enumerate(hosts):
-        where = {"processes": len(hosts), "first": number, "coordinator": first, "key_file": fleet.keys_file(request)}
+        where = {
+            "processes": len(hosts),
+            "first": number,
+            "coordinator": first,
+            "key_file": fleet.keys_file(request),
+        }
         job = job_of(request, request.python or fleet.VENV, outside(request), **where)
         steps.append(Step(host, ssh(request, host, fleet.begin(request, commit, job))))
     replies = shell.each(steps)
     wrong = [step for step in steps if replies[step.host].code]
     if wrong:
         begun = [step.host for step in steps if step not in wrong]
-        shell.each([Step(host, ssh(request, host, fleet.ask(request, commit, "stop"))) for host in begun])
+        shell.each(
+            [Step(host, ssh(request, host, fleet.ask(request, commit, "stop"))) for host in begun]
+        )
         told = f"; stopped again: {', '.join(begun)}" if begun else ""
         raise RunError("; ".join(failure(step, replies[step.host]) for step in wrong) + told)
     for host in hosts:
@@ -60,17 +93,25 @@ def hosts_of(request: Request) -> list[str]:
         path = Path(request.host_file)
         if not path.is_file():
             raise ConfigError(f"--host-file={path}: there is no such file; write one host a line")
-        hosts += [line.split("#")[0].strip() for line in read_text(path, "--host-file=").splitlines()]
+        hosts += [
+            line.split("#")[0].strip() for line in read_text(path, "--host-file=").splitlines()
+        ]
     hosts = [host for host in hosts if host]
     if not hosts:
-        raise ConfigError(f"--target={request.target}: on which machines? add --hosts=a,b or --host-file=FILE")
+        raise ConfigError(
+            f"--target={request.target}: on which machines? add --hosts=a,b or --host-file=FILE"
+        )
     for host in hosts:
         if not re.fullmatch(HOST, host, re.ASCII):
             raise ConfigError(f"--hosts: {host!r} is not the name of a host")
     if len(set(hosts)) < len(hosts):
-        raise ConfigError(f"--hosts={','.join(hosts)}: one of them is named twice; a host has one process")
+        raise ConfigError(
+            f"--hosts={','.join(hosts)}: one of them is named twice; a host has one process"
+        )
     if request.num_processes not in (0, len(hosts)):
-        raise ConfigError(f"--num-processes={request.num_processes}: there are {len(hosts)} hosts, and each has one process")
+        raise ConfigError(
+            f"--num-processes={request.num_processes}: there are {len(hosts)} hosts, and each has one process"
+        )
     return hosts
 
 
@@ -83,7 +124,10 @@ def ssh(request: Request, host: str, command: str) -> tuple[str, ...]:
 def act(request: Request, shell: Shell, action: str, follow: bool) -> int:
     """Status, logs or stop, on every host. Hosts that cannot be reached are named; the code is the worst of all."""
     commit = request.commit
-    steps = [Step(host, ssh(request, host, fleet.ask(request, commit, action, follow))) for host in hosts_of(request)]
+    steps = [
+        Step(host, ssh(request, host, fleet.ask(request, commit, action, follow)))
+        for host in hosts_of(request)
+    ]
     if follow:
         return shell.stream(steps[0])
     replies, codes = shell.each(steps), []

@@ -37,7 +37,15 @@ GOLDEN: dict[tuple[str, str], list[Example]] = {
         Example("e5jax:2", "Wie hoch ist der Turm?", ("70 m 😀",), (), "T", "de", "e5jax"),
     ],
     ("e5-mix", "allnli.jsonl"): [
-        Example("allnli:1", "A man sleeps.", ("A man is resting.",), ("A man runs.",), PREMISE, "de", "allnli"),
+        Example(
+            "allnli:1",
+            "A man sleeps.",
+            ("A man is resting.",),
+            ("A man runs.",),
+            PREMISE,
+            "de",
+            "allnli",
+        ),
         Example(
             "allnli:2",
             "Two dogs play.",
@@ -47,25 +55,59 @@ GOLDEN: dict[tuple[str, str], list[Example]] = {
             "de",
             "allnli",
         ),
-        Example("allnli:3", "A child reads.", ("Somebody reads.",), ("Nobody reads.",), PREMISE, "de", "allnli"),
+        Example(
+            "allnli:3",
+            "A child reads.",
+            ("Somebody reads.",),
+            ("Nobody reads.",),
+            PREMISE,
+            "de",
+            "allnli",
+        ),
     ],
     ("pairs", "pairs.jsonl"): [
         Example("pairs:1", "what is rain", ("Water that falls.",), (), "T", "de", "pairs"),
-        Example("pairs:2", "what is snow", ("Frozen water.",), ("Sand.", "Salt."), "T", "de", "pairs"),
+        Example(
+            "pairs:2", "what is snow", ("Frozen water.",), ("Sand.", "Salt."), "T", "de", "pairs"
+        ),
     ],
     ("pairs", "triplets.csv"): [
-        Example("triplets:2", "what is rain", ("Water, that\n\nfalls.",), ("Sand",), "T", "de", "triplets"),
+        Example(
+            "triplets:2",
+            "what is rain",
+            ("Water, that\n\nfalls.",),
+            ("Sand",),
+            "T",
+            "de",
+            "triplets",
+        ),
         Example("triplets:5", 'a "quoted" word', ("Yes",), ("No",), "T", "de", "triplets"),
     ],
     ("pairs", "triplets.tsv"): [
-        Example("triplets:2", 'what is "rain', ('Water "that" falls.',), ("Sand, dry",), "T", "de", "triplets"),
+        Example(
+            "triplets:2",
+            'what is "rain',
+            ('Water "that" falls.',),
+            ("Sand, dry",),
+            "T",
+            "de",
+            "triplets",
+        ),
     ],
     ("pairs", "arrays.jsonl"): [
         Example("arrays:1", "what is rain", ("Water that falls.",), (), "T", "de", "arrays"),
         Example("arrays:2", "what is snow", ("Frozen water.",), ("Sand.",), "T", "de", "arrays"),
     ],
     ("pairs", "lists.jsonl"): [
-        Example("lists:1", "what is rain", ("Water that falls.", "Drops."), ("Sand.",), "T", "de", "lists"),
+        Example(
+            "lists:1",
+            "what is rain",
+            ("Water that falls.", "Drops."),
+            ("Sand.",),
+            "T",
+            "de",
+            "lists",
+        ),
     ],
     ("tevatron", "tevatron.jsonl"): [
         Example(
@@ -80,8 +122,24 @@ GOLDEN: dict[tuple[str, str], list[Example]] = {
         Example("13", "when", ("Year In 1901.",), (), "T", "de", "tevatron"),
     ],
     ("beir", "beir"): [
-        Example("q1", "who built the tower", ("Tower Ada built it.",), ("It is tall.",), "T", "de", "beir"),
-        Example("q2", "when was it built", ("Year In 1901.", "Tower Ada built it."), (), "T", "de", "beir"),
+        Example(
+            "q1",
+            "who built the tower",
+            ("Tower Ada built it.",),
+            ("It is tall.",),
+            "T",
+            "de",
+            "beir",
+        ),
+        Example(
+            "q2",
+            "when was it built",
+            ("Year In 1901.", "Tower Ada built it."),
+            (),
+            "T",
+            "de",
+            "beir",
+        ),
     ],
     ("dpr", "dpr.json"): [
         Example(
@@ -96,29 +154,66 @@ GOLDEN: dict[tuple[str, str], list[Example]] = {
         Example("dpr:2", "when was it built", (QUOTED,), ("Sea It is deep.",), "T", "de", "dpr"),
     ],
     ("msmarco", "msmarco/qrels.train.tsv"): [
-        Example("121352", "who built the tower", ("Ada built the tower.",), (), "T", "de", "msmarco"),
+        Example(
+            "121352", "who built the tower", ("Ada built the tower.",), (), "T", "de", "msmarco"
+        ),
         Example("634306", "when was it built", ("In 1901, they say.",), (), "T", "de", "msmarco"),
     ],
     ("msmarco", "msmarco/qidpidtriples.train.full.2.tsv"): [
-        Example("121352:1", "who built the tower", ("Ada built the tower.",), ("The sea is deep.",), "T", "de", "msmarco"),
-        Example("634306:2", "when was it built", ("In 1901, they say.",), ("Ada built the tower.",), "T", "de", "msmarco"),
+        Example(
+            "121352:1",
+            "who built the tower",
+            ("Ada built the tower.",),
+            ("The sea is deep.",),
+            "T",
+            "de",
+            "msmarco",
+        ),
+        Example(
+            "634306:2",
+            "when was it built",
+            ("In 1901, they say.",),
+            ("Ada built the tower.",),
+            "T",
+            "de",
+            "msmarco",
+        ),
     ],
     ("msmarco", "msmarco_document"): [
-        Example("3", "who built the tower", ("Tower Ada built the tower.",), (), "T", "de", "msmarco_document"),
+        Example(
+            "3",
+            "who built the tower",
+            ("Tower Ada built the tower.",),
+            (),
+            "T",
+            "de",
+            "msmarco_document",
+        ),
     ],
     ("msmarco", "t2ranking"): [
         Example("0", "塔有多高", ("塔高七十米。",), ("塔很旧。",), "T", "de", "t2ranking"),
         Example("3", "谁建了塔", ("艾达建了塔。",), ("塔高七十米。",), "T", "de", "t2ranking"),
     ],
     ("miracl", "miracl"): [
-        Example("1#0", "Kuka rakensi tornin?", ("Torni Ada rakensi sen.",), ("Meri Se on syvä.",), "T", "fi", "miracl"),
+        Example(
+            "1#0",
+            "Kuka rakensi tornin?",
+            ("Torni Ada rakensi sen.",),
+            ("Meri Se on syvä.",),
+            "T",
+            "fi",
+            "miracl",
+        ),
         Example("2#0", "Mikä on jää?", ("Jää Jäätynyttä vettä.",), (), "T", "fi", "miracl"),
     ],
     ("hotpotqa", "hotpotqa.json"): [
         Example(
             "5a7a",
             "Which city is the builder of the tower from?",
-            ("Tower Ada built it. It is tall.", 'Ada She is a builder. She is from Åbo {"question": ].'),
+            (
+                "Tower Ada built it. It is tall.",
+                'Ada She is a builder. She is from Åbo {"question": ].',
+            ),
             ("Sea It is deep. It is wide.",),
             "T",
             "de",
@@ -136,11 +231,21 @@ GOLDEN: dict[tuple[str, str], list[Example]] = {
             "de",
             "fever",
         ),
-        Example("150448", "The sea is a café.", ("Café A café serves coffee .",), (), "T", "de", "fever"),
+        Example(
+            "150448", "The sea is a café.", ("Café A café serves coffee .",), (), "T", "de", "fever"
+        ),
     ],
     ("votes", "votes.jsonl"): [
         Example("1oy5tc", "why is rain wet?", ("Because it is water.",), (), "T", "de", "votes"),
-        Example("5lcjq6", "why is ice cold?", ("It has lost its heat.", "Heat has left it."), (), "T", "de", "votes"),
+        Example(
+            "5lcjq6",
+            "why is ice cold?",
+            ("It has lost its heat.", "Heat has left it."),
+            (),
+            "T",
+            "de",
+            "votes",
+        ),
     ],
     ("quora", "quora.tsv"): [
         Example(
@@ -152,32 +257,82 @@ GOLDEN: dict[tuple[str, str], list[Example]] = {
             "de",
             "quora",
         ),
-        Example("quora:5", 'Who is "Ada"?', ("Ada:\nwho is that?",), ("How tall is the tower?",), "T", "de", "quora"),
+        Example(
+            "quora:5",
+            'Who is "Ada"?',
+            ("Ada:\nwho is that?",),
+            ("How tall is the tower?",),
+            "T",
+            "de",
+            "quora",
+        ),
     ],
     ("rocketqa", "dual.train.tsv"): [
-        Example("dual:1", "塔有多高", ("塔高七十米。", "它有七十米高。"), ("塔很旧。", "海很深。"), "T", "de", "dual"),
+        Example(
+            "dual:1",
+            "塔有多高",
+            ("塔高七十米。", "它有七十米高。"),
+            ("塔很旧。", "海很深。"),
+            "T",
+            "de",
+            "dual",
+        ),
         Example("dual:4", "谁建了塔", ("艾达 她建了塔。",), ("鲍勃建了桥。",), "T", "de", "dual"),
     ],
     ("pairs", "simcse.csv"): [
-        Example("simcse:2", "A man sleeps.", ("A man is resting, quietly.",), ("A man runs.",), "T", "de", "simcse"),
-        Example("simcse:3", "Two dogs play.", ("Animals play.",), ("No dog plays.",), "T", "de", "simcse"),
-        Example("simcse:4", "A child reads.", ("Somebody reads.",), ("Nobody reads.",), "T", "de", "simcse"),
+        Example(
+            "simcse:2",
+            "A man sleeps.",
+            ("A man is resting, quietly.",),
+            ("A man runs.",),
+            "T",
+            "de",
+            "simcse",
+        ),
+        Example(
+            "simcse:3",
+            "Two dogs play.",
+            ("Animals play.",),
+            ("No dog plays.",),
+            "T",
+            "de",
+            "simcse",
+        ),
+        Example(
+            "simcse:4",
+            "A child reads.",
+            ("Somebody reads.",),
+            ("Nobody reads.",),
+            "T",
+            "de",
+            "simcse",
+        ),
     ],
 }
 # What gives no example: a question without answer, a claim without evidence, the nameless page of FEVER.
 UNUSED: dict[str, list[str]] = {
     "dpr.json": ["dpr.json:69: positives: missing or empty"],
-    "fever": ["fever/wiki-pages/wiki-001.jsonl:1: id: missing or empty", "fever/train.jsonl:3: no evidence: 'NOT ENOUGH INFO'"],
+    "fever": [
+        "fever/wiki-pages/wiki-001.jsonl:1: id: missing or empty",
+        "fever/train.jsonl:3: no evidence: 'NOT ENOUGH INFO'",
+    ],
     "votes.jsonl": ["votes.jsonl:3: positives: missing or empty"],
 }
 CASES = list(GOLDEN)
 FOLDERS = ("msmarco", "fever", "miracl")  # of which a file alone is not enough
-UNMARKED = [("msmarco", "msmarco/qrels.train.tsv"), ("rocketqa", "dual.train.tsv")]  # two kinds of pairs; no header
+UNMARKED = [
+    ("msmarco", "msmarco/qrels.train.tsv"),
+    ("rocketqa", "dual.train.tsv"),
+]  # two kinds of pairs; no header
 
 
 def options(name: str, file: str = "", **changed) -> Options:
     """The mix knows its instructions; the others are given one. T2Ranking has grades."""
-    given = {"instruction": "" if name == "e5-mix" else "T", "language": "de", "relevance": 2 if file == "t2ranking" else 1}
+    given = {
+        "instruction": "" if name == "e5-mix" else "T",
+        "language": "de",
+        "relevance": 2 if file == "t2ranking" else 1,
+    }
     return Options(**{**given, **changed})
 
 
@@ -207,10 +362,16 @@ def test_compressed_files_give_the_same(name, file, suffix, tmp_path):
     path = FILES / file
     folder = path if path.is_dir() else path.parent if name in FOLDERS else None
     for plain in [path] if folder is None else [p for p in folder.rglob("*") if p.is_file()]:
-        copy = tmp_path / (folder or plain).name / (plain.relative_to(folder) if folder else plain.name)
+        copy = (
+            tmp_path
+            / (folder or plain).name
+            / (plain.relative_to(folder) if folder else plain.name)
+        )
         copy.parent.mkdir(parents=True, exist_ok=True)
         content = plain.read_bytes()
-        copy.with_name(copy.name + suffix).write_bytes(squeeze(content[:40]) + squeeze(content[40:]))
+        copy.with_name(copy.name + suffix).write_bytes(
+            squeeze(content[:40]) + squeeze(content[40:])
+        )
     root = tmp_path / (folder or path).name
     target = root if folder == path else root / (path.name + suffix)
     assert good(read(target, name, options(name, file))) == GOLDEN[name, file]
@@ -222,10 +383,16 @@ def test_the_format_is_told_from_the_content_where_there_is_no_doubt(name, file)
     assert detect(target.parent if target.parent.name == "msmarco" else target) == name
 
 
-@pytest.mark.parametrize("text", ['{"query": "a", "positive": "b"}', "a,b\n", '{"text": "a"}', "not json", "", '[["a", "b"]]x'])
+@pytest.mark.parametrize(
+    "text",
+    ['{"query": "a", "positive": "b"}', "a,b\n", '{"text": "a"}', "not json", "", '[["a", "b"]]x'],
+)
 def test_a_format_in_doubt_is_asked_for(text, tmp_path):
     (tmp_path / "x.jsonl").write_text(text)
-    with pytest.raises(ConfigError, match=r"x\.jsonl: its format cannot be told from its content; name it, one of e5jax, e5-mix"):
+    with pytest.raises(
+        ConfigError,
+        match=r"x\.jsonl: its format cannot be told from its content; name it, one of e5jax, e5-mix",
+    ):
         detect(tmp_path / "x.jsonl")
 
 
@@ -237,10 +404,15 @@ def test_a_folder_is_read_file_by_file(tmp_path):
     assert found[3].instruction == HOPS
 
 
-@pytest.mark.parametrize(("half", "instruction"), [("allnli_split1", PREMISE), ("allnli_split2", SIMILAR)])
+@pytest.mark.parametrize(
+    ("half", "instruction"), [("allnli_split1", PREMISE), ("allnli_split2", SIMILAR)]
+)
 def test_a_half_of_a_set_has_one_instruction(half, instruction, tmp_path):
     (tmp_path / f"{half}.jsonl").write_bytes((FILES / "allnli.jsonl").read_bytes())
-    assert [e.instruction for e in good(read(tmp_path / f"{half}.jsonl", "e5-mix", Options(source="nli")))] == [instruction] * 3
+    assert [
+        e.instruction
+        for e in good(read(tmp_path / f"{half}.jsonl", "e5-mix", Options(source="nli")))
+    ] == [instruction] * 3
 
 
 # --- Parquet and datasets ------------------------------------------------------------------------------------
@@ -266,10 +438,14 @@ def test_parquet_rows_over_several_row_groups(tmp_path):
 
 def test_parquet_columns_are_mapped_by_name(tmp_path):
     pq.write_table(pa.table({"title": ["q"], "body": ["p"]}), tmp_path / "x.parquet")
-    (found,) = read(tmp_path / "x.parquet", "parquet", Options(columns={"query": "title", "positive": "body"}))
+    (found,) = read(
+        tmp_path / "x.parquet", "parquet", Options(columns={"query": "title", "positive": "body"})
+    )
     assert found == Example("x:1", "q", ("p",), source="x")
     (missing,) = read(tmp_path / "x.parquet", "parquet")
-    assert str(missing).endswith("x.parquet:1: columns: no query and positive among title, body; say which they are")
+    assert str(missing).endswith(
+        "x.parquet:1: columns: no query and positive among title, body; say which they are"
+    )
     (wrong,) = read(tmp_path / "x.parquet", "parquet", Options(columns={"query": "titel"}))
     assert str(wrong).endswith("columns: there is no titel among title, body")
 
@@ -277,7 +453,10 @@ def test_parquet_columns_are_mapped_by_name(tmp_path):
 def test_parquet_in_tevatron_s_layout(tmp_path):
     lines = [json.loads(line) for line in (FILES / "tevatron.jsonl").read_text().splitlines()]
     pq.write_table(pa.Table.from_pylist(lines), tmp_path / "tevatron.parquet")
-    assert good(read(tmp_path / "tevatron.parquet", "parquet", options("parquet"))) == GOLDEN["tevatron", "tevatron.jsonl"]
+    assert (
+        good(read(tmp_path / "tevatron.parquet", "parquet", options("parquet")))
+        == GOLDEN["tevatron", "tevatron.jsonl"]
+    )
 
 
 def test_wrong_utf8_in_parquet_rejects_its_row(tmp_path):
@@ -286,12 +465,18 @@ def test_wrong_utf8_in_parquet_rejects_its_row(tmp_path):
     pq.write_table(pa.table({"query": broken, "positive": ["a", "b", "c"]}), tmp_path / "x.parquet")
     found = list(read(tmp_path / "x.parquet", "parquet"))
     assert [example.query for example in good(found)] == ["what", "when"]
-    assert bad(found) == [f"{tmp_path / 'x.parquet'}:2: not UTF-8: query: invalid start byte at byte 0"]
+    assert bad(found) == [
+        f"{tmp_path / 'x.parquet'}:2: not UTF-8: query: invalid start byte at byte 0"
+    ]
 
 
 def test_damaged_parquet_keeps_the_row_groups_before(tmp_path):
     path = tmp_path / "rows.parquet"
-    pq.write_table(pa.table({"query": [f"q{i}" for i in range(900)], "positive": ["p"] * 900}), path, row_group_size=300)
+    pq.write_table(
+        pa.table({"query": [f"q{i}" for i in range(900)], "positive": ["p"] * 900}),
+        path,
+        row_group_size=300,
+    )
     with pq.ParquetFile(path) as opened:
         start = opened.metadata.row_group(2).column(0).dictionary_page_offset
     content = bytearray(path.read_bytes())
@@ -320,7 +505,9 @@ def test_a_saved_dataset_and_a_folder_of_files_are_read_through_datasets(tmp_pat
 
 
 def test_a_split_that_is_not_there_is_refused(tmp_path):
-    datasets.DatasetDict({"train": datasets.Dataset.from_list(ROWS)}).save_to_disk(str(tmp_path / "rows"))
+    datasets.DatasetDict({"train": datasets.Dataset.from_list(ROWS)}).save_to_disk(
+        str(tmp_path / "rows")
+    )
     with pytest.raises(ConfigError, match="datasets cannot open split 'dev'"):
         list(read(tmp_path / "rows", "datasets", Options(split="dev")))
 
@@ -343,7 +530,10 @@ def append(path: Path, line: str) -> None:
 
 def test_ids_that_are_missing_or_come_twice_are_reported_and_the_rest_is_kept(beir):
     append(beir / "corpus.jsonl", '{"_id": "d1", "text": "again"}\n{"_id": "d9", "text": " "}\n')
-    append(beir / "queries.jsonl", '{"_id": "q1", "text": "again"}\n{"_id": "q4", "text": "nothing good"}\n')
+    append(
+        beir / "queries.jsonl",
+        '{"_id": "q1", "text": "again"}\n{"_id": "q4", "text": "nothing good"}\n',
+    )
     append(beir / "qrels/train.tsv", "q1\td7\t1\nq8\td1\t1\nq4\td2\t0\nq4\td2\tnan\nq4\td2\n")
     found = list(read(beir, "beir", options("beir", source="beir")))
     assert good(found) == GOLDEN["beir", "beir"]
@@ -369,7 +559,10 @@ def test_the_split_is_the_one_that_was_asked_for(beir):
 
 
 def test_two_files_of_pairs_are_not_chosen_between():
-    with pytest.raises(ConfigError, match=r"has qidpidtriples\.train\.full\.2\.tsv, qrels\.train\.tsv; or give the path"):
+    with pytest.raises(
+        ConfigError,
+        match=r"has qidpidtriples\.train\.full\.2\.tsv, qrels\.train\.tsv; or give the path",
+    ):
         read(FILES / "msmarco", "msmarco")
 
 
@@ -383,12 +576,18 @@ def test_a_missing_path_is_a_clear_error(name, tmp_path):
 
 
 def test_an_unknown_format_is_answered_with_the_known_ones():
-    with pytest.raises(ConfigError, match="format 'csv': there is none; use one of e5jax, e5-mix, pairs"):
+    with pytest.raises(
+        ConfigError, match="format 'csv': there is none; use one of e5jax, e5-mix, pairs"
+    ):
         read(FILES, "csv")
 
 
 def test_a_line_over_the_cap_is_rejected_and_the_next_is_read(tmp_path):
-    lines = [Example("a", "q", ("p",)).to_json(), Example("b", "q" * 900, ("p",)).to_json(), Example("c", "q", ("p",)).to_json()]
+    lines = [
+        Example("a", "q", ("p",)).to_json(),
+        Example("b", "q" * 900, ("p",)).to_json(),
+        Example("c", "q", ("p",)).to_json(),
+    ]
     (tmp_path / "x.jsonl").write_text("\n".join(lines))
     found = list(read(tmp_path / "x.jsonl", "e5jax", Options(limits=Limits(line_bytes=400))))
     assert [example.id for example in good(found)] == ["a", "c"]
@@ -415,7 +614,12 @@ def test_a_byte_order_mark_is_no_part_of_the_first_line(tmp_path):
 def test_an_object_that_is_not_closed_does_not_swallow_the_next(tmp_path):
     kept = '{"question": "kept", "positive_ctxs": [{"title": "", "text": "p"}]}'
     lost = kept.replace("kept", "lost").removesuffix("]}")
-    (tmp_path / "x.json").write_text(f'[{lost},\n{kept},\n{{"title": "", "text": "end of another"}}]}}\n]')
+    (tmp_path / "x.json").write_text(
+        f'[{lost},\n{kept},\n{{"title": "", "text": "end of another"}}]}}\n]'
+    )
     found = list(read(tmp_path / "x.json", "dpr"))
     assert [example.query for example in good(found)] == ["kept"]
-    assert bad(found)[0] == f"{tmp_path / 'x.json'}:1: object is not closed: the next one begins inside it"
+    assert (
+        bad(found)[0]
+        == f"{tmp_path / 'x.json'}:1: object is not closed: the next one begins inside it"
+    )

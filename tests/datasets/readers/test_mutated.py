@@ -69,7 +69,9 @@ class Kind(NamedTuple):
     entry: Callable[[int], bytes]
     example: Callable[[int], Example]
     join: Callable[[Sequence[bytes]], bytes]
-    beside: Callable[[int], dict[str, bytes]] | None = None  # other files, for entries below this number
+    beside: Callable[[int], dict[str, bytes]] | None = (
+        None  # other files, for entries below this number
+    )
 
 
 def dumps(value: object) -> bytes:
@@ -98,7 +100,9 @@ def array(indent: bytes) -> Callable[[Sequence[bytes]], bytes]:
 
 def quoted(i: int) -> bytes:
     out = io.StringIO()
-    csv.writer(out, lineterminator="\n").writerow([f"q{i}", text(i), f"two\nlines {i}" if i % 3 else "one"])
+    csv.writer(out, lineterminator="\n").writerow(
+        [f"q{i}", text(i), f"two\nlines {i}" if i % 3 else "one"]
+    )
     return out.getvalue().removesuffix("\n").encode()
 
 
@@ -110,11 +114,18 @@ def beside_qrels(count: int) -> dict[str, bytes]:
 
 def beside_triples(count: int) -> dict[str, bytes]:
     collection = lines([f"{i}\tpassage {i}".encode() for i in range(count)])
-    return {"collection.tsv": collection, "queries.train.tsv": lines([f"{i}\task {i}".encode() for i in range(count)])}
+    return {
+        "collection.tsv": collection,
+        "queries.train.tsv": lines([f"{i}\task {i}".encode() for i in range(count)]),
+    }
 
 
 def pages(count: int) -> dict[str, bytes]:
-    return {"wiki-pages/wiki-001.jsonl": lines([dumps({"id": f"P_{i}", "text": text(i)}) for i in range(count)])}
+    return {
+        "wiki-pages/wiki-001.jsonl": lines(
+            [dumps({"id": f"P_{i}", "text": text(i)}) for i in range(count)]
+        )
+    }
 
 
 def beside_miracl(count: int) -> dict[str, bytes]:
@@ -130,7 +141,9 @@ def sure(i: int) -> str:
 
 def duplicates(i: int) -> bytes:
     out = io.StringIO()
-    csv.writer(out, delimiter="\t", lineterminator="\n").writerow([i, f"a{i}-{i}", f"b{i}-{i}", f"q{i}", text(i), 1])
+    csv.writer(out, delimiter="\t", lineterminator="\n").writerow(
+        [i, f"a{i}-{i}", f"b{i}-{i}", f"q{i}", text(i), 1]
+    )
     return out.getvalue().removesuffix("\n").encode()
 
 
@@ -138,8 +151,14 @@ KINDS = [
     Kind(
         "e5jax",
         "x.jsonl",
-        lambda i: Example(f"i{i}", f"q{i}", (text(i), "p"), ("n",), "t", "en", "s", (1.0, 2.0), (0.5,)).to_json().encode(),
-        lambda i: Example(f"i{i}", f"q{i}", (text(i), "p"), ("n",), "t", "en", "s", (1.0, 2.0), (0.5,)),
+        lambda i: (
+            Example(f"i{i}", f"q{i}", (text(i), "p"), ("n",), "t", "en", "s", (1.0, 2.0), (0.5,))
+            .to_json()
+            .encode()
+        ),
+        lambda i: Example(
+            f"i{i}", f"q{i}", (text(i), "p"), ("n",), "t", "en", "s", (1.0, 2.0), (0.5,)
+        ),
         lines,
     ),
     Kind(
@@ -160,7 +179,9 @@ KINDS = [
         "pairs",
         "x.csv",
         quoted,
-        lambda i: Example("?", f"q{i}", (text(i),), (f"two\nlines {i}" if i % 3 else "one",), "T", "", "x"),
+        lambda i: Example(
+            "?", f"q{i}", (text(i),), (f"two\nlines {i}" if i % 3 else "one",), "T", "", "x"
+        ),
         after(b"anchor,positive,negative"),
     ),
     Kind(
@@ -174,7 +195,12 @@ KINDS = [
         "tevatron",
         "x.jsonl",
         lambda i: dumps(
-            {"query_id": str(i), "query": f"q{i}", "positive_passages": [passage(i, "p")], "negative_passages": [passage(i, "n")]}
+            {
+                "query_id": str(i),
+                "query": f"q{i}",
+                "positive_passages": [passage(i, "p")],
+                "negative_passages": [passage(i, "n")],
+            }
         ),
         lambda i: Example(str(i), f"q{i}", (f"p {text(i)}",), (f"n {text(i)}",), "T", "", "x"),
         lines,
@@ -210,7 +236,9 @@ KINDS = [
         "msmarco",
         "qidpidtriples.train.tsv",
         lambda i: f"{i}\t{i}\t{max(i - 1, 0)}".encode(),
-        lambda i: Example("?", f"ask {i}", (f"passage {i}",), (f"passage {max(i - 1, 0)}",), "T", "", "set"),
+        lambda i: Example(
+            "?", f"ask {i}", (f"passage {i}",), (f"passage {max(i - 1, 0)}",), "T", "", "set"
+        ),
         lines,
         beside_triples,
     ),
@@ -226,7 +254,12 @@ KINDS = [
         "hotpotqa",
         "x.json",
         lambda i: dumps(
-            {"_id": f"i{i}", "question": f"q{i}", "context": [["a", [text(i)]], ["b", ["n"]]], "supporting_facts": [["a", 0]]}
+            {
+                "_id": f"i{i}",
+                "question": f"q{i}",
+                "context": [["a", [text(i)]], ["b", ["n"]]],
+                "supporting_facts": [["a", 0]],
+            }
         ),
         lambda i: Example(f"i{i}", f"q{i}", (f"a {text(i)}",), ("b n",), "T", "", "x"),
         array(b"\n"),
@@ -234,7 +267,9 @@ KINDS = [
     Kind(
         "fever",
         "train.jsonl",
-        lambda i: dumps({"id": i, "label": "SUPPORTS", "claim": f"q{i}", "evidence": [[[1, 2, f"P_{i}", 0]]]}),
+        lambda i: dumps(
+            {"id": i, "label": "SUPPORTS", "claim": f"q{i}", "evidence": [[[1, 2, f"P_{i}", 0]]]}
+        ),
         lambda i: Example(str(i), f"q{i}", (f"P {i} {text(i)}",), (), "T", "", "set"),
         lines,
         pages,
@@ -242,7 +277,13 @@ KINDS = [
     Kind(
         "votes",
         "x.jsonl",
-        lambda i: dumps({"id": f"i{i}", "input": f"q{i}", "output": [{"answer": text(i), "meta": {"score": 2}}, {"answer": "n"}]}),
+        lambda i: dumps(
+            {
+                "id": f"i{i}",
+                "input": f"q{i}",
+                "output": [{"answer": text(i), "meta": {"score": 2}}, {"answer": "n"}],
+            }
+        ),
         lambda i: Example(f"i{i}", f"q{i}", (text(i),), (), "T", "", "x"),
         lines,
     ),
@@ -261,16 +302,46 @@ KINDS = [
         lines,
     ),
 ]
-NAMES = [f"{kind.name} {kind.file}{' one line' if kind.join([b'', b'']) == b'[ ,  ]' else ''}" for kind in KINDS]
+NAMES = [
+    f"{kind.name} {kind.file}{' one line' if kind.join([b'', b'']) == b'[ ,  ]' else ''}"
+    for kind in KINDS
+]
 FILES = ALL // (LINES * len(KINDS)) + 1
 
 
 @st.composite
 def mutation(draw) -> Callable[[bytes], bytes]:
     place, width = draw(st.floats(0, 1)), draw(st.integers(1, 30))
-    junk = draw(st.one_of(st.sampled_from(JUNK), st.binary(max_size=8), st.text(max_size=4).map(lambda s: s.encode())))
-    how = draw(st.sampled_from(["insert", "replace", "delete", "cut", "double", "instead", "typed"]))
-    value = draw(st.sampled_from([None, True, 0, -1.5, [], {}, [[]], [None], [""], [{"text": 1}], "", " ", "\0", "\ud800"]))
+    junk = draw(
+        st.one_of(
+            st.sampled_from(JUNK),
+            st.binary(max_size=8),
+            st.text(max_size=4).map(lambda s: s.encode()),
+        )
+    )
+    how = draw(
+        st.sampled_from(["insert", "replace", "delete", "cut", "double", "instead", "typed"])
+    )
+    value = draw(
+        st.sampled_from(
+            [
+                None,
+                True,
+                0,
+                -1.5,
+                [],
+                {},
+                [[]],
+                [None],
+                [""],
+                [{"text": 1}],
+                "",
+                " ",
+                "\0",
+                "\ud800",
+            ]
+        )
+    )
 
     def apply(entry: bytes) -> bytes:
         at = int(place * len(entry))
@@ -279,8 +350,15 @@ def mutation(draw) -> Callable[[bytes], bytes]:
             values = json.loads(entry)
             values[list(values)[at % len(values)]] = value
             return json.dumps(values).encode()
-        made = {"insert": head + junk + middle + tail, "replace": head + junk + tail, "delete": head + tail, "cut": head}
-        return {**made, "double": head + middle + middle + tail, "instead": junk}.get(how, head + junk + tail)
+        made = {
+            "insert": head + junk + middle + tail,
+            "replace": head + junk + tail,
+            "delete": head + tail,
+            "cut": head,
+        }
+        return {**made, "double": head + middle + middle + tail, "instead": junk}.get(
+            how, head + junk + tail
+        )
 
     return apply
 
@@ -296,7 +374,13 @@ def test_bad_lines_have_a_reason_and_good_lines_around_them_are_kept(kind, tmp_p
     wanted = [check_example(kind.example(i)) for i in range(0, 2 * LINES + 1, 2)]
     seen = {"files": 0, "rejected": 0}
 
-    @settings(derandomize=True, deadline=None, max_examples=FILES, database=None, suppress_health_check=list(HealthCheck))
+    @settings(
+        derandomize=True,
+        deadline=None,
+        max_examples=FILES,
+        database=None,
+        suppress_health_check=list(HealthCheck),
+    )
     @given(st.lists(mutation(), min_size=LINES, max_size=LINES))
     def go(mutations):
         entries = [kind.entry(i) for i in range(2 * LINES + 1)]
@@ -327,5 +411,7 @@ def check(found: list, wanted: list[Example], count: int, folder: Path) -> None:
     # A mutation may leave an example whole, and may turn it into another one; ids that count lines are not compared.
     asked = {example.query: example for example in wanted}
     same = [outcome for outcome in found if isinstance(outcome, Example) and outcome.query in asked]
-    named = [example._replace(id="?") if asked[example.query].id == "?" else example for example in same]
+    named = [
+        example._replace(id="?") if asked[example.query].id == "?" else example for example in same
+    ]
     assert [example for example in named if example == asked[example.query]] == wanted
