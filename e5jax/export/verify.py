@@ -102,7 +102,7 @@ def ask(asked: Mapping[str, Any]) -> dict[str, Any]:
             "TOKENIZERS_PARALLELISM": "false",
         }
         command = [sys.executable, "-m", "e5jax.export.reference_libraries", str(to), str(back)]
-        done = subprocess.run(
+        done = subprocess.run(  # noqa: S603  our own module, no shell
             command,
             env=environment,
             capture_output=True,

@@ -143,9 +143,8 @@ class Chat:
                 if isinstance(outcome, Reply | Failure):
                     return outcome
                 self._consider(outcome)
-                await self._brake.sleep(
-                    random.uniform(0, min(LONGEST_WAIT, FIRST_WAIT * 2**number))
-                )
+                longest = min(LONGEST_WAIT, FIRST_WAIT * 2**number)
+                await self._brake.sleep(random.uniform(0, longest))  # noqa: S311  no secret
                 outcome = await self._try(request, model)
             if isinstance(outcome, Reply | Failure):
                 return outcome

@@ -15,7 +15,10 @@ from launch.launcher.targets import gke, sky, slurm
 
 CONFIG = "configs/e5_mistral_7b.py"
 CODE = Path("/shared/e5jax/code/COMMIT")
-NOTE = "# {command}\n# What that submits, by the launcher itself; --dry-run prints it with your names, and the commands around it.\n"
+NOTE = (
+    "# {command}\n"
+    "# What that submits, by the launcher itself; --dry-run prints it with your names, and the commands around it.\n"
+)
 
 
 def templates() -> Mapping[str, str]:
