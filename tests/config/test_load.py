@@ -17,7 +17,7 @@ from e5jax.config.types import without_none
 from e5jax.errors import ConfigError
 from e5jax.synth.config import Synth
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 PAPER = str(ROOT / "configs/e5_mistral_7b.py")
 QUICK = str(ROOT / "configs/quickstart.py")
 

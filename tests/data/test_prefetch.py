@@ -21,9 +21,9 @@ LARGE = 2**27  # bytes, which take many times longer to send than the longest of
 DELAYS = (0.01, 0.06)  # seconds
 MORTAL = """
 import sys, time, grain
-from tests.data import test_feed
-from e5jax.data.prefetch import Feed
-with Feed(test_feed.numbers(test_feed.busy), 0, 9, 2) as feed:
+from tests.data import test_prefetch
+from e5jax.data.prefetch import Prefetcher
+with Prefetcher(test_prefetch.numbers(test_prefetch.busy), 0, 9, 2) as feed:
     print(next(feed), *(worker._process.pid for worker in feed._workers), flush=True)
     time.sleep(60)
 """

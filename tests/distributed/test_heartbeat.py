@@ -10,11 +10,11 @@ from e5jax.distributed import heartbeat
 PROGRAM = """
 import os, signal, sys
 from pathlib import Path
-from e5jax import phase
-phase.tell(Path(sys.argv[1]))
-phase.enter(phase.COMPILE)
-phase.enter(phase.BATCH, 41)
-phase.enter(phase.STEP, 41)
+from e5jax.distributed import heartbeat
+heartbeat.tell(Path(sys.argv[1]))
+heartbeat.enter(heartbeat.COMPILE)
+heartbeat.enter(heartbeat.BATCH, 41)
+heartbeat.enter(heartbeat.STEP, 41)
 os.kill(os.getpid(), signal.SIGKILL)
 """
 

@@ -23,11 +23,12 @@ with listening():
 SAVING = """
 import sys, time
 from e5jax.__main__ import main
-from e5jax import __main__ as command, notice
+from e5jax import __main__ as command
+from e5jax.distributed import signals
 def go(args, overrides, only=None, allow=False):
-    with notice.listening(), notice.held():
+    with signals.listening(), signals.held():
         print("ready", flush=True)
-        while not notice.received():
+        while not signals.received():
             time.sleep(0.01)
         print("saved", flush=True)
 command._run = go
@@ -36,18 +37,19 @@ sys.exit(main(["run", "--config=none.py"]))
 # Prints one line after the other, as training does, and saves when it is told to stop, or goes on for a second.
 TERMINAL = """
 import fcntl, pathlib, signal, sys, termios, time
-from e5jax import __main__ as command, notice
+from e5jax import __main__ as command
+from e5jax.distributed import signals
 _, handler, mark = sys.argv
 signal.signal(signal.SIGHUP, getattr(signal, handler))
 fcntl.ioctl(0, termios.TIOCSCTTY, 0)
 def go(args, overrides, only=None, allow=False):
-    with notice.listening(), notice.held():
+    with signals.listening(), signals.held():
         end = time.monotonic() + 1
         print("ready", flush=True)
-        while not notice.received() and time.monotonic() < end:
+        while not signals.received() and time.monotonic() < end:
             print("a step", flush=True)
             print("a step", file=sys.stderr, flush=True)
-        pathlib.Path(mark).write_text("saved" if notice.received() else "went on")
+        pathlib.Path(mark).write_text("saved" if signals.received() else "went on")
 command._run = go
 sys.argv = ["e5jax", "run", "--config=none.py"]
 command.command()
@@ -58,7 +60,7 @@ def start(code: str) -> subprocess.Popen:
     code = f"import signal; signal.signal(signal.SIGHUP, signal.SIG_DFL)\n{code}"  # though these tests be run with nohup
     process = subprocess.Popen(
         [sys.executable, "-c", code],
-        cwd=Path(__file__).parent.parent,
+        cwd=Path(__file__).parents[2],
         stdout=-1,
         stderr=-1,
         text=True,
@@ -125,7 +127,7 @@ def test_a_closed_terminal_is_a_notice_unless_the_run_was_started_with_nohup(ign
     ours, terminal = os.openpty()
     process = subprocess.Popen(
         [sys.executable, "-c", TERMINAL, handler, str(mark)],
-        cwd=Path(__file__).parent.parent,
+        cwd=Path(__file__).parents[2],
         stdin=terminal,
         stdout=terminal,
         stderr=terminal,

@@ -116,13 +116,13 @@ def test_who_sees_process_0_alone_leaves_the_verdict_to_it_for_a_while():
 
 HANGING = """
 import time
-from e5jax import phase
-from e5jax.distributed.process import Place
+from e5jax.distributed import heartbeat
+from e5jax.distributed.process import ProcessInfo
 from e5jax.distributed.watchdog import Limits, Watchdog
 def hang():
     time.sleep(60)
-with Watchdog(Place(), Limits(60, 1, 60, 60)):
-    phase.enter("batch", 12)
+with Watchdog(ProcessInfo(), Limits(60, 1, 60, 60)):
+    heartbeat.enter("batch", 12)
     hang()
 """
 

@@ -8,7 +8,7 @@ from e5jax.errors import ConfigError
 from e5jax.mine.corpus import key
 from e5jax.mine.teacher import Teacher
 from tests.mine import small
-from tests.mine.test_main import digest
+from tests.mine.test_mine import digest
 
 
 def test_scores_are_those_of_the_record_and_the_text(tmp_path):

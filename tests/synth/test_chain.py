@@ -14,7 +14,7 @@ from e5jax.data.vocabulary import train_tokenizer
 from tests.config.test_load import QUICK, ROOT
 from tests.flags import FAST
 from tests.mine import small
-from tests.synth.test_main import requests_of, words
+from tests.synth.test_commands import requests_of, words
 
 # The quickstart's first stage, one step of it, smaller, and with hard negatives.
 STEP = [

@@ -86,11 +86,11 @@ def test_a_writer_that_writes_nothing_does_not_cost_the_old_folder(tmp_path):
 
 KILLED = """
 import os, pathlib, signal, sys
-from e5jax import workdir
+from e5jax.workdir.directory import atomic_output
 path = pathlib.Path(sys.argv[1])
 if sys.argv[2] == "replacing":
     os.replace = lambda *_: os.kill(os.getpid(), signal.SIGKILL)
-with workdir.complete(path, "export") as folder:
+with atomic_output(path, "export") as folder:
     folder.mkdir()
     (folder / "a").write_text("2")
     if sys.argv[2] == "writing":

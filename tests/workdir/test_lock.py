@@ -14,7 +14,7 @@ from e5jax.workdir import lock
 
 HOLDS = """
 import pathlib, sys
-from e5jax import lock
+from e5jax.workdir import lock
 with lock.hold(pathlib.Path(sys.argv[1]), "--output=x", "choose another"):
     print("holds", flush=True)
     sys.stdin.read()
@@ -126,7 +126,7 @@ def test_without_kernel_locks_signs_of_life_decide(tmp_path, monkeypatch):
 
 
 def test_a_process_whose_lock_was_taken_over_stops(tmp_path):
-    code = f"from e5jax import lock\nlock.BEAT = 0.1\n{HOLDS}"
+    code = f"from e5jax.workdir import lock\nlock.BEAT = 0.1\n{HOLDS}"
     command = [sys.executable, "-c", code, str(tmp_path / ".lock")]
     with subprocess.Popen(
         command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
