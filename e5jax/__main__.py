@@ -730,10 +730,6 @@ class _Version(argparse.Action):
         parser.exit()
 
 
-if __name__ == "__main__":
-    command()
-
-
 if TYPE_CHECKING:
     from _typeshed import ReadableBuffer
 
@@ -800,3 +796,7 @@ def exit_code(main: Callable[[], int]) -> int:
     except OSError as error:
         code = report(error)
     return code
+
+
+if __name__ == "__main__":
+    command()

@@ -12,7 +12,7 @@ from packaging.utils import canonicalize_name
 
 ROOT = Path(__file__).parents[1]
 # The functions of these modules are the commands; each imports what it needs when it runs.
-MAINS = ("e5jax.__main__", "e5jax.datasets.commands", "e5jax.datasets.commands")
+MAINS = ("e5jax.__main__", "e5jax.datasets.commands")
 # Started by programs or by other commands, with the extra that the documentation names.
 OTHERS = {
     "e5jax": "",
@@ -23,7 +23,7 @@ OTHERS = {
 }
 EXTRAS = {
     "e5jax.eval": "eval",
-    "e5jax.data": "data",
+    "e5jax.datasets": "data",
     "e5jax.synth": "synth",
 }  # of a command, by its package; others need none
 
