@@ -127,7 +127,7 @@ def test_an_extra_alone_runs_its_commands(checkout, extra, tmp_path):
         "kept": 1,
         "rejected": {},
         "removed": {},
-        "evaluation": {"task": {"texts": 1, "records": 0}},
+        "evaluation": {"task": {"texts": 1, "removed": 0}},
     }
     (at / "cleaned" / "clean.json").write_text(json.dumps(report), encoding="utf-8")
     inherited = {
