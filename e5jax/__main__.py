@@ -5,12 +5,11 @@ Exit codes: 0 done, 1 error, 2 unknown command or option, 3 configuration or dat
 """
 
 import argparse
-import io
 import os
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, TextIO, get_args
+from typing import get_args
 
 from e5jax.config import Config, Precision
 from e5jax.config.load import load
@@ -18,7 +17,16 @@ from e5jax.datasets.commands import add_actions
 from e5jax.distributed import heartbeat
 from e5jax.distributed.process import read_process_info
 from e5jax.distributed.signals import ignore, listening
-from e5jax.errors import DONE, ERROR, REPORTED, ConfigError, name_path, report
+from e5jax.errors import (
+    DONE,
+    ERROR,
+    REPORTED,
+    ConfigError,
+    exit_code,
+    name_path,
+    open_streams,
+    report,
+)
 from e5jax.versions import commit, needed, optional, versions
 from e5jax.workdir.directory import DEFAULT_RUNS, Workdir, read_config
 from e5jax.workdir.outputs import check_writable
@@ -728,74 +736,6 @@ class _Version(argparse.Action):
         print(f"e5jax {there.pop('e5jax')} (commit {commit()})")
         print(", ".join(f"{name} {version}" for name, version in {**there, **optional()}.items()))
         parser.exit()
-
-
-if TYPE_CHECKING:
-    from _typeshed import ReadableBuffer
-
-
-class _Output(io.FileIO):
-    """A file descriptor that becomes /dev/null when its reader is gone."""
-
-    def __init__(self, descriptor: int, name: str, required: bool):
-        super().__init__(descriptor, "wb", closefd=False)
-        self._name, self._required = name, required
-        self._terminal = self.isatty()
-
-    def write(self, data: "ReadableBuffer", /) -> int:
-        try:
-            return super().write(data)
-        except OSError as error:
-            gone = (
-                isinstance(error, BrokenPipeError) or self._terminal
-            )  # a terminal that was closed gives EIO
-            if gone or self._required:
-                null = os.open(os.devnull, os.O_WRONLY)
-                os.dup2(null, self.fileno())  # for child processes and native code, too
-                os.close(null)
-            if self._required and not gone:
-                raise OSError(error.errno, error.strerror, self._name) from error
-            return memoryview(data).nbytes
-
-
-def open_streams() -> None:
-    """Replaces sys.stdout and sys.stderr. Standard streams that are closed are opened on /dev/null."""
-    for descriptor in (0, 1, 2):
-        try:
-            os.fstat(descriptor)
-        except OSError:
-            os.open(
-                os.devnull, os.O_RDWR
-            )  # takes the lowest free number; else the next file of the run would be standard output
-    sys.stdout = _text(1, "standard output", sys.stdout, required=True)
-    sys.stderr = _text(2, "standard error", sys.stderr, required=False)
-
-
-def _text(descriptor: int, name: str, before: TextIO | None, *, required: bool) -> TextIO:
-    buffer = io.BufferedWriter(_Output(descriptor, name, required))
-    encoding = before.encoding if before is not None else "utf-8"
-    buffered = isinstance(before, io.TextIOWrapper) and not before.line_buffering
-    unbuffered = isinstance(before, io.TextIOWrapper) and before.write_through
-    return io.TextIOWrapper(
-        buffer,
-        encoding,
-        errors="backslashreplace",
-        line_buffering=not buffered,
-        write_through=unbuffered,
-    )
-
-
-def exit_code(main: Callable[[], int]) -> int:
-    """What `main` returns or exits with, once everything it printed has been written."""
-    try:
-        try:
-            code = main()
-        except SystemExit as end:  # argparse
-            code = end.code if isinstance(end.code, int) else 0
-        sys.stdout.flush()
-    except OSError as error:
-        code = report(error)
-    return code
 
 
 if __name__ == "__main__":

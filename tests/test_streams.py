@@ -10,7 +10,7 @@ import pytest
 
 from tests.config.test_load import ROOT
 
-PRELUDE = "import sys\nfrom e5jax.__main__ import exit_code, open_streams\nopen_streams()\n"
+PRELUDE = "import sys\nfrom e5jax.errors import exit_code, open_streams\nopen_streams()\n"
 
 
 def python(script: str, **options: object) -> subprocess.CompletedProcess[bytes]:

@@ -11,8 +11,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from e5jax.__main__ import exit_code, open_streams
-from e5jax.errors import REPORTED, USAGE, ConfigError, report
+from e5jax.errors import REPORTED, USAGE, ConfigError, exit_code, open_streams, report
 from launch.launcher import batch, host, look, staging
 from launch.launcher.check import check
 from launch.launcher.command import ACTIONS, KINDS, RUNS, read

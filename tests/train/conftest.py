@@ -33,4 +33,4 @@ def shared(run: Training, spec: Spec, platform: str) -> TrainStep:
 
 @pytest.fixture(autouse=True)
 def _shared_steps(monkeypatch):
-    monkeypatch.setattr(loop, "assemble", shared)
+    monkeypatch.setattr(loop, "build_step", shared)

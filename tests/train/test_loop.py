@@ -198,7 +198,7 @@ def test_a_run_that_is_told_to_stop_saves_this_step_and_goes_on_from_it(
                 time.sleep(0.001)
         return put(batch, mesh)
 
-    monkeypatch.setattr(loop, "place", place_and_tell)
+    monkeypatch.setattr(loop, "put_batch", place_and_tell)
     with signals.listening(), pytest.raises(StoppedError):
         loop.train(run, inputs_for(run), Workdir(tmp_path / "parts"), "parts")
     monkeypatch.undo()

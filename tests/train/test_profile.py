@@ -105,7 +105,7 @@ def test_an_interrupted_run_closes_its_trace(place, tmp_path, monkeypatch):
             raise KeyboardInterrupt
         return put(batch, mesh)
 
-    monkeypatch.setattr(loop, "place", stops)
+    monkeypatch.setattr(loop, "put_batch", stops)
     with pytest.raises(KeyboardInterrupt):
         train(place, tmp_path / "run", Profile(first=3, steps=3))
     assert annotated(traces(tmp_path / "run")["step_3"]) == [3, 4]

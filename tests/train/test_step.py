@@ -464,7 +464,7 @@ def test_the_guard_changes_no_bit_of_a_run_that_is_finite(learner, on, monkeypat
     for guarded in (True, False):
         if not guarded:
             monkeypatch.setattr(
-                steps, "judge", lambda _, watch, *__: (True, jnp.ones((), bool), watch)
+                steps, "should_apply", lambda _, watch, *__: (True, jnp.ones((), bool), watch)
             )
             learner = build_step(training(tiny.LORA), SPEC, "cpu")
         with jax.set_mesh(on):
