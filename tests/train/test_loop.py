@@ -188,7 +188,7 @@ def test_a_run_that_is_told_to_stop_saves_this_step_and_goes_on_from_it(
     run = scratch_run(place)
     run.checkpoint.every = 100
     loop.train(run, inputs_for(run), Workdir(tmp_path / "whole"), "whole")
-    put, batches = loop.place, []
+    put, batches = loop.put_batch, []
 
     def place_and_tell(batch, mesh):
         batches.append(batch)

@@ -97,7 +97,7 @@ def test_a_resumed_run_traces_what_is_left_of_the_steps_and_nothing_beyond(place
 
 
 def test_an_interrupted_run_closes_its_trace(place, tmp_path, monkeypatch):
-    put, calls = loop.place, []
+    put, calls = loop.put_batch, []
 
     def stops(batch, mesh):
         calls.append(batch)
