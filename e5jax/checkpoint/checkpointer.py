@@ -264,12 +264,12 @@ class Checkpoints:
             raise ConfigError(
                 f"checkpoint {step}: does not fit this configuration: {wrong[0]} is "
                 f"{old.get(wrong[0], 'not there')}, and {new.get(wrong[0], 'nothing')} "
-                f"is asked for ({len(wrong)} such parameters); bring the configuration back that it was trained "
-                "with, or start in a new --workdir"
+                f"is asked for ({len(wrong)} such parameters); bring the configuration back "
+                "that it was trained with, or start in a new --workdir"
             )
 
 
-# --- s3:// --------------------------------------------------------------------------------------
+# --- s3:// ---------------------------------------------------------------------------------------
 
 
 def support_s3() -> None:
@@ -326,7 +326,7 @@ def _s3_options() -> dict[str, Any]:
     return {name: value for name, value in options.items() if value}
 
 
-# --- arrays -------------------------------------------------------------------------------------
+# --- arrays --------------------------------------------------------------------------------------
 
 
 def _by_layer(leaf: jax.Array) -> ocp.SaveArgs:

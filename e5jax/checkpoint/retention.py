@@ -85,7 +85,7 @@ def _is_checkpoint(folder: Path) -> bool:
     return not names or bool(names & PARTS)
 
 
-# --- `e5jax checkpoints` --------------------------------------------------------------------------
+# --- `e5jax checkpoints` -------------------------------------------------------------------------
 
 
 def listing(directory: Path, verify: bool) -> tuple[list[str], bool]:

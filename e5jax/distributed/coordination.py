@@ -93,7 +93,7 @@ def part() -> None:
     _Own.process_info = ProcessInfo()
 
 
-# --- agreement ----------
+# --- agreement -----------------------------------------------------------------------------------
 
 
 def meet(name: str, seconds: float | None = None) -> None:
@@ -167,7 +167,7 @@ def settle() -> None:
         signals.receive()
 
 
-# --- exit ----------
+# --- exit ----------------------------------------------------------------------------------------
 
 
 def leave(code: int, why: str) -> NoReturn:
@@ -225,7 +225,7 @@ def _confirm() -> None:
         time.sleep(PARTING)
 
 
-# --- the key-value store ----------
+# --- the key-value store -------------------------------------------------------------------------
 
 
 def put(key: str, value: str, *, over: bool = False) -> None:

@@ -1,4 +1,4 @@
-"""`e5jax doctor`: checks this machine before a run: packages, memory, disks, network, keys, devices.
+"""`e5jax doctor`: checks packages, memory, disks, network, keys and devices before a run.
 
 Prints one line per check: `ok`; `note` for what some runs need; `bad` for what will end any run,
 with the fix.

@@ -79,7 +79,7 @@ class Workdir(NamedTuple):
 
     @property
     def identity(self) -> Path:
-        """The name of the run, which its checkpoint folder records, wherever this directory moves."""
+        """The name of the run, by which its checkpoint folder knows it."""
         return self.root / "run.json"
 
     @property

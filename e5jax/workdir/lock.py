@@ -53,8 +53,8 @@ class Holder(NamedTuple):
 def hold(path: Path, name: str, fix: str) -> Iterator[None]:
     """Holds the lock file `path`, whose folder must exist; `name` is what the user called it.
 
-    Raises ConfigError, naming the holder, if another process holds it. A dead holder on this host is
-    detected at once, one on another host after `STALE` seconds, during which a message is printed.
+    detected at once, one on another host after `STALE` seconds; a message is printed meanwhile.
+    detected at once, one on another host after `STALE` seconds; a message says so.
     """
     holder, descriptor = _acquire(path, name, fix)
     over = threading.Event()
@@ -209,7 +209,7 @@ def _kernel() -> str:
     return _BOOT.read_text(encoding="ascii").strip() if _BOOT.exists() else socket.gethostname()
 
 
-# --- files in use ----------------------------------------------------------------------------------------------
+# --- files in use --------------------------------------------------------------------------------
 
 
 @contextlib.contextmanager

@@ -56,7 +56,7 @@ def check(path: Path, command: str, *, folder: bool) -> None:
 
 
 def check_writable(path: Path, option: str = "--output") -> None:
-    """Raises ConfigError if this user cannot create `path`; looks at its nearest existing parent."""
+    """Raises ConfigError if this user cannot create `path`, by its nearest existing parent."""
     above = path
     while not above.exists() and above != above.parent:
         above = above.parent

@@ -76,7 +76,7 @@ def test_a_process_that_runs_no_python_stops_at_once(number):
     process.send_signal(number)
     _, said = process.communicate(timeout=20)
     assert process.returncode == STOPPED
-    assert said == f"e5jax: {number.name}: stopped; the same command goes on\n"
+    assert said == f"e5jax: {number.name}: stopped; the same command resumes\n"
 
 
 @pytest.mark.parametrize("number", SIGNALS)
@@ -86,7 +86,7 @@ def test_what_holds_a_notice_saves_first(number):
     out, said = process.communicate(timeout=20)
     assert process.returncode == STOPPED
     assert out == "saved\n"
-    assert said == "e5jax: told to stop; all is saved, the same command goes on\n"
+    assert said == "e5jax: stopped by a signal; everything is saved: the same command resumes\n"
 
 
 def test_without_a_notice_nothing_happens_and_handlers_come_back():
