@@ -53,8 +53,8 @@ class Holder(NamedTuple):
 def hold(path: Path, name: str, fix: str) -> Iterator[None]:
     """Holds the lock file `path`, whose folder must exist; `name` is what the user called it.
 
-    Raises ConfigError, naming the holder, if another process holds it. A dead holder on this host is
-    detected at once, one on another host after `STALE` seconds; a message is printed meanwhile.
+    Raises ConfigError, naming the holder, if another process holds it. A dead one on this host is
+    detected at once, one on another after `STALE` seconds; a message is printed meanwhile.
     """
     holder, descriptor = _acquire(path, name, fix)
     over = threading.Event()

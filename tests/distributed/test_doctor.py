@@ -1,4 +1,4 @@
-"""The doctor finds what is there, what is not, and what is wrong; keys are named and never shown."""
+"""The doctor reports what is present, missing or wrong, and never shows the value of a key."""
 
 import threading
 from collections.abc import Iterator

@@ -1,4 +1,4 @@
-"""Who is blamed, and for what; and a process that hangs, for real."""
+"""Which process is late or silent, and a real process that hangs."""
 
 import subprocess
 import sys
@@ -38,7 +38,7 @@ def stall(own: Status, others: dict[int, Seen], process: int = 0) -> str | None:
         (status("batch", 7, 9), {}),
     ],
 )
-def test_whoever_is_within_the_limits_is_left_alone(own, others):
+def test_a_process_within_the_limits_is_no_stall(own, others):
     assert stall(own, others) is None
 
 
@@ -90,7 +90,8 @@ def test_whoever_is_within_the_limits_is_left_alone(own, others):
         (
             status("step", 7, 1),
             seen(status("load", 0, 1), ago=31),
-            "process 1 gives no sign of itself for 31 s: it is gone, or stopped; when last seen it was in phase 'load' for 1 s",
+            "process 1 gives no sign of itself for 31 s: it is gone, or stopped; "
+            "when last seen it was in phase 'load' for 1 s",
         ),
         (
             status("eval", 7, 1),
@@ -99,19 +100,18 @@ def test_whoever_is_within_the_limits_is_left_alone(own, others):
         ),
     ],
 )
-def test_who_is_late_or_silent_is_named_with_its_phase(own, others, blamed):
+def test_the_late_or_silent_process_is_named_with_its_phase(own, others, blamed):
     found = stall(own, others)
     assert found is not None
     assert blamed in found.replace(" (host, pid 5)", "")
 
 
-def test_who_sees_process_0_alone_leaves_the_verdict_to_it_for_a_while():
+def test_other_processes_leave_the_decision_to_process_0_for_a_while():
     others = {0: Seen(status("step", 8, 11), NOW)}
     assert stall(status("step", 8, 12), others, process=1) is None
     assert stall(status("step", 8, 14), others, process=1) is not None
-    assert (
-        stall(status("batch", 8, 12), others, process=1) is not None
-    )  # it knows that it is late itself
+    # It knows that it is late itself.
+    assert stall(status("batch", 8, 12), others, process=1) is not None
 
 
 HANGING = """
