@@ -566,7 +566,7 @@ def _run(
     config, workdir = _open(args, overrides)
     place = read_process_info(os.environ)
     if heartbeat.FILE in os.environ:
-        heartbeat.tell(Path(os.environ[heartbeat.FILE]))
+        heartbeat.write_to(Path(os.environ[heartbeat.FILE]))
     with listening(
         others=place.processes > 1
     ):  # from here on there are artifacts, and JAX is imported
@@ -612,7 +612,7 @@ def _export(args: argparse.Namespace, _: list[str]) -> None:
 
 
 def _checkpoints(args: argparse.Namespace, _: list[str]) -> int:
-    from e5jax.checkpoint.retention import listing, said_of
+    from e5jax.checkpoint.retention import describe, listing
 
     workdir = Workdir(args.workdir)
     folder = (
@@ -625,7 +625,7 @@ def _checkpoints(args: argparse.Namespace, _: list[str]) -> int:
             f"--workdir={args.workdir}: no checkpoints in it; it is not the directory of a training run"
         )
     if args.action == "show":
-        print(said_of(folder, args.step))
+        print(describe(folder, args.step))
         return DONE
     lines, sound = listing(folder, verify=args.action == "verify")
     print("\n".join(lines) or "no checkpoints")

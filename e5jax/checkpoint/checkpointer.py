@@ -1,7 +1,8 @@
-"""Checkpoints of what changes, and the facts about what does not. The only home of orbax, and of tensorstore beneath it.
+"""Saving and restoring checkpoints. The only module that imports orbax and tensorstore.
 
-Orbax writes and reads arrays; it checks none of their bytes, and hides a full disk until somebody asks. So a checkpoint is one
-when it has a manifest (`manifest`), only those whose bytes fit it are read, and a save in the background is asked after every step.
+Orbax does not verify the bytes it reads, and reports a failed background save only when asked.
+So a checkpoint counts as one only if it has a manifest (see `manifest`) and its bytes match it, and
+a background save is polled after every step.
 """
 
 import json
@@ -28,20 +29,19 @@ from e5jax.errors import ConfigError, RunError
 from e5jax.storage import claim, folder_of, in_bucket
 from e5jax.workdir.directory import ALLOW
 
-Identity = Mapping[
-    str, str
-]  # what a resumed run must share with the first one: fingerprints of data, base, tokenizer
-MATRIX = 2  # axes
+# Fingerprints of data, base and tokenizer: a resumed run must have the same ones.
+Identity = Mapping[str, str]
+MATRIX = 2  # number of axes
 S3 = "s3://"
-SHOWN = 40  # characters of an entry that differs
+SHOWN = 40  # characters of a fingerprint in an error message
 
 
 class _Save(NamedTuple):
-    """A save that goes on in the background."""
+    """A save in the background."""
 
     step: int
     result: Future[None]
-    deadline: float  # on the clock of time.monotonic
+    deadline: float  # seconds of time.monotonic
 
 
 def _not_of_orbax(record: logging.LogRecord) -> bool:
@@ -57,18 +57,24 @@ def _unraisable_hook(unraisable: "sys.UnraisableHookArgs") -> None:
 
 
 def _drop_tracebacks() -> None:
-    """Keeps Orbax and TensorStore from printing what they also raise, once for each array: `finish` reports it in one line."""
+    """Stops Orbax and TensorStore from printing a traceback for each array that fails to be saved.
+
+    They raise the same errors, and `finish` reports them in one line.
+    """
     logging.getLogger("absl").addFilter(_not_of_orbax)
     if sys.unraisablehook is sys.__unraisablehook__:
-        sys.unraisablehook = _unraisable_hook  # TensorStore's, when a write fails after another has
+        sys.unraisablehook = _unraisable_hook  # for the writes of TensorStore after the first one
 
 
 class Checkpoints:
-    """Numbered checkpoints below a directory, written and kept as `retention` says, or only read where it is None.
+    """The numbered checkpoints in a directory.
 
-    A checkpoint has two parts, so that export can read the parameters alone: `parameters` and `rest` (moments and counters).
-    Of a writer all processes call all methods, and process 0 alone moves and deletes; it needs the directory for itself.
-    A reader asks no other process.
+    With a `retention` it writes checkpoints and deletes old ones; all processes must then call
+    every method, process 0 moves and deletes, and no other run may use the directory. Without, it
+    only reads and needs no other process. `seconds` limits the time of a save.
+
+    A checkpoint has two parts: `parameters`, which an export reads alone, and `rest` (optimizer
+    moments and counters).
     """
 
     def __init__(
@@ -79,40 +85,35 @@ class Checkpoints:
         *,
         background: bool = False,
     ):
-        self._directory, self._retention, self._seconds = (
-            folder_of(os.fspath(directory)),
-            retention,
-            seconds,
-        )
+        self._directory = folder_of(os.fspath(directory))
+        self._retention, self._seconds = retention, seconds
         self._waits = not background
         _drop_tracebacks()
-        # Random numbers do not compress: zstd makes a save 1.3 to 5.6 times as long, for 8 % (benchmarks/results/verify.md).
+        support_s3()
+        # Weights hardly compress: zstd makes a save 1.3 to 5.6 times as long and 8 % smaller
+        # (benchmarks/results/verify.md).
         parameters, rest = (ocp.PyTreeCheckpointHandler(use_compression=False) for _ in range(2))
-        # A bucket has no rename.
-        whole = (
-            ocp.options.AtomicityOptions(ocp.options.AtomicityMode.COMMIT_FILE)
-            if in_bucket(self._directory)
-            else None
-        )
-        composed = ocp.CompositeOptions(atomicity_options=whole)
+        atomicity = None
+        if in_bucket(self._directory):  # a bucket has no rename
+            atomicity = ocp.options.AtomicityOptions(ocp.options.AtomicityMode.COMMIT_FILE)
         handler = ocp.CompositeCheckpointHandler(
-            composite_options=composed, parameters=parameters, rest=rest
+            composite_options=ocp.CompositeOptions(atomicity_options=atomicity),
+            parameters=parameters,
+            rest=rest,
         )
-        own = jax.process_index()
-        alone = (
-            ocp.options.MultiprocessingOptions(own, {own}, f"reader{own}")
-            if retention is None
-            else None
-        )
+        processes = ocp.options.MultiprocessingOptions()
+        if retention is None:
+            own = jax.process_index()
+            processes = ocp.options.MultiprocessingOptions(own, {own}, f"reader{own}")
         self._orbax = ocp.AsyncCheckpointer(
             handler,
             async_options=ocp.AsyncOptions(timeout_secs=seconds),
-            multiprocessing_options=alone or ocp.options.MultiprocessingOptions(),
-            atomicity_options=whole,
+            multiprocessing_options=processes,
+            atomicity_options=atomicity,
         )
         self._background = ThreadPoolExecutor(1, "checkpoint")
         self._saving: _Save | None = None
-        self._looking: Future[int | None] | None = None
+        self._search: Future[int | None] | None = None
         if retention is not None and jax.process_index() == 0:
             claim(self._directory)
             clear(self._directory)
@@ -136,45 +137,46 @@ class Checkpoints:
             self._background.shutdown(wait=False)
 
     def look(self) -> None:
-        """Begins to look for what `newest` will be asked for, while other things are read."""
+        """Starts the search for the newest checkpoint in the background; `newest` returns it."""
         if self._retention is None or coordination.first():
-            self._looking = self._background.submit(self._newest)
+            self._search = self._background.submit(self._newest)
 
     def newest(self) -> int | None:
-        """The newest checkpoint whose every byte is as it was written. A writer sets newer ones aside, and says why."""
-        looking, self._looking = self._looking, None
-        find = looking.result if looking else self._newest
+        """Returns the step of the newest checkpoint whose bytes match its manifest.
+
+        A writer moves newer, damaged ones to the quarantine and prints the reason.
+        """
+        search, self._search = self._search, None
+        find = search.result if search else self._newest
         return coordination.agree("newest", find) if self._retention else find()
 
     def _newest(self) -> int | None:
-        sound, wrong = newest_sound(self._directory)
-        for step, reason in wrong.items():
-            moved = (
-                f"; moved to {quarantine(self._directory, step, reason)}" if self._retention else ""
-            )
+        sound, reasons = newest_sound(self._directory)
+        for step, reason in reasons.items():
+            moved = ""
+            if self._retention:
+                moved = f"; moved to {quarantine(self._directory, step, reason)}"
             print(f"checkpoint {step} is not used: {reason}{moved}", flush=True)
         return sound.step if sound else None
 
     def save(self, step: int, parameters: Any, rest: Any, facts: Mapping[str, Any]) -> None:
-        """Writes checkpoint `step`, or begins to if it goes on in the background; then the arrays may be given away.
+        """Writes checkpoint `step`, or starts to if saves run in the background.
 
-        Raises what `finish` raises.
+        When it returns, the arrays may be donated. Raises what `finish` raises.
         """
         assert self._retention is not None, "a reader does not write"
         self.finish()
-        heartbeat.enter(
-            heartbeat.WAIT
-        )  # here, not in Orbax: there the watchdog cannot tell who waits from whom the others wait for
+        # Waits here and not inside Orbax, where the watchdog cannot tell the processes that wait
+        # from the one that is late.
+        heartbeat.enter(heartbeat.WAIT)
         coordination.meet("save")
         heartbeat.enter(heartbeat.SAVE)
-        saved = ocp.args.PyTreeSave(parameters, save_args=jax.tree.map(_by_layer, parameters))
-        parts = ocp.args.Composite(parameters=saved, rest=ocp.args.PyTreeSave(rest))
-        self._orbax.save(
-            self._directory / str(step), args=parts, force=True
-        )  # over one that was never finished
-        result = self._background.submit(
-            self._complete, step, {**facts, "parameters": _shapes(parameters)}
-        )
+        first = ocp.args.PyTreeSave(parameters, save_args=jax.tree.map(_by_layer, parameters))
+        parts = ocp.args.Composite(parameters=first, rest=ocp.args.PyTreeSave(rest))
+        # `force` overwrites a save that was never finished.
+        self._orbax.save(self._directory / str(step), args=parts, force=True)
+        facts = {**facts, "parameters": _shapes(parameters)}
+        result = self._background.submit(self._complete, step, facts)
         self._saving = _Save(step, result, time.monotonic() + self._seconds)
         if self._waits:
             self.finish()
@@ -187,145 +189,148 @@ class Checkpoints:
             expire(self._directory, self._retention)
 
     def poll(self) -> None:
-        """To be called after every step: raises RunError if the save in the background has failed, or takes too long."""
-        if self._saving is not None and (
-            self._saving.result.done() or time.monotonic() > self._saving.deadline
-        ):
+        """Call it after every step. Raises RunError if the background save failed or is late."""
+        saving = self._saving
+        if saving and (saving.result.done() or time.monotonic() > saving.deadline):
             self.finish()
 
     def finish(self) -> None:
-        """Waits for the save in the background. Raises RunError if it fails, or takes too long."""
+        """Waits for the background save. Raises RunError if it fails or exceeds the time limit."""
         if self._saving is None:
             return
         (step, result, deadline), self._saving = self._saving, None
         wait([result], timeout=max(0.0, deadline - time.monotonic()))
         if not result.done():
             raise RunError(
-                f"checkpoint {step}: not saved within {self._seconds} s in {self._directory}; is the disk too slow?"
+                f"checkpoint {step}: not saved within {self._seconds} s in {self._directory}; "
+                "is the disk too slow?"
             )
         if (error := result.exception()) is not None:
             raise RunError(
-                f"checkpoint {step}: could not be saved in {self._directory} ({type(error).__name__}: {error}); "
-                "the checkpoints before it are untouched: make room or mend the disk, then the same command goes on"
+                f"checkpoint {step}: could not be saved in {self._directory} "
+                f"({type(error).__name__}: {error}); the checkpoints before it are untouched: "
+                "make room or repair the disk, then the same command resumes"
             ) from error
 
     def facts(self, step: int) -> dict[str, Any]:
-        """What was said when it was saved."""
+        """Returns the facts that were saved with a checkpoint."""
         return manifest.read(self._directory / str(step)).facts
 
     def check_identity(self, step: int, identity: Identity, allow: bool = False) -> list[str]:
-        """What of data, base and tokenizer is not what the checkpoint was trained with: ConfigError if that is not allowed."""
-        found = self.facts(step)["identity"]
-        changed = sorted(
-            name for name in found | dict(identity) if found.get(name) != identity.get(name)
-        )
+        """Returns which of data, base and tokenizer differ from those of the checkpoint.
+
+        Raises ConfigError if any differs, unless `allow`.
+        """
+        old, new = self.facts(step)["identity"], dict(identity)
+        changed = sorted(name for name in old | new if old.get(name) != new.get(name))
         details = [
-            f"{name}: {_short(found.get(name))} -> {_short(identity.get(name))}" for name in changed
+            f"{name}: {_short(old.get(name))} -> {_short(new.get(name))}" for name in changed
         ]
         if changed and not allow:
             raise ConfigError(
-                f"checkpoint {step} was trained with another {', '.join(changed)} ({'; '.join(details)}); "
-                f"bring the old one back, or start in a new --workdir{ALLOW}"
+                f"checkpoint {step} was trained with another {', '.join(changed)} "
+                f"({'; '.join(details)}); bring the old one back, "
+                f"or start in a new --workdir{ALLOW}"
             )
         return details
 
     def restore(self, step: int, parameters: Any, rest: Any) -> tuple[Any, Any]:
-        """(parameters, rest) placed as the abstract trees say."""
+        """Returns (parameters, rest) with the shapes and shardings of the abstract trees."""
         self._check_shapes(step, parameters)
+        construct = ocp.checkpoint_utils.construct_restore_args
         parts = {
-            name: ocp.args.PyTreeRestore(
-                tree, restore_args=ocp.checkpoint_utils.construct_restore_args(tree)
-            )
+            name: ocp.args.PyTreeRestore(tree, restore_args=construct(tree))
             for name, tree in {"parameters": parameters, "rest": rest}.items()
         }
-        found = self._orbax.restore(self._directory / str(step), args=ocp.args.Composite(**parts))
-        return found["parameters"], found["rest"]
+        both = self._orbax.restore(self._directory / str(step), args=ocp.args.Composite(**parts))
+        return both["parameters"], both["rest"]
 
     def open_parameters(
         self, step: int, parameters: Mapping[str, jax.ShapeDtypeStruct]
     ) -> dict[str, tensorstore.TensorStore]:
-        """The parameters of these shapes, none of whose numbers are read before `numpy.asarray` asks for some of them."""
+        """Opens the parameters lazily: `numpy.asarray` of a slice reads that slice only."""
         self._check_shapes(step, parameters)
-        base = _opened(self._directory / str(step) / "parameters")
-        opened = {
-            name: tensorstore.open(
-                {
-                    "driver": "zarr",
-                    "kvstore": {"driver": "ocdbt", "base": base, "path": f"{name}/"},
-                },
-                open=True,
-                read=True,
-            )
-            for name in parameters
-        }
-        return {name: future.result() for name, future in opened.items()}
+        base = _kvstore(self._directory / str(step) / "parameters")
+        futures = {}
+        for name in parameters:
+            kvstore = {"driver": "ocdbt", "base": base, "path": f"{name}/"}
+            spec = {"driver": "zarr", "kvstore": kvstore}
+            futures[name] = tensorstore.open(spec, open=True, read=True)
+        return {name: future.result() for name, future in futures.items()}
 
     def _check_shapes(self, step: int, parameters: Mapping[str, Any]) -> None:
-        there, asked = self.facts(step)["parameters"], _shapes(parameters)
-        if wrong := sorted(name for name in there | asked if there.get(name) != asked.get(name)):
+        old, new = self.facts(step)["parameters"], _shapes(parameters)
+        if wrong := sorted(name for name in old | new if old.get(name) != new.get(name)):
             raise ConfigError(
-                f"checkpoint {step}: does not fit this configuration: {wrong[0]} is {there.get(wrong[0], 'not there')}, and "
-                f"{asked.get(wrong[0], 'nothing')} is asked for ({len(wrong)} such parameters); "
-                "bring the configuration back that it was trained with, or start in a new --workdir"
+                f"checkpoint {step}: does not fit this configuration: {wrong[0]} is "
+                f"{old.get(wrong[0], 'not there')}, and {new.get(wrong[0], 'nothing')} "
+                f"is asked for ({len(wrong)} such parameters); bring the configuration back "
+                "that it was trained with, or start in a new --workdir"
             )
 
 
-# --- s3:// -----------------------------------------------------------------------------------------------------
+# --- s3:// ---------------------------------------------------------------------------------------
 
 
-def _opened(folder: Path) -> str | dict[str, Any]:
-    """How TensorStore is to open a folder."""
-    where = os.fspath(folder)
-    if not where.startswith(S3):
-        return f"{where if in_bucket(folder) else folder.as_uri()}/"
-    bucket, _, path = where.removeprefix(S3).partition("/")
-    return {"driver": "s3", "bucket": bucket, "path": f"{path}/", **_amazon()}
+def support_s3() -> None:
+    """Makes Orbax open s3:// addresses; does nothing when called again.
 
-
-def _amazon() -> dict[str, Any]:
-    """Where the buckets are, from variables that s3fs reads and TensorStore does not, and that keys are in the environment.
-
-    Unless it is told so, TensorStore looks for files of keys first, and complains where there are none.
+    Orbax 0.12 treats every address but gs:// as a file (its pull request 2739), though TensorStore
+    supports s3://. So the private function of Orbax that builds TensorStore specs is replaced.
     """
-    endpoint = os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL")
-    region = (
-        os.environ.get("AWS_REGION")
-        or os.environ.get("AWS_DEFAULT_REGION")
-        or ("us-east-1" if endpoint else None)
-    )
-    keys = {"type": "environment"} if "AWS_ACCESS_KEY_ID" in os.environ else None
-    said = {"endpoint": endpoint, "aws_region": region, "aws_credentials": keys}
-    return {name: value for name, value in said.items() if value}
+    original = specs.build_kvstore_tspec
+    if hasattr(original, "__wrapped__"):
+        return
+
+    @wraps(original)
+    def build_kvstore_tspec(directory: str, *args: Any, **kwargs: Any) -> Any:
+        if not directory.startswith(S3):
+            return original(directory, *args, **kwargs)
+        return _as_s3(original(f"gs://{directory.removeprefix(S3)}", *args, **kwargs))
+
+    specs.build_kvstore_tspec = build_kvstore_tspec
 
 
-def _into_s3(spec: Any) -> Any:
-    """What opens gs://BUCKET/PATH, for s3://BUCKET/PATH."""
+def _as_s3(spec: Any) -> Any:
+    """Turns the spec of gs://BUCKET/PATH into that of s3://BUCKET/PATH."""
+    if isinstance(spec, list):
+        return [_as_s3(part) for part in spec]
     if not isinstance(spec, dict):
-        return [_into_s3(one) for one in spec] if isinstance(spec, list) else spec
-    inner = {name: _into_s3(value) for name, value in spec.items()}
-    return (
-        inner | {"driver": "s3", **_amazon()}
-        if inner.get("driver") in ("gcs", "gcs_grpc")
-        else inner
-    )
+        return spec
+    new = {name: _as_s3(value) for name, value in spec.items()}
+    if new.get("driver") in ("gcs", "gcs_grpc"):
+        new |= {"driver": "s3", **_s3_options()}
+    return new
 
 
-_orbax_specs = specs.build_kvstore_tspec
+def _kvstore(folder: Path) -> str | dict[str, Any]:
+    """The TensorStore spec of a folder."""
+    address = os.fspath(folder)
+    if not address.startswith(S3):
+        return f"{address if in_bucket(folder) else folder.as_uri()}/"
+    bucket, _, path = address.removeprefix(S3).partition("/")
+    return {"driver": "s3", "bucket": bucket, "path": f"{path}/", **_s3_options()}
 
 
-@wraps(_orbax_specs)
-def _specs(directory: str, *args: Any, **kwargs: Any) -> Any:
-    """Orbax 0.12 takes every address but gs:// for a file (its pull request 2739). TensorStore beneath it knows s3:// as well."""
-    if not directory.startswith(S3):
-        return _orbax_specs(directory, *args, **kwargs)
-    return _into_s3(_orbax_specs(f"gs://{directory.removeprefix(S3)}", *args, **kwargs))
+def _s3_options() -> dict[str, Any]:
+    """Endpoint, region and credentials, from environment variables that TensorStore does not read.
+
+    Without `aws_credentials` TensorStore searches for credential files first, and complains when
+    there are none.
+    """
+    env = os.environ.get
+    endpoint = env("AWS_ENDPOINT_URL_S3") or env("AWS_ENDPOINT_URL")
+    region = env("AWS_REGION") or env("AWS_DEFAULT_REGION") or ("us-east-1" if endpoint else None)
+    keys = {"type": "environment"} if "AWS_ACCESS_KEY_ID" in os.environ else None
+    options = {"endpoint": endpoint, "aws_region": region, "aws_credentials": keys}
+    return {name: value for name, value in options.items() if value}
 
 
-specs.build_kvstore_tspec = _specs
+# --- arrays --------------------------------------------------------------------------------------
 
 
 def _by_layer(leaf: jax.Array) -> ocp.SaveArgs:
-    """A stack of layers is written a layer at a time, to be read so: a whole one of a large model takes much memory."""
+    """Saves a stack of layers layer by layer, so that a reader never needs the whole stack."""
     return ocp.SaveArgs(shard_axes=(0,) if leaf.ndim > MATRIX else ())
 
 

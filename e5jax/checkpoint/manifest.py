@@ -1,8 +1,7 @@
-"""What a folder of files must be, bit for bit: checksums of every file, written last, checked before the folder is trusted.
+"""Checksums of every file in a folder: written last, verified before the folder is trusted.
 
-Neither Orbax nor safetensors notices a flipped bit in the numbers it reads. A folder flows in, its `Manifest` and whatever is
-wrong with the folder flow out. XXH3-128 finds what happens to files by accident, at the speed of memory, and is what a restore
-waits for; SHA-256 is for whoever gets them from somebody else.
+Neither Orbax nor safetensors notices a flipped bit. A restore verifies XXH3-128, which detects
+accidental damage at the speed of memory; SHA-256 is also stored, for folders received from others.
 """
 
 import hashlib
@@ -17,38 +16,38 @@ from e5jax.storage import FAST, MANIFEST, SAFE, SUMS, Entry, entries, files, pub
 
 NAME = MANIFEST
 FORMAT = 3
-OLD = 2  # has SHA-256 alone
+OLD = 2  # has SHA-256 only
 
 
 class Manifest(NamedTuple):
-    """The files of a folder by their path in it, and what is said of the whole."""
+    """The files of a folder by relative path, and facts about the whole."""
 
     files: dict[str, Entry]
     facts: dict[str, Any]
 
     @property
     def bytes(self) -> int:
-        """Of all files."""
+        """Total size of all files."""
         return sum(entry.bytes for entry in self.files.values())
 
 
 class DamagedError(Exception):
-    """A folder is not what its manifest says, or has none. Says which file, and why."""
+    """A folder does not match its manifest, or has none. Names the file and the reason."""
 
 
 def write(folder: Path, facts: Mapping[str, Any]) -> Manifest:
-    """Hashes every file, sends all to the disk, and puts the manifest beside them, whole or not at all."""
+    """Hashes every file, syncs them to disk, and writes the manifest atomically."""
     paths = sorted(_files(folder))
-    made = Manifest(
-        dict(zip(paths, entries(folder, paths, list(SUMS), sync=True), strict=True)), dict(facts)
-    )
-    body = json.dumps({"format": FORMAT, **made._asdict()}, ensure_ascii=False, allow_nan=False)
+    sums = entries(folder, paths, list(SUMS), sync=True)
+    manifest = Manifest(dict(zip(paths, sums, strict=True)), dict(facts))
+    values = {"format": FORMAT, **manifest._asdict()}
+    body = json.dumps(values, ensure_ascii=False, allow_nan=False)
     publish(folder, NAME, f"{body}\n{_digest(body)}\n")
-    return made
+    return manifest
 
 
 def read(folder: Path) -> Manifest:
-    """The manifest, without a look at the files. Raises DamagedError."""
+    """Reads the manifest and verifies its own checksum, but no file. Raises DamagedError."""
     try:
         lines = (folder / NAME).read_bytes().split(b"\n")
     except FileNotFoundError as error:
@@ -70,35 +69,30 @@ def read(folder: Path) -> Manifest:
 
 
 def check(folder: Path, *, thorough: bool = False) -> Manifest:
-    """The manifest of a folder whose files are all there, unchanged, and no others. Raises DamagedError.
+    """Verifies that a folder has exactly the files of its manifest, unchanged.
 
-    Compares XXH3-128, or SHA-256 if that is asked for or all there is.
+    Compares XXH3-128, or SHA-256 if `thorough` or if there is no other. Returns the manifest;
+    raises DamagedError.
     """
-    wanted = read(folder)
-    there = _files(folder)
-    for problem, paths in (
-        ("is missing", wanted.files.keys() - there),
-        ("does not belong there", there - wanted.files.keys()),
-    ):
-        if paths:
-            raise DamagedError(f"{min(paths)}: {problem}")
-    by = (
-        FAST
-        if not thorough and all(FAST in entry.sums for entry in wanted.files.values())
-        else SAFE
-    )
-    for (path, written), other in zip(
-        wanted.files.items(), entries(folder, list(wanted.files), [by], sync=False), strict=True
-    ):
-        if written.bytes != other.bytes:
-            raise DamagedError(f"{path}: {other.bytes:,} bytes, and {written.bytes:,} were written")
-        if written.sums.get(by) != other.sums[by]:
+    manifest, present = read(folder), _files(folder)
+    written = manifest.files
+    if missing := written.keys() - present:
+        raise DamagedError(f"{min(missing)}: is missing")
+    if extra := present - written.keys():
+        raise DamagedError(f"{min(extra)}: does not belong there")
+    fast = not thorough and all(FAST in entry.sums for entry in written.values())
+    kind = FAST if fast else SAFE
+    current = entries(folder, list(written), [kind], sync=False)
+    for (path, old), new in zip(written.items(), current, strict=True):
+        if old.bytes != new.bytes:
+            raise DamagedError(f"{path}: {new.bytes:,} bytes, and {old.bytes:,} were written")
+        if old.sums.get(kind) != new.sums[kind]:
             raise DamagedError(f"{path}: its contents have changed since it was written")
-    return wanted
+    return manifest
 
 
 def _files(folder: Path) -> set[str]:
-    """Paths of all files but the manifest."""
+    """Relative paths of all files except the manifest."""
     return set(files(folder)) - {NAME, f".{NAME}"}
 
 

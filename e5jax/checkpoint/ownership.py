@@ -1,7 +1,8 @@
-"""A folder of checkpoints belongs to one run, which `run.json` in it names, on a disk or in a bucket.
+"""A checkpoint folder, on disk or in a bucket, belongs to the run that its `run.json` names.
 
-The run has a `run.json` with the same name in its own directory, and so is known wherever that is moved. A new directory on another
-machine is taken for the same run if its path ends alike and its training is configured alike: as after the loss of a disk.
+The run's own directory has a `run.json` with the same name, so the run is recognised wherever its
+directory is moved. A new directory on another machine counts as the same run if the end of its path
+and its training configuration are the same, as after the loss of a disk.
 """
 
 import contextlib
@@ -23,69 +24,58 @@ from e5jax.workdir import lock
 from e5jax.workdir.directory import Workdir, write_text
 
 FILE = "run.json"
-LATER = (
-    "mesh",
-    "checkpoint",
-    "log",
-    "profile",
-    "probe",
-    "export",
-    "stages",
-    "eval",
-    "pretrain",
-    "watchdog",
+# Fields that do not change the numbers of a training.
+IGNORED = (
+    *("mesh", "checkpoint", "log", "profile", "probe"),
+    *("export", "stages", "eval", "pretrain", "watchdog"),
 )
 
 
 class Owner(NamedTuple):
-    """A run."""
+    """The run that a folder belongs to."""
 
     run: str
-    path: str  # the last names of its directory's path
+    path: str  # the last two parts of its directory
     directory: str
     host: str
     since: str
-    training: str  # a hash of what decides its numbers
+    training: str  # hash of the configuration that determines its numbers
 
 
 @contextlib.contextmanager
 def owned(folder: Path, workdir: Workdir, run: Training) -> Iterator[None]:
-    """Makes the folder this run's, if it is nobody's. Raises ConfigError if it is another run's, or holds what none has written.
+    """Claims the folder for this run and locks it. Raises ConfigError if it belongs to another run,
+    or contains folders that look like checkpoints and are not.
 
-    Inside, no other process does so: two copies of a run's directory are one run. A bucket has no such lock.
+    The lock keeps out a second process with a copy of the run's directory; a bucket has no lock.
     """
     if in_bucket(folder):
-        claim(folder)  # first, as it says best what is wrong with a bucket
+        claim(folder)  # first, since its message is best if the bucket cannot be written
     owner = check(folder, workdir, run)
     if owner is None:
         _check_unowned(folder, workdir)
-    foreign = [
-        str(step)
-        for step in steps(folder)
-        if not any((folder / str(step) / part).exists() for part in PARTS)
-    ]
-    if foreign:
-        raise ConfigError(
-            f"config.checkpoint.folder={folder}: {foreign[0]} in it is no checkpoint of e5jax, but named like one; move it away"
-        )
+    for step in steps(folder):
+        if not any((folder / str(step) / part).exists() for part in PARTS):
+            raise ConfigError(
+                f"config.checkpoint.folder={folder}: {step} in it is no checkpoint of e5jax, "
+                "but named like one; move it away"
+            )
+    guard: contextlib.AbstractContextManager = contextlib.nullcontext()
     if not in_bucket(folder):
         claim(folder)
-    with (
-        contextlib.nullcontext()
-        if in_bucket(folder)
-        else lock.hold(folder / ".lock", f"{folder}", "choose another folder")
-    ):
+        guard = lock.hold(folder / ".lock", f"{folder}", "choose another folder")
+    with guard:
         own = _owner(workdir, run, owner.run if owner else _name(workdir) or secrets.token_hex(8))
         if _name(workdir) != own.run:
             write_text(workdir.identity, json.dumps({"run": own.run}) + "\n")
         if owner is None or owner.training != own.training:
             (folder / FILE).write_text(json.dumps(own._asdict(), indent=2) + "\n")
-            check(folder, workdir, run)  # in a bucket another run may have come at the same time
+            check(folder, workdir, run)  # in a bucket another run may have claimed it meanwhile
         yield
 
 
 def check(folder: Path, workdir: Workdir, run: Training) -> Owner | None:
-    """Whose folder it is. Raises ConfigError if it is not this run's."""
+    """Returns the owner of the folder, if any. Raises ConfigError if that is another run."""
     owner = _read(folder)
     if owner is None or owner.run == _name(workdir):
         return owner
@@ -93,8 +83,8 @@ def check(folder: Path, workdir: Workdir, run: Training) -> Owner | None:
     if not workdir.metrics.exists() and (owner.path, owner.training) == (own.path, own.training):
         return owner
     raise ConfigError(
-        f"config.checkpoint.folder={folder}: has the checkpoints of another run, that of {owner.directory} on {owner.host}, "
-        f"since {owner.since}; give this run a folder of its own"
+        f"config.checkpoint.folder={folder}: has the checkpoints of another run, that of "
+        f"{owner.directory} on {owner.host}, since {owner.since}; give this run a folder of its own"
     )
 
 
@@ -105,23 +95,27 @@ def _read(folder: Path) -> Owner | None:
         return None
     except (RecordError, TypeError) as error:
         raise ConfigError(
-            f"{folder / FILE}: names no run ({error}); bring the file back, or choose another folder"
+            f"{folder / FILE}: names no run ({error}); bring the file back, "
+            "or choose another folder"
         ) from error
 
 
 def _check_unowned(folder: Path, workdir: Workdir) -> None:
-    """Checkpoints that name no run are of an earlier version: known to be this run's only in the run's own directory."""
+    """Raises ConfigError for checkpoints without an owner, unless they are in the run's directory.
+
+    They are of an earlier version, which wrote no `run.json`.
+    """
     if not in_bucket(folder) and folder.is_relative_to(workdir.root.absolute()):
         return
-    if there := steps(folder):
+    if existing := steps(folder):
         raise ConfigError(
-            f"config.checkpoint.folder={folder}: holds {there[-1]}, and no {FILE} that says of which run; "
-            "move it away, or choose another folder"
+            f"config.checkpoint.folder={folder}: holds {existing[-1]}, and no {FILE} that says "
+            "of which run; move it away, or choose another folder"
         )
 
 
 def _name(workdir: Workdir) -> str:
-    """The run's name, empty for a new one."""
+    """The name of the run; empty for a new one."""
     try:
         return str(parse_object(workdir.identity.read_bytes())["run"])
     except FileNotFoundError:
@@ -133,7 +127,7 @@ def _name(workdir: Workdir) -> str:
 
 
 def _owner(workdir: Workdir, run: Training, name: str) -> Owner:
-    fields = {field: value for field, value in asdict(run).items() if field not in LATER}
+    fields = {field: value for field, value in asdict(run).items() if field not in IGNORED}
     del fields["data"]["workers"]
     training = hashlib.sha256(json.dumps(fields, sort_keys=True).encode()).hexdigest()
     root = workdir.root.absolute()

@@ -1,7 +1,7 @@
-"""A run's checkpoints on disk: which there are, which are sound, which stay. Knows folders and manifests, not what is in them.
+"""The checkpoint folders of a run: which exist, which are sound, which are deleted.
 
-checkpoints/300/            a step: `parameters/`, `rest/`, and the MANIFEST that makes it a checkpoint
-checkpoints/quarantine/     what could not be trusted: 200/, and 200.txt with the reason
+checkpoints/300/            a step: `parameters/`, `rest/`, and the MANIFEST, written last
+checkpoints/quarantine/     damaged checkpoints: 200/, and 200.txt with the reason
 """
 
 import json
@@ -13,25 +13,25 @@ from e5jax.errors import ConfigError
 from e5jax.storage import DELETED, PARTS, delete, finished, move, steps
 
 QUARANTINE = "quarantine"
-WRITTEN = ".orbax-checkpoint-tmp"  # end of the name of a folder that Orbax is writing
+WRITTEN = ".orbax-checkpoint-tmp"  # suffix of a folder that Orbax is writing
 
 
 class Retention(NamedTuple):
-    """The newest `keep` checkpoints stay, and for good each whose step is a multiple of `forever`, if that is not 0."""
+    """Keeps the newest `keep` checkpoints, and steps that are multiples of `forever` (0: none)."""
 
     keep: int
     forever: int = 0
 
 
 class Sound(NamedTuple):
-    """A checkpoint that is what was written."""
+    """A checkpoint that matches its manifest."""
 
     step: int
     manifest: Manifest
 
 
 def newest_sound(directory: Path) -> tuple[Sound | None, dict[int, str]]:
-    """The newest checkpoint that is sound, and what is wrong with each newer one."""
+    """Returns the newest sound checkpoint, and the reason why each newer one is not."""
     wrong: dict[int, str] = {}
     for step in reversed(steps(directory)):
         try:
@@ -42,21 +42,20 @@ def newest_sound(directory: Path) -> tuple[Sound | None, dict[int, str]]:
 
 
 def quarantine(directory: Path, step: int, reason: str) -> Path:
-    """Moves a checkpoint out of the way, with the reason beside it."""
-    place = directory / QUARANTINE
-    place.mkdir(exist_ok=True)
-    there = place.iterdir() if place.is_dir() else ()  # a bucket has no empty folders
-    taken = sum(path.name.split("-")[0] == str(step) for path in there if path.is_dir())
-    to = place / (f"{step}-{taken}" if taken else str(step))
-    (place / f"{to.name}.txt").write_text(
-        f"{reason}\n"
-    )  # first: in a bucket it is what makes the folder
+    """Moves a checkpoint to the quarantine and writes the reason beside it."""
+    folder = directory / QUARANTINE
+    folder.mkdir(exist_ok=True)
+    others = folder.iterdir() if folder.is_dir() else ()  # a bucket has no empty folders
+    count = sum(path.name.split("-")[0] == str(step) for path in others if path.is_dir())
+    to = folder / (f"{step}-{count}" if count else str(step))
+    # The reason first: in a bucket this file creates the folder.
+    (folder / f"{to.name}.txt").write_text(f"{reason}\n")
     move(directory / str(step), to, NAME)
     return to
 
 
 def expire(directory: Path, retention: Retention) -> list[int]:
-    """Deletes what need not stay; of checkpoints without a manifest it deletes none and counts none. Returns their steps."""
+    """Deletes old checkpoints and returns their steps. Ignores folders without a manifest."""
     old = [
         step
         for step in finished(directory)[: -retention.keep]
@@ -68,7 +67,10 @@ def expire(directory: Path, retention: Retention) -> list[int]:
 
 
 def clear(directory: Path) -> None:
-    """Deletes what killed processes left half written or half deleted, and nothing that is only named alike."""
+    """Deletes checkpoints that killed processes left half written or half deleted.
+
+    Folders that merely have such a name stay.
+    """
     for path in directory.iterdir() if directory.is_dir() else ():
         step, _, end = path.name.partition(".")
         if not step.isdecimal() or not path.is_dir():
@@ -78,49 +80,44 @@ def clear(directory: Path) -> None:
 
 
 def _is_checkpoint(folder: Path) -> bool:
-    """Whether it is one, or what is left of one."""
+    """Whether this is a checkpoint or the rest of one."""
     names = {path.name for path in folder.iterdir()}
     return not names or bool(names & PARTS)
 
 
-# --- for people ------------------------------------------------------------------------------------------------
+# --- `e5jax checkpoints` -------------------------------------------------------------------------
 
 
 def listing(directory: Path, verify: bool) -> tuple[list[str], bool]:
-    """A line a checkpoint, the oldest first, then one for each that was set aside; and whether all of the former are sound.
+    """Returns a line per checkpoint, oldest first, then the quarantine; and whether all are sound.
 
-    Without `verify` no file but the manifests is read.
+    Without `verify` only the manifests are read.
     """
     lines, sound = [], True
     for step in steps(directory):
+        folder = directory / str(step)
         try:
-            found = (
-                check(directory / str(step), thorough=True)
-                if verify
-                else read(directory / str(step))
-            )
-            said = f"{found.bytes / 1e6:12,.1f} MB  {len(found.files):4} files  {'sound' if verify else ''}".rstrip()
+            manifest = check(folder, thorough=True) if verify else read(folder)
+            size, count = f"{manifest.bytes / 1e6:12,.1f} MB", f"{len(manifest.files):4} files"
+            text = f"{size}  {count}  {'sound' if verify else ''}".rstrip()
         except DamagedError as error:
-            said, sound = f"DAMAGED: {error}", False
-        lines.append(f"{step:>9}  {said}")
+            text, sound = f"DAMAGED: {error}", False
+        lines.append(f"{step:>9}  {text}")
     for path in sorted((directory / QUARANTINE).glob("*.txt")):
         lines.append(f"{path.stem:>9}  in {QUARANTINE}: {path.read_text(encoding='utf-8').strip()}")
     return lines, sound
 
 
-def said_of(directory: Path, step: int | None) -> str:
-    """What a checkpoint says of itself, as JSON: the newest if no step is named. Raises ConfigError."""
-    there = steps(directory)
-    if not there or step not in (None, *there):
-        raise ConfigError(
-            f"{directory}: no checkpoint {'' if step is None else step}; there are {there or 'none'}"
-        )
+def describe(directory: Path, step: int | None) -> str:
+    """Returns the facts of a checkpoint as JSON; `step` None: the newest. Raises ConfigError."""
+    existing = steps(directory)
+    if not existing or step not in (None, *existing):
+        name = "" if step is None else step
+        raise ConfigError(f"{directory}: no checkpoint {name}; there are {existing or 'none'}")
+    folder = directory / str(existing[-1] if step is None else step)
     try:
-        found = read(directory / str(there[-1] if step is None else step))
+        manifest = read(folder)
     except DamagedError as error:
-        raise ConfigError(f"{directory}/{there[-1] if step is None else step}: {error}") from error
-    return json.dumps(
-        {**found.facts, "bytes": found.bytes, "files": len(found.files)},
-        indent=2,
-        ensure_ascii=False,
-    )
+        raise ConfigError(f"{folder}: {error}") from error
+    facts = {**manifest.facts, "bytes": manifest.bytes, "files": len(manifest.files)}
+    return json.dumps(facts, indent=2, ensure_ascii=False)

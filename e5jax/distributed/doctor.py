@@ -1,6 +1,7 @@
-"""`e5jax doctor`: looks at this machine before a run does: versions, memory, disks, network, keys, devices, a small sharded step.
+"""`e5jax doctor`: checks packages, memory, disks, network, keys and devices before a run.
 
-A line each: `ok`, `note` for what some runs miss, `bad` for what will end any run, with the fix.
+Prints one line per check: `ok`; `note` for what some runs need; `bad` for what will end any run,
+with the fix.
 """
 
 import os
@@ -25,151 +26,132 @@ KEYS = (
     "GOOGLE_APPLICATION_CREDENTIALS",
     "AWS_ACCESS_KEY_ID",
 )
-SECONDS = 5  # that a server may take
+SECONDS = 5  # time limit of a request
 GIB = 2**30
-DISK, MEMORY = 20 * GIB, 2 * GIB  # below which somebody should know
-TOLERANCE = 1e-5  # the numbers are small integers, that no precision rounds: only what computes wrongly is further away
+DISK, MEMORY = 20 * GIB, 2 * GIB  # free bytes below which a line is not `ok`
+TOLERANCE = 1e-5  # the numbers are small integers, which every precision represents exactly
 
 
 class Finding(NamedTuple):
-    """What one look has found."""
+    """One printed line."""
 
     level: Level
-    what: str
-    said: str
+    subject: str
+    text: str
 
     def __str__(self) -> str:
-        return f"{self.level:4}  {self.what}: {self.said}"
+        return f"{self.level:4}  {self.subject}: {self.text}"
 
 
 def main(workdir: Path) -> int:
-    """Prints what each look finds, as it comes. Returns 1 if something is bad."""
-    worst = DONE
-    for look in LOOKS:
-        for finding in look(workdir):
+    """Runs all checks and prints each result at once. Returns 1 if any is `bad`."""
+    code = DONE
+    for check in CHECKS:
+        for finding in check(workdir):
             print(finding, flush=True)
-            worst = ERROR if finding.level == "bad" else worst
-    return worst
+            code = ERROR if finding.level == "bad" else code
+    return code
 
 
 def packages(_: Path) -> Iterator[Finding]:
-    """Commit, Python and packages."""
+    """Checks the commit, Python and package versions."""
     try:
-        said = {**versions.versions(), **versions.optional()}
+        installed = {**versions.versions(), **versions.optional()}
     except PackageNotFoundError as error:
-        yield Finding(
-            "bad",
-            "versions",
-            f"the package {error.name} is missing; pip install -r requirements.txt",
-        )
+        fix = "pip install -r requirements.txt"
+        yield Finding("bad", "versions", f"the package {error.name} is missing; {fix}")
         return
-    listed = ", ".join(f"{name} {version}" for name, version in said.items())
-    yield Finding("ok", "versions", f"commit {versions.commit()}, {listed}")
+    names = ", ".join(f"{name} {version}" for name, version in installed.items())
+    yield Finding("ok", "versions", f"commit {versions.commit()}, {names}")
 
 
 def memory(_: Path) -> Iterator[Finding]:
-    """Of this machine."""
-    found = Path("/proc/meminfo")
-    if not found.is_file():
-        yield Finding("note", "memory", "this system does not say")
+    """Checks the free memory of this machine."""
+    file = Path("/proc/meminfo")
+    if not file.is_file():
+        yield Finding("note", "memory", "this system does not report it")
         return
-    lines = dict(line.split(":") for line in found.read_text(encoding="utf-8").splitlines())
-    free, whole = (int(lines[name].split()[0]) * 1024 for name in ("MemAvailable", "MemTotal"))
-    said = f"{free / GIB:.1f} of {whole / GIB:.1f} GiB free, {os.cpu_count()} cores"
-    yield (
-        Finding("ok", "memory", said)
-        if free >= MEMORY
-        else Finding("bad", "memory", f"{said}; end other programs")
-    )
+    lines = dict(line.split(":") for line in file.read_text(encoding="utf-8").splitlines())
+    free, total = (int(lines[name].split()[0]) * 1024 for name in ("MemAvailable", "MemTotal"))
+    text = f"{free / GIB:.1f} of {total / GIB:.1f} GiB free, {os.cpu_count()} cores"
+    if free >= MEMORY:
+        yield Finding("ok", "memory", text)
+    else:
+        yield Finding("bad", "memory", f"{text}; end other programs")
 
 
 def disks(workdir: Path) -> Iterator[Finding]:
-    """Where the run and the hub's files go."""
+    """Checks the disks of the run and of the hub's cache."""
     cache = Path(os.environ.get("HF_HOME") or Path.home() / ".cache" / "huggingface")
-    for name, place in (("run", workdir), ("hub cache", cache)):
-        there = next(
-            path for path in (place.absolute(), *place.absolute().parents) if path.exists()
-        )
-        free = shutil.disk_usage(there).free
-        said = f"{free / GIB:.1f} GiB free at {place}"
-        if not os.access(there, os.W_OK):
-            yield Finding(
-                "bad", f"disk of the {name}", f"{there} cannot be written; name another place"
-            )
+    for name, folder in (("run", workdir), ("hub cache", cache)):
+        above = (folder.absolute(), *folder.absolute().parents)
+        existing = next(path for path in above if path.exists())
+        free, subject = shutil.disk_usage(existing).free, f"disk of the {name}"
+        text = f"{free / GIB:.1f} GiB free at {folder}"
+        if not os.access(existing, os.W_OK):
+            yield Finding("bad", subject, f"{existing} cannot be written; choose another folder")
         elif free < DISK:
-            yield Finding(
-                "note",
-                f"disk of the {name}",
-                f"{said}; a 7B model and its export need {2 * DISK / GIB:.0f}",
-            )
+            need = f"a 7B model and its export need {2 * DISK / GIB:.0f}"
+            yield Finding("note", subject, f"{text}; {need}")
         else:
-            yield Finding("ok", f"disk of the {name}", said)
+            yield Finding("ok", subject, text)
 
 
 def network(_: Path) -> Iterator[Finding]:
-    """Whether the hub answers."""
+    """Checks whether the hub answers."""
     if os.environ.get("HF_HUB_OFFLINE", "") not in ("", "0"):
-        yield Finding(
-            "note", "network", "HF_HUB_OFFLINE is set: bases come from folders or the cache"
-        )
+        text = "HF_HUB_OFFLINE is set: bases come from folders or the cache"
+        yield Finding("note", "network", text)
         return
-    where = os.environ.get("HF_ENDPOINT", HUB)
+    url = os.environ.get("HF_ENDPOINT", HUB)
     begin = time.monotonic()
     try:
-        with urllib.request.urlopen(where, timeout=SECONDS):  # noqa: S310  what the user has set
+        with urllib.request.urlopen(url, timeout=SECONDS):  # noqa: S310  the user has set it
             pass
     except (urllib.error.URLError, TimeoutError, ValueError) as error:
-        yield Finding(
-            "note",
-            "network",
-            f"{where} does not answer ({error}): bases and data must be here already",
-        )
+        text = f"{url} does not answer ({error}): bases and data must be here already"
+        yield Finding("note", "network", text)
         return
-    yield Finding("ok", "network", f"{where} answers in {time.monotonic() - begin:.1f} s")
+    yield Finding("ok", "network", f"{url} answers in {time.monotonic() - begin:.1f} s")
 
 
 def keys(_: Path, environment: Mapping[str, str] = os.environ) -> Iterator[Finding]:
-    """Which are set; never what they are."""
-    there = [name for name in KEYS if environment.get(name)]
-    yield Finding(
-        "ok" if there else "note",
-        "keys",
-        f"set: {', '.join(there) or 'none'}; not needed for what is public",
-    )
+    """Lists which keys are set, never their values."""
+    names = [name for name in KEYS if environment.get(name)]
+    text = f"set: {', '.join(names) or 'none'}; public models and data need none"
+    yield Finding("ok" if names else "note", "keys", text)
 
 
 def devices(_: Path) -> Iterator[Finding]:
-    """What JAX finds, and whether it can compute on all of it together."""
+    """Checks which devices JAX sees, and that it can compute on all of them together."""
     import jax
 
     try:
-        found = jax.devices()
+        seen = jax.devices()
     except RuntimeError as error:
         platforms = os.environ.get("JAX_PLATFORMS", "")
-        yield Finding(
-            "bad",
-            "devices",
-            f"{str(error).splitlines()[0]}; JAX_PLATFORMS={platforms!r}; is it e5jax[tpu] or e5jax[cuda]?",
-        )
+        fix = f"JAX_PLATFORMS={platforms!r}; is it e5jax[tpu] or e5jax[cuda]?"
+        yield Finding("bad", "devices", f"{str(error).splitlines()[0]}; {fix}")
         return
-    limits = [(device.memory_stats() or {}).get("bytes_limit") for device in found[:1]]
-    room = f", {limits[0] / GIB:.1f} GiB each" if limits[0] else ""
-    yield Finding("ok", "devices", f"{len(found)} × {found[0].device_kind}{room}")
+    limit = (seen[0].memory_stats() or {}).get("bytes_limit")
+    room = f", {limit / GIB:.1f} GiB each" if limit else ""
+    yield Finding("ok", "devices", f"{len(seen)} × {seen[0].device_kind}{room}")
     begin = time.monotonic()
     error = sharded_step()
-    said = (
-        f"largest relative difference {error:.1e}, {time.monotonic() - begin:.1f} s with compiling"
-    )
+    seconds = time.monotonic() - begin
+    text = f"largest relative difference {error:.1e}, {seconds:.1f} s with compiling"
     if error < TOLERANCE:
-        yield Finding("ok", "sharded step", said)
+        yield Finding("ok", "sharded step", text)
     else:
-        yield Finding(
-            "bad", "sharded step", f"{said}: the devices compute wrongly; take another machine"
-        )
+        fix = "the devices compute wrong numbers; take another machine"
+        yield Finding("bad", "sharded step", f"{text}; {fix}")
 
 
 def sharded_step() -> float:
-    """How far the gradient of a product, its rows dealt to all devices, is from NumPy's, relative to its largest number."""
+    """Returns how far the gradient of a product differs from NumPy's.
+
+    Rows are sharded over all devices. The difference is relative to the largest number.
+    """
     import jax
     import jax.numpy as jnp
     import numpy as np
@@ -197,7 +179,7 @@ def sharded_step() -> float:
     return float(np.abs(made - wanted).max() / np.abs(wanted).max())
 
 
-LOOKS: tuple[Callable[[Path], Iterator[Finding]], ...] = (
+CHECKS: tuple[Callable[[Path], Iterator[Finding]], ...] = (
     packages,
     memory,
     disks,

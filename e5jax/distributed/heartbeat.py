@@ -1,7 +1,8 @@
-"""What this process is doing, since when, and at which step: for whoever has to say why nothing happens.
+"""The phase of this process: what it is doing, since when, and at which step.
 
-A process is in one phase at a time, and so is this module. To enter one costs no more than an assignment; where a launcher wants
-to know, it names a file, and each costs a write of one line to it, which outlives whatever ends the process.
+The watchdog reads it to explain why a run makes no progress. Entering a phase is one assignment.
+If a launcher asks for a file (`write_to`), each phase is also written there as one line, which
+outlives the process however it ends.
 """
 
 import os
@@ -11,52 +12,51 @@ from typing import NamedTuple
 
 START, JOIN, READ, LOAD, COMPILE, WAIT = "start", "join", "read", "load", "compile", "wait"
 BATCH, STEP, SAVE = "batch", "step", "save"
-STAGES = ("data", "export", "eval")  # of a run, which one process works on
+STAGES = ("data", "export", "eval")  # stages of a run that a single process works on
+FILE = "E5JAX_PHASE_FILE"  # environment variable that names the file
+_WIDTH = 64  # bytes of the file's only line
 
 
 class Phase(NamedTuple):
-    """`since` is on the clock of time.monotonic, `step` the last one begun."""
+    """`since` is in seconds of `time.monotonic`; `step` is the last step that was begun."""
 
     name: str
     step: int
     since: float
 
 
-FILE = "E5JAX_PHASE_FILE"  # names the file
-_WIDTH = 64  # bytes of its one line
-
-
 class _Own:
-    now = Phase(START, 0, time.monotonic())
-    told: int | None = None  # descriptor of the file
+    current = Phase(START, 0, time.monotonic())
+    descriptor: int | None = None  # of the file
 
 
 def enter(name: str, step: int | None = None) -> None:
-    """From here on this process does that; the step stays what it was unless one is given."""
-    _Own.now = Phase(name, _Own.now.step if step is None else step, time.monotonic())
-    if _Own.told is not None:
+    """Begins a phase. The step stays the same unless one is given."""
+    step = _Own.current.step if step is None else step
+    _Own.current = Phase(name, step, time.monotonic())
+    if _Own.descriptor is not None:
         _write()
 
 
 def now() -> Phase:
-    """The phase that this process is in."""
-    return _Own.now
+    """Returns the current phase."""
+    return _Own.current
 
 
-def tell(path: Path) -> None:
-    """From here on the file says which phase this is in, and at which step."""
-    _Own.told = os.open(path, os.O_WRONLY | os.O_CREAT, 0o600)
+def write_to(path: Path) -> None:
+    """From now on writes each phase and step to this file."""
+    _Own.descriptor = os.open(path, os.O_WRONLY | os.O_CREAT, 0o600)
     _write()
 
 
-def told(path: Path) -> tuple[str, int]:
-    """Phase and step that a process has written there; no phase and step 0 if it has not come so far."""
-    name, _, step = (
-        path.read_text(encoding="utf-8").strip().partition(" ") if path.is_file() else ("", "", "")
-    )
+def read(path: Path) -> tuple[str, int]:
+    """Reads the phase and step that a process has written: ("", 0) if there is no file yet."""
+    text = path.read_text(encoding="utf-8").strip() if path.is_file() else ""
+    name, _, step = text.partition(" ")
     return name, int(step or 0)
 
 
 def _write() -> None:
-    assert _Own.told is not None, "tell"
-    os.pwrite(_Own.told, f"{_Own.now.name} {_Own.now.step}".ljust(_WIDTH - 1).encode() + b"\n", 0)
+    assert _Own.descriptor is not None, "write_to"
+    line = f"{_Own.current.name} {_Own.current.step}".ljust(_WIDTH - 1) + "\n"
+    os.pwrite(_Own.descriptor, line.encode(), 0)

@@ -1,9 +1,13 @@
-"""A notice to stop, one of `SIGNALS`, at any moment: compiling, the process ends at once; training, it saves first.
+"""Requests to stop, which arrive as one of `SIGNALS`.
 
-Python runs a signal's handler only between two lines of its own, and XLA compiles for minutes. So a thread waits for the number
-that the interpreter writes to a pipe as soon as the signal arrives. To end at once is safe: artifacts are whole or not there.
+While the program compiles, it exits at once; while it trains, it saves first. Exiting at once is
+safe, since every artifact is written atomically.
 
-SIGHUP says that the terminal has been closed. A run that was started with nohup ignores it and goes on.
+Python runs a signal handler only between two bytecode instructions, and XLA compiles for minutes
+without returning to Python. So a thread reads the signal number from the interpreter's wake-up
+pipe, where it arrives immediately.
+
+SIGHUP means that the terminal was closed. A run that was started with nohup ignores it.
 """
 
 import contextlib
@@ -15,41 +19,38 @@ from collections.abc import Callable, Iterator
 
 from e5jax.errors import STOPPED, StoppedError
 
-JOINING = 10.0  # seconds that a process which is told to stop may take to find the others, so as to tell them
-SIGNALS = (
-    signal.SIGTERM,
-    signal.SIGINT,
-    signal.SIGHUP,
-    signal.SIGUSR1,
-)  # Slurm and MPI hand SIGUSR1 on to all processes of a job
+JOINING = 10.0  # seconds to wait for the other processes to join, in order to notify them
+# Slurm and MPI pass SIGUSR1 on to all processes of a job.
+SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1)
 _END = b"\0"
 
-# Signals belong to the process, and so does this.
+# Signals belong to the process, and so does this state.
 _lock = threading.Lock()
 _received, _held = threading.Event(), threading.Event()
 
 
 class _Others:
-    """How to tell the other processes of a run, once that is known."""
+    """How to notify the other processes of a run, once that is known."""
 
-    tell: Callable[[str], int] | None = None
+    notify: Callable[[str], int] | None = None
     known = threading.Event()
 
 
 @contextlib.contextmanager
 def listening(others: bool = False) -> Iterator[None]:
-    """Inside, a notice ends the process with `STOPPED`, unless it is `held`. For the main thread.
+    """Inside, a signal ends the process with exit code `STOPPED`, unless `held` is active.
 
-    With `others` the run has more processes, and `before_leaving` will say how to tell them.
+    Must be called in the main thread. `others`: the run has several processes, and
+    `before_leaving` will set how to notify them.
     """
     if not others:
         _Others.known.set()
     read, write = os.pipe()
     os.set_blocking(write, False)
-    heeded = [number for number in SIGNALS if number != signal.SIGHUP or not _nohup()]
-    before = {number: signal.signal(number, _left_to_the_thread) for number in heeded}
+    numbers = [number for number in SIGNALS if number != signal.SIGHUP or not _nohup()]
+    before = {number: signal.signal(number, _left_to_the_thread) for number in numbers}
     other = signal.set_wakeup_fd(write)
-    thread = threading.Thread(target=_wait, args=(read,), name="notice", daemon=True)
+    thread = threading.Thread(target=_wait, args=(read,), name="signals", daemon=True)
     thread.start()
     try:
         yield
@@ -66,37 +67,43 @@ def listening(others: bool = False) -> Iterator[None]:
 
 
 def ignore() -> None:
-    """From here on a notice changes nothing: the work is done, and the process ends by itself."""
+    """Ignores all `SIGNALS` from now on: the work is done and the process is about to exit."""
     for number in SIGNALS:
         signal.signal(number, signal.SIG_IGN)
 
 
-def before_leaving(tell: Callable[[str], int] | None) -> None:
-    """From here on a notice that ends this process is told to the others by `tell`, which returns the exit code."""
-    _Others.tell = tell
+def before_leaving(notify: Callable[[str], int] | None) -> None:
+    """Sets what runs before a signal ends this process.
+
+    `notify` receives the reason, notifies the other processes and returns the exit code.
+    """
+    _Others.notify = notify
     _Others.known.set()
 
 
 @contextlib.contextmanager
 def held() -> Iterator[None]:
-    """Inside, a notice only makes `received` true, and whoever holds it saves and leaves; then StoppedError, if there was one."""
+    """Inside, a signal only makes `received` true; the caller saves and leaves the block.
+
+    Raises StoppedError at the end of the block if a signal was received.
+    """
     with _lock:
         _held.set()
     try:
         yield
         if _received.is_set():
-            raise StoppedError("told to stop; all is saved, the same command goes on")
+            raise StoppedError("stopped by a signal; everything is saved: the same command resumes")
     finally:
         _held.clear()
 
 
 def received() -> bool:
-    """Whether there was a notice."""
+    """Whether a signal was received."""
     return _received.is_set()
 
 
 def receive() -> None:
-    """A notice to another process of this run is one to this."""
+    """Acts as if this process had received the signal that another process of the run received."""
     _received.set()
 
 
@@ -114,12 +121,11 @@ def _wait(read: int) -> None:
 
 
 def _leave(name: str) -> None:
-    print(f"e5jax: {name}: stopped; the same command goes on", file=sys.stderr, flush=True)
+    print(f"e5jax: {name}: stopped; the same command resumes", file=sys.stderr, flush=True)
     _Others.known.wait(JOINING)
-    os._exit(
-        _Others.tell(f"{name}: told to stop; the same command goes on") if _Others.tell else STOPPED
-    )
+    notify = _Others.notify
+    os._exit(notify(f"{name}: stopped; the same command resumes") if notify else STOPPED)
 
 
 def _left_to_the_thread(*_: object) -> None:
-    """A signal reaches the pipe only if it has a handler."""
+    """Does nothing: a signal reaches the wake-up pipe only if it has a Python handler."""

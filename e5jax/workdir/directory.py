@@ -1,6 +1,6 @@
-"""Where a run keeps its artifacts, and the rule that an artifact that exists is complete.
+"""The paths of a run's artifacts, and atomic writing: an artifact that exists is complete.
 
-Every writer fills a temporary neighbour and renames it into place, so existence is the mark of completeness.
+Every writer fills a temporary file or folder beside its target and renames it into place.
 """
 
 import contextlib
@@ -19,11 +19,11 @@ from e5jax.storage import folder_of
 from e5jax.workdir import lock, outputs
 
 DEFAULT_RUNS = Path("runs")
-ALLOW = "; --allow-change goes on with what is there now, and records the difference"
+ALLOW = "; --allow-change resumes with the new one and records the change"
 
 
 class Workdir(NamedTuple):
-    """Paths below one run's directory."""
+    """Paths in the directory of a run."""
 
     root: Path
 
@@ -56,11 +56,11 @@ class Workdir(NamedTuple):
 
     @property
     def checkpoints(self) -> Path:
-        """Unless the configuration names another place."""
+        """The default; the configuration may name another folder."""
         return self.root / "checkpoints"
 
     def checkpoints_of(self, checkpoint: Checkpoint) -> Path:
-        """Where a run's checkpoints are, a bucket perhaps."""
+        """The folder of the checkpoints, on disk or in a bucket."""
         return folder_of(checkpoint.folder or str(self.checkpoints))
 
     @property
@@ -69,22 +69,22 @@ class Workdir(NamedTuple):
 
     @property
     def trained(self) -> Path:
-        """Written when training is complete: what was trained, on what."""
+        """Written when training is complete: what was trained, and on which data and base."""
         return self.root / "train.json"
 
     @property
     def lengths(self) -> Path:
-        """Written when training is complete: tokens of a sample of its texts."""
+        """Written when training is complete: numbers of tokens of a sample of its texts."""
         return self.root / "lengths.json"
 
     @property
     def identity(self) -> Path:
-        """The name by which the run's checkpoints know it, wherever this directory is moved to."""
+        """The name of the run, by which its checkpoint folder knows it."""
         return self.root / "run.json"
 
     @property
     def earlier(self) -> Path:
-        """What the run came to before it was extended, by its steps then."""
+        """Results of the run before it was extended, by number of steps."""
         return self.root / "earlier"
 
     @property
@@ -101,16 +101,16 @@ class Workdir(NamedTuple):
 
     @property
     def pretrain(self) -> "Workdir":
-        """The run that makes this run's base."""
+        """The run that trains the base of this run."""
         return Workdir(self.root / "pretrain")
 
 
 @contextlib.contextmanager
 def atomic_output(path: Path, command: str | None = None) -> Iterator[Path]:
-    """Yields a temporary path beside `path` (not created); on success renames it to `path`.
+    """Yields a temporary path beside `path`, not yet created; on success renames it to `path`.
 
-    With `command` it replaces only what the same command wrote (`written`); without, `path` is in a folder that the writer knows to
-    be its own. What a killed writer of `path` left is deleted first.
+    With `command`, replaces only what the same command wrote (see `outputs`). Without, `path` must
+    be in a folder that belongs to the caller. Deletes what killed writers of `path` left behind.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     _clear_leftovers(path)
@@ -120,9 +120,9 @@ def atomic_output(path: Path, command: str | None = None) -> Iterator[Path]:
             try:
                 yield holder / path.name
                 _put(holder, path, command)
-            finally:  # while the mark says whose they are
-                for place in (holder / path.name, _replaced(holder, path)):
-                    _delete(place)
+            finally:  # before the mark of this writer goes
+                for rest in (holder / path.name, _replaced(holder, path)):
+                    _delete(rest)
     except OSError as error:
         name_path(error, path)
         raise
@@ -139,7 +139,7 @@ def _delete(path: Path) -> None:
 
 def _put(holder: Path, path: Path, command: str | None) -> None:
     new = holder / path.name
-    assert new.exists(), "the writer made something"  # else the old one would be lost
+    assert new.exists(), "the writer wrote nothing"  # else the old one would be lost
     if command is not None:
         outputs.check(path, command, folder=new.is_dir())
         if new.is_dir():
@@ -152,7 +152,10 @@ def _put(holder: Path, path: Path, command: str | None) -> None:
 
 
 def _clear_leftovers(path: Path) -> None:
-    """Deletes temporary folders of writers of `path` that are dead; an old folder that one had just moved away comes back."""
+    """Deletes temporary folders of dead writers of `path`.
+
+    Moves a folder back that a writer had moved away and not yet replaced.
+    """
     for holder in path.parent.glob(f".{glob.escape(path.name)}.*/"):
         if lock.is_abandoned(_mark(holder, path)):
             if _replaced(holder, path).exists() and not path.exists():
@@ -169,7 +172,7 @@ def _replaced(holder: Path, path: Path) -> Path:
 
 
 def write_text(path: Path, text: str, command: str | None = None) -> None:
-    """Writes a file whole or not at all, over another one as `atomic_output` does."""
+    """Writes a text file atomically; see `atomic_output`."""
     with atomic_output(path, command) as temporary:
         temporary.write_text(text, encoding="utf-8")
 
@@ -178,29 +181,29 @@ def write_text(path: Path, text: str, command: str | None = None) -> None:
 def writing(
     command: str, *paths: Path, folder: bool = False, inputs: Iterable[Path] = (), own: bool = False
 ) -> Iterator[None]:
-    """Inside, this process alone writes these files, or with `folder` folders, and may do so: with `own` whatever is there.
+    """Inside, this process has the sole right to write these files (with `folder`: folders).
 
-    Raises ConfigError, before the work begins: for what the command did not write, for an input, and for a process at work there.
+    Raises ConfigError before the work begins if an output was not written by the same command
+    (unless `own`), contains an input, or if another process is writing it.
     """
     checked = () if own else paths
     for path in checked:
         _check_inputs(path, inputs)
         outputs.check(path, command, folder=folder)
     first = paths[0]
+    file = first.with_name(f".{first.name}.lock")
     with (
-        _made(first.parent),
-        lock.hold(
-            first.with_name(f".{first.name}.lock"), f"--output={first}", "choose another --output"
-        ),
+        _parents(first.parent),
+        lock.hold(file, f"--output={first}", "choose another --output"),
     ):
-        for path in checked:  # another process may have ended just now
+        for path in checked:  # again: another process may just have finished
             outputs.check(path, command, folder=folder)
         yield
 
 
 @contextlib.contextmanager
-def _made(folder: Path) -> Iterator[None]:
-    """Makes a folder and its parents; those that stay empty go again."""
+def _parents(folder: Path) -> Iterator[None]:
+    """Creates a folder and its parents, and afterwards deletes those that are still empty."""
     new = [part for part in (folder, *folder.parents) if not part.exists()]
     folder.mkdir(parents=True, exist_ok=True)
     try:
@@ -214,19 +217,17 @@ def _made(folder: Path) -> Iterator[None]:
 
 def _check_inputs(path: Path, inputs: Iterable[Path]) -> None:
     output = Path(os.path.realpath(path))
-    for place in inputs:
-        real = Path(os.path.realpath(place))
+    for source in inputs:
+        real = Path(os.path.realpath(source))
         if real.is_relative_to(output):
-            inside = (
-                "this command reads it"
-                if real == output
-                else f"this command reads {place}, which is in it"
+            what = "it" if real == output else f"{source}, which is in it"
+            raise ConfigError(
+                f"--output={path}: this command reads {what}; choose another --output"
             )
-            raise ConfigError(f"--output={path}: {inside}; choose another --output")
 
 
 def read_config(workdir: Workdir) -> Config:
-    """The configuration of the run in this directory."""
+    """Reads the configuration of a run. Raises ConfigError if there is none."""
     if not workdir.config.is_file():
         raise ConfigError(
             f"--workdir={workdir.root}: no config.json there; it is not the directory of a run"

@@ -1,8 +1,9 @@
-"""One process at a time: a lock file that names its holder, for hosts that share a file system too.
+"""A lock file that names its holder and also works between hosts that share a file system.
 
-On one host the kernel releases the lock with the process that holds it (flock), however it ends. A file system may keep such locks
-to each host: so the holder also writes its host, its pid and a number that grows every few seconds into the file. A lock of another
-host whose number no longer grows is taken over.
+On one host the kernel releases the lock (flock) when its holder ends, however it ends. Some file
+systems keep such locks local to a host, so the holder also writes its host, its pid and a counter
+into the file, and increments the counter every few seconds. A lock of another host whose counter
+has stopped is taken over.
 """
 
 import contextlib
@@ -22,15 +23,11 @@ from typing import NamedTuple
 
 from e5jax.errors import ERROR, ConfigError
 
-BEAT = 5.0  # seconds between two signs of life
-STALE = 30.0  # seconds without one, after which a holder on another host counts as dead
-WRITING = (
-    2.0  # seconds that a process may take to write its name into a lock file that it has created
-)
+BEAT = 5.0  # seconds between two increments of the counter
+STALE = 30.0  # seconds without one after which a holder on another host counts as dead
+WRITING = 2.0  # seconds within which a process writes its name into a new lock file
 POLL = 0.2
-ABANDONED = (
-    86_400  # seconds after which a file that another host marked as in use counts as left behind
-)
+ABANDONED = 86_400  # seconds after which the mark of another host (`in_use`) no longer counts
 _BOOT = Path("/proc/sys/kernel/random/boot_id")
 _NO_FLOCK = (errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL)
 
@@ -41,23 +38,23 @@ class Holder(NamedTuple):
     host: str
     pid: int
     since: str
-    kernel: str  # differs from host to host and from boot to boot
+    kernel: str  # a different value for each host and boot
     beat: int = 0
 
     def __str__(self) -> str:
         return f"process {self.pid} on {self.host}, since {self.since}"
 
     def process(self) -> tuple[str, int, str]:
-        """What does not change while it holds the lock."""
+        """Identifies the process: the fields that stay the same while it holds the lock."""
         return self.kernel, self.pid, self.since
 
 
 @contextlib.contextmanager
 def hold(path: Path, name: str, fix: str) -> Iterator[None]:
-    """Holds the lock file `path`, in a folder that exists; `name` is what it protects, as the user wrote it.
+    """Holds the lock file `path`, whose folder must exist; `name` is what the user called it.
 
-    Raises ConfigError that names the process which holds it. A dead holder on this host is recognised at once, one on another host
-    after `STALE` seconds, and this process says that it waits.
+    Raises ConfigError, naming the holder, if another process holds it. A dead one on this host is
+    detected at once, one on another after `STALE` seconds; a message is printed meanwhile.
     """
     holder, descriptor = _acquire(path, name, fix)
     over = threading.Event()
@@ -81,9 +78,8 @@ def _acquire(path: Path, name: str, fix: str) -> tuple[Holder, int]:
         try:
             local = _flock(descriptor)
             before = None if new else _read_soon(path)
-            local &= (
-                before is None or before.kernel == _kernel()
-            )  # the kernel knows that the process before is dead
+            # Only the holder's own kernel can know that it is dead.
+            local &= before is None or before.kernel == _kernel()
             if before is not None and not local:
                 _wait_for_sign(path, before, name, fix)
             if _is_same_file(path, descriptor):
@@ -101,7 +97,7 @@ def _acquire(path: Path, name: str, fix: str) -> tuple[Holder, int]:
 
 
 def _open(path: Path) -> tuple[int, bool]:
-    """The lock file's descriptor, and whether it is new."""
+    """Returns the descriptor of the lock file, and whether it is new."""
     while True:
         with contextlib.suppress(FileExistsError):
             return os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o644), True
@@ -110,7 +106,10 @@ def _open(path: Path) -> tuple[int, bool]:
 
 
 def _flock(descriptor: int) -> bool:
-    """Takes the kernel's lock; False where the file system has none. Raises BlockingIOError when another process has it."""
+    """Takes the kernel's lock; returns False if the file system has none.
+
+    Raises BlockingIOError if another process holds it.
+    """
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError as error:
@@ -121,7 +120,7 @@ def _flock(descriptor: int) -> bool:
 
 
 def _wait_for_sign(path: Path, holder: Holder, name: str, fix: str) -> None:
-    """Returns when a holder that this kernel does not know gives no sign of life, or has released the lock."""
+    """Waits until a holder on another host is known to be dead, or has released the lock."""
     print(
         f"e5jax: {name}: held by {holder}; waiting up to {STALE:.0f} s for a sign that it lives",
         file=sys.stderr,
@@ -132,7 +131,7 @@ def _wait_for_sign(path: Path, holder: Holder, name: str, fix: str) -> None:
 
 
 def _changed(path: Path, holder: Holder, seconds: float) -> Holder | None:
-    """Watches a lock file; returns what it says once that differs from `holder`, None if it stays the same or goes."""
+    """Watches a lock file; returns its new holder, or None if it stays the same or disappears."""
     deadline = time.monotonic() + seconds
     while True:
         now = _read(path)
@@ -144,7 +143,7 @@ def _changed(path: Path, holder: Holder, seconds: float) -> Holder | None:
 
 
 def _read_soon(path: Path) -> Holder | None:
-    """The holder, whom another process may be about to write down."""
+    """Reads the holder; waits a little for a process that is about to write its name."""
     deadline = time.monotonic() + WRITING
     while (holder := _read(path)) is None and path.exists() and time.monotonic() < deadline:
         time.sleep(POLL / 10)
@@ -167,9 +166,12 @@ def _write(descriptor: int, holder: Holder) -> Holder:
 
 
 def _beat(path: Path, name: str, holder: Holder, descriptor: int, over: threading.Event) -> None:
-    """Gives signs of life; ends this process when another one has taken the lock over, as after a long sleep of this machine."""
+    """Increments the counter. Ends this process if another one has taken the lock over.
+
+    That happens after this machine was suspended for a long time.
+    """
     while not over.wait(BEAT):
-        with contextlib.suppress(OSError):  # a file system that is away for a moment
+        with contextlib.suppress(OSError):  # a file system that is unavailable for a moment
             now = _read(path)
             if now is not None and now.process() != holder.process():
                 print(
@@ -183,12 +185,13 @@ def _beat(path: Path, name: str, holder: Holder, descriptor: int, over: threadin
 
 def _busy(name: str, holder: Holder | None, fix: str) -> ConfigError:
     return ConfigError(
-        f"{name}: another process is at work there ({holder or 'it has just begun'}); wait for it, or {fix}"
+        f"{name}: another process is at work there ({holder or 'it has just begun'}); "
+        f"wait for it, or {fix}"
     )
 
 
 def _is_same_file(path: Path, descriptor: int) -> bool:
-    """Whether the open file still is the one at `path`: its last holder may have deleted it before this process locked it."""
+    """Whether the open file is still at `path`: the last holder may have deleted it meanwhile."""
     try:
         return os.path.samestat(path.stat(), os.fstat(descriptor))
     except FileNotFoundError:
@@ -206,12 +209,12 @@ def _kernel() -> str:
     return _BOOT.read_text(encoding="ascii").strip() if _BOOT.exists() else socket.gethostname()
 
 
-# --- files in use ----------------------------------------------------------------------------------------------
+# --- files in use --------------------------------------------------------------------------------
 
 
 @contextlib.contextmanager
 def in_use(path: Path) -> Iterator[None]:
-    """Marks a folder as this process's own by a new file in it."""
+    """Marks a folder as used by this process, by a new file in it."""
     descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o644)
     try:
         _flock(descriptor)
@@ -223,7 +226,7 @@ def in_use(path: Path) -> Iterator[None]:
 
 
 def is_abandoned(path: Path) -> bool:
-    """Whether the process that made the mark `path` is dead."""
+    """Whether the process that created the mark `path` is dead."""
     try:
         descriptor = os.open(path, os.O_RDWR | os.O_CLOEXEC)
     except (FileNotFoundError, PermissionError):  # of another user

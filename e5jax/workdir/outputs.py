@@ -1,8 +1,9 @@
-"""What this program wrote, so that a command replaces its own output and nothing else.
+"""Records which files a command wrote, so that it replaces its own output and nothing else.
 
-`e5jax.files` lists it, beside the files that a command writes, and inside each folder that it writes as a whole: a line of JSON for
-each file, with command, name and size, and outside of such folders the time of change. A name may be written where nothing is, or
-where the list says that the same command wrote what is there and nobody has changed it since.
+The list `e5jax.files` lies beside the files that a command writes, or inside a folder that it
+writes as a whole. It has a line of JSON for each file: command, name and size, and for single files
+the time of modification. A command may write a path if nothing exists there, or if the list says
+that the same command wrote what is there and nobody has changed it since.
 """
 
 import json
@@ -15,7 +16,7 @@ from typing import NamedTuple
 from e5jax.errors import ConfigError
 
 LIST = "e5jax.files"
-WHOLE = "."  # the folder itself, in its own list
+WHOLE = "."  # the entry of a folder that was written as a whole
 
 
 class Entry(NamedTuple):
@@ -24,11 +25,14 @@ class Entry(NamedTuple):
     command: str
     name: str
     bytes: int
-    modified: int = 0  # nanoseconds; 0 in a folder that was written as a whole, which may be copied
+    modified: int = 0  # nanoseconds; 0 in a folder written as a whole, so that it may be copied
 
 
 def check(path: Path, command: str, *, folder: bool) -> None:
-    """Raises ConfigError if `command` may not write a file, or with `folder` a folder, as `path`. Names what is there."""
+    """Raises ConfigError if `command` may not write `path`, naming what is there.
+
+    `folder`: whether it will be a folder.
+    """
     where, fix = f"--output={path}", "move it away, or choose another --output"
     check_writable(path)
     if not os.path.lexists(path):
@@ -37,46 +41,40 @@ def check(path: Path, command: str, *, folder: bool) -> None:
         if problem := _wrong_in(path, command):
             raise ConfigError(f"{where}: holds {problem}; {fix}")
         return
-    kind = (
-        "a folder"
-        if path.is_dir()
-        else "a file"
-        if path.is_file()
-        else "neither a file nor a folder"
-    )
+    kind = "a file" if path.is_file() else "neither a file nor a folder"
+    kind = "a folder" if path.is_dir() else kind
     if folder or kind != "a file":
         raise ConfigError(
             f"{where}: is {kind}, which `e5jax {command}` has not written; choose another --output"
         )
-    found = path.lstat()
-    if not stat.S_ISREG(found.st_mode) or _file_entry(path, path.name, command) not in _entries(
-        path.parent
-    ):
+    regular = stat.S_ISREG(path.lstat().st_mode)
+    if not regular or _file_entry(path, path.name, command) not in _entries(path.parent):
         raise ConfigError(
-            f"{where}: is a file that `e5jax {command}` has not written, or that has changed since; {fix}"
+            f"{where}: is a file that `e5jax {command}` has not written, "
+            f"or that has changed since; {fix}"
         )
 
 
 def check_writable(path: Path, option: str = "--output") -> None:
-    """Raises ConfigError if this user can make nothing at `path`, for what the nearest thing above it is."""
-    place = path
-    while not place.exists() and place != place.parent:
-        place = place.parent
-    if place.is_dir():
-        if not os.access(
-            place, os.W_OK | os.X_OK, effective_ids=os.access in os.supports_effective_ids
-        ):
+    """Raises ConfigError if this user cannot create `path`, by its nearest existing parent."""
+    above = path
+    while not above.exists() and above != above.parent:
+        above = above.parent
+    if not above.is_dir():
+        if above != path:
             raise ConfigError(
-                f"{option}={path}: this user cannot write to {place}; choose another {option}"
+                f"{option}={path}: {above} is a file, not a folder; choose another {option}"
             )
-    elif place != path:
+        return
+    effective = os.access in os.supports_effective_ids
+    if not os.access(above, os.W_OK | os.X_OK, effective_ids=effective):
         raise ConfigError(
-            f"{option}={path}: {place} is a file, not a folder; choose another {option}"
+            f"{option}={path}: this user cannot write to {above}; choose another {option}"
         )
 
 
 def _wrong_in(folder: Path, command: str) -> str:
-    """What keeps a folder from being replaced; empty if nothing does."""
+    """The reason why a folder may not be replaced, or an empty string."""
     names = sorted(path.name for path in folder.iterdir())
     entries = _entries(folder)
     commands = [entry.command for entry in entries if entry.name == WHOLE]
@@ -92,23 +90,23 @@ def _wrong_in(folder: Path, command: str) -> str:
 
 
 def note_file(file: Path, target: Path, command: str) -> None:
-    """Lists `file`, which is about to be moved to `target`."""
+    """Records `file`, which is about to be moved to `target`."""
     _append(target.parent, [_file_entry(file, target.name, command)])
 
 
 def _file_entry(file: Path, name: str, command: str) -> Entry:
-    found = file.stat()
-    return Entry(command, name, found.st_size, found.st_mtime_ns)
+    status = file.stat()
+    return Entry(command, name, status.st_size, status.st_mtime_ns)
 
 
 def note_folder(folder: Path, command: str) -> None:
-    """Lists all files of a folder in it."""
+    """Records all files of a folder, in the folder."""
     entries = [Entry(command, name, (folder / name).stat().st_size) for name in _files(folder)]
     _append(folder, [Entry(command, WHOLE, 0), *entries])
 
 
 def list_again(file: Path, command: str) -> None:
-    """Lists a file again that this program changed in a folder of its own; a folder of an earlier version has no list."""
+    """Records the new size of a file that this program changed in a folder with a list."""
     if (file.parent / LIST).exists():
         _append(file.parent, [Entry(command, file.name, file.stat().st_size)])
 
@@ -120,7 +118,7 @@ def _files(folder: Path) -> Iterator[str]:
 
 
 def _append(folder: Path, entries: list[Entry]) -> None:
-    """In one write, so that commands which write beside each other do not mix their lines."""
+    """Appends in a single write, so that the lines of concurrent commands do not mix."""
     text = "".join(json.dumps(entry._asdict()) + "\n" for entry in entries)
     descriptor = os.open(
         folder / LIST, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o644
@@ -132,7 +130,7 @@ def _append(folder: Path, entries: list[Entry]) -> None:
 
 
 def _entries(folder: Path) -> list[Entry]:
-    """A line that a full disk cut off lists nothing."""
+    """Ignores lines that are incomplete, as after a full disk."""
     entries = []
     try:
         lines = (folder / LIST).read_bytes().splitlines()

@@ -58,7 +58,7 @@ def supervised(
 def furthest(workdir: Path) -> int:
     """The last step that a process has begun."""
     return max(
-        (heartbeat.told(path)[1] for path in (workdir / FOLDER).glob("process-*.phase")), default=0
+        (heartbeat.read(path)[1] for path in (workdir / FOLDER).glob("process-*.phase")), default=0
     )
 
 

@@ -131,7 +131,7 @@ def run(job: Job, *, echo: bool = False, logs: bool = True) -> tuple[int, int | 
 
 
 def _furthest(job: Job, files: Files) -> int:
-    return max(heartbeat.told(files.phase(process))[1] for process in _here(job))
+    return max(heartbeat.read(files.phase(process))[1] for process in _here(job))
 
 
 def _here(job: Job) -> range:

@@ -38,7 +38,7 @@ def status(workdir: Path) -> int:
     found = record.states(workdir)
     if not found:
         raise ConfigError(f"--workdir={workdir}: nothing was launched there from this machine")
-    print("\n".join(record.lines(found, heartbeat.told, time.time())), flush=True)
+    print("\n".join(record.lines(found, heartbeat.read, time.time())), flush=True)
     ends = [
         state.end if state.end is not None else (DONE if record.lives(files) else ERROR)
         for files, state in _own(found)

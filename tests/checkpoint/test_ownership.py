@@ -52,7 +52,7 @@ def test_another_run_is_refused_and_told_whose_the_folder_is(tmp_path):
         for act in (own, check):
             with pytest.raises(
                 ConfigError,
-                match=rf"has the checkpoints of another run, that of {first.root} on .*a folder of its own",
+                match=rf"checkpoints of another run, that of {first.root} on .*a folder of its own",
             ):
                 act(shared, second, run)
     assert tree(shared) == before

@@ -124,10 +124,10 @@ def test_whoever_asks_for_the_listing_has_sha256_compared_and_a_restore_does_not
 
 def test_a_checkpoint_says_what_it_is_of(tmp_path):
     make(tmp_path, 10, 20)
-    assert json.loads(retention.said_of(tmp_path, None)) == {"step": 20, "bytes": 13, "files": 1}
-    assert json.loads(retention.said_of(tmp_path, 10))["step"] == 10
+    assert json.loads(retention.describe(tmp_path, None)) == {"step": 20, "bytes": 13, "files": 1}
+    assert json.loads(retention.describe(tmp_path, 10))["step"] == 10
     with pytest.raises(ConfigError, match=r"no checkpoint 15; there are \[10, 20\]"):
-        retention.said_of(tmp_path, 15)
+        retention.describe(tmp_path, 15)
 
 
 def test_nothing_is_deleted_that_is_only_named_like_what_a_killed_process_left(tmp_path):

@@ -1,4 +1,4 @@
-"""The doctor finds what is there, what is not, and what is wrong; keys are named and never shown."""
+"""The doctor reports what is present, missing or wrong, and never shows the value of a key."""
 
 import threading
 from collections.abc import Iterator
@@ -47,7 +47,7 @@ def test_the_sharded_step_is_exact_on_all_devices():
 
 def test_keys_are_named_and_not_shown():
     (found,) = doctor.keys(None, {"HF_TOKEN": "hf_canary", "OPENAI_API_KEY": ""})  # type: ignore[arg-type]
-    assert found == Finding("ok", "keys", "set: HF_TOKEN; not needed for what is public")
+    assert found == Finding("ok", "keys", "set: HF_TOKEN; public models and data need none")
 
 
 def test_small_disks_and_memories_are_said(tmp_path, monkeypatch):
@@ -83,4 +83,4 @@ def test_a_hub_that_answers_and_one_that_does_not(hub, tmp_path, monkeypatch):
     assert found.level == "ok"
     monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:1")
     (found,) = doctor.network(tmp_path)
-    assert (found.level, "does not answer" in found.said) == ("note", True)
+    assert (found.level, "does not answer" in found.text) == ("note", True)

@@ -11,7 +11,7 @@ PROGRAM = """
 import os, signal, sys
 from pathlib import Path
 from e5jax.distributed import heartbeat
-heartbeat.tell(Path(sys.argv[1]))
+heartbeat.write_to(Path(sys.argv[1]))
 heartbeat.enter(heartbeat.COMPILE)
 heartbeat.enter(heartbeat.BATCH, 41)
 heartbeat.enter(heartbeat.STEP, 41)
@@ -27,8 +27,8 @@ def test_the_last_phase_outlives_its_process(tmp_path):
         env={**os.environ, "PYTHONPATH": "."},
     )
     assert done.returncode == -signal.SIGKILL
-    assert heartbeat.told(path) == ("step", 41)
+    assert heartbeat.read(path) == ("step", 41)
 
 
 def test_who_has_said_nothing_is_nowhere(tmp_path):
-    assert heartbeat.told(tmp_path / "phase") == ("", 0)
+    assert heartbeat.read(tmp_path / "phase") == ("", 0)

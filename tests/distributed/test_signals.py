@@ -1,4 +1,4 @@
-"""Signals in real processes: at once while compiling, after saving while training; and what becomes of a closed terminal."""
+"""Signals to real processes: they exit at once while compiling, and save first while training."""
 
 import os
 import signal
@@ -12,7 +12,7 @@ import pytest
 from e5jax.distributed.signals import SIGNALS, held, listening, received
 from e5jax.errors import STOPPED, StoppedError
 
-# A process that says when it is ready and then does something that lets no Python line run, as XLA does while it compiles.
+# Runs no Python bytecode after "ready", as XLA does while it compiles.
 DEAF = """
 import ctypes, sys
 from e5jax.distributed.signals import listening
@@ -34,7 +34,7 @@ def go(args, overrides, only=None, allow=False):
 command._run = go
 sys.exit(main(["run", "--config=none.py"]))
 """
-# Prints one line after the other, as training does, and saves when it is told to stop, or goes on for a second.
+# Prints line after line, as training does, for a second or until a signal, and then saves.
 TERMINAL = """
 import fcntl, pathlib, signal, sys, termios, time
 from e5jax import __main__ as command
@@ -57,7 +57,8 @@ command.command()
 
 
 def start(code: str) -> subprocess.Popen:
-    code = f"import signal; signal.signal(signal.SIGHUP, signal.SIG_DFL)\n{code}"  # though these tests be run with nohup
+    # The tests themselves may run with nohup.
+    code = f"import signal; signal.signal(signal.SIGHUP, signal.SIG_DFL)\n{code}"
     process = subprocess.Popen(
         [sys.executable, "-c", code],
         cwd=Path(__file__).parents[2],
@@ -76,7 +77,7 @@ def test_a_process_that_runs_no_python_stops_at_once(number):
     process.send_signal(number)
     _, said = process.communicate(timeout=20)
     assert process.returncode == STOPPED
-    assert said == f"e5jax: {number.name}: stopped; the same command goes on\n"
+    assert said == f"e5jax: {number.name}: stopped; the same command resumes\n"
 
 
 @pytest.mark.parametrize("number", SIGNALS)
@@ -86,7 +87,7 @@ def test_what_holds_a_notice_saves_first(number):
     out, said = process.communicate(timeout=20)
     assert process.returncode == STOPPED
     assert out == "saved\n"
-    assert said == "e5jax: told to stop; all is saved, the same command goes on\n"
+    assert said == "e5jax: stopped by a signal; everything is saved: the same command resumes\n"
 
 
 def test_without_a_notice_nothing_happens_and_handlers_come_back():
@@ -113,7 +114,8 @@ def test_a_notice_does_not_outlive_its_listener():
 def test_a_notice_to_a_process_that_has_done_its_work_does_not_change_its_exit_code():
     ending = "atexit.register(lambda: print('ready', flush=True) or time.sleep(0.5))"
     process = start(
-        f"import atexit, time\n{ending}\nfrom e5jax import __main__ as it\nit.main = lambda: 0\nit.command()"
+        f"import atexit, time\n{ending}\nfrom e5jax import __main__ as it\n"
+        "it.main = lambda: 0\nit.command()"
     )
     for number in SIGNALS:
         process.send_signal(number)

@@ -1,4 +1,4 @@
-"""Who is blamed, and for what; and a process that hangs, for real."""
+"""Which process is late or silent, and a real process that hangs."""
 
 import subprocess
 import sys
@@ -6,40 +6,40 @@ import sys
 import pytest
 
 from e5jax.distributed.process import ProcessInfo
-from e5jax.distributed.watchdog import Limits, Seen, Sign, find_stall
+from e5jax.distributed.watchdog import Limits, Seen, Status, find_stall
 from tests.config.test_load import ROOT
 
 LIMITS = Limits(start=100, step=10, save=40, silence=30)
 NOW = 1_000.0
 
 
-def sign(phase: str, step: int = 7, seconds: float = 0.0) -> Sign:
-    return Sign(1, phase, step, seconds, "host, pid 5")
+def status(phase: str, step: int = 7, seconds: float = 0.0) -> Status:
+    return Status(1, phase, step, seconds, "host, pid 5")
 
 
-def seen(*signs: Sign | None, ago: float = 1.0) -> dict[int, Seen]:
+def seen(*statuses: Status | None, ago: float = 1.0) -> dict[int, Seen]:
     """What process 0 sees of processes 1, 2, …."""
-    return {process: Seen(one, NOW - ago) for process, one in enumerate(signs, 1)}
+    return {process: Seen(one, NOW - ago) for process, one in enumerate(statuses, 1)}
 
 
-def judged(own: Sign, others: dict[int, Seen], process: int = 0) -> str | None:
+def stall(own: Status, others: dict[int, Seen], process: int = 0) -> str | None:
     return find_stall(ProcessInfo(process, len(others) + 1, "here:1"), own, others, LIMITS, NOW)
 
 
 @pytest.mark.parametrize(
     ("own", "others"),
     [
-        (sign("step", 8, 9), seen(sign("batch", 7, 9))),
-        (sign("load", 0, 99), seen(sign("compile", 0, 99))),
-        (sign("save", 7, 39), seen(sign("save", 7, 39))),
-        (sign("eval", 7, 1e6), seen(sign("eval", 7, 1e6))),
-        (sign("step", 7, 1), seen(sign("step", 7, 1), ago=29)),
-        (sign("step", 7, 1), seen(None, ago=29)),
-        (sign("batch", 7, 9), {}),
+        (status("step", 8, 9), seen(status("batch", 7, 9))),
+        (status("load", 0, 99), seen(status("compile", 0, 99))),
+        (status("save", 7, 39), seen(status("save", 7, 39))),
+        (status("eval", 7, 1e6), seen(status("eval", 7, 1e6))),
+        (status("step", 7, 1), seen(status("step", 7, 1), ago=29)),
+        (status("step", 7, 1), seen(None, ago=29)),
+        (status("batch", 7, 9), {}),
     ],
 )
-def test_whoever_is_within_the_limits_is_left_alone(own, others):
-    assert judged(own, others) is None
+def test_a_process_within_the_limits_is_no_stall(own, others):
+    assert stall(own, others) is None
 
 
 @pytest.mark.parametrize(
@@ -47,71 +47,71 @@ def test_whoever_is_within_the_limits_is_left_alone(own, others):
     [
         # Process 1 sleeps while it makes a batch: the others wait for it in the next step.
         (
-            sign("step", 8, 11),
-            seen(sign("batch", 7, 12), sign("step", 8, 11)),
+            status("step", 8, 11),
+            seen(status("batch", 7, 12), status("step", 8, 11)),
             "process 1 is late: in phase 'batch'",
         ),
         (
-            sign("step", 8, 11),
-            seen(sign("step", 7, 12)),
+            status("step", 8, 11),
+            seen(status("step", 7, 12)),
             "process 1 is late: in phase 'step' of step 7 for 12 s",
         ),
         (
-            sign("wait", 0, 101),
-            seen(sign("wait", 0, 50), sign("compile", 0, 99)),
+            status("wait", 0, 101),
+            seen(status("wait", 0, 50), status("compile", 0, 99)),
             "process 2 is late: in phase 'compile'",
         ),
         (
-            sign("wait", 0, 101),
-            seen(sign("load", 0, 99)),
+            status("wait", 0, 101),
+            seen(status("load", 0, 99)),
             "process 1 is late: in phase 'load' for 99 s",
         ),
         # What waits for nobody has itself to blame, however far the others are.
         (
-            sign("batch", 7, 11),
-            seen(sign("step", 8, 5)),
+            status("batch", 7, 11),
+            seen(status("step", 8, 5)),
             "process 0 is late: in phase 'batch' of step 7",
         ),
         (
-            sign("save", 7, 41),
-            seen(sign("step", 8, 5)),
+            status("save", 7, 41),
+            seen(status("step", 8, 5)),
             "process 0 is late: in phase 'save' of step 7 for 41 s, and 40 s",
         ),
         (
-            sign("step", 7, 11),
-            seen(sign("step", 7, 11)),
+            status("step", 7, 11),
+            seen(status("step", 7, 11)),
             "10 s are allowed; no process is behind another",
         ),
         (
-            sign("step", 7, 11),
+            status("step", 7, 11),
             {},
             "process 0 is in phase 'step' of step 7 for 11 s, and 10 s are allowed",
         ),
         (
-            sign("step", 7, 1),
-            seen(sign("load", 0, 1), ago=31),
-            "process 1 gives no sign of itself for 31 s: it is gone, or stopped; when last seen it was in phase 'load' for 1 s",
+            status("step", 7, 1),
+            seen(status("load", 0, 1), ago=31),
+            "process 1 gives no sign of itself for 31 s: it is gone, or stopped; "
+            "when last seen it was in phase 'load' for 1 s",
         ),
         (
-            sign("eval", 7, 1),
+            status("eval", 7, 1),
             seen(None, ago=31),
             "process 1 gives no sign of itself for 31 s: it is gone, or stopped; it was never seen",
         ),
     ],
 )
-def test_who_is_late_or_silent_is_named_with_its_phase(own, others, blamed):
-    found = judged(own, others)
+def test_the_late_or_silent_process_is_named_with_its_phase(own, others, blamed):
+    found = stall(own, others)
     assert found is not None
     assert blamed in found.replace(" (host, pid 5)", "")
 
 
-def test_who_sees_process_0_alone_leaves_the_verdict_to_it_for_a_while():
-    others = {0: Seen(sign("step", 8, 11), NOW)}
-    assert judged(sign("step", 8, 12), others, process=1) is None
-    assert judged(sign("step", 8, 14), others, process=1) is not None
-    assert (
-        judged(sign("batch", 8, 12), others, process=1) is not None
-    )  # it knows that it is late itself
+def test_other_processes_leave_the_decision_to_process_0_for_a_while():
+    others = {0: Seen(status("step", 8, 11), NOW)}
+    assert stall(status("step", 8, 12), others, process=1) is None
+    assert stall(status("step", 8, 14), others, process=1) is not None
+    # It knows that it is late itself.
+    assert stall(status("batch", 8, 12), others, process=1) is not None
 
 
 HANGING = """

@@ -77,7 +77,7 @@ def test_failure_of_the_first_writer_leaves_nothing(tmp_path):
 def test_a_writer_that_writes_nothing_does_not_cost_the_old_folder(tmp_path):
     fill(tmp_path / "export", a="1")
     with (
-        pytest.raises(AssertionError, match="the writer made something"),
+        pytest.raises(AssertionError, match="the writer wrote nothing"),
         atomic_output(tmp_path / "export"),
     ):
         pass

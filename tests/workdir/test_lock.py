@@ -35,7 +35,7 @@ def take(path):
 
 
 def other_host(path, **changed):
-    """The lock file of a process on another host, where only that host's kernel knows that it is locked."""
+    """The lock file of a process on another host, whose kernel alone knows that it is locked."""
     holder = lock.Holder("far", 7, "2026-01-01T00:00:00Z", "another boot")._replace(**changed)
     path.write_text(json.dumps(holder._asdict()))
     return holder
@@ -53,7 +53,10 @@ def test_the_second_process_names_the_first_and_the_file_is_gone_at_the_end(tmp_
         for _ in range(2):
             with pytest.raises(ConfigError) as caught:
                 take(tmp_path / ".lock")
-            said = r"--output=x: another process is at work there \(process (\d+) on \S+, since 20\S+Z\); wait.*or choose another"
+            said = (
+                r"--output=x: another process is at work there "
+                r"\(process (\d+) on \S+, since 20\S+Z\); wait.*or choose another"
+            )
             found = re.fullmatch(said, str(caught.value))
             assert found is not None, caught.value
             assert int(found[1]) == first.pid
