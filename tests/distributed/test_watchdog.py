@@ -1,5 +1,6 @@
 """Which process is late or silent, and a real process that hangs."""
 
+import re
 import subprocess
 import sys
 
@@ -138,5 +139,6 @@ def test_a_process_that_hangs_says_where_and_exits_99():
     )
     assert done.returncode == 99
     assert "e5jax: watchdog: process 0 (" in done.stderr
-    assert "is late: in phase 'batch' of step 12 for 1 s, and 1 s are allowed" in done.stderr
+    late = r"is late: in phase 'batch' of step 12 for \d+ s, and 1 s are allowed"
+    assert re.search(late, done.stderr)
     assert ", line 7 in hang\n" in done.stderr  # the stack of the thread that hangs
