@@ -335,13 +335,11 @@ def unpack(batch) -> tuple[list[list[int]], list[list[int]]]:
     slots = batch.ends.shape[-1]
     tokens, segments = (part.reshape(-1, part.shape[-1]) for part in (batch.tokens, batch.segments))
 
-    def text(put_batch: int) -> list[int]:
-        row, slot = divmod(int(put_batch), slots)
+    def text(place: int) -> list[int]:
+        row, slot = divmod(int(place), slots)
         return tokens[row][segments[row] == slot + 1].tolist()
 
-    return [text(put_batch) for put_batch in batch.queries[0]], [
-        text(put_batch) for put_batch in batch.passages[0]
-    ]
+    return [text(place) for place in batch.queries[0]], [text(place) for place in batch.passages[0]]
 
 
 def split(pairs: list, size: int, setting: Setting) -> list:

@@ -97,6 +97,6 @@ def abstract_arguments(
     dtypes = [jnp.int32] * 8 + [jnp.float32, jnp.bool_]
     parts = zip(shapes, dtypes, batch_shardings(mesh), strict=True)
     batch = Batch._make(
-        jax.ShapeDtypeStruct(shape, dtype, sharding=put_batch) for shape, dtype, put_batch in parts
+        jax.ShapeDtypeStruct(shape, dtype, sharding=sharding) for shape, dtype, sharding in parts
     )
     return state.abstract(trained, learner.optimiser, mesh), frozen, batch

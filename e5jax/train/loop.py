@@ -261,8 +261,8 @@ def _base(
         inputs.start.load(inputs.spec, made.abstract(lora, mesh, "float32")) if inputs.start else {}
     )
     if inputs.spec.added:  # where the known tokens are, on average: random rows would be far longer than those of some bases
-        (put_batch,) = made.abstract(["added"], mesh, "float32").values()
-        begun["added"] = jax.jit(_mean_rows, static_argnums=1, out_shardings=put_batch.sharding)(
+        (rows,) = made.abstract(["added"], mesh, "float32").values()
+        begun["added"] = jax.jit(_mean_rows, static_argnums=1, out_shardings=rows.sharding)(
             found["embedding"], inputs.spec.added
         )
     return {name: found[name] for name in frozen}, {name: found[name] for name in trained} | begun

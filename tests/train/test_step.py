@@ -170,7 +170,7 @@ def test_loss_is_that_of_the_examples_as_they_were_before_packing(padded):
         batch = put_batch(tiny.batch(16, 2, 2, width=12, change=tiny.mixed, **PACKED), on)
         run = jax.jit(partial(encode, tiny.objective(of)))
         q, p = jax.device_get(run(*tiny.place(of, tiny.numbers(of), on), batch, None))
-    there = np.array([put_batch < len(one.passages) for one in examples for put_batch in range(3)])
+    there = np.array([place < len(one.passages) for one in examples for place in range(3)])
     assert 16 < there.sum() < 48
     assert not p[~there].any()
     temperatures, in_batch = (
@@ -197,9 +197,9 @@ def test_a_text_that_is_not_there_is_zero_and_moves_no_other(sizes):
         slope = jax.device_get(back(jnp.ones_like(found))[0])
     by_shard = vectors.reshape(2, 4, 2, 3, 5).swapaxes(0, 1).reshape(4, 12, 5)
     wanted = [
-        by_shard[shard, put_batch] if put_batch >= 0 else np.zeros(5)
+        by_shard[shard, place] if place >= 0 else np.zeros(5)
         for shard in range(4)
-        for put_batch in places[shard]
+        for place in places[shard]
     ]
     np.testing.assert_array_equal(found, np.stack(wanted))
     counts = (
