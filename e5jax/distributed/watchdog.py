@@ -201,10 +201,8 @@ class Watchdog:
         while not self._over.is_set():
             try:
                 coordination.put(own, json.dumps(self._status()), over=True)
-                if self._info.process == 0:
-                    texts = coordination.below(STATUS)
-                else:
-                    texts = {f"{STATUS}0": coordination.get(f"{STATUS}0")}
+                below, zero = coordination.below, f"{STATUS}0"
+                texts = {zero: coordination.get(zero)} if self._info.process else below(STATUS)
             except JaxRuntimeError:
                 texts = {}  # the service does not answer, so nobody is seen
             for process, (status, _) in list(self._seen.items()):
