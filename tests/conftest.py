@@ -4,6 +4,7 @@ import gc
 import os
 import shutil
 import tempfile
+from pathlib import Path
 
 from tests.flags import FAST
 
@@ -30,6 +31,31 @@ settings.register_profile(
     "e5jax", deadline=None
 )  # how long an example takes says how busy the machine is
 settings.load_profile("e5jax")
+
+
+# Folders and modules that take more than some seconds; `-m "not slow"` leaves them out.
+SLOW = (
+    *("faults", "storage", "launch"),
+    *("test_edges.py", "test_environment.py", "test_flagship.py", "test_installed.py"),
+    *("test_pipeline.py", "test_safety.py", "export/test_verify.py", "eval/test_evaluate.py"),
+    *("inference/test_calibrate.py", "inference/test_encode.py", "mine/test_mine.py"),
+    *("model/test_kernels.py", "model/test_quantise.py", "model/test_weight_io.py"),
+    *("plan", "synth/test_chain.py", "synth/test_commands.py", "synth/test_faults.py"),
+    *("synth/test_journal.py", "synth/test_session.py", "train/test_loop.py", "train/test_step.py"),
+    *("train/test_objective.py", "train/test_probe.py", "train/test_profile.py"),
+    *("train/test_recipes.py", "train/test_reference.py", "train/test_scopes.py"),
+    *("train/test_select.py", "train/test_sides.py"),
+)
+
+
+def pytest_collection_modifyitems(items):
+    """Marks tests by their folder, and those that take long."""
+    for item in items:
+        path = item.path.relative_to(Path(__file__).parent)
+        if path.parts[0] in ("faults", "launch"):
+            item.add_marker(path.parts[0])
+        if any(path.is_relative_to(slow) for slow in SLOW):
+            item.add_marker("slow")
 
 
 def pytest_collection_finish():
