@@ -9,4 +9,4 @@ export JAX_PLATFORMS=${JAX_PLATFORMS:-cpu}
 .venv/bin/ruff format --check .
 .venv/bin/pyright
 .venv/bin/lint-imports
-exec .venv/bin/python -m pytest -n "${E5JAX_TEST_WORKERS:-2}" --dist=worksteal "$@"
+exec .venv/bin/python -m pytest -n "${E5JAX_TEST_WORKERS:-3}" --dist=worksteal "$@"
