@@ -15,11 +15,6 @@ os.environ["HF_HUB_OFFLINE"] = "1"
 
 import jax
 from hypothesis import settings
-from jaxtyping import install_import_hook
-
-from tests import shapes
-
-install_import_hook("e5jax", f"{shapes.__name__}.{shapes.check.__name__}")
 jax.config.update("jax_numpy_rank_promotion", "raise")
 
 # All workers of pytest, and the programs that tests start, share what they compile.
