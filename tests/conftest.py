@@ -15,6 +15,7 @@ os.environ["HF_HUB_OFFLINE"] = "1"
 
 import jax
 from hypothesis import settings
+
 jax.config.update("jax_numpy_rank_promotion", "raise")
 
 # All workers of pytest, and the programs that tests start, share what they compile.
