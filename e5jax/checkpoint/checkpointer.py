@@ -10,6 +10,7 @@ import logging
 import os
 import sys
 import time
+import traceback
 from collections.abc import Mapping
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from functools import wraps
@@ -45,7 +46,11 @@ class _Save(NamedTuple):
 
 
 def _not_of_orbax(record: logging.LogRecord) -> bool:
-    return not (record.exc_info and "orbax" in record.pathname)
+    """Is false for a record whose traceback passes through Orbax."""
+    if not record.exc_info:
+        return True
+    frames = traceback.walk_tb(record.exc_info[2])
+    return not any("orbax" in Path(frame.f_code.co_filename).parts for frame, _ in frames)
 
 
 def _unraisable_hook(unraisable: "sys.UnraisableHookArgs") -> None:
@@ -59,9 +64,11 @@ def _unraisable_hook(unraisable: "sys.UnraisableHookArgs") -> None:
 def _drop_tracebacks() -> None:
     """Stops Orbax and TensorStore from printing a traceback for each array that fails to be saved.
 
-    They raise the same errors, and `finish` reports them in one line.
+    They raise the same errors, and `finish` reports them in one line. asyncio prints those of write
+    tasks that fail while Orbax closes the event loop because of an earlier failure.
     """
-    logging.getLogger("absl").addFilter(_not_of_orbax)
+    for name in ("absl", "asyncio"):
+        logging.getLogger(name).addFilter(_not_of_orbax)
     if sys.unraisablehook is sys.__unraisablehook__:
         sys.unraisablehook = _unraisable_hook  # for the writes of TensorStore after the first one
 

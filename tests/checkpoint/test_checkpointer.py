@@ -1,13 +1,18 @@
 """Checkpoints: whole, verified, in the background."""
 
+import asyncio
 import errno
+import gc
+from collections.abc import Callable, Coroutine
 from concurrent.futures import wait
+from functools import partial
 from pathlib import Path
 from threading import Event
 
 import jax
 import numpy as np
 import pytest
+from orbax.checkpoint._src.serialization.serialization import async_serialize_from_host
 
 from e5jax.checkpoint import manifest
 from e5jax.checkpoint.checkpointer import Checkpoints
@@ -297,3 +302,24 @@ def test_what_a_killed_save_left_is_no_checkpoint(tmp_path):
         assert checkpoints.newest() == 1
         save(checkpoints, 2, numbers(wanted((1, 1, 1))))
     assert sorted(path.name for path in tmp_path.iterdir()) == ["1", "2", "quarantine"]
+
+
+async def a_task_of_our_own() -> None:
+    raise OSError(errno.ENOSPC, "No space left on device")
+
+
+@pytest.mark.parametrize(
+    ("task", "logged"),
+    [(a_task_of_our_own, ["asyncio"]), (partial(async_serialize_from_host, None, {}), [])],
+    ids=["own task", "write of Orbax"],
+)
+def test_asyncio_reports_failed_tasks_except_writes_of_orbax(task, logged, tmp_path, caplog):
+    """Orbax raises the first error and closes the event loop before the others are retrieved."""
+
+    async def fail(task: Callable[[], Coroutine]) -> None:
+        await asyncio.wait([asyncio.create_task(task())])
+
+    with Checkpoints(tmp_path):
+        asyncio.run(fail(task))
+    gc.collect()
+    assert [record.name for record in caplog.records] == logged
