@@ -1,1 +1,1 @@
-"""The launcher: starts runs here or on machines elsewhere, and keeps them going. Needs Python alone, neither JAX nor a package."""
+"""The launcher: starts and supervises runs here or elsewhere, with the standard library only."""

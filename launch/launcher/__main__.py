@@ -1,7 +1,8 @@
-"""`python -m launch.launcher train|eval|synth …`: what `launch/*.sh` run; `… host …` is what they run on other machines.
+"""`python -m launch.launcher train|eval|synth …`, which `launch/*.sh` run.
 
-Exit codes: those of the run where this waits for its end, else 0 begun, 1 a tool or machine failed, 2 unknown option,
-3 a value, name, key or tool is wrong or missing.
+`… host …` is what the launcher runs on other machines. Exit codes: that of the run if the launcher
+waits for its end, otherwise 0 (started), 1 (a tool or machine failed), 2 (unknown option) or 3
+(a value, name, key or tool is wrong or missing).
 """
 
 import sys
@@ -12,7 +13,7 @@ from types import ModuleType
 from typing import Any
 
 from e5jax.errors import REPORTED, USAGE, ConfigError, exit_code, open_streams, report
-from launch.launcher import batch, host, look, staging
+from launch.launcher import batch, staging, status, worker
 from launch.launcher.check import check
 from launch.launcher.command import ACTIONS, KINDS, RUNS, read
 from launch.launcher.job import parse_job
@@ -35,23 +36,23 @@ LAUNCHED = RUNS / "launched"
 
 
 def main(argv: Sequence[str]) -> int:
-    """Does what the command line asks. What is wrong is one line."""
+    """Runs a command line. Reports an error in one line."""
     try:
         if argv[:1] == ["host"]:
-            return on_host(argv[1], list(argv[2:]))
+            return run_on_host(argv[1], list(argv[2:]))
         if not argv or argv[0] not in KINDS:
             print("usage: launch/train.sh, launch/eval.sh or launch/synth.sh", file=sys.stderr)
             return USAGE
         script, *rest = argv
         if rest and rest[0] in ACTIONS:
-            return consult(rest[0], rest[1:])
+            return act(rest[0], rest[1:])
         return launch(read(script, rest))
     except REPORTED as error:
         return report(error)
 
 
 def launch(request: Request) -> int:
-    """Checks, shows or starts a run."""
+    """Checks, prints or starts a run."""
     if request.check:
         return check(request)
     shell = Shell(request.dry_run)
@@ -65,50 +66,42 @@ def launch(request: Request) -> int:
     return TARGETS[request.target].start(request, shell)
 
 
-def consult(action: str, words: list[str]) -> int:
-    """Status, logs or stop of a run that was launched from here."""
-    follow = "--follow" in words
-    names = [word for word in words if word != "--follow"]
+def act(action: str, arguments: list[str]) -> int:
+    """Shows the status or logs of a run that was launched from this directory, or stops it."""
+    names = [argument for argument in arguments if argument != "--follow"]
     launched = sorted(path.stem for path in LAUNCHED.glob("*.json"))
     if len(names) != 1 or names[0] not in launched:
-        there = (
-            f"from here were launched: {', '.join(launched)}"
+        known = (
+            f"launched from here: {', '.join(launched)}"
             if launched
             else "nothing was launched from here"
         )
-        raise ConfigError(f"{action} {' '.join(names)}: name one run; {there}")
-    values: dict[str, Any] = read_json(LAUNCHED / f"{names[0]}.json")
-    known = {
-        one.name for one in fields(Request)
-    } & values.keys()  # another version may have had others
-    chosen: dict[str, Any] = {
+        raise ConfigError(f"{action} {' '.join(names)}: name one run; {known}")
+    values = read_json(LAUNCHED / f"{names[0]}.json")
+    known_fields = {field.name for field in fields(Request)} & values.keys()  # of this version
+    request_values: dict[str, Any] = {
         name: tuple(values[name]) if isinstance(values[name], list) else values[name]
-        for name in known
+        for name in known_fields
     }
-    request = Request(**chosen)
-    return TARGETS[request.target].act(request, Shell(), action, follow)
+    request = Request(**request_values)
+    return TARGETS[request.target].act(request, Shell(), action, "--follow" in arguments)
 
 
-def on_host(action: str, words: list[str]) -> int:
-    """What other machines are told to do."""
+def run_on_host(action: str, arguments: list[str]) -> int:
+    """Runs what the launcher has asked this machine to do."""
     if action in ("run", "detach"):
-        job = parse_job(words)
-        return host.detach(job) if action == "detach" else host.run(job, echo=True)[0]
+        job = parse_job(arguments)
+        return worker.detach(job) if action == "detach" else worker.run(job, echo=True)[0]
     if action == "batch":
-        name, workdir, restarts, *argv = words
-        return batch.job(name, Path(workdir), argv, int(restarts))
+        name, folder, restarts, *argv = arguments
+        return batch.job(name, Path(folder), argv, int(restarts))
     if action == "versions":
-        return host.tell_versions()
-    workdir = (
-        Path(next(word for word in words if word.startswith("--workdir=")).partition("=")[2])
-        .expanduser()
-        .absolute()
-    )
-    return (
-        look.logs(workdir, follow="--follow" in words)
-        if action == "logs"
-        else look.ACTIONS[action](workdir)
-    )
+        return worker.print_versions()
+    option = next(argument for argument in arguments if argument.startswith("--workdir="))
+    workdir = Path(option.partition("=")[2]).expanduser().absolute()
+    if action == "logs":
+        return status.logs(workdir, follow="--follow" in arguments)
+    return status.ACTIONS[action](workdir)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""TPU types as the cloud calls them, their topologies as `e5jax plan` and Kubernetes call them, and how many hosts they have.
+"""TPU types by their cloud names: topology in `e5jax plan` and Kubernetes, number of hosts.
 
 https://cloud.google.com/tpu/docs/system-architecture-tpu-vm
 """
@@ -10,12 +10,12 @@ from e5jax.errors import ConfigError
 
 
 class Generation(NamedTuple):
-    """Its name in `e5jax plan`, Kubernetes' label, cores that the cloud counts a chip, software of its machines, shapes."""
+    """A TPU generation."""
 
-    plan: str
-    label: str
-    cores: int
-    runtime: str
+    plan: str  # name in `e5jax plan`
+    label: str  # Kubernetes label
+    cores: int  # per chip, as the cloud counts
+    runtime: str  # software version of its machines
     shapes: tuple[str, ...]  # by number of chips
 
 
@@ -27,11 +27,11 @@ GENERATIONS = {
     "v5p": Generation("v5p", "tpu-v5p-slice", 2, "v2-alpha-tpuv5", CUBES),
     "v6e": Generation("v6e", "tpu-v6e-slice", 1, "v2-alpha-tpuv6e", FLAT),
 }
-ON_HOST = 4  # chips of a host of a slice with several hosts
+CHIPS_PER_HOST = 4  # in a slice with several hosts
 
 
 class Slice(NamedTuple):
-    """A slice that one can ask for."""
+    """A TPU slice."""
 
     generation: Generation
     shape: str
@@ -42,30 +42,28 @@ class Slice(NamedTuple):
 
     @property
     def hosts(self) -> int:
-        """Machines of it; eight chips of v5e and v6e come as one or two, and these are two."""
-        return max(1, self.chips // ON_HOST)
+        """Number of machines; eight chips of v5e and v6e come as one or two, counted as two."""
+        return max(1, self.chips // CHIPS_PER_HOST)
 
 
 def slice_of(accelerator: str) -> Slice:
-    """By the cloud's name, such as v5litepod-16. Raises ConfigError."""
+    """The slice of a cloud name such as v5litepod-16. Raises ConfigError if it is unknown."""
     name, _, size = accelerator.rpartition("-")
-    found = GENERATIONS.get(name)
-    shapes = (
-        {}
-        if found is None
-        else {math.prod(map(int, shape.split("x"))) * found.cores: shape for shape in found.shapes}
-    )
-    if found is None or not size.isdecimal() or int(size) not in shapes:
-        sizes = (
-            f"; {name} comes as {', '.join(map(str, shapes))}"
-            if shapes
-            else f"; there are {', '.join(f'{n}-N' for n in GENERATIONS)}"
-        )
-        raise ConfigError(f"--accelerator={accelerator}: not a TPU slice that this knows{sizes}")
-    return Slice(found, shapes[int(size)])
+    generation = GENERATIONS.get(name)
+    if generation is None:
+        names = ", ".join(f"{known}-N" for known in GENERATIONS)
+        raise ConfigError(f"--accelerator={accelerator}: unknown TPU type; must be one of {names}")
+    shapes = {
+        math.prod(map(int, shape.split("x"))) * generation.cores: shape
+        for shape in generation.shapes
+    }
+    if not size.isdecimal() or int(size) not in shapes:
+        sizes = ", ".join(map(str, shapes))
+        raise ConfigError(f"--accelerator={accelerator}: unknown size; {name} comes as {sizes}")
+    return Slice(generation, shapes[int(size)])
 
 
 def topology_of(accelerator: str) -> str:
-    """As `e5jax plan` calls it."""
-    found = slice_of(accelerator)
-    return f"{found.generation.plan}:{found.shape}"
+    """The topology in `e5jax plan`'s notation."""
+    requested = slice_of(accelerator)
+    return f"{requested.generation.plan}:{requested.shape}"

@@ -1,4 +1,4 @@
-"""One command that starts all processes of a run, `srun` or `mpirun`, kept going: what Slurm's job or an MPI launch is."""
+"""Supervises the one command, `srun` or `mpirun`, that starts all processes of a run."""
 
 import os
 import signal
@@ -9,11 +9,11 @@ from pathlib import Path
 
 from e5jax.distributed import heartbeat
 from e5jax.errors import STOPPED
-from launch.launcher.record import FOLDER, Files, fresh, keep, locked
+from launch.launcher.record import FOLDER, Files, locked, new_state, write_state
 from launch.launcher.supervisor import CRASHES, Attempt, Policy, say, spawn, supervise
 
-NUMBER = signal.SIGUSR1  # srun and mpirun hand it on; told to end, they kill within seconds
-REQUEUING = 120.0  # seconds in which Slurm ends a job that it has put back into the queue
+STOP_SIGNAL = signal.SIGUSR1  # srun and mpirun forward it; on SIGTERM they kill within seconds
+REQUEUE_TIMEOUT = 120.0  # seconds in which Slurm ends a job that it has requeued
 
 
 def run(
@@ -23,70 +23,62 @@ def run(
     environment: Mapping[str, str],
     policy: Policy,
 ) -> int:
-    """Runs the command to its end, again and again if need be. Returns the exit code."""
-    return supervised(name, workdir, argv, environment, policy)[0]
-
-
-def supervised(
-    name: str,
-    workdir: Path,
-    argv: Callable[[], Sequence[str]],
-    environment: Mapping[str, str],
-    policy: Policy,
-) -> tuple[int, int | None]:
-    """The same; returns the signal, too, if it was told to stop."""
+    """Runs the command to its end, with restarts, and returns its exit code."""
     files = Files(workdir, 0, "batch")
     with locked(files):
-        state = fresh(files, name, 0)
-        keep(files, state)
+        state = new_state(files, name, 0)
+        write_state(files, state)
 
-        def note(attempts: Sequence[Attempt]) -> None:
+        def record_attempts(attempts: Sequence[Attempt]) -> None:
             nonlocal state
             state = state._replace(attempts=tuple(tuple(attempt) for attempt in attempts))
-            keep(files, state)
+            write_state(files, state)
 
-        code, told = supervise(
+        code, _ = supervise(
             lambda adopt: adopt(spawn(argv(), environment, None)),
-            lambda: furthest(workdir),
+            lambda: last_step(workdir),
             policy,
-            note,
+            record_attempts,
         )
-        keep(files, state._replace(end=code))
-        return code, told
+        write_state(files, state._replace(end=code))
+        return code
 
 
-def furthest(workdir: Path) -> int:
-    """The last step that a process has begun."""
+def last_step(workdir: Path) -> int:
+    """The last step that any process has started."""
     return max(
         (heartbeat.read(path)[1] for path in (workdir / FOLDER).glob("process-*.phase")), default=0
     )
 
 
 def job(name: str, workdir: Path, argv: Sequence[str], restarts: int) -> int:
-    """A job of Slurm. When it has saved, by its time limit or by preemption, it is queued again.
+    """Runs a Slurm job and requeues it once it has saved, at its time limit or by preemption.
 
-    Preemption tells the tasks and not this process, a time limit this process. `stop` forbids the queue before it tells.
+    Preemption signals the tasks, a time limit this process. `stop` disables requeueing first.
     """
-    code, _ = supervised(
-        name, workdir, lambda: argv, os.environ, Policy(restarts, number=NUMBER, again=CRASHES)
-    )
+    policy = Policy(restarts, number=STOP_SIGNAL, retried=CRASHES)
+    code = run(name, workdir, lambda: argv, os.environ, policy)
     number = os.environ.get("SLURM_JOB_ID")
     if code != STOPPED or not number:
         return code
-    # Who cancels a job does not want it again.
+    # A job that a user has cancelled is not requeued.
     if " JobState=RUNNING " not in _scontrol("show", "job", number, "--oneliner").stdout:
         say("saved; the job was cancelled")
         return code
-    done = _scontrol("requeue", number)
-    if done.returncode:
-        say(f"saved; not queued again ({done.stderr.strip() or 'scontrol says no'})")
+    reply = _scontrol("requeue", number)
+    if reply.returncode:
+        say(f"saved; not requeued ({reply.stderr.strip() or 'scontrol refused'})")
         return code
-    say(f"saved; job {number} is queued again")
-    time.sleep(REQUEUING)  # Slurm ends this
+    say(f"saved; job {number} is requeued")
+    time.sleep(REQUEUE_TIMEOUT)  # Slurm ends this process
     return code
 
 
-def _scontrol(*words: str) -> subprocess.CompletedProcess[str]:
+def _scontrol(*arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        ["scontrol", *words], capture_output=True, encoding="utf-8", errors="replace", check=False
+        ["scontrol", *arguments],
+        capture_output=True,
+        encoding="utf-8",
+        errors="replace",
+        check=False,
     )

@@ -1,17 +1,24 @@
-"""A machine's part of a run, as it is written on a command line and read from there."""
+"""A machine's part of a run: made from a request, written on a command line and read from it."""
 
 import argparse
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 from typing import NamedTuple
+
+from launch.launcher.request import Request
+from launch.launcher.shell import Shell, Step
+
+BUCKET = "gs://"
+DIRECTORY_OPTIONS = ("--workdir=", "--output=")
 
 
 class Job(NamedTuple):
-    """A machine's part of a run: processes `first` … `first + here - 1` of `processes`, or the one that `rank` says."""
+    """Processes `first` … `first + here - 1` of `processes`, or the one that `rank` determines."""
 
     run: str
     workdir: str
-    words: tuple[str, ...]  # of e5jax
+    words: tuple[str, ...]  # arguments of e5jax
     python: str = sys.executable
     platform: str = ""
     profile: str = ""
@@ -23,11 +30,11 @@ class Job(NamedTuple):
     rank: str = ""
     restarts: int = 0
     key_file: str = ""
-    bucket: str = ""  # gs://…, where what is in `workdir` is kept
+    bucket: str = ""  # gs://…, where `workdir` is copied to
     env: tuple[str, ...] = ()  # NAME=VALUE
 
     def arguments(self) -> list[str]:
-        """Of `python -m launch.launcher host start`; what is as usual is left out."""
+        """Arguments of `python -m launch.launcher host run`, without defaults."""
         changed = {
             name: value
             for name, value in self._asdict().items()
@@ -44,7 +51,7 @@ class Job(NamedTuple):
 
 
 def parse_job(arguments: Sequence[str]) -> Job:
-    """The inverse of `Job.arguments`."""
+    """Reads the arguments of `Job.arguments`."""
     split = arguments.index("--")
     parser = argparse.ArgumentParser(prog="launch host", allow_abbrev=False)
     for name, kind in Job.__annotations__.items():
@@ -57,3 +64,60 @@ def parse_job(arguments: Sequence[str]) -> Job:
     parser.add_argument("--env", action="append", default=[])
     values = vars(parser.parse_args(arguments[:split]))
     return Job(**{**values, "env": tuple(values["env"]), "words": tuple(arguments[split + 1 :])})
+
+
+def job_of(request: Request, python: str, workdir: str = "", **processes: object) -> Job:
+    """The job of a host: `processes` are fields of Job, `workdir` the directory on the host."""
+    bucket = request.workdir if request.workdir.startswith(BUCKET) else ""
+    workdir = workdir or folder_of(request)
+    words = tuple(_moved(word, request.workdir, workdir) for word in request.words)
+    if bucket and request.stage == "run":
+        words = (*words, f"--config.checkpoint.folder={bucket.rstrip('/')}/checkpoints")
+    values = {
+        "run": request.run_name,
+        "workdir": workdir,
+        "words": words,
+        "python": python,
+        "platform": request.platform,
+        "profile": request.profile,
+        "devices": request.devices,
+        "restarts": request.restarts,
+        "env": request.env,
+        "bucket": bucket,
+    }
+    return Job(**{**values, **processes})
+
+
+def check_bucket(request: Request, shell: Shell) -> None:
+    """Checks that the run's bucket exists, before anything costs money. Raises RunError."""
+    if request.workdir.startswith(BUCKET):
+        name = request.workdir.removeprefix(BUCKET).split("/")[0]
+        shell.must(
+            Step(
+                "here",
+                (
+                    "gcloud",
+                    "storage",
+                    "buckets",
+                    "describe",
+                    f"{BUCKET}{name}",
+                    "--format=value(name)",
+                ),
+            )
+        )
+
+
+def folder_of(request: Request) -> str:
+    """The run's directory on disk; with a bucket, all but checkpoints is written there first."""
+    return f"runs/{request.run_name}" if request.workdir.startswith(BUCKET) else request.workdir
+
+
+def outside(request: Request) -> str:
+    """The same, relative to the staged code of a commit, so that another commit can resume."""
+    folder = folder_of(request)
+    return folder if Path(folder).is_absolute() or folder.startswith("~") else f"../../{folder}"
+
+
+def _moved(word: str, requested: str, workdir: str) -> str:
+    options = (name for name in DIRECTORY_OPTIONS if word == f"{name}{requested}")
+    return next((f"{name}{workdir}" for name in options), word)

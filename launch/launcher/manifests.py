@@ -1,11 +1,12 @@
-"""YAML, as much of it as job descriptions need. Texts are always quoted as JSON does, so that none can be anything else."""
+"""A YAML writer for job descriptions. Strings are always quoted, as in JSON."""
 
 import json
+import re
 from collections.abc import Iterator
 
 
 def to_yaml(value: object) -> str:
-    """A document of dicts, lists, texts, numbers and truth values."""
+    """A document of dicts, lists, strings, numbers and booleans."""
     return "\n".join(_lines(value)) + "\n"
 
 
@@ -31,20 +32,12 @@ def _entry(head: str, value: object, indent: str) -> Iterator[str]:
 
 
 def _key(name: str) -> str:
-    return (
-        name
-        if name.replace("-", "").replace(".", "").replace("/", "").replace("_", "").isalnum()
-        else _scalar(name)
-    )
+    return name if re.fullmatch(r"[\w./-]+", name) else _scalar(name)
 
 
 def _scalar(value: object) -> str:
-    """As JSON writes it; but characters beyond the first 65,536 are one escape in YAML, and two in JSON."""
+    """A value as JSON; characters beyond U+FFFF are one escape in YAML but two in JSON."""
     return "".join(
         c if " " <= c <= "~" else f"\\u{ord(c):04x}" if ord(c) < 0x1_0000 else f"\\U{ord(c):08x}"
-        for c in _json(value)
+        for c in json.dumps(value, ensure_ascii=False)
     )
-
-
-def _json(value: object) -> str:
-    return json.dumps(value, ensure_ascii=False)

@@ -1,7 +1,8 @@
-"""Keeps a run's directory in a bucket, for machines whose disks do not stay: `python -m launch.launcher.mirror push|pull`.
+"""Copies a run's directory to or from a bucket: `python -m launch.launcher.mirror push|pull`.
 
-Checkpoints go there by themselves. What counts is what the list in the bucket names, and that is written last, so that half a
-folder is none. It needs gcsfs, and so is a process of its own, with the run's interpreter.
+Checkpoints are saved to the bucket directly. The bucket's list of files is written last, and only
+listed files count, so that an incomplete copy is ignored. It needs gcsfs, so it is a process of its
+own with the run's interpreter.
 """
 
 import json
@@ -12,17 +13,11 @@ from pathlib import Path
 
 LIST = "mirror.json"
 PUSHED = Path("launch") / "pushed.json"
-OTHERS = (
-    "checkpoints",
-    ".lock",
-    ".phase",
-    ".log",
-    PUSHED.name,
-)  # folders and ends of names that stay where they are
+EXCLUDED = ("checkpoints", ".lock", ".phase", ".log", PUSHED.name)  # folders and suffixes
 
 
 def push(local: Path, bucket: str) -> None:
-    """Copies all files that have changed since the last time."""
+    """Uploads all files that have changed since the last call."""
     store = _store()
     before = (
         json.loads((local / PUSHED).read_text(encoding="utf-8"))
@@ -46,26 +41,28 @@ def push(local: Path, bucket: str) -> None:
 
 
 def pull(local: Path, bucket: str, mark: str = "config.json") -> None:
-    """Copies all files, unless the run has been here already."""
+    """Downloads all files, unless the directory already has the run."""
     store = _store()
     if (local / mark).exists() or not store.exists(f"{bucket}/{LIST}"):
         return
     for name in json.loads(store.cat_file(f"{bucket}/{LIST}")):
         if ".." in Path(name).parts or Path(name).is_absolute():
-            raise ValueError(f"{bucket}/{LIST}: {name!r} is outside")
+            raise ValueError(f"{bucket}/{LIST}: {name!r} is outside of the run's directory")
         (local / name).parent.mkdir(parents=True, exist_ok=True)
         store.get_file(f"{bucket}/{name}", str(local / name))
 
 
 def _names(local: Path) -> Iterator[str]:
     for folder, inner, files in os.walk(local):
-        inner[:] = [name for name in inner if not name.startswith(".") and name not in OTHERS]
-        chosen = [name for name in files if not name.startswith(".") and not name.endswith(OTHERS)]
+        inner[:] = [name for name in inner if not name.startswith(".") and name not in EXCLUDED]
+        chosen = [
+            name for name in files if not name.startswith(".") and not name.endswith(EXCLUDED)
+        ]
         yield from (str((Path(folder) / name).relative_to(local)) for name in chosen)
 
 
 def _store():
-    import fsspec  # noqa: PLC0415  only the machine of a run has it
+    import fsspec  # noqa: PLC0415  installed only on the machines of a run
 
     return fsspec.filesystem("gs", use_listings_cache=False)
 

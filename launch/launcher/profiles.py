@@ -1,4 +1,7 @@
-"""Environments that runs get: what a platform needs, and named sets of compiler flags. The user's own settings go before them."""
+"""Environment variables of runs: per platform, and named sets of compiler flags.
+
+The user's own settings take precedence.
+"""
 
 from collections.abc import Mapping
 from typing import Literal, NamedTuple, get_args
@@ -7,11 +10,11 @@ from e5jax.errors import ConfigError
 
 Platform = Literal["cpu", "cuda", "tpu"]
 PLATFORMS: tuple[Platform, ...] = get_args(Platform)
-FLAGS = ("XLA_FLAGS", "LIBTPU_INIT_ARGS")  # lists: the last word on a flag counts
+FLAGS = ("XLA_FLAGS", "LIBTPU_INIT_ARGS")  # lists of flags: the last occurrence of a flag counts
 EVERYWHERE = {
     "PYTHONUNBUFFERED": "1",
     "TOKENIZERS_PARALLELISM": "false",
-    # A step on CPUs allocates gigabytes anew; in huge pages that takes a tenth less time. Elsewhere it changes nothing.
+    # A step on CPUs allocates gigabytes; huge pages make it about 10 % faster.
     "GLIBC_TUNABLES": "glibc.malloc.hugetlb=1",
 }
 OF_PLATFORM: dict[str, dict[str, str]] = {
@@ -22,23 +25,23 @@ OF_PLATFORM: dict[str, dict[str, str]] = {
 
 
 class Profile(NamedTuple):
-    """Compiler flags by the variable that takes them, for one platform, and what they are for."""
+    """Compiler flags of one platform by environment variable."""
 
     platform: Platform
     about: str
     flags: Mapping[str, tuple[str, ...]]
 
 
-# None is on by default: each has been compiled, none has been timed.
+# All are off by default: each has been compiled, none has been timed.
 PROFILES = {
     "tpu-latency": Profile(
         "tpu",
-        "the latency-hiding scheduler: computes while collectives are under way",
+        "latency-hiding scheduler: computes during collectives",
         {"LIBTPU_INIT_ARGS": ("--xla_tpu_enable_latency_hiding_scheduler=true",)},
     ),
     "tpu-overlap": Profile(
         "tpu",
-        "gathers in the background of products, fused with them",
+        "all-gathers overlapped and fused with matrix products",
         {
             "LIBTPU_INIT_ARGS": (
                 "--xla_tpu_enable_async_collective_fusion=true",
@@ -51,7 +54,7 @@ PROFILES = {
     ),
     "tpu-slices": Profile(
         "tpu",
-        "several slices: a hang or an error of one ends all of them, for the launcher to start again",
+        "several slices: a hang or error of one ends all, so that the launcher restarts them",
         {
             "LIBTPU_INIT_ARGS": (
                 "--megascale_error_reporter_abort_on_hang=true",
@@ -62,46 +65,46 @@ PROFILES = {
     ),
     "cuda-latency": Profile(
         "cuda",
-        "the latency-hiding scheduler: computes while collectives are under way",
+        "latency-hiding scheduler: computes during collectives",
         {"XLA_FLAGS": ("--xla_gpu_enable_latency_hiding_scheduler=true",)},
     ),
     "cuda-repeatable": Profile(
         "cuda",
-        "sums in one order: the same run gives the same bits",
+        "deterministic order of sums: repeated runs are bit-identical",
         {"XLA_FLAGS": ("--xla_gpu_deterministic_ops=true",)},
     ),
 }
 
 
 def check_profile(name: str, platform: str) -> None:
-    """Raises ConfigError for a profile that is unknown, or of another platform."""
+    """Raises ConfigError if a profile is unknown or for another platform."""
     if not name:
         return
     if name not in PROFILES:
         raise ConfigError(
-            f"--profile={name}: there is none of that name; there are {', '.join(PROFILES)}"
+            f"--profile={name}: unknown profile; must be one of {', '.join(PROFILES)}"
         )
     if platform and PROFILES[name].platform != platform:
         raise ConfigError(
-            f"--profile={name}: is for --platform={PROFILES[name].platform}, and this run is on {platform}"
+            f"--profile={name}: is for --platform={PROFILES[name].platform}, not {platform}"
         )
 
 
 def environment(platform: str, profile: str = "", devices: int = 0) -> dict[str, str]:
-    """What the launcher sets; `devices` is how many a CPU is to be made of, 0 for what the run takes."""
-    made = EVERYWHERE | OF_PLATFORM.get(platform, {})
+    """Variables that the launcher sets; `devices` is the number of simulated CPU devices or 0."""
+    variables = EVERYWHERE | OF_PLATFORM.get(platform, {})
     lists = {name: [*flags] for name, flags in PROFILES[profile].flags.items()} if profile else {}
     if devices and platform == "cpu":
         lists.setdefault("XLA_FLAGS", []).append(
             f"--xla_force_host_platform_device_count={devices}"
         )
-    return made | {name: " ".join(flags) for name, flags in lists.items()}
+    return variables | {name: " ".join(flags) for name, flags in lists.items()}
 
 
-def merge(made: Mapping[str, str], own: Mapping[str, str]) -> dict[str, str]:
-    """An environment in which `own` goes before what is `made`; lists of flags have both, the own ones last, which count."""
-    merged = {**made, **own}
+def merge(defaults: Mapping[str, str], own: Mapping[str, str]) -> dict[str, str]:
+    """`own` overrides `defaults`; lists of flags are joined, `own` last, so that it wins."""
+    merged = {**defaults, **own}
     for name in FLAGS:
-        if name in made:
-            merged[name] = f"{made[name]} {own.get(name, '')}".strip()
+        if name in defaults:
+            merged[name] = f"{defaults[name]} {own.get(name, '')}".strip()
     return merged

@@ -1,6 +1,6 @@
-"""Which process of the run this is, as Slurm, MPI, SkyPilot or a TPU's metadata server say it; in the words that e5jax reads.
+"""Process index, process count and coordinator from Slurm, MPI, SkyPilot or a TPU's metadata.
 
-Jobs that the launcher starts itself are told at once, by `given`.
+The result are the environment variables that e5jax reads.
 """
 
 import os
@@ -14,14 +14,14 @@ from e5jax.errors import ConfigError
 
 PORT = 8476
 METADATA = "http://metadata.google.internal/computeMetadata/v1/instance/attributes/"
-SECONDS = 20  # that the metadata server may take
-PORTS = 4_096  # to choose from, the last ones there are; jobs on the same machine then hardly meet
+METADATA_TIMEOUT = 20  # seconds
+PORTS = 4_096  # the highest ports; jobs on the same machine then rarely share one
 
 Environment = Mapping[str, str]
 
 
-def given(process: int, processes: int, coordinator: str) -> dict[str, str]:
-    """A process on its own needs to be told nothing."""
+def process_variables(process: int, processes: int, coordinator: str) -> dict[str, str]:
+    """Environment variables of a process; none if there is only one."""
     return (
         {}
         if processes == 1
@@ -34,11 +34,11 @@ def slurm(environment: Environment) -> dict[str, str]:
     job, count, rank, nodes = _all(
         environment, "slurm", "SLURM_JOB_ID", "SLURM_NTASKS", "SLURM_PROCID", "SLURM_STEP_NODELIST"
     )
-    return given(int(rank), int(count), f"{first_node(nodes)}:{_port(int(job))}")
+    return process_variables(int(rank), int(count), f"{first_node(nodes)}:{_port(int(job))}")
 
 
 def first_node(nodes: str) -> str:
-    """Of a list as Slurm writes it: `n1`, `n1,n2`, `n[003-5,7],m1`."""
+    """The first node of a Slurm node list: `n1`, `n1,n2` or `n[003-5,7],m1`."""
     head = re.fullmatch(r"([^,\[]+)(?:\[([^,\-\]]+).*)?(?:,.*)?", nodes)
     if head is None:
         raise ConfigError(f"SLURM_STEP_NODELIST={nodes!r}: not a list of nodes")
@@ -46,38 +46,34 @@ def first_node(nodes: str) -> str:
 
 
 def mpi(environment: Environment) -> dict[str, str]:
-    """A rank of Open MPI, 4 or 5; the address comes with the command, as version 5 says nowhere who is first."""
+    """A rank of Open MPI 4 or 5; the command sets the coordinator, which version 5 hides."""
     count, rank = _all(environment, "mpi", "OMPI_COMM_WORLD_SIZE", "OMPI_COMM_WORLD_RANK")
-    return given(int(rank), int(count), environment.get(COORDINATOR, ""))
+    return process_variables(int(rank), int(count), environment.get(COORDINATOR, ""))
 
 
 def sky(environment: Environment) -> dict[str, str]:
     """A node of SkyPilot."""
     rank, addresses = _all(environment, "sky", "SKYPILOT_NODE_RANK", "SKYPILOT_NODE_IPS")
     hosts = addresses.split()
-    return given(int(rank), len(hosts), f"{hosts[0]}:{PORT}")
+    return process_variables(int(rank), len(hosts), f"{hosts[0]}:{PORT}")
 
 
-def tpu(environment: Environment, ask: Callable[[str], str] | None = None) -> dict[str, str]:
+def tpu(environment: Environment, metadata: Callable[[str], str] | None = None) -> dict[str, str]:
     """A host of one or more TPU slices, on a virtual machine or in Kubernetes."""
-    ask = ask or _metadata
-    said = environment
+    metadata = metadata or _metadata
+    variables = environment
     names = environment.get("TPU_PROCESS_ADDRESSES") or environment.get("TPU_WORKER_HOSTNAMES")
     if not names:
-        said = dict(re.findall(r"^(\w+): *'?(.*?)'?$", ask("tpu-env"), re.MULTILINE)) | dict(
-            environment
-        )
-        names = ",".join(
-            entry.split(":")[-1] for entry in ask("worker-network-endpoints").split(",")
-        )
+        attributes = re.findall(r"^(\w+): *'?(.*?)'?$", metadata("tpu-env"), re.MULTILINE)
+        variables = dict(attributes) | dict(environment)
+        endpoints = metadata("worker-network-endpoints").split(",")
+        names = ",".join(entry.split(":")[-1] for entry in endpoints)
     hosts = [name.split(":")[0] for name in names.split(",")]
-    inside = int(environment.get("TPU_WORKER_ID") or ask("agent-worker-number"))
-    slices, this = (
-        int(said.get("MEGASCALE_NUM_SLICES") or 1),
-        int(said.get("MEGASCALE_SLICE_ID") or 0),
-    )
-    first = (said.get("MEGASCALE_COORDINATOR_ADDRESS") or hosts[0]).split(":")[0]
-    return given(this * len(hosts) + inside, slices * len(hosts), f"{first}:{PORT}")
+    worker = int(environment.get("TPU_WORKER_ID") or metadata("agent-worker-number"))
+    slices = int(variables.get("MEGASCALE_NUM_SLICES") or 1)
+    slice_id = int(variables.get("MEGASCALE_SLICE_ID") or 0)
+    first = (variables.get("MEGASCALE_COORDINATOR_ADDRESS") or hosts[0]).split(":")[0]
+    return process_variables(slice_id * len(hosts) + worker, slices * len(hosts), f"{first}:{PORT}")
 
 
 KINDS: dict[str, Callable[[Environment], dict[str, str]]] = {
@@ -88,15 +84,15 @@ KINDS: dict[str, Callable[[Environment], dict[str, str]]] = {
 }
 
 
-def place_of(kind: str, environment: Environment = os.environ) -> dict[str, str]:
-    """What e5jax is to be told. Raises ConfigError when the environment is not of that kind."""
+def variables_of(kind: str, environment: Environment = os.environ) -> dict[str, str]:
+    """The variables that e5jax reads. Raises ConfigError if `kind` did not set its own."""
     return KINDS[kind](environment)
 
 
 def _all(environment: Environment, kind: str, *names: str) -> list[str]:
     if missing := [name for name in names if not environment.get(name)]:
         raise ConfigError(
-            f"--rank={kind}: {', '.join(missing)} is not set; this is not a process that {kind} has started"
+            f"--rank={kind}: {', '.join(missing)} is not set; {kind} has not started this process"
         )
     return [environment[name] for name in names]
 
@@ -108,9 +104,9 @@ def _port(job: int) -> int:
 def _metadata(name: str) -> str:
     request = urllib.request.Request(METADATA + name, headers={"Metadata-Flavor": "Google"})  # noqa: S310
     try:
-        with urllib.request.urlopen(request, timeout=SECONDS) as reply:  # noqa: S310  http, always
+        with urllib.request.urlopen(request, timeout=METADATA_TIMEOUT) as reply:  # noqa: S310  http, always
             return reply.read().decode()
     except (urllib.error.URLError, TimeoutError) as error:
         raise ConfigError(
-            f"--rank=tpu: the metadata server says nothing of {name} ({error}); this is not a TPU VM"
+            f"--rank=tpu: no {name} from the metadata server ({error}); this is not a TPU VM"
         ) from error

@@ -1,4 +1,4 @@
-"""What a launch leaves below `launch/` of a run's directory: state, logs, environment, and a lock that keeps a second one away."""
+"""Files below `launch/` in a run's directory: state, logs, environment, and a lock."""
 
 import fcntl
 import json
@@ -16,9 +16,9 @@ FOLDER = "launch"
 
 
 class Files(NamedTuple):
-    """Paths of one host's launch; hosts that see the same directory each have their own, by their first process.
+    """Paths of one host's launch, named after its first process, since hosts share the directory.
 
-    A `batch` is what keeps all of them going, where Slurm or MPI start them.
+    The kind `batch` is the supervisor of `srun` or `mpirun`.
     """
 
     workdir: Path
@@ -42,19 +42,18 @@ class Files(NamedTuple):
         return self.folder / f"environment-{self.first}.json"
 
     def log(self, process: int) -> Path:
-        """What a process says."""
+        """The output of a process."""
         return self.folder / f"process-{process}.log"
 
     def phase(self, process: int) -> Path:
-        """Where a process is."""
+        """The heartbeat of a process: its phase and step."""
         return self.folder / f"process-{process}.phase"
 
 
 class State(NamedTuple):
-    """One launch: who supervises `here` processes from `first` on, since when, how each attempt ended, and the code of its end."""
+    """One launch of the processes `first` … `first + here - 1`, and how each attempt ended."""
 
     kind: str
-
     run: str
     host: str
     pid: int
@@ -62,16 +61,16 @@ class State(NamedTuple):
     first: int
     here: int
     attempts: tuple[tuple[int, int], ...] = ()  # (exit code, step)
-    end: int | None = None
+    end: int | None = None  # exit code
 
 
-def fresh(files: Files, run: str, here: int) -> State:
-    """A launch that begins now, in this process."""
+def new_state(files: Files, run: str, here: int) -> State:
+    """The state of a launch that starts now, in this process."""
     return State(files.kind, run, socket.gethostname(), os.getpid(), time.time(), files.first, here)
 
 
 def write(path: Path, values: Mapping[str, Any]) -> None:
-    """Writes JSON whole or not at all."""
+    """Writes JSON atomically."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
     try:
         temporary.touch(0o600)
@@ -84,33 +83,33 @@ def write(path: Path, values: Mapping[str, Any]) -> None:
 
 
 def read_text(path: Path, name: str = "") -> str:
-    """The text of a file; `name` is what the user calls it. Raises ConfigError if it is not UTF-8."""
+    """The text of a file; `name` precedes its path in the ConfigError if it is not UTF-8."""
     try:
         return path.read_text(encoding="utf-8")
     except UnicodeDecodeError as error:
         raise ConfigError(
-            f"{name}{path}: not UTF-8 ({error.reason} at byte {error.start}); write it anew as UTF-8"
+            f"{name}{path}: not UTF-8 ({error.reason} at byte {error.start}); save it as UTF-8"
         ) from error
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """What `write` wrote. Raises ConfigError for anything else."""
+    """Reads a file of `write`. Raises ConfigError if it is not JSON."""
     try:
         return json.loads(read_text(path))
     except json.JSONDecodeError as error:
         raise ConfigError(
-            f"{path}: not JSON ({error}); delete it, the launcher writes it anew"
+            f"{path}: not JSON ({error}); delete it, and the launcher writes a new one"
         ) from error
 
 
-def keep(files: Files, state: State) -> None:
-    """Writes a launch's state."""
+def write_state(files: Files, state: State) -> None:
+    """Writes the state of a launch."""
     write(files.state, state._asdict())
 
 
 def states(workdir: Path) -> list[tuple[Files, State]]:
-    """All launches that have left something here, by their first process."""
-    found = []
+    """All launches in a run's directory, sorted by their first process."""
+    launches = []
     for path in sorted(
         (workdir / FOLDER).glob("*-*.json"), key=lambda path: int(path.stem.partition("-")[2])
     ):
@@ -118,21 +117,22 @@ def states(workdir: Path) -> list[tuple[Files, State]]:
             continue
         values = read_json(path)
         values["attempts"] = tuple(tuple(attempt) for attempt in values["attempts"])
-        found.append((Files(workdir, values["first"], values["kind"]), State(**values)))
-    return found
+        launches.append((Files(workdir, values["first"], values["kind"]), State(**values)))
+    return launches
 
 
 @contextmanager
 def locked(files: Files, *, inherited: bool = False) -> Iterator[None]:
-    """Inside, no other launch of this run can begin on this host. With `inherited` it lasts as long as what replaces this process.
+    """Holds the lock of a launch, so that no other one starts on this host.
 
-    Raises ConfigError when there is one already.
+    With `inherited` a program that replaces this process keeps the lock. Raises ConfigError if
+    another launch holds it.
     """
     try:
         files.folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise ConfigError(
-            f"--workdir={files.workdir}: cannot be made: {error.strerror}; choose another one"
+            f"--workdir={files.workdir}: cannot create it: {error.strerror}; choose another one"
         ) from error
     descriptor = os.open(files.lock, os.O_RDWR | os.O_CREAT, 0o600)
     try:
@@ -140,7 +140,8 @@ def locked(files: Files, *, inherited: bool = False) -> Iterator[None]:
     except BlockingIOError as error:
         os.close(descriptor)
         raise ConfigError(
-            f"--workdir={files.workdir}: this run is under way; `status` says where, `stop` ends it; or choose another --workdir"
+            f"--workdir={files.workdir}: this run is already running; `status` shows where, "
+            "`stop` ends it; or choose another --workdir"
         ) from error
     os.set_inheritable(descriptor, inherited)
     try:
@@ -149,8 +150,8 @@ def locked(files: Files, *, inherited: bool = False) -> Iterator[None]:
         os.close(descriptor)
 
 
-def lives(files: Files) -> bool:
-    """Whether the launch is under way on this machine."""
+def is_running(files: Files) -> bool:
+    """Whether a process on this machine holds the lock of the launch."""
     if not files.lock.exists():
         return False
     descriptor = os.open(files.lock, os.O_RDWR)
@@ -164,22 +165,19 @@ def lives(files: Files) -> bool:
 
 
 def lines(states: Sequence[tuple[Files, State]], phase_of: Any, now: float) -> Iterator[str]:
-    """A line a host and one a process, for people."""
+    """One line per host and one per process for `status`."""
     for files, state in states:
-        running = state.end is None and (state.host != socket.gethostname() or lives(files))
-        what = (
-            f"pid {state.pid}"
-            if running
-            else f"ended, exit code {state.end}"
-            if state.end is not None
-            else "gone without a word"
-        )
+        running = state.end is None and (state.host != socket.gethostname() or is_running(files))
+        summary = "died" if state.end is None else f"ended, exit code {state.end}"
+        summary = f"pid {state.pid}" if running else summary
         restarts = max(0, len(state.attempts) - (0 if running else 1))
-        yield f"{state.run} on {state.host}: {what}, for {_time(now - state.since)}, {restarts} restarts"
+        duration = _time(now - state.since)
+        yield f"{state.run} on {state.host}: {summary}, for {duration}, {restarts} restarts"
         for process in range(state.first, state.first + state.here):
             name, step = phase_of(files.phase(process))
             if name:
-                yield f"  process {process}: {'in' if running else 'was in'} phase {name}, step {step}"
+                verb = "in" if running else "was in"
+                yield f"  process {process}: {verb} phase {name}, step {step}"
 
 
 def _time(seconds: float) -> str:

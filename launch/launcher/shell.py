@@ -1,4 +1,4 @@
-"""Runs the commands of a launch (`ssh`, `gcloud`, `kubectl`, …), or prints them. Arguments are arrays, no shell reads them."""
+"""Runs or prints the commands of a launch (`ssh`, `gcloud`, …); no shell reads them."""
 
 import re
 import shlex
@@ -22,23 +22,44 @@ TOOLS = {
     "docker": "Docker: https://docs.docker.com/engine/install",
     "git": "git: apt install git",
 }
-# What a tool says when something is missing, and what to do; the first that fits.
+# (pattern of a tool's error, what to do); the first match counts.
 CAUSES = (
-    (r"quota|RESOURCE_EXHAUSTED", "no quota: ask for some (console, Quotas), or take another --zone"),
-    (r"no more capacity|stockout|POOL_EXHAUSTED", "the zone has none left: --target=queued waits for one; or take another --zone"),
-    (r"gcloud auth|not currently have an active account|Reauthentication|credentials", "there is no login: gcloud auth login"),
-    (r"PERMISSION_DENIED|not have permission|Forbidden", "this account may not: ask for roles/tpu.admin, or name --project"),
-    (r"no matches for kind \"?JobSet", "the cluster knows no JobSet: https://jobset.sigs.k8s.io/docs/installation"),
-    (r"Host key verification failed", "the host is not known: ssh to it once, or name --ssh-config"),
-    (r"Permission denied \(", "the host does not let you in: ssh-copy-id to it, or name --ssh-config"),
-    (r"Could not resolve|Connection (refused|timed out)|No route|unreachable", "it cannot be reached: look at name and network"),
+    (
+        r"quota|RESOURCE_EXHAUSTED",
+        "no quota: request some (console, Quotas), or choose another --zone",
+    ),
+    (
+        r"no more capacity|stockout|POOL_EXHAUSTED",
+        "the zone has no capacity: --target=queued waits for some; or choose another --zone",
+    ),
+    (
+        r"gcloud auth|not currently have an active account|Reauthentication|credentials",
+        "not logged in: gcloud auth login",
+    ),
+    (
+        r"PERMISSION_DENIED|not have permission|Forbidden",
+        "this account lacks permission: request roles/tpu.admin, or add --project",
+    ),
+    (
+        r"no matches for kind \"?JobSet",
+        "the cluster lacks JobSet: https://jobset.sigs.k8s.io/docs/installation",
+    ),
+    (r"Host key verification failed", "unknown host key: ssh to it once, or add --ssh-config"),
+    (r"Permission denied \(", "login refused: ssh-copy-id to the host, or add --ssh-config"),
+    (
+        r"Could not resolve|Connection (refused|timed out)|No route|unreachable",
+        "cannot reach the host: check its name and the network",
+    ),
     (r"[Ii]nvalid partition", "Slurm has no such --partition: sinfo lists them"),
-    (r"bucket.*(not exist|not found)|404", "there is no such bucket: gcloud storage buckets create gs://NAME"),
-)  # fmt: skip
+    (
+        r"bucket.*(not exist|not found)|404",
+        "no such bucket: gcloud storage buckets create gs://NAME",
+    ),
+)
 
 
 class Step(NamedTuple):
-    """A command, for which host it is, and the text or file that it reads."""
+    """A command, the host it is for, and the text or file that it reads."""
 
     host: str
     argv: tuple[str, ...]
@@ -46,7 +67,7 @@ class Step(NamedTuple):
 
 
 class Reply(NamedTuple):
-    """What a command said."""
+    """Exit code and output of a command."""
 
     code: int
     out: str
@@ -54,13 +75,13 @@ class Reply(NamedTuple):
 
 
 class Shell:
-    """Runs steps; with `dry` prints them, and nothing happens."""
+    """Runs steps, or with `dry` only prints them."""
 
     def __init__(self, dry: bool = False):
         self.dry = dry
 
     def call(self, step: Step, assume: str = "") -> Reply:
-        """What a step says; a dry one is taken to say `assume`."""
+        """Runs a step; a dry one returns the output `assume`."""
         if self.dry:
             self._show(step)
             return Reply(0, assume, "")
@@ -72,38 +93,38 @@ class Shell:
             else open("/dev/null", "rb") as file
         ):
             source = {"input": text} if text is not None else {"stdin": file}
-            done = subprocess.run(step.argv, capture_output=True, check=False, **source)  # type: ignore[call-overload]
+            result = subprocess.run(step.argv, capture_output=True, check=False, **source)  # type: ignore[call-overload]
         return Reply(
-            done.returncode,
-            done.stdout.decode(errors="replace"),
-            done.stderr.decode(errors="replace"),
+            result.returncode,
+            result.stdout.decode(errors="replace"),
+            result.stderr.decode(errors="replace"),
         )
 
     def must(self, step: Step, assume: str = "") -> str:
-        """What a step says on stdout. Raises RunError when it fails, with the cause and the fix."""
+        """The standard output of a step. Raises RunError with cause and fix if it fails."""
         reply = self.call(step, assume)
         if reply.code:
             raise RunError(failure(step, reply))
         return reply.out
 
     def each(self, steps: Sequence[Step], assume: str = "") -> Mapping[str, Reply]:
-        """All of them at once; what each host says."""
+        """Runs all steps in parallel; returns the reply of each host."""
         if self.dry:
             return {step.host: self.call(step, assume) for step in steps}
         with ThreadPoolExecutor(max(1, len(steps))) as pool:
             return dict(zip([step.host for step in steps], pool.map(self.call, steps), strict=True))
 
     def all(self, steps: Sequence[Step], assume: str = "") -> Mapping[str, str]:
-        """The same, and every one must come off. Raises RunError naming the hosts where it does not."""
+        """The output of each host. Raises RunError that names every host whose step failed."""
         replies = self.each(steps, assume)
-        if wrong := [
+        if failures := [
             failure(step, replies[step.host]) for step in steps if replies[step.host].code
         ]:
-            raise RunError("; ".join(wrong))
+            raise RunError("; ".join(failures))
         return {host: reply.out for host, reply in replies.items()}
 
     def stream(self, step: Step) -> int:
-        """Runs a step whose words go where this process's go. Returns its exit code."""
+        """Runs a step that inherits standard output and error; returns its exit code."""
         if self.dry:
             self._show(step)
             return 0
@@ -120,24 +141,17 @@ class Shell:
 
 
 def need(tool: str) -> None:
-    """Raises ConfigError when a tool is not there."""
+    """Raises ConfigError if a tool is not installed."""
     if shutil.which(tool) is None:
-        raise ConfigError(f"{tool} is not on PATH; this needs {TOOLS.get(tool, tool)}")
+        raise ConfigError(f"{tool} is not on PATH; install {TOOLS.get(tool, tool)}")
 
 
 def failure(step: Step, reply: Reply) -> str:
-    """One line: which host, which command, what it said, and the fix where it is known."""
-    said = [line.strip() for line in (reply.err or reply.out).splitlines() if line.strip()]
-    fix = next(
-        (
-            fix
-            for pattern, fix in CAUSES
-            if re.search(pattern, reply.err + reply.out, re.IGNORECASE)
-        ),
-        "",
-    )
-    words = " ".join(step.argv[:4]) if step.argv[0] != "ssh" else "ssh"
-    last = said[-1].removeprefix("ERROR: ") if said else "nothing"
-    return f"{step.host}: {words}: exit code {reply.code}: {last[:300]}" + (
-        f"; {fix}" if fix else ""
-    )
+    """One line with the host, the command, its last message, and the fix if it is known."""
+    lines = [line.strip() for line in (reply.err or reply.out).splitlines() if line.strip()]
+    text = reply.err + reply.out
+    fixes = (fix for pattern, fix in CAUSES if re.search(pattern, text, re.IGNORECASE))
+    fix = next((f"; {fix}" for fix in fixes), "")
+    command = " ".join(step.argv[:4]) if step.argv[0] != "ssh" else "ssh"
+    message = lines[-1].removeprefix("ERROR: ")[:300] if lines else "no output"
+    return f"{step.host}: {command}: exit code {reply.code}: {message}{fix}"

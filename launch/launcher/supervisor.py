@@ -1,4 +1,4 @@
-"""Keeps the processes of a run going: starts them again when they were stopped or broke, and not when they said no."""
+"""Supervises the processes of a run: restarts them after a stop or crash, not after an error."""
 
 import ctypes
 import os
@@ -15,92 +15,82 @@ from e5jax.errors import DONE, STOPPED, WATCHDOG
 
 KILLED, TERMINATED, ABORTED = 128 + signal.SIGKILL, 128 + signal.SIGTERM, 128 + signal.SIGABRT
 CRASHES = (WATCHDOG, ABORTED, KILLED, TERMINATED)
-AGAIN = (
-    STOPPED,
-    *CRASHES,
-)  # exit codes after which the same command goes on; after any other one it would come to the same
-EVERY = 0.1  # seconds between two looks at the processes
-KILLING = 30.0  # seconds between SIGTERM and SIGKILL for a process that the others have left behind
+# Exit codes after which the same command resumes; after any other code it would fail again.
+RETRIED = (STOPPED, *CRASHES)
+POLL_INTERVAL = 0.1  # seconds
+KILL_DELAY = 30.0  # seconds between SIGTERM and SIGKILL for a process whose peers have ended
 PR_SET_PDEATHSIG = 1  # <linux/prctl.h>
 
 
 class Policy(NamedTuple):
-    """How often and how patiently; times in seconds."""
+    """Number of restarts and time limits in seconds."""
 
     restarts: int
     first: float = 1.0  # wait before the first restart; each one without progress doubles it
-    most: float = 60.0
-    patience: float = 180.0  # that the others may take to end by themselves when one has ended
-    grace: float = 1_200.0  # that a run which is told to stop may take to save
+    most: float = 60.0  # longest wait before a restart
+    patience: float = 180.0  # for the other processes to end once one has ended
+    grace: float = 1_200.0  # for a run to save after it is told to stop
     number: int = signal.SIGTERM  # the signal that tells a process to stop
-    again: tuple[int, ...] = AGAIN  # exit codes after which to start again
+    retried: tuple[int, ...] = RETRIED  # exit codes after which to restart
 
 
 class Attempt(NamedTuple):
-    """How the processes ended, and the last step that one of them had begun."""
+    """Exit code of all processes together, and the last step that any of them had started."""
 
     code: int
     step: int
 
 
-class Verdict(NamedTuple):
-    """Whether to start again, after how many seconds, and why."""
+class Decision(NamedTuple):
+    """Whether to restart, after how many seconds, and why."""
 
-    again: bool
+    restart: bool
     seconds: float
-    why: str
+    reason: str
 
 
-def judge(attempts: Sequence[Attempt], policy: Policy) -> Verdict:
-    """What to do after the last of these attempts, none of which was told to stop."""
+def decide(attempts: Sequence[Attempt], policy: Policy) -> Decision:
+    """What to do after these attempts, if nobody has told the run to stop."""
     last, restarts = attempts[-1], len(attempts) - 1
+    exit_code, where = f"exit code {last.code}", f"at step {last.step}"
     if last.code == DONE:
-        return Verdict(False, 0.0, "done")
-    if last.code not in policy.again:
-        why = "saved" if last.code == STOPPED else "the same command would come to the same"
-        return Verdict(False, 0.0, f"exit code {last.code}: {why}")
-    if looped(attempts):
-        return Verdict(
-            False,
-            0.0,
-            f"exit code {last.code} at step {last.step}, twice in a row: a restart would come there again",
-        )
+        return Decision(False, 0.0, "done")
+    if last.code not in policy.retried:
+        reason = "saved" if last.code == STOPPED else "the same command would fail again"
+        return Decision(False, 0.0, f"{exit_code}: {reason}")
+    if is_crash_loop(attempts):
+        reason = "twice in a row: a restart would crash there again"
+        return Decision(False, 0.0, f"{exit_code} {where}, {reason}")
     if restarts >= policy.restarts:
-        return Verdict(
-            False,
-            0.0,
-            f"exit code {last.code} at step {last.step}, and there were {restarts} restarts (--max-restarts)",
-        )
-    seconds = min(policy.most, policy.first * 2 ** _idle(attempts))
-    return Verdict(
-        True,
-        seconds,
-        f"exit code {last.code} at step {last.step}: restart {restarts + 1} in {seconds:g} s",
-    )
+        reason = f"after {restarts} restarts (--max-restarts)"
+        return Decision(False, 0.0, f"{exit_code} {where}, {reason}")
+    seconds = min(policy.most, policy.first * 2 ** _without_progress(attempts))
+    restart = f"restart {restarts + 1} in {seconds:g} s"
+    return Decision(True, seconds, f"{exit_code} {where}: {restart}")
 
 
-def looped(attempts: Sequence[Attempt]) -> bool:
-    """Whether the last two broke at the same step; one may have had the next one begun, as steps are started ahead."""
+def is_crash_loop(attempts: Sequence[Attempt]) -> bool:
+    """Whether the last two attempts crashed at the same step, or one apart, as steps overlap."""
     if len(attempts) < 2:
         return False
     before, last = attempts[-2:]
     return {before.code, last.code} <= set(CRASHES) and abs(last.step - before.step) <= 1
 
 
-def _idle(attempts: Sequence[Attempt]) -> int:
-    """How many of the last attempts came no further than the one before."""
-    found = 0
+def _without_progress(attempts: Sequence[Attempt]) -> int:
+    """Number of latest attempts that got no further than the one before."""
+    count = 0
     for before, after in zip(reversed(attempts[:-1]), reversed(attempts), strict=False):
         if after.step > before.step + 1:
             break
-        found += 1
-    return found
+        count += 1
+    return count
 
 
-class Told:
-    """Whether somebody has told this process to stop: SIGTERM, SIGINT, SIGHUP or SIGUSR1. Use with `with`, in the main thread.
+class StopSignals:
+    """Records SIGTERM, SIGINT, SIGHUP or SIGUSR1 and forwards a stop signal to `children`.
 
-    Started with nohup, it ignores SIGHUP. Whatever is in `children` is told at once, and whoever starts later, too.
+    A context manager for the main thread. Under nohup it ignores SIGHUP.
     """
 
     SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1)
@@ -113,8 +103,8 @@ class Told:
 
     def __enter__(self) -> Self:
         nohup = signal.getsignal(signal.SIGHUP) == signal.SIG_IGN
-        heeded = [number for number in self.SIGNALS if number != signal.SIGHUP or not nohup]
-        self._before = {number: signal.signal(number, self._receive) for number in heeded}
+        numbers = [number for number in self.SIGNALS if number != signal.SIGHUP or not nohup]
+        self._before = {number: signal.signal(number, self._receive) for number in numbers}
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -128,99 +118,111 @@ class Told:
             child.send_signal(self._number)
 
     def sleep(self, seconds: float) -> None:
-        """Sleeps so long, or until somebody tells."""
+        """Sleeps, but only until a signal arrives."""
         deadline = time.monotonic() + seconds
         while self.signal is None and (left := deadline - time.monotonic()) > 0:
-            time.sleep(min(left, EVERY))
+            time.sleep(min(left, POLL_INTERVAL))
 
 
 def supervise(
     start: Callable[[Callable[[subprocess.Popen[bytes]], None]], None],
-    step: Callable[[], int],
+    last_step: Callable[[], int],
     policy: Policy,
-    note: Callable[[Sequence[Attempt]], None] = lambda _: None,
+    record_attempts: Callable[[Sequence[Attempt]], None] = lambda _: None,
     tick: Callable[[], None] = lambda: None,
 ) -> tuple[int, int | None]:
-    """Runs processes to their end. Returns the exit code, and the signal of whoever told it to stop.
+    """Runs processes to their end and restarts them as `policy` says.
 
-    `start` starts them all and hands each to the function that it is given; `step` says how far they came, `note` is told of
-    every attempt, and `tick` is called ten times a second.
+    Args:
+        start: starts all processes and passes each to its argument.
+        last_step: returns the last step that any process has started.
+        policy: restarts and time limits.
+        record_attempts: receives all attempts after each one.
+        tick: called ten times a second.
+
+    Returns:
+        (the exit code, the signal that stopped the run or None).
+
     """
     attempts: list[Attempt] = []
-    with Told(policy.number) as told:
+    with StopSignals(policy.number) as stop:
         while True:
-            told.children.clear()
-            start(lambda child: _adopt(child, told, policy))
-            code = _wait(told, policy, tick)
-            attempts.append(Attempt(code, step()))
-            note(attempts)
-            if told.signal is not None:
-                return code, told.signal
-            verdict = judge(attempts, policy)
-            if not verdict.again:
+            stop.children.clear()
+            start(lambda child: _adopt(child, stop, policy))
+            code = _wait(stop, policy, tick)
+            attempts.append(Attempt(code, last_step()))
+            record_attempts(attempts)
+            if stop.signal is not None:
+                return code, stop.signal
+            decision = decide(attempts, policy)
+            if not decision.restart:
                 if code != DONE:
-                    say(f"stops: {verdict.why}")
+                    say(f"stops: {decision.reason}")
                 return code, None
-            say(verdict.why)
-            told.sleep(verdict.seconds)
-            if told.signal is not None:
-                return STOPPED, told.signal
+            say(decision.reason)
+            stop.sleep(decision.seconds)
+            if stop.signal is not None:
+                return STOPPED, stop.signal
 
 
-def _adopt(child: subprocess.Popen[bytes], told: Told, policy: Policy) -> None:
-    told.children.append(child)
-    if told.signal is not None:
+def _adopt(child: subprocess.Popen[bytes], stop: StopSignals, policy: Policy) -> None:
+    stop.children.append(child)
+    if stop.signal is not None:
         child.send_signal(policy.number)
 
 
-def _wait(told: Told, policy: Policy, tick: Callable[[], None]) -> int:
-    """The exit code of all processes together; whoever does not end in time is made to."""
+def _wait(stop: StopSignals, policy: Policy, tick: Callable[[], None]) -> int:
+    """Waits for all processes, ends those that are late, and returns their common exit code."""
     ended: dict[int, int] = {}
     first: float | None = None
     while True:
-        for child in told.children:
+        for child in stop.children:
             if child.pid not in ended and child.poll() is not None:
                 ended[child.pid] = (
                     child.returncode if child.returncode >= 0 else 128 - child.returncode
                 )
                 first = first or time.monotonic()
         tick()
-        if len(ended) == len(told.children):
-            return together(list(ended.values()))
+        if len(ended) == len(stop.children):
+            return common_exit_code(list(ended.values()))
         now = time.monotonic()
-        late = [child for child in told.children if child.pid not in ended]
+        late = [child for child in stop.children if child.pid not in ended]
         if first is not None and now > first + policy.patience:
             _end(late, policy.number)
-        elif told.signal is not None and now > told.at + policy.grace:
+        elif stop.signal is not None and now > stop.at + policy.grace:
             _end(late, signal.SIGKILL)
-        time.sleep(EVERY)
+        time.sleep(POLL_INTERVAL)
 
 
 def _end(late: Sequence[subprocess.Popen[bytes]], number: int) -> None:
     for child in late:
-        say(f"pid {child.pid} does not end: {signal.Signals(number).name}")
+        say(f"pid {child.pid} does not exit: {signal.Signals(number).name}")
         child.send_signal(number)
-    deadline = time.monotonic() + KILLING
+    deadline = time.monotonic() + KILL_DELAY
     while any(child.poll() is None for child in late) and time.monotonic() < deadline:
-        time.sleep(EVERY)
+        time.sleep(POLL_INTERVAL)
     for child in late:
         if child.poll() is None:
             child.kill()
             child.wait()
 
 
-def together(codes: Sequence[int]) -> int:
-    """One exit code for processes that ended in this order: one that forbids a restart, else the first that is not 0."""
-    wrong = [code for code in codes if code != DONE]
-    return next((code for code in wrong if code not in AGAIN), wrong[0] if wrong else DONE)
+def common_exit_code(codes: Sequence[int]) -> int:
+    """One exit code for processes in the order in which they ended.
+
+    A code that forbids a restart comes first, then the first that is not 0.
+    """
+    failures = [code for code in codes if code != DONE]
+    final = [code for code in failures if code not in RETRIED]
+    return (final or failures or [DONE])[0]
 
 
 def spawn(
     argv: Sequence[str], environment: Mapping[str, str], log: Path | None
 ) -> subprocess.Popen[bytes]:
-    """Starts a process that dies with this one. What it says goes to the end of `log`, or where this process's words go.
+    """Starts a process that dies with this one and appends its output to `log` (None: inherits).
 
-    It is in a session of its own: Ctrl-C reaches this process alone, and the other one through it, once.
+    It has a session of its own, so that Ctrl-C reaches it once, through this process.
     """
     output = None if log is None else os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
     try:
@@ -239,10 +241,10 @@ def spawn(
 
 
 def _die_with_parent() -> None:
-    """A trainer whose supervisor was killed would go on unseen, and a second one beside it."""
+    """Kills a trainer whose supervisor was killed; a second one could start otherwise."""
     ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
-def say(words: str) -> None:
-    """A line of the launcher's own."""
-    print(f"launch: {words}", file=sys.stderr, flush=True)
+def say(message: str) -> None:
+    """Prints a message of the launcher."""
+    print(f"launch: {message}", file=sys.stderr, flush=True)

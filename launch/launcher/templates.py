@@ -1,6 +1,6 @@
-"""Writes `launch/slurm`, `launch/gke` and `launch/sky`: what the launcher submits for the paper's run, to read and to start from.
+"""Writes `launch/slurm`, `launch/gke` and `launch/sky`: submissions of the paper's run.
 
-`python -m launch.launcher.templates` writes them; a test keeps them as they would be written.
+Run as `python -m launch.launcher.templates`; a test checks that the files are up to date.
 """
 
 from collections.abc import Mapping
@@ -17,14 +17,14 @@ CONFIG = "configs/e5_mistral_7b.py"
 CODE = Path("/shared/e5jax/code/COMMIT")
 NOTE = (
     "# {command}\n"
-    "# What that submits, by the launcher itself; --dry-run prints it with your names, and the commands around it.\n"
+    "# submits this; with --dry-run it prints the same with your names, and the other commands.\n"
 )
 
 
 def templates() -> Mapping[str, str]:
-    """Texts by their path below `launch/`."""
+    """Contents by path below `launch/`."""
     bucket = "--workdir=gs://BUCKET/e5"
-    made = {}
+    files = {}
     command, request = _request(
         "--target=slurm",
         "--num-processes=4",
@@ -36,19 +36,19 @@ def templates() -> Mapping[str, str]:
     script = slurm.script(request, CODE)
     first, rest = script.split("\n", 1)
     options = "".join(f"#SBATCH {word}\n" for word in slurm.sbatch(request)[2:])
-    made["slurm/e5_mistral_7b.sbatch"] = f"{first}\n{NOTE.format(command=command)}{options}{rest}"
+    files["slurm/e5_mistral_7b.sbatch"] = f"{first}\n{NOTE.format(command=command)}{options}{rest}"
     image = "--image=REGION-docker.pkg.dev/PROJECT/REPOSITORY/e5jax"
     command, request = _request(
         "--target=gke", "--accelerator=v5litepod-16", bucket, image, "--secret=e5jax-keys"
     )
-    made["gke/e5_mistral_7b.yaml"] = NOTE.format(command=command) + to_yaml(gke.jobset(request))
+    files["gke/e5_mistral_7b.yaml"] = NOTE.format(command=command) + to_yaml(gke.jobset(request))
     command, request = _request(
         "--target=sky", "--accelerator=H100:8", bucket, "--num-processes=2", "--spot"
     )
-    made["sky/e5_mistral_7b.yaml"] = NOTE.format(command=command) + to_yaml(
+    files["sky/e5_mistral_7b.yaml"] = NOTE.format(command=command) + to_yaml(
         sky.task(request, CODE, ["HF_TOKEN"])
     )
-    return made
+    return files
 
 
 def _request(*words: str) -> tuple[str, Request]:
@@ -58,7 +58,7 @@ def _request(*words: str) -> tuple[str, Request]:
 
 
 def main() -> None:
-    """Writes them."""
+    """Writes all templates."""
     for name, text in templates().items():
         path = ROOT / "launch" / name
         path.parent.mkdir(exist_ok=True)

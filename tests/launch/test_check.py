@@ -92,7 +92,7 @@ def test_every_config_is_checked():
     [
         (["--topology=cpu:2", "--config.optim.learning_rat=1"], "did you mean learning_rate?"),
         (["--topology=v5e:3x3"], "--topology=v5e:3x3"),
-        (["--platform=tpu"], "for which machine? add --topology=v5e:4x4"),
+        (["--platform=tpu"], "needs a machine; add --topology=v5e:4x4"),
     ],
 )
 def test_what_is_wrong_is_said_before_anything_starts(options, said):

@@ -36,10 +36,7 @@ def test_a_file_that_is_not_utf8_is_named(options, tmp_path, capsys):
     file.chmod(0o600)
     words = [option.format(file) for option in options]
     line = one_line(capsys, "train", CONFIG, f"--workdir={tmp_path / 'run'}", *words)
-    assert (
-        line
-        == f"e5jax: {words[0]}: not UTF-8 (invalid start byte at byte 0); write it anew as UTF-8"
-    )
+    assert line == f"e5jax: {words[0]}: not UTF-8 (invalid start byte at byte 0); save it as UTF-8"
 
 
 @pytest.mark.parametrize(("content", "reason"), [(LATIN, "not UTF-8"), (b'{"first":', "not JSON")])
@@ -64,7 +61,7 @@ def test_a_log_is_followed_to_its_end_when_nobody_reads_it(tmp_path):
     os.close(read)
     script = f"""
 from pathlib import Path
-from launch.launcher.look import Tail
+from launch.launcher.status import Tail
 log = Path({str(log)!r})
 tail = Tail(log)
 for words in ("one", "two"):

@@ -44,14 +44,14 @@ TOOL = {
 def test_a_tool_that_is_missing_is_named_with_where_it_comes_from(case, fakes, capsys):
     (fakes.folder / TOOL[case]).unlink()
     assert launcher.main(words_of(case)) == 3
-    assert re.search(rf"{TOOL[case]} is not on PATH; this needs .{{15}}", one_line(capsys))
+    assert re.search(rf"{TOOL[case]} is not on PATH; install .{{10}}", one_line(capsys))
 
 
 def test_kubectl_is_needed_for_kubernetes(fakes, capsys):
     (fakes.folder / "kubectl").unlink()
     assert launcher.main(words_of("gke")) == 3
     assert (
-        "kubectl is not on PATH; this needs the Kubernetes CLI: gcloud components install kubectl"
+        "kubectl is not on PATH; install the Kubernetes CLI: gcloud components install kubectl"
         in one_line(capsys)
     )
 
@@ -73,11 +73,11 @@ CAUSES = {
         [ABSENT, Reply("create", once=True), Reply("queued-resources describe", out="FAILED\n")],
         "e5-mistral-7b is FAILED",
     ),
-    "no quota": ("tpu-vm", [ABSENT, Reply("create", 1, err=QUOTA)], "no quota: ask for some"),
+    "no quota": ("tpu-vm", [ABSENT, Reply("create", 1, err=QUOTA)], "no quota: request some"),
     "no capacity": (
         "tpu-vm",
         [ABSENT, Reply("create", 1, err="There is no more capacity in the zone")],
-        "--target=queued waits for one",
+        "--target=queued waits for some",
     ),
     "no login": (
         "tpu-vm",
@@ -87,17 +87,17 @@ CAUSES = {
     "no permission": (
         "queued",
         [Reply("tpus describe", 1, err="PERMISSION_DENIED: no")],
-        "ask for roles/tpu.admin",
+        "request roles/tpu.admin",
     ),
     "no JobSet": (
         "gke",
         [Reply("apply", 1, err='error: no matches for kind "JobSet" in version "jobset.x-k8s.io"')],
-        "knows no JobSet",
+        "lacks JobSet",
     ),
     "no host": (
         "ssh",
         [Reply("ssh", 255, err="ssh: connect to host one port 22: No route to host")],
-        "it cannot be reached",
+        "cannot reach the host",
     ),
     "no key of the host": (
         "ssh",
@@ -133,8 +133,8 @@ def test_what_a_tool_complains_of_comes_with_the_fix(cause, fakes, monkeypatch, 
 
 
 KEYS = {
-    "there is no such file": (None, 0o600),
-    "others may read it; chmod 600": ("HF_TOKEN=hf_canary\n", 0o640),
+    "no such file": (None, 0o600),
+    "other users may read it; chmod 600": ("HF_TOKEN=hf_canary\n", 0o640),
     "line 2 is not NAME=VALUE": ("HF_TOKEN=hf_canary\nhf_canary\n", 0o600),
 }
 
@@ -154,23 +154,23 @@ def test_a_key_file_that_cannot_be_used_is_said_and_not_shown(said, fakes, tmp_p
 
 
 WRONG = {
-    "--target=ssh": "on which machines? add --hosts=a,b or --host-file=FILE",
-    "--target=ssh --hosts=a,a": "one of them is named twice",
-    "--target=ssh --hosts=a,b --num-processes=3": "--num-processes=3: there are 2 hosts",
+    "--target=ssh": "needs hosts; add --hosts=a,b or --host-file=FILE",
+    "--target=ssh --hosts=a,a": "one is listed twice",
+    "--target=ssh --hosts=a,b --num-processes=3": "--num-processes=3: must be 2, one per host",
     "--target=tpu-vm": "add --accelerator, such as v5litepod-16, and --zone",
     "--target=tpu-vm --zone=z --accelerator=v5litepod-17": "v5litepod comes as 1, 4, 8, 16",
-    "--target=tpu-vm --zone=z --accelerator=h100": "there are v4-N, v5litepod-N, v5p-N, v6e-N",
+    "--target=tpu-vm --zone=z --accelerator=h100": "must be one of v4-N, v5litepod-N, v5p-N, v6e-N",
     "--target=gke --accelerator=v6e-64 --image=i": "--workdir=gs://BUCKET/",
     "--target=gke --accelerator=v6e-64 --image=i --workdir=gs://b/r --key-file=keys": "kubectl create secret generic",
     "--target=sky --accelerator=H100:8": "--workdir=gs://BUCKET/",
-    "--target=slurm --hosts=a": "--hosts: is for --target=ssh, mpi, and this is --target=slurm",
-    "--target=tpu-vm --platform=cuda": "--target=tpu-vm has TPUs",
-    "--profile=fast": "there are tpu-latency, tpu-overlap",
-    "--profile=tpu-latency --platform=cpu": "is for --platform=tpu, and this run is on cpu",
-    "--platform=gpu": "there are cpu, cuda, tpu",
-    "--devices=4": "of which platform?",
+    "--target=slurm --hosts=a": "--hosts: is for --target=ssh, mpi, not --target=slurm",
+    "--target=tpu-vm --platform=cuda": "--target=tpu-vm uses TPUs",
+    "--profile=fast": "must be one of tpu-latency, tpu-overlap",
+    "--profile=tpu-latency --platform=cpu": "is for --platform=tpu, not cpu",
+    "--platform=gpu": "must be one of cpu, cuda, tpu",
+    "--devices=4": "needs a platform",
     "--num-processes=-1": "must not be negative",
-    "--python=/no/such/python": "there is no such program",
+    "--python=/no/such/python": "no such program",
 }
 
 
@@ -214,7 +214,7 @@ def test_a_machine_that_was_taken_away_is_made_anew_and_the_run_goes_on(fakes, c
     assert [one for one in done if one != "describe"] == [
         one for one in [*made, *begin, "status"] if one != "describe"
     ]
-    assert "e5-mistral-7b is PREEMPTED: it is deleted and made anew" in capsys.readouterr().err
+    assert "e5-mistral-7b is PREEMPTED: deletes and recreates it" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("state", ["FAILED", "SUSPENDED"])
@@ -240,7 +240,7 @@ def test_when_one_host_does_not_begin_the_others_are_stopped_and_it_is_named(fak
     assert launcher.main(words_of("ssh")) == 1
     line = one_line(capsys)
     assert "me@two: ssh: exit code 3: e5jax: the disk is full" in line
-    assert "stopped again: one" in line
+    assert "stopped on one" in line
     stops = [argv for argv, _ in fakes.calls if "host stop" in argv[-1]]
     assert [argv[-2] for argv in stops] == ["one"]
 
@@ -248,9 +248,7 @@ def test_when_one_host_does_not_begin_the_others_are_stopped_and_it_is_named(fak
 def test_when_workers_do_not_begin_all_are_stopped(fakes, capsys):
     fakes.answer(Reply("host detach", 1, err="worker 3: disk full\n"), *SAID["queued"])
     assert launcher.main(words_of("queued")) == 1
-    assert "worker 3: disk full; what had begun on other hosts was stopped again" in one_line(
-        capsys
-    )
+    assert "worker 3: disk full; the processes on other hosts were stopped" in one_line(capsys)
     assert any("host stop" in " ".join(argv) for argv, _ in fakes.calls)
 
 

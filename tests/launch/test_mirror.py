@@ -8,7 +8,7 @@ import sys
 import pytest
 
 from e5jax.errors import RunError
-from launch.launcher.keeper import Keeper
+from launch.launcher.bucket_sync import BucketSync
 from tests.config.test_load import ROOT
 from tests.launch import mirrored
 
@@ -40,18 +40,18 @@ def test_the_keeper_fetches_first_copies_now_and_then_and_at_the_end(tmp_path, c
     program = tmp_path / "python"
     program.write_text(PROGRAM)
     program.chmod(0o755)
-    keeper = Keeper(str(program), tmp_path, "gs://bucket/run", os.environ)
-    keeper.fetch()
-    keeper.tick()  # it is not time yet
-    keeper.last()
+    sync = BucketSync(str(program), tmp_path, "gs://bucket/run", os.environ)
+    sync.fetch()
+    sync.tick()  # it is not time yet
+    sync.finish()
     words = f"-m launch.launcher.mirror {{}} {tmp_path} gs://bucket/run\n"
     assert (tmp_path / "python.calls").read_text() == words.format("pull") + words.format("push")
-    Keeper(str(program), tmp_path, "", os.environ).last()  # without a bucket it does nothing
-    failing = Keeper(str(program), tmp_path, "gs://fails/run", os.environ)
+    BucketSync(str(program), tmp_path, "", os.environ).finish()  # without a bucket it does nothing
+    failing = BucketSync(str(program), tmp_path, "gs://fails/run", os.environ)
     with pytest.raises(
         RunError,
-        match=r"gs://fails/run: no such bucket; is there such a bucket \(gcloud storage ls\), and may",
+        match=r"gs://fails/run: no such bucket; does the bucket exist \(gcloud storage ls\), and may",
     ):
         failing.fetch()
-    failing.last()
+    failing.finish()
     assert "launch: gs://fails/run: not copied: no such bucket" in capfd.readouterr().err

@@ -131,6 +131,6 @@ def test_where_there_is_none_it_is_said(monkeypatch):
 def test_who_was_not_started_so_is_told(kind):
     with pytest.raises(
         ConfigError,
-        match=f"--rank={kind}: .* is not set; this is not a process that {kind} has started",
+        match=f"--rank={kind}: .* is not set; {kind} has not started this process",
     ):
-        ranks.place_of(kind, {})
+        ranks.variables_of(kind, {})

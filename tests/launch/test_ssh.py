@@ -116,7 +116,7 @@ def test_a_lost_connection_changes_nothing_and_stop_saves_on_all_hosts(place, ma
     follower.stdout.close()
     before = [pid_of(run, process) for process in range(3)]
     again = launch(place, machines, "test-ssh-lost", steps=4_000)
-    assert (again.returncode, again.stdout.count("under way already")) == (0, 3), (
+    assert (again.returncode, again.stdout.count("already running")) == (0, 3), (
         again.stdout + again.stderr
     )
     step = int(record.Files(run).phase(0).read_text().split()[1])
@@ -142,7 +142,8 @@ esac
     done = launch(place, machines, "test-ssh-skew", f"--python={other}")
     assert done.returncode == 3
     assert re.search(
-        r"the hosts are not alike: .*jax is 0\.10\.2 on host-a and 0\.10\.1 on host-b", done.stderr
+        r"the hosts have different versions: .*jax is 0\.10\.2 on host-a and 0\.10\.1 on host-b",
+        done.stderr,
     ), done.stderr
     assert not (place.folder / "test-ssh-skew").exists()
 
@@ -155,6 +156,6 @@ def test_a_host_that_cannot_be_reached_is_named_before_anything_begins(place, ma
         machines.mend(1)
     assert done.returncode == 1
     assert re.search(
-        r"^e5jax: host-b: ssh: exit code 255: .*; it cannot be reached", done.stderr
+        r"^e5jax: host-b: ssh: exit code 255: .*; cannot reach the host", done.stderr
     ), done.stderr
     assert not (place.folder / "test-ssh-unreachable").exists()

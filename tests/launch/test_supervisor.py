@@ -11,12 +11,12 @@ import pytest
 from launch.launcher.supervisor import (
     Attempt,
     Policy,
-    Told,
-    judge,
-    looped,
+    StopSignals,
+    common_exit_code,
+    decide,
+    is_crash_loop,
     spawn,
     supervise,
-    together,
 )
 
 # The launcher knows no JAX; beside other tests it is in this process, and warns of every fork.
@@ -29,7 +29,7 @@ CODES = {0: False, 75: True, 99: True, 134: True, 137: True, 143: True} | dict.f
 
 @pytest.mark.parametrize(("code", "again"), CODES.items())
 def test_an_exit_code_says_whether_it_is_worth_while_to_start_again(code, again):
-    assert judge([Attempt(code, 7)], QUICK).again is again
+    assert decide([Attempt(code, 7)], QUICK).restart is again
 
 
 # What happened, attempt by attempt: exit code and step; and whether there is another attempt.
@@ -54,21 +54,21 @@ TABLE = {
 @pytest.mark.parametrize("case", TABLE)
 def test_the_table(case):
     attempts, again = TABLE[case]
-    assert judge([Attempt(*attempt) for attempt in attempts], QUICK).again is again
+    assert decide([Attempt(*attempt) for attempt in attempts], QUICK).restart is again
 
 
 def test_the_wait_doubles_while_nothing_moves_and_begins_anew_when_something_does():
     policy, attempts, waits = Policy(restarts=20, first=1, most=8), [], []
     for step in (5, 5, 5, 5, 5, 5, 50, 50):
         attempts.append(Attempt(75, step))
-        waits.append(judge(attempts, policy).seconds)
+        waits.append(decide(attempts, policy).seconds)
     assert waits == [1, 2, 4, 8, 8, 8, 1, 2]
 
 
 def test_a_verdict_names_code_step_and_what_was_exhausted():
-    assert "exit code 3" in judge([Attempt(3, 7)], QUICK).why
-    assert "exit code 99 at step 7, twice in a row" in judge([Attempt(99, 7)] * 2, QUICK).why
-    assert "5 restarts (--max-restarts)" in judge([Attempt(75, 7)] * 6, QUICK).why
+    assert "exit code 3" in decide([Attempt(3, 7)], QUICK).reason
+    assert "exit code 99 at step 7, twice in a row" in decide([Attempt(99, 7)] * 2, QUICK).reason
+    assert "5 restarts (--max-restarts)" in decide([Attempt(75, 7)] * 6, QUICK).reason
 
 
 @pytest.mark.parametrize(
@@ -85,11 +85,11 @@ def test_a_verdict_names_code_step_and_what_was_exhausted():
     ],
 )
 def test_codes_of_several_processes_make_one(codes, one):
-    assert together(codes) == one
+    assert common_exit_code(codes) == one
 
 
 def test_one_attempt_is_no_loop():
-    assert not looped([Attempt(137, 0)])
+    assert not is_crash_loop([Attempt(137, 0)])
 
 
 # --- real processes --------------------------------------------------------------------------------------------
@@ -199,7 +199,7 @@ def test_told_to_stop_it_hands_that_on_waits_and_does_not_start_again(tmp_path, 
 def test_a_closed_terminal_tells_it_to_stop_unless_it_was_started_with_nohup(nohup):
     before = signal.signal(signal.SIGHUP, signal.SIG_IGN if nohup else signal.SIG_DFL)
     try:
-        with Told() as told:
+        with StopSignals() as told:
             os.kill(os.getpid(), signal.SIGHUP)
             told.sleep(0.01)
             assert told.signal == (None if nohup else signal.SIGHUP)
@@ -222,12 +222,12 @@ def test_told_while_it_waits_for_the_next_attempt_it_begins_none(tmp_path):
 
 
 def test_whoever_is_left_behind_is_told_and_then_killed(tmp_path, monkeypatch, capfd):
-    monkeypatch.setattr("launch.launcher.supervisor.KILLING", 0.5)
+    monkeypatch.setattr("launch.launcher.supervisor.KILL_DELAY", 0.5)
     policy = QUICK._replace(patience=1.0)
     code, _, starts, begun = scripted(tmp_path, "3|wait", "deaf", count=2, policy=policy)
     assert (code, starts) == (3, [1, 1])
     assert begun[1].returncode == -signal.SIGKILL
-    assert f"pid {begun[1].pid} does not end" in capfd.readouterr().err
+    assert f"pid {begun[1].pid} does not exit" in capfd.readouterr().err
 
 
 def test_a_process_dies_with_its_supervisor(tmp_path):

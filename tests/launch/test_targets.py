@@ -96,7 +96,7 @@ def fakes(tmp_path, monkeypatch) -> Fakes:
         staging, "archive", lambda commit, folder: _touch(folder / f"e5jax-{commit[:12]}.tar")
     )
     monkeypatch.setattr(staging, "ROOT", tmp_path)
-    monkeypatch.setattr(cloud, "POLL", 0.0)
+    monkeypatch.setattr(cloud, "POLL_INTERVAL", 0.0)
     monkeypatch.setattr(launcher, "LAUNCHED", tmp_path / "launched")
     monkeypatch.chdir(tmp_path)
     (tmp_path / "keys").write_text("HF_TOKEN=hf_canary\n")

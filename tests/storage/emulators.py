@@ -23,7 +23,7 @@ from moto.moto_server.werkzeug_app import DomainDispatcherApplication, create_ba
 from s3fs import S3FileSystem
 from werkzeug.serving import make_server
 
-from launch.launcher.host import free_port
+from launch.launcher.worker import free_port
 
 
 class Threads(http.ThreadingHTTPServer):

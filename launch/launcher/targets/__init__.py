@@ -1,1 +1,1 @@
-"""A module a target: how a run is started there, and how it is asked, read and stopped."""
+"""One module per target: start a run there, show its status and logs, stop it."""

@@ -1,18 +1,17 @@
-"""What machines that one logs in to have in common: code, environment and keys are brought, versions compared, the run begun."""
+"""Shell commands for machines with a login: install, copy keys, compare versions, start a run."""
 
 import json
 import shlex
 from collections.abc import Mapping
 
 from e5jax.errors import ConfigError
-from launch.launcher.host import MARK
-from launch.launcher.job import Job
-from launch.launcher.jobs import outside
+from launch.launcher.job import Job, outside
 from launch.launcher.request import Request
 from launch.launcher.staging import inside
+from launch.launcher.worker import VERSIONS_PREFIX
 
 VENV = ".venv/bin/python"
-SHOWN = 3  # differences in a message
+SHOWN = 3  # differences in an error message
 
 
 def setup(request: Request, commit: str) -> str:
@@ -35,11 +34,11 @@ def host_command(request: Request, commit: str, action: str, *words: str) -> str
 
 
 def begin(request: Request, commit: str, job: Job) -> str:
-    """A shell command that begins a host's part in the background."""
+    """A shell command that starts a host's part in the background."""
     return host_command(request, commit, "detach", *job.arguments())
 
 
-def ask(request: Request, commit: str, action: str, follow: bool = False) -> str:
+def act(request: Request, commit: str, action: str, follow: bool = False) -> str:
     """A shell command for status, logs or stop."""
     return host_command(
         request, commit, action, f"--workdir={outside(request)}", *(["--follow"] if follow else [])
@@ -47,52 +46,52 @@ def ask(request: Request, commit: str, action: str, follow: bool = False) -> str
 
 
 def keys_path(request: Request) -> str:
-    """Where a host keeps the keys of a run."""
+    """Path of a run's keys on a host."""
     return f"{request.root.removeprefix('~/')}/keys/{request.run_name}"
 
 
 def keys_file(request: Request) -> str:
-    """The same, for a job that is elsewhere by then; empty when there are none."""
+    """The same as an absolute or `~/` path; empty without keys."""
     path = keys_path(request)
     return "" if not request.key_file else path if path.startswith("/") else f"~/{path}"
 
 
 def receive_keys(request: Request) -> str:
-    """A shell command that reads keys from stdin."""
+    """A shell command that writes the keys from standard input."""
     path = shlex.quote(keys_path(request))
     return f"umask 077; mkdir -p $(dirname {path}) && cat >{path}"
 
 
-def compare(said: Mapping[str, str]) -> None:
-    """Raises ConfigError where hosts have not the same versions; names two of them and what is different.
+def compare(outputs: Mapping[str, str]) -> None:
+    """Raises ConfigError that names two hosts if their versions differ.
 
-    `said` is what each host, or each group of them, answered to `versions`.
+    Args:
+        outputs: output of `versions` by host, or by machine, whose hosts print one line each.
+
     """
-    found: dict[str, dict[str, str]] = {}
-    for name, text in said.items():
-        lines = [line.removeprefix(MARK) for line in text.splitlines() if line.startswith(MARK)]
+    hosts: dict[str, dict[str, str]] = {}
+    for name, text in outputs.items():
+        lines = [line for line in text.splitlines() if line.startswith(VERSIONS_PREFIX)]
         for number, line in enumerate(lines):
-            found[name if len(lines) == 1 else f"{name} {number}"] = json.loads(line)
-    if not found:
-        return
-    first, *others = found
+            versions = json.loads(line.removeprefix(VERSIONS_PREFIX))
+            hosts[name if len(lines) == 1 else f"{name} {number}"] = versions
+    first, *others = hosts or [""]
     for other in others:
-        names = sorted(found[first].keys() | found[other].keys())
-        different = [
-            name
-            for name in names
-            if name != "host" and found[first].get(name) != found[other].get(name)
-        ]
+        one, two = hosts[first], hosts[other]
+        names = sorted(name for name in one.keys() | two.keys() if name != "host")
+        different = [name for name in names if one.get(name) != two.get(name)]
         if different:
-            words = "; ".join(
-                f"{name} is {found[first].get(name)} on {_who(first, found)} and {found[other].get(name)} on {_who(other, found)}"
+            details = "; ".join(
+                f"{name} is {one.get(name)} on {_label(first, one)} "
+                f"and {two.get(name)} on {_label(other, two)}"
                 for name in different[:SHOWN]
             )
             raise ConfigError(
-                f"the hosts are not alike: {words}; nothing was started; let launch/setup.sh install the same on all"
+                f"the hosts have different versions: {details}; nothing was started; "
+                "install the same on all with launch/setup.sh"
             )
 
 
-def _who(name: str, found: Mapping[str, Mapping[str, str]]) -> str:
-    own = found[name].get("host", name)
-    return name if own == name else f"{name} ({own})"
+def _label(name: str, versions: Mapping[str, str]) -> str:
+    host = versions.get("host", name)
+    return name if host == name else f"{name} ({host})"

@@ -1,4 +1,4 @@
-"""Kubernetes with TPUs: a JobSet of one job a slice and one pod a host; or the same through xpk, with --cluster."""
+"""Kubernetes with TPUs: a JobSet with a job per slice and a pod per host, or xpk (--cluster)."""
 
 import re
 import shlex
@@ -7,21 +7,21 @@ from pathlib import Path
 
 from e5jax.errors import CONFIG, DONE, ERROR, USAGE, ConfigError
 from launch.launcher import staging
-from launch.launcher.accelerators import ON_HOST, slice_of
-from launch.launcher.jobs import BUCKET, check_bucket, job_of
+from launch.launcher.accelerators import CHIPS_PER_HOST, slice_of
+from launch.launcher.job import BUCKET, check_bucket, job_of
 from launch.launcher.manifests import to_yaml
 from launch.launcher.request import Request
 from launch.launcher.shell import Shell, Step
 
-SAVING = 600  # seconds between SIGTERM and SIGKILL
-NEVER_AGAIN = [ERROR, USAGE, CONFIG]
-PLAIN = re.compile(r"[\w.,:/=+@%-]*")  # what xpk, which writes a shell script, may be given
+GRACE = 600  # seconds between SIGTERM and SIGKILL
+FINAL_CODES = [ERROR, USAGE, CONFIG]  # exit codes that forbid a restart
+PLAIN = re.compile(r"[\w.,:/=+@%-]*")  # safe in the shell script that xpk writes
 CODE = "/e5jax"  # in the image
 LABEL = "jobset.sigs.k8s.io/jobset-name"
 
 
 def start(request: Request, shell: Shell) -> int:
-    """Builds the image if asked to, and submits."""
+    """Builds the image with --build and submits the run."""
     _check(request)
     check_bucket(request, shell)
     if request.build:
@@ -40,34 +40,37 @@ def start(request: Request, shell: Shell) -> int:
 def _check(request: Request) -> None:
     if not request.accelerator or not request.image:
         raise ConfigError(
-            "--target=gke: add --accelerator, such as v5litepod-16, and --image, such as REGION-docker.pkg.dev/P/R/e5jax"
+            "--target=gke: add --accelerator, such as v5litepod-16, and --image, such as "
+            "REGION-docker.pkg.dev/P/R/e5jax"
         )
     if not request.workdir.startswith(BUCKET):
         raise ConfigError(
-            f"--workdir={request.workdir}: pods have no disk that stays; --workdir=gs://BUCKET/{request.run_name} does"
+            f"--workdir={request.workdir}: pods have no persistent disk; use "
+            f"--workdir=gs://BUCKET/{request.run_name}"
         )
     if request.key_file:
         raise ConfigError(
-            f"--key-file: in Kubernetes keys are a secret: kubectl create secret generic NAME --from-env-file={request.key_file}, "
-            "then --secret=NAME"
+            "--key-file: Kubernetes stores keys in a secret: kubectl create secret generic NAME "
+            f"--from-env-file={request.key_file}, then add --secret=NAME"
         )
     slice_of(request.accelerator)
     if request.cluster:
         if wrong := [word for word in (*request.words, *request.env) if not PLAIN.fullmatch(word)]:
             raise ConfigError(
-                f"{wrong[0]}: xpk puts this into a shell script; leave --cluster out, or write it into the config"
+                f"{wrong[0]}: xpk writes this into a shell script; omit --cluster, or set it in "
+                "the config"
             )
         if request.secret:
-            raise ConfigError("--secret: xpk knows no secrets of Kubernetes; leave --cluster out")
+            raise ConfigError("--secret: xpk does not support Kubernetes secrets; omit --cluster")
 
 
 def image(request: Request) -> str:
-    """The image of the commit."""
+    """Name of the commit's image."""
     return f"{request.image}:{request.commit[: staging.SHORT]}"
 
 
 def _build(request: Request, shell: Shell) -> None:
-    """The image is made of the commit's files, whatever lies in the working tree."""
+    """Builds and pushes the image from the commit's files, not from the working tree."""
     with tempfile.TemporaryDirectory() as folder:
         tar = Path("e5jax.tar") if shell.dry else staging.archive(request.commit, Path(folder))
         words = (
@@ -83,19 +86,19 @@ def _build(request: Request, shell: Shell) -> None:
 
 
 def command(request: Request) -> list[str]:
-    """What a container does. Kubernetes starts it again itself, so its own supervisor does not."""
+    """The command of a container. Kubernetes restarts it, so its own supervisor does not."""
     job = job_of(request, "python", rank="tpu", platform="tpu", restarts=0)
     return ["python", "-m", "launch.launcher", "host", "run", *job.arguments()]
 
 
 def jobset(request: Request) -> dict:
-    """The description. All pods start again together; exit codes that forbid it end the whole set."""
-    asked = slice_of(request.accelerator)
-    chips = min(asked.chips, ON_HOST)
+    """The JobSet. All pods restart together; an exit code that forbids a restart ends the set."""
+    requested = slice_of(request.accelerator)
+    chips = min(requested.chips, CHIPS_PER_HOST)
     container = {
         "name": "e5jax",
         "image": image(request),
-        # $(NAME) would be replaced by a variable's value, a key's perhaps.
+        # Kubernetes would replace $(NAME) by the value of a variable, perhaps a key.
         "command": [word.replace("$", "$$") for word in command(request)],
         "resources": {"limits": {"google.com/tpu": chips}},
         "ports": [{"containerPort": 8471}, {"containerPort": 8476}, {"containerPort": 8080}],
@@ -105,10 +108,10 @@ def jobset(request: Request) -> dict:
         container["envFrom"] = [{"secretRef": {"name": request.secret}}]
     pod: dict = {
         "restartPolicy": "Never",
-        "terminationGracePeriodSeconds": SAVING,
+        "terminationGracePeriodSeconds": GRACE,
         "nodeSelector": {
-            "cloud.google.com/gke-tpu-accelerator": asked.generation.label,
-            "cloud.google.com/gke-tpu-topology": asked.shape,
+            "cloud.google.com/gke-tpu-accelerator": requested.generation.label,
+            "cloud.google.com/gke-tpu-topology": requested.shape,
             **({"cloud.google.com/gke-spot": "true"} if request.spot else {}),
         },
         "containers": [container],
@@ -126,12 +129,12 @@ def jobset(request: Request) -> dict:
         pod["serviceAccountName"] = request.service_account
     stops = {
         "action": "FailJob",
-        "onExitCodes": {"containerName": "e5jax", "operator": "In", "values": NEVER_AGAIN},
+        "onExitCodes": {"containerName": "e5jax", "operator": "In", "values": FINAL_CODES},
     }
     job = {
         "completionMode": "Indexed",
-        "parallelism": asked.hosts,
-        "completions": asked.hosts,
+        "parallelism": requested.hosts,
+        "completions": requested.hosts,
         "backoffLimit": 0,
         "podFailurePolicy": {"rules": [stops]},
         "template": {"spec": pod},
@@ -165,12 +168,12 @@ def jobset(request: Request) -> dict:
 
 
 def kubectl(request: Request, verb: str, *words: str) -> tuple[str, ...]:
-    """A command for the namespace, of the cluster that kubectl is set to."""
+    """A kubectl command in the run's namespace."""
     return ("kubectl", verb, *words, f"--namespace={request.namespace}")
 
 
 def xpk(request: Request, verb: str = "create") -> tuple[str, ...]:
-    """The same workload, described by xpk."""
+    """An xpk command for the same workload."""
     where = [
         f"--{name}={value}"
         for name, value in (("zone", request.zone), ("project", request.project))
@@ -197,7 +200,7 @@ def xpk(request: Request, verb: str = "create") -> tuple[str, ...]:
 
 
 def act(request: Request, shell: Shell, action: str, follow: bool) -> int:
-    """Status, logs or stop. To stop is to delete the set: its pods save, and the run's directory has all."""
+    """Status, logs or stop. `stop` deletes the JobSet; its pods save first."""
     name = request.run_name
     if action == "logs":
         words = [

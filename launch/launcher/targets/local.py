@@ -1,4 +1,4 @@
-"""The machine here: one process, which replaces the launcher, or several with a supervisor."""
+"""The local machine: one process, which replaces the launcher, or several with a supervisor."""
 
 import os
 import shlex
@@ -8,10 +8,9 @@ import sys
 from pathlib import Path
 
 from e5jax.errors import ConfigError
-from launch.launcher import host, look
-from launch.launcher.job import Job
-from launch.launcher.jobs import folder_of, job_of
-from launch.launcher.ranks import given
+from launch.launcher import status, worker
+from launch.launcher.job import Job, folder_of, job_of
+from launch.launcher.ranks import process_variables
 from launch.launcher.request import Request
 from launch.launcher.shell import Shell, Step
 
@@ -19,9 +18,9 @@ VENV = Path(".venv/bin/python")
 
 
 def start(request: Request, shell: Shell) -> int:
-    """Sets up what is missing and runs to the end, or with --detach begins."""
+    """Installs missing packages and runs to the end, or in the background with --detach."""
     python = python_of(request)
-    platform = request.platform or found()
+    platform = request.platform or local_platform()
     processes = request.num_processes or 1
     job = job_of(
         request,
@@ -40,36 +39,36 @@ def start(request: Request, shell: Shell) -> int:
     if not request.python:
         set_up(setup)
     if request.detach:
-        return host.detach(job)
+        return worker.detach(job)
     if processes == 1 and not job.restarts and not job.bucket:
-        host.become(job)
-    return host.run(job, echo=processes > 1, logs=processes > 1)[0]
+        worker.replace_process(job)
+    return worker.run(job, echo=processes > 1, logs=processes > 1)[0]
 
 
 def python_of(request: Request) -> str:
-    """The interpreter that the run's processes get. Raises ConfigError when it is named and not there."""
+    """Interpreter of the run's processes. Raises ConfigError if --python is not executable."""
     if request.python and not os.access(request.python, os.X_OK):
         raise ConfigError(
-            f"--python={request.python}: there is no such program; leave it out to have one set up"
+            f"--python={request.python}: no such program; omit it, and an environment is installed"
         )
     return request.python or str(VENV)
 
 
 def setup_step(extras: str, platform: str) -> Step:
-    """Installs what is missing."""
+    """The command that installs missing packages."""
     return Step(
         "here", ("launch/setup.sh", extras if platform == "cpu" else f"{extras},{platform}")
     )
 
 
 def set_up(step: Step) -> None:
-    """Lets the user see how it goes; its own words say what went wrong."""
+    """Runs the installation; its output goes to the terminal."""
     if code := subprocess.run(step.argv, check=False).returncode:
         sys.exit(code)
 
 
-def found() -> str:
-    """The platform of this machine."""
+def local_platform() -> str:
+    """The platform of this machine: tpu, cuda or cpu."""
     if any(Path("/dev").glob("accel*")) or any(
         path.name.isdecimal() for path in Path("/dev/vfio").glob("*")
     ):
@@ -84,12 +83,16 @@ def found() -> str:
 
 def _show(job: Job) -> None:
     for process in range(job.processes):
-        around = host.asked(job) | given(process, job.processes, "127.0.0.1:PORT")
-        words = [*(f"{name}={value}" for name, value in around.items()), *host.command(job)]
+        variables = worker.launcher_environment(job) | process_variables(
+            process, job.processes, "127.0.0.1:PORT"
+        )
+        words = [*(f"{name}={value}" for name, value in variables.items()), *worker.command(job)]
         print(f"here, process {process}$ {shlex.join(words)}")
 
 
 def act(request: Request, _shell: Shell, action: str, follow: bool) -> int:
     """Status, logs or stop."""
     workdir = Path(folder_of(request)).absolute()
-    return look.logs(workdir, follow=follow) if action == "logs" else look.ACTIONS[action](workdir)
+    if action == "logs":
+        return status.logs(workdir, follow=follow)
+    return status.ACTIONS[action](workdir)

@@ -1,10 +1,13 @@
-"""Open MPI: `mpirun` starts a process on each host, and is supervised here. Version 4; 5 is known by its command line only."""
+"""Open MPI: `mpirun`, supervised here, starts a process on each host.
+
+Tested with version 4; for 5 only the command line is known.
+"""
 
 import re
 from pathlib import Path
 
-from launch.launcher import batch, host, look, staging
-from launch.launcher.jobs import folder_of, job_of
+from launch.launcher import batch, staging, status, worker
+from launch.launcher.job import folder_of, job_of
 from launch.launcher.keys import read_keys
 from launch.launcher.ranks import PORT
 from launch.launcher.record import Files
@@ -14,16 +17,15 @@ from launch.launcher.supervisor import Policy
 from launch.launcher.targets import fleet
 from launch.launcher.targets.ssh import hosts_of
 
-# Seconds for the other ranks when one has ended with another code than 0; mpirun always waits so long, 1 by default.
-ENDING = 10
+RANKS_TIMEOUT = 10  # seconds for the other ranks to end after one has failed
 
 
 def start(request: Request, shell: Shell) -> int:
-    """Stages code where all hosts see it, and runs to the end."""
+    """Stages the code in a folder that all hosts share and runs to the end."""
     if request.key_file:
         read_keys(Path(request.key_file))
-    said = shell.must(Step("here", ("mpirun", "--version")), assume="mpirun (Open MPI) 4.1.4")
-    version = int(found[1]) if (found := re.search(r"\(Open MPI\) (\d+)", said)) else 4
+    output = shell.must(Step("here", ("mpirun", "--version")), assume="mpirun (Open MPI) 4.1.4")
+    version = int(match[1]) if (match := re.search(r"\(Open MPI\) (\d+)", output)) else 4
     code = staging.here(request, shell)
     if not request.python:
         shell.must(
@@ -33,26 +35,26 @@ def start(request: Request, shell: Shell) -> int:
         shell.call(Step("here", mpirun(request, code, version, PORT)))
         return 0
     workdir = Path(folder_of(request)).absolute()
-    environment = host.surroundings(job_of(request, "", str(workdir)))
+    environment = worker.process_environment(job_of(request, "", str(workdir)))
 
-    def go() -> int:
-        policy = Policy(request.restarts, number=batch.NUMBER)
+    def run() -> int:
+        policy = Policy(request.restarts, number=batch.STOP_SIGNAL)
         return batch.run(
             request.run_name,
             workdir,
-            lambda: mpirun(request, code, version, host.free_port()),
+            lambda: mpirun(request, code, version, worker.free_port()),
             environment,
             policy,
         )
 
     if request.detach:
         files = Files(workdir, 0, "batch")
-        return host.background(request.run_name, files, files.folder / "mpirun.log", go)
-    return go()
+        return worker.background(request.run_name, files, files.folder / "mpirun.log", run)
+    return run()
 
 
 def mpirun(request: Request, code: Path, version: int, port: int) -> tuple[str, ...]:
-    """The command; on several hosts the first one's port is always the same."""
+    """The mpirun command; with several hosts the coordinator's port is fixed, else it is `port`."""
     hosts = hosts_of(request) if request.hosts or request.host_file else []
     count = request.num_processes or len(hosts) or 1
     first = request.coordinator or (
@@ -62,12 +64,16 @@ def mpirun(request: Request, code: Path, version: int, port: int) -> tuple[str, 
     keys = str(Path(request.key_file).absolute()) if request.key_file else ""
     workdir = str(Path(folder_of(request)).absolute())
     job = job_of(request, python, workdir, rank="mpi", restarts=0, coordinator=first, key_file=keys)
-    wait = ("--mca" if version < 5 else "--prtemca", "odls_base_sigkill_timeout", str(ENDING))
+    wait = (
+        "--mca" if version < 5 else "--prtemca",
+        "odls_base_sigkill_timeout",
+        str(RANKS_TIMEOUT),
+    )
     where = ("--host", ",".join(f"{name}:1" for name in hosts)) if hosts else ()
-    place = ("-n", str(count), *where, "--wdir", str(code), "--bind-to", "none")
+    processes = ("-n", str(count), *where, "--wdir", str(code), "--bind-to", "none")
     return (
         "mpirun",
-        *place,
+        *processes,
         *wait,
         *request.mpirun,
         python,
@@ -83,9 +89,7 @@ def act(request: Request, _shell: Shell, action: str, follow: bool) -> int:
     """Status, logs or stop, on the machine where mpirun runs."""
     workdir = Path(folder_of(request)).absolute()
     if action == "stop":
-        return look.stop(workdir, kind="batch")
-    return (
-        look.logs(workdir, follow=follow, everyone=True)
-        if action == "logs"
-        else look.status(workdir)
-    )
+        return status.stop(workdir, kind="batch")
+    if action == "logs":
+        return status.logs(workdir, follow=follow, all_hosts=True)
+    return status.status(workdir)

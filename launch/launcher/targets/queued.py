@@ -1,4 +1,4 @@
-"""One or more TPU slices, when there are some: a queued resource."""
+"""One or more TPU slices as a queued resource."""
 
 from functools import partial
 

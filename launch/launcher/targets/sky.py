@@ -1,4 +1,4 @@
-"""SkyPilot: a managed job on whatever cloud has the machines, recovered when they are taken away."""
+"""SkyPilot: a managed job on any cloud with capacity, recovered after preemption."""
 
 import os
 import shlex
@@ -6,23 +6,24 @@ from pathlib import Path
 
 from e5jax.errors import DONE, ConfigError
 from launch.launcher import staging
-from launch.launcher.jobs import BUCKET, job_of
+from launch.launcher.job import BUCKET, job_of
 from launch.launcher.keys import read_keys
 from launch.launcher.manifests import to_yaml
 from launch.launcher.request import Request
 from launch.launcher.shell import Shell, Step, need
-from launch.launcher.supervisor import AGAIN
+from launch.launcher.supervisor import RETRIED
 
 
 def start(request: Request, shell: Shell) -> int:
-    """Stages code here, for sky to take it along, and submits."""
+    """Stages the code on this machine for sky to copy, and submits the job."""
     if not shell.dry:
         need("sky")
     if not request.accelerator:
         raise ConfigError("--target=sky: add --accelerator, such as H100:8 or tpu-v5litepod-16")
     if not request.workdir.startswith(BUCKET):
         raise ConfigError(
-            f"--workdir={request.workdir}: machines come and go; --workdir=gs://BUCKET/{request.run_name} stays"
+            f"--workdir={request.workdir}: the machines have no persistent disk; use "
+            f"--workdir=gs://BUCKET/{request.run_name}"
         )
     keys = read_keys(Path(request.key_file)) if request.key_file else {}
     code = staging.here(request, shell)
@@ -31,7 +32,7 @@ def start(request: Request, shell: Shell) -> int:
         print(f"{recipe}:\n{to_yaml(task(request, code, sorted(keys)))}", end="")
     else:
         recipe.write_text(to_yaml(task(request, code, sorted(keys))), encoding="utf-8")
-        os.environ.update(keys)  # --secret NAME takes the value from there
+        os.environ.update(keys)  # --secret NAME reads the value from there
     secrets = [word for name in sorted(keys) for word in ("--secret", name)]
     shell.must(
         Step(
@@ -52,13 +53,16 @@ def start(request: Request, shell: Shell) -> int:
 
 
 def task(request: Request, code: Path, keys: list[str]) -> dict:
-    """The recipe. A restart is sky's affair: so the run's own exit codes say whether there is to be one."""
+    """The recipe. SkyPilot restarts the job, depending on its exit code."""
     platform = request.platform or ("tpu" if request.accelerator.startswith("tpu") else "cuda")
     job = job_of(request, ".venv/bin/python", rank="sky", platform=platform, restarts=0)
     run = shlex.join([".venv/bin/python", "-m", "launch.launcher", "host", "run", *job.arguments()])
     count = f":{request.gpus}" if request.gpus else ""
-    recovery = {"max_restarts_on_errors": request.restarts, "recover_on_exit_codes": sorted(AGAIN)}
-    made: dict = {
+    recovery = {
+        "max_restarts_on_errors": request.restarts,
+        "recover_on_exit_codes": sorted(RETRIED),
+    }
+    recipe: dict = {
         "name": request.run_name,
         "workdir": str(code),
         "num_nodes": request.num_processes or 1,
@@ -70,7 +74,7 @@ def task(request: Request, code: Path, keys: list[str]) -> dict:
         "setup": f"E5JAX_VENVS=venv launch/setup.sh --locked {platform}",
         "run": f"exec {run}",
     }
-    return made | ({"secrets": dict.fromkeys(keys)} if keys else {})
+    return recipe | ({"secrets": dict.fromkeys(keys)} if keys else {})
 
 
 def act(request: Request, shell: Shell, action: str, follow: bool) -> int:

@@ -1,22 +1,23 @@
-"""A cluster with Slurm: a job of one task a process, which is queued again when it is preempted or its time is up."""
+"""Slurm: a job with one task per process, requeued after preemption or at its time limit."""
 
 import shlex
 from pathlib import Path
 
 from e5jax.errors import DONE, ConfigError
-from launch.launcher import look, staging
-from launch.launcher.jobs import folder_of, job_of
+from launch.launcher import staging, status
+from launch.launcher.job import folder_of, job_of
 from launch.launcher.keys import read_keys
 from launch.launcher.request import Request
 from launch.launcher.shell import Shell, Step, need
 from launch.launcher.targets import fleet
 
-# A task has all that its node gives the job. When one ends the others do, by themselves: each is to say its own exit code.
+# Each task may use all CPUs of its node. Tasks end by themselves when one does, so that each
+# reports its own exit code.
 SRUN = ("srun", "--kill-on-bad-exit=0", "--wait=180", "--cpu-bind=none")
 
 
 def start(request: Request, shell: Shell) -> int:
-    """Stages code where all nodes see it, and submits."""
+    """Stages the code in a folder that all nodes share and submits the job."""
     if not shell.dry:
         need("sbatch")
     if request.key_file:
@@ -24,7 +25,7 @@ def start(request: Request, shell: Shell) -> int:
     queued = jobs(request, shell)
     if queued:
         raise ConfigError(
-            f"--run-name={request.run_name}: job {queued[0]} has that name already; `stop` it, or wait for its end"
+            f"--run-name={request.run_name}: job {queued[0]} has this name; stop it or wait"
         )
     code = staging.here(request, shell)
     if not request.python:
@@ -32,7 +33,7 @@ def start(request: Request, shell: Shell) -> int:
             Step("here", (str(code / "launch/setup.sh"), "--locked", request.platform or "cpu"))
         )
     if not shell.dry:
-        Path(output(request)).parent.mkdir(parents=True, exist_ok=True)  # Slurm makes none
+        Path(output(request)).parent.mkdir(parents=True, exist_ok=True)  # Slurm does not
     number = shell.must(Step("here", sbatch(request), script(request, code)), assume="JOB").strip()
     if not shell.dry:
         print(f"{request.run_name}: job {number}, output {output(request)}", flush=True)
@@ -40,7 +41,7 @@ def start(request: Request, shell: Shell) -> int:
 
 
 def sbatch(request: Request) -> tuple[str, ...]:
-    """The command that submits; it reads the script from stdin. All options stand here and none in the script."""
+    """The command that submits a script from standard input, with all options."""
     tasks = request.num_processes or request.nodes or 1
     words = {
         "job-name": request.run_name,
@@ -59,12 +60,12 @@ def sbatch(request: Request) -> tuple[str, ...]:
 
 
 def output(request: Request) -> str:
-    """Where the job's own words go."""
+    """Path of the job's own output."""
     return str(Path(folder_of(request)).absolute() / "slurm-%j.log")
 
 
 def script(request: Request, code: Path) -> str:
-    """What the job does: supervises `srun`, whose tasks find out for themselves who they are."""
+    """The job script: supervises `srun`, whose tasks determine their own process index."""
     python = request.python or str(code / fleet.VENV)
     keys = str(Path(request.key_file).absolute()) if request.key_file else ""
     workdir = str(Path(folder_of(request)).absolute())
@@ -87,7 +88,7 @@ def script(request: Request, code: Path) -> str:
 
 
 def jobs(request: Request, shell: Shell) -> list[str]:
-    """Numbers of the user's jobs of this name that wait or run."""
+    """Ids of the user's pending and running jobs of this name."""
     words = (
         "squeue",
         "--noheader",
@@ -103,13 +104,12 @@ def act(request: Request, shell: Shell, action: str, follow: bool) -> int:
     """Status, logs or stop, by the run's name."""
     workdir = Path(folder_of(request)).absolute()
     if action == "logs":
-        return look.logs(workdir, follow=follow, everyone=True)
-    found = jobs(request, shell)
+        return status.logs(workdir, follow=follow, all_hosts=True)
     if action == "stop":
-        for number in found:
+        for number in jobs(request, shell):
             shell.must(Step("here", ("scontrol", "update", f"JobId={number}", "Requeue=0")))
             shell.must(Step("here", ("scancel", "--batch", "--signal=TERM", number)))
-            print(f"{request.run_name}: job {number} is told to save and end", flush=True)
+            print(f"{request.run_name}: told job {number} to save and exit", flush=True)
         return DONE
     shell.stream(Step("here", ("squeue", "--me", f"--name={request.run_name}")))
-    return look.status(workdir) if (workdir / "launch").is_dir() else DONE
+    return status.status(workdir) if (workdir / "launch").is_dir() else DONE

@@ -1,4 +1,4 @@
-"""One TPU slice, now."""
+"""One TPU slice, created directly."""
 
 from functools import partial
 

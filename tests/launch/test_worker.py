@@ -15,7 +15,7 @@ from launch.launcher.record import Files
 from tests.config.test_load import ROOT
 from tests.launch.runs import forget, said, until
 
-RUN = "test-host-run"
+RUN = f"test-worker-{os.getpid()}"  # of this worker of pytest
 # A program that stands for the trainer: it is told to stop by SIGTERM, and says what it was given.
 PROGRAM = """#!/bin/sh
 trap 'echo saved; exit 75' TERM
@@ -33,7 +33,7 @@ def program(tmp_path) -> Iterator[Path]:
     path.write_text(PROGRAM)
     path.chmod(0o755)
     yield path
-    forget("test-host-")
+    forget(RUN)
 
 
 def train(
@@ -83,12 +83,12 @@ def test_one_process_takes_the_launchers_place_and_gets_its_signals(program):
     begun(files)
     ((_, state),) = record.states(files.workdir)
     assert state.pid == child.pid  # the very process that the script was
-    assert record.lives(files)
-    assert "is under way" in said(train(program), 3)
+    assert record.is_running(files)
+    assert "is already running" in said(train(program), 3)
     child.send_signal(signal.SIGTERM)
     words = f"run --config=configs/quickstart.py --workdir={files.workdir} --config.seed=1 --allow-change"
     assert f"given: -m e5jax {words}\n" in said(child, 75)
-    assert not record.lives(files)
+    assert not record.is_running(files)
 
 
 def test_in_the_background_it_is_asked_read_and_stopped_by_name(program):
@@ -105,7 +105,7 @@ def test_in_the_background_it_is_asked_read_and_stopped_by_name(program):
     assert os.getsid(int(found[1])) == int(
         found[1]
     )  # nothing that ends the shell's session ends this
-    assert "under way already" in said(train(program, "--detach"), 0)
+    assert "already running" in said(train(program, "--detach"), 0)
     shown = ask("status", RUN)
     assert shown.returncode == 0
     assert re.search(
@@ -128,7 +128,7 @@ def test_in_the_background_it_is_asked_read_and_stopped_by_name(program):
     ((_, state),) = record.states(files.workdir)
     assert (state.end, state.attempts) == (75, ((75, 7),))
     assert "ended, exit code 75" in ask("status", RUN).stdout
-    assert "nothing is under way" in ask("stop", RUN).stderr
+    assert "nothing is running" in ask("stop", RUN).stderr
 
 
 def test_what_says_no_in_the_background_is_found_in_status(program):
@@ -143,7 +143,7 @@ def test_what_says_no_in_the_background_is_found_in_status(program):
     shown = ask("status", RUN)
     assert shown.returncode == 3
     assert "ended, exit code 3" in shown.stdout
-    assert "the same command would come to the same" in files.log(0).read_text()
+    assert "the same command would fail again" in files.log(0).read_text()
 
 
 def test_a_name_that_nobody_launched_is_said_with_those_that_were():
