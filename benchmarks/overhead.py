@@ -32,7 +32,7 @@ from e5jax.config import Checkpoint, Training
 from e5jax.config.load import load
 from e5jax.data.packing import digest, layout, pack
 from e5jax.data.records import Batch, Ids
-from e5jax.distributed import signals
+from e5jax.distributed.signals import Signals
 from e5jax.mesh import make_mesh, open_cpu
 from e5jax.model.spec import Spec
 from e5jax.train import state as states
@@ -111,9 +111,10 @@ def measure(run: Training, spec: Spec, rounds: int) -> dict[str, float]:
                 strict=True,
             )
         )
+        signals = Signals()
         with Checkpoints(Path(tempfile.gettempdir())) as checkpoints:
             found["looking for notices and failures"] = statistics.median(
-                repeat(lambda: (checkpoints.poll(), signals.received()), 99)
+                repeat(lambda: (checkpoints.poll(), signals.received), 99)
             )
     beside = found["batch hash"] + found["looking for notices and failures"]
     found["guard, share of a step"] = found["guard"] / found["step"]

@@ -16,7 +16,7 @@ from e5jax.config.load import load
 from e5jax.datasets.commands import add_actions
 from e5jax.distributed import heartbeat
 from e5jax.distributed.process import read_process_info
-from e5jax.distributed.signals import ignore, listening
+from e5jax.distributed.signals import Signals, ignore
 from e5jax.errors import (
     DONE,
     ERROR,
@@ -564,15 +564,14 @@ def _run(
     args: argparse.Namespace, overrides: list[str], only: str | None = None, allow: bool = False
 ) -> None:
     config, workdir = _open(args, overrides)
-    place = read_process_info(os.environ)
-    if heartbeat.FILE in os.environ:
-        heartbeat.write_to(Path(os.environ[heartbeat.FILE]))
-    with listening(
-        others=place.processes > 1
-    ):  # from here on there are artifacts, and JAX is imported
+    info = read_process_info(os.environ)
+    beat = heartbeat.Heartbeat(os.environ.get(heartbeat.FILE))
+    signals = Signals(joins=info.processes > 1)
+    with signals.listening():  # from here on there are artifacts, and JAX is imported
+        from e5jax.distributed.coordination import Process
         from e5jax.pipeline import run
 
-        run(config, workdir, only, place, allow)
+        run(config, workdir, only, Process(info, beat, signals), allow)
 
 
 def _all(args: argparse.Namespace, overrides: list[str]) -> None:

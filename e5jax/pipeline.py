@@ -17,8 +17,8 @@ from e5jax.data.lengths import sample_lengths
 from e5jax.data.source import ExampleSource
 from e5jax.data.vocabulary import train_tokenizer
 from e5jax.datasets.docstring_pairs import harvest
-from e5jax.distributed import coordination, heartbeat
-from e5jax.distributed.process import ProcessInfo
+from e5jax.distributed.coordination import Process
+from e5jax.distributed.heartbeat import READ
 from e5jax.distributed.watchdog import Limits, Watchdog
 from e5jax.errors import ConfigError
 from e5jax.export.card import with_scores
@@ -39,7 +39,6 @@ from e5jax.workdir.directory import Workdir, atomic_output, write_text, writing
 
 TOGETHER = ("pretrain", "train")  # stages that all processes work on
 WORKING = 30 * 86_400.0  # seconds that process 0 may work alone
-ALONE = ProcessInfo()
 LOCK = ".lock"  # in the directory of a run
 
 
@@ -53,25 +52,27 @@ class Stage(NamedTuple):
 
 
 class Start(NamedTuple):
-    """How a run starts: whether changes are accepted, and what writes them down once it is known that it can go on."""
+    """How a run starts: whether changes are accepted, and what records them once it can resume."""
 
     allow: bool
     begin: Callable[[], None]
+    process: Process
 
 
 def run(
     config: Config,
     workdir: Workdir,
     only: str | None = None,
-    place: ProcessInfo = ALONE,
+    process: Process | None = None,
     allow: bool = False,
 ) -> None:
     """Takes a run from where it is to its end; `only` names the one stage to do, `allow` goes on although something changed.
 
     Every process of a run calls this.
     """
+    process = process or Process()
     runs = [config, config.pretrain] if config.pretrain else [config]
-    open_cpu(runs, place.processes)
+    open_cpu(runs, process.info.processes)
     slowest = max(made.checkpoint.seconds for made in runs)
     limits = Limits(
         config.watchdog.start,
@@ -79,25 +80,25 @@ def run(
         config.watchdog.step + slowest,
         config.watchdog.silence,
     )
-    with Watchdog(place, limits):
-        if place.processes > 1:
+    with Watchdog(process, limits):
+        if process.info.processes > 1:
             jax.devices()  # all open theirs together: one that does so alone, in a stage of its own, waits for the others for ever
-        coordination.check_same({**versions(), **fields(config)})
-        with _locked(workdir):
-            if coordination.first():
+        process.check_same({**versions(), **fields(config)})
+        with _locked(workdir, process):
+            if process.is_first:
                 compare(workdir, config, allow)
                 if not workdir.config.exists():
-                    _begin(config, workdir, allow)
-            start = Start(allow, partial(_begin, config, workdir, allow))
+                    _begin(config, workdir, allow, process)
+            start = Start(allow, partial(_begin, config, workdir, allow, process), process)
             names = (only,) if only else config.stages
             for number, name in enumerate(names, 1):
                 _do(STAGES[name](config, workdir, start), f"[{number}/{len(names)}] {name}:", start)
 
 
 @contextlib.contextmanager
-def _locked(workdir: Workdir) -> Iterator[None]:
+def _locked(workdir: Workdir, process: Process) -> Iterator[None]:
     """Inside, no other process works on this run: process 0 holds its lock for all."""
-    if not coordination.first():
+    if not process.is_first:
         yield
         return
     workdir.root.mkdir(parents=True, exist_ok=True)
@@ -105,9 +106,9 @@ def _locked(workdir: Workdir) -> Iterator[None]:
         yield
 
 
-def _begin(config: Config, workdir: Workdir, allow: bool) -> None:
+def _begin(config: Config, workdir: Workdir, allow: bool, process: Process) -> None:
     """Writes down what the run is. A run that goes on does so once that has begun: a start that fails changes nothing."""
-    if coordination.first():
+    if process.is_first:
         claim(workdir, config, allow)
         write_text(
             workdir.versions, json.dumps({"commit": commit(), **versions()}, indent=2) + "\n"
@@ -116,8 +117,8 @@ def _begin(config: Config, workdir: Workdir, allow: bool) -> None:
 
 def _do(stage: Stage, head: str, start: Start) -> None:
     """A stage, by all processes or by the first one alone, while the others wait."""
-    done = coordination.agree("done", lambda: stage.done)
-    if coordination.first():
+    done = start.process.agree("done", lambda: stage.done)
+    if start.process.is_first:
         print(
             f"{head} complete, nothing to do ({stage.artifact})"
             if done
@@ -130,15 +131,15 @@ def _do(stage: Stage, head: str, start: Start) -> None:
         stage.run()
     else:
         start.begin()
-        alone(stage.name, stage.run)
+        alone(stage.name, stage.run, start.process)
 
 
-def alone(name: str, work: Callable[[], object]) -> None:
+def alone(name: str, work: Callable[[], object], process: Process) -> None:
     """Lets process 0 work; the others wait as long as it gives signs of itself."""
-    heartbeat.enter(name)
-    if coordination.first():
+    process.heartbeat.enter(name)
+    if process.is_first:
         work()
-    coordination.meet(name, WORKING)
+    process.meet(name, WORKING)
 
 
 # --- data ------------------------------------------------------------------------------------------------------
@@ -192,16 +193,20 @@ def pretrain_stage(config: Config, workdir: Workdir, start: Start) -> Stage:
     place = workdir.pretrain
 
     def go() -> None:
+        start.process.heartbeat.enter(READ)
         inputs = _inputs(made, workdir, made.model.base)
-        if inputs.base is None and not coordination.agree("untrained", untrained(workdir).is_dir):
+        is_written = untrained(workdir).is_dir
+        if inputs.base is None and not start.process.agree("untrained", is_written):
             alone(
                 "export",
                 lambda: export_untrained(made, inputs.spec, inputs.tokenizer, untrained(workdir)),
+                start.process,
             )
         train_to_end(made, inputs, place, "pretrain", start)
         alone(
             "export",
             lambda: export(made, inputs.base, inputs.spec, inputs.tokenizer, place, place.export),
+            start.process,
         )
 
     return Stage("pretrain", place.export, go, place.export.is_dir())
@@ -211,6 +216,7 @@ def train_stage(config: Config, workdir: Workdir, start: Start) -> Stage:
     """The main training run."""
 
     def go() -> None:
+        start.process.heartbeat.enter(READ)
         train_to_end(config, inputs_of(config, workdir), workdir, "train", start)
 
     done = workdir.trained.is_file() and trained_steps(workdir) >= config.optim.steps
@@ -256,11 +262,11 @@ def train_to_end(run: Training, inputs: Inputs, workdir: Workdir, name: str, sta
             )
         start.begin()
 
-    if coordination.first():
+    if start.process.is_first:
         for line in inputs.differences:
             print(f"{name}: {run.model.base or 'base'}: {line}", flush=True)
-    train(run, inputs, workdir, name, start.allow, begin)
-    if not coordination.first():
+    train(run, inputs, workdir, name, start.allow, begin, start.process)
+    if not start.process.is_first:
         return
     made = build_step(run, inputs.spec, jax.default_backend()).model_def
     lengths = sample_lengths(inputs.batch_builder, run.optim.steps, run.batch.queries)
@@ -283,7 +289,6 @@ def _base(config: Config, workdir: Workdir) -> str:
 
 
 def _inputs(run: Training, workdir: Workdir, base: str) -> Inputs:
-    heartbeat.enter(heartbeat.READ)
     files = run.data.files or (str(workdir.data / "train.jsonl"),)
     tokenizer = run.tokens.tokenizer or (
         str(workdir.data / "tokenizer.json") if run.model.scratch else ""

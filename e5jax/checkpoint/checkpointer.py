@@ -25,7 +25,8 @@ from orbax.checkpoint._src.serialization import tensorstore_utils as specs
 
 from e5jax.checkpoint import manifest
 from e5jax.checkpoint.retention import Retention, clear, expire, newest_sound, quarantine
-from e5jax.distributed import coordination, heartbeat
+from e5jax.distributed import heartbeat
+from e5jax.distributed.coordination import Process
 from e5jax.errors import ConfigError, RunError
 from e5jax.storage import claim, folder_of, in_bucket
 from e5jax.workdir.directory import ALLOW
@@ -91,7 +92,9 @@ class Checkpoints:
         seconds: int = 600,
         *,
         background: bool = False,
+        process: Process | None = None,
     ):
+        self._process = process or Process()
         self._directory = folder_of(os.fspath(directory))
         self._retention, self._seconds = retention, seconds
         self._waits = not background
@@ -121,7 +124,7 @@ class Checkpoints:
         self._background = ThreadPoolExecutor(1, "checkpoint")
         self._saving: _Save | None = None
         self._search: Future[int | None] | None = None
-        if retention is not None and jax.process_index() == 0:
+        if retention is not None and self._process.is_first:
             claim(self._directory)
             clear(self._directory)
 
@@ -145,7 +148,7 @@ class Checkpoints:
 
     def look(self) -> None:
         """Starts the search for the newest checkpoint in the background; `newest` returns it."""
-        if self._retention is None or coordination.first():
+        if self._retention is None or self._process.is_first:
             self._search = self._background.submit(self._newest)
 
     def newest(self) -> int | None:
@@ -155,7 +158,7 @@ class Checkpoints:
         """
         search, self._search = self._search, None
         find = search.result if search else self._newest
-        return coordination.agree("newest", find) if self._retention else find()
+        return self._process.agree("newest", find) if self._retention else find()
 
     def _newest(self) -> int | None:
         sound, reasons = newest_sound(self._directory)
@@ -175,9 +178,9 @@ class Checkpoints:
         self.finish()
         # Waits here and not inside Orbax, where the watchdog cannot tell the processes that wait
         # from the one that is late.
-        heartbeat.enter(heartbeat.WAIT)
-        coordination.meet("save")
-        heartbeat.enter(heartbeat.SAVE)
+        self._process.heartbeat.enter(heartbeat.WAIT)
+        self._process.meet("save")
+        self._process.heartbeat.enter(heartbeat.SAVE)
         first = ocp.args.PyTreeSave(parameters, save_args=jax.tree.map(_by_layer, parameters))
         parts = ocp.args.Composite(parameters=first, rest=ocp.args.PyTreeSave(rest))
         # `force` overwrites a save that was never finished.
@@ -190,7 +193,7 @@ class Checkpoints:
 
     def _complete(self, step: int, facts: dict[str, Any]) -> None:
         self._orbax.wait_until_finished()
-        if jax.process_index() == 0:
+        if self._process.is_first:
             manifest.write(self._directory / str(step), {"step": step, **facts})
             assert self._retention is not None
             expire(self._directory, self._retention)

@@ -13,20 +13,21 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping
-from typing import Any, ClassVar, NamedTuple, NoReturn
+from typing import Any, NamedTuple, NoReturn
 
 import jax
 from jax._src import distributed  # the store has no public name; Orbax imports it this way too
 from jax.errors import JaxRuntimeError
 
-from e5jax.distributed import signals
+from e5jax.distributed.heartbeat import Heartbeat
 from e5jax.distributed.process import ProcessInfo, listens_at
+from e5jax.distributed.signals import Signals
 from e5jax.errors import DONE, STOPPED, WATCHDOG, ConfigError
 
-EXIT, STOP, SEEN = "e5jax/exit", "e5jax/stop", "e5jax/seen/"
+EXIT, STOP, READ = "e5jax/exit", "e5jax/stop", "e5jax/seen/"
 ANSWER = 4.0  # seconds that the service has to store the exit message
-HEARING = 2.0  # of these, seconds that process 0 waits for the others to read the message
-PARTING = 0.5  # and then for them to exit
+READING = 2.0  # of these, seconds that process 0 waits for the others to read the message
+EXITING = 0.5  # and then for them to exit
 LEAVING = 60  # seconds within which all processes reach the end
 LISTENING = 86_400_000  # milliseconds of one wait for the exit message
 SHOWN = 3  # differences in an error message
@@ -40,189 +41,182 @@ class Exit(NamedTuple):
     why: str
 
 
-class _Own:
-    """State of this process, which has one JAX runtime."""
+class Process:
+    """One process of a run: its rank, heartbeat and signals, and how it agrees with the others.
 
-    process_info = ProcessInfo()
-    patience = 0.0  # seconds to wait for the other processes
-    counts: ClassVar[Counter[str]] = Counter()
-    listener: threading.Thread | None = None
-
-
-def process_info() -> ProcessInfo:
-    """Returns the rank of this process: 0 of 1 unless it has joined others."""
-    return _Own.process_info
-
-
-def first() -> bool:
-    """Whether this is process 0, which writes the files that only one process may write."""
-    return _Own.process_info.process == 0
-
-
-def join(info: ProcessInfo, start: int, heartbeat: int) -> None:
-    """Waits up to `start` seconds for the other processes.
-
-    From then on JAX aborts every process if one is silent for `heartbeat` seconds.
+    Process 0 of 1 until it joins others (see `Watchdog`).
     """
-    # JAX's own preemption service would take SIGTERM away from `signals`.
-    jax.config.update("jax_enable_preemption_service", False)
-    jax.distributed.initialize(
-        info.coordinator,
-        info.processes,
-        info.process,
-        coordinator_bind_address=listens_at(info) if info.process == 0 else None,
-        initialization_timeout=start,
-        heartbeat_timeout_seconds=heartbeat,
-        shutdown_timeout_seconds=LEAVING,
-    )
-    _Own.process_info, _Own.patience = info, float(start)
-    _Own.counts.clear()
-    _Own.listener = threading.Thread(target=_listen, name="exit", daemon=True)
-    _Own.listener.start()
-    signals.before_leaving(lambda why: announce_exit(STOPPED, why))
 
+    def __init__(
+        self,
+        info: ProcessInfo = ProcessInfo(),  # noqa: B008  immutable
+        heartbeat: Heartbeat | None = None,
+        signals: Signals | None = None,
+    ):
+        self.info = info
+        self.heartbeat, self.signals = heartbeat or Heartbeat(), signals or Signals()
+        self._joined = False
+        self._patience = 0.0  # seconds to wait for the other processes
+        self._uses: Counter[str] = Counter()
+        self._listener = threading.Thread(target=self._listen, name="exit", daemon=True)
 
-def part() -> None:
-    """Shuts the coordination service down once all processes have reached the end."""
-    signals.before_leaving(None)
-    if first():
-        put(EXIT, json.dumps(Exit(0, DONE, "")))
-    assert _Own.listener is not None, "it has joined"
-    _Own.listener.join(LEAVING)
-    jax.distributed.shutdown()
-    _Own.process_info = ProcessInfo()
+    @property
+    def is_first(self) -> bool:
+        """Whether this is process 0, which writes the files that only one process may write."""
+        return self.info.process == 0
 
+    def join(self, start: int, heartbeat: int) -> None:
+        """Waits up to `start` seconds for the other processes.
 
-# --- agreement -----------------------------------------------------------------------------------
-
-
-def meet(name: str, seconds: float | None = None) -> None:
-    """Waits for all processes: a barrier.
-
-    `seconds` is the time limit, by default that of the start. JaxRuntimeError names the processes
-    that did not arrive.
-    """
-    if _Own.process_info.processes > 1:
-        _client().wait_at_barrier(_once(name), int((seconds or _Own.patience) * 1000))
-
-
-def agree(name: str, find: Callable[[], Any]) -> Any:
-    """Returns in every process what `find` returns in process 0, which must be JSON."""
-    if _Own.process_info.processes == 1:
-        return find()
-    key = _once(name)
-    if first():
-        put(key, json.dumps(find()))
-    return json.loads(_client().blocking_key_value_get(key, int(_Own.patience * 1000)))
-
-
-def check_same(values: Mapping[str, str]) -> None:
-    """Raises ConfigError in every process if one has other values than process 0."""
-    if _Own.process_info.processes == 1:
-        return
-    key = _once("same")
-    put(f"{key}/{_Own.process_info.process}", json.dumps(dict(values)))
-    meet("same")
-    differences = agree("same", lambda: _differences(key, values))
-    if differences:
-        rest = len(differences) - SHOWN
-        more = f"; and {rest} more" if rest > 0 else ""
-        raise ConfigError(
-            f"the processes of this run disagree: {'; '.join(differences[:SHOWN])}{more}; "
-            "start all of them with the same code, configuration and data"
+        From then on JAX aborts every process if one is silent for `heartbeat` seconds.
+        """
+        # JAX's own preemption service would take SIGTERM away from `signals`.
+        jax.config.update("jax_enable_preemption_service", False)
+        jax.distributed.initialize(
+            self.info.coordinator,
+            self.info.processes,
+            self.info.process,
+            coordinator_bind_address=listens_at(self.info) if self.is_first else None,
+            initialization_timeout=start,
+            heartbeat_timeout_seconds=heartbeat,
+            shutdown_timeout_seconds=LEAVING,
         )
+        self._joined, self._patience = True, float(start)
+        self._listener.start()
+        self.signals.notify_by(lambda why: self.announce_exit(STOPPED, why))
 
+    def shut_down(self) -> None:
+        """Shuts the coordination service down once all processes have reached the end."""
+        self.signals.notify_by(None)
+        if self.is_first:
+            put(EXIT, json.dumps(Exit(0, DONE, "")))
+        self._listener.join(LEAVING)
+        jax.distributed.shutdown()
+        self._joined = False
 
-def _differences(key: str, values: Mapping[str, str]) -> list[str]:
-    differences = []
-    for process in range(1, _Own.process_info.processes):
-        other = json.loads(get(f"{key}/{process}") or "{}")
-        differences += [
-            f"{name} is {values.get(name)} in process 0 and {other.get(name)} in process {process}"
-            for name in sorted(values.keys() | other.keys())
-            if values.get(name) != other.get(name)
-        ]
-    return differences
+    # --- agreement -------------------------------------------------------------------------------
 
+    def meet(self, name: str, seconds: float | None = None) -> None:
+        """Waits for all processes: a barrier.
 
-def stops(step: int) -> bool:
-    """Whether to save `step` and exit. If one process is signalled, all stop at the same step.
+        `seconds` is the time limit, by default that of the start. JaxRuntimeError names the
+        processes that did not arrive.
+        """
+        if self._joined:
+            milliseconds = int((seconds or self._patience) * 1000)
+            _client().wait_at_barrier(self._once(name), milliseconds)
 
-    Call it once a step, after that step has been dispatched and the step before it is known to be
-    finished. Then no process is more than one step ahead of another, so every process calls it once
-    more before it finishes the step that the signalled process announces, which is `step + 2`.
-    """
-    if _Own.process_info.processes == 1:
-        return signals.received()
-    if signals.received():
-        put(STOP, str(step + 2))
-    last = get(STOP)
-    return last is not None and step >= int(last)
+    def agree(self, name: str, compute: Callable[[], Any]) -> Any:
+        """Returns in every process what `compute` returns in process 0, which must be JSON."""
+        if not self._joined:
+            return compute()
+        key = self._once(name)
+        if self.is_first:
+            put(key, json.dumps(compute()))
+        return json.loads(_client().blocking_key_value_get(key, int(self._patience * 1000)))
 
+    def check_same(self, values: Mapping[str, str]) -> None:
+        """Raises ConfigError in every process if one has other values than process 0."""
+        if not self._joined:
+            return
+        key = self._once("same")
+        put(f"{key}/{self.info.process}", json.dumps(dict(values)))
+        self.meet("same")
+        differences = self.agree("same", lambda: self._differences(key, values))
+        if differences:
+            rest = len(differences) - SHOWN
+            more = f"; and {rest} more" if rest > 0 else ""
+            raise ConfigError(
+                f"the processes of this run disagree: {'; '.join(differences[:SHOWN])}{more}; "
+                "start all of them with the same code, configuration and data"
+            )
 
-def settle() -> None:
-    """Waits until all processes have saved; a signal to one then counts for all."""
-    meet("saved")
-    if _Own.process_info.processes > 1 and get(STOP) is not None:
-        signals.receive()
+    def _differences(self, key: str, values: Mapping[str, str]) -> list[str]:
+        differences = []
+        for process in range(1, self.info.processes):
+            other = json.loads(get(f"{key}/{process}") or "{}")
+            differences += [
+                f"{name} is {values.get(name)} in process 0 "
+                f"and {other.get(name)} in process {process}"
+                for name in sorted(values.keys() | other.keys())
+                if values.get(name) != other.get(name)
+            ]
+        return differences
 
+    def stops(self, step: int) -> bool:
+        """Whether to save `step` and exit. If one process is signalled, all stop at the same step.
 
-# --- exit ----------------------------------------------------------------------------------------
+        Call it once a step, after that step has been dispatched and the step before it is known to
+        be finished. Then no process is more than one step ahead of another, so every process calls
+        it once more before it finishes the step that the signalled process announces: `step + 2`.
+        """
+        if not self._joined:
+            return self.signals.received
+        if self.signals.received:
+            put(STOP, str(step + 2))
+        last = get(STOP)
+        return last is not None and step >= int(last)
 
+    def settle(self) -> None:
+        """Waits until all processes have saved; a signal to one then counts for all."""
+        self.meet("saved")
+        if self._joined and get(STOP) is not None:
+            self.signals.receive()
 
-def leave(code: int, why: str) -> NoReturn:
-    """Ends all processes with this code, or with the code of whoever announced an exit first."""
-    os._exit(announce_exit(code, why))
+    def _once(self, name: str) -> str:
+        """A fresh key for each use of a name. All processes use a name equally often, in order."""
+        self._uses[name] += 1
+        return f"e5jax/{name}/{self._uses[name]}"
 
+    # --- exit ------------------------------------------------------------------------------------
 
-def announce_exit(code: int, why: str) -> int:
-    """Makes the other processes exit, and returns the code with which all do.
+    def leave(self, code: int, why: str) -> NoReturn:
+        """Ends all processes with this code, or with that of the first exit announced."""
+        os._exit(self.announce_exit(code, why))
 
-    Returns within `ANSWER` seconds even if the service does not answer.
-    """
-    here = _Own.process_info
-    if here.processes == 1:
-        return code
-    codes: list[int] = []
+    def announce_exit(self, code: int, why: str) -> int:
+        """Makes the other processes exit, and returns the code with which all do.
 
-    def announce() -> None:
-        put(EXIT, json.dumps(Exit(here.process, code, why)))
-        codes.append(Exit(*json.loads(get(EXIT) or "[]")).code)
-        _confirm()
+        Returns within `ANSWER` seconds even if the service does not answer.
+        """
+        if not self._joined:
+            return code
+        codes: list[int] = []
 
-    thread = threading.Thread(target=announce, daemon=True)
-    thread.start()
-    thread.join(ANSWER)
-    return codes[0] if codes else code
+        def announce() -> None:
+            put(EXIT, json.dumps(Exit(self.info.process, code, why)))
+            codes.append(Exit(*json.loads(get(EXIT) or "[]")).code)
+            self._confirm()
 
+        thread = threading.Thread(target=announce, daemon=True)
+        thread.start()
+        thread.join(ANSWER)
+        return codes[0] if codes else code
 
-def _listen() -> None:
-    while (text := _wait_for(EXIT)) is None:
-        continue
-    message = Exit(*json.loads(text))
-    if message.code == DONE or message.process == _Own.process_info.process:
-        return
-    print(
-        f"e5jax: process {message.process} ends the run: {message.why}", file=sys.stderr, flush=True
-    )
-    if message.code == WATCHDOG:
-        faulthandler.dump_traceback(all_threads=True)
-    _confirm()
-    os._exit(message.code)
+    def _listen(self) -> None:
+        while (text := _wait_for(EXIT)) is None:
+            continue
+        message = Exit(*json.loads(text))
+        if message.code == DONE or message.process == self.info.process:
+            return
+        reason = f"e5jax: process {message.process} ends the run: {message.why}"
+        print(reason, file=sys.stderr, flush=True)
+        if message.code == WATCHDOG:
+            faulthandler.dump_traceback(all_threads=True)
+        self._confirm()
+        os._exit(message.code)
 
+    def _confirm(self) -> None:
+        """Records that this process has read the exit message.
 
-def _confirm() -> None:
-    """Records that this process has read the exit message.
-
-    Process 0 runs the service and exits last: JAX aborts a process that loses the service.
-    """
-    here = _Own.process_info
-    put(f"{SEEN}{here.process}", "")
-    if here.process == 0:
-        deadline = time.monotonic() + HEARING
-        while len(below(SEEN)) < here.processes and time.monotonic() < deadline:
-            time.sleep(0.01)
-        time.sleep(PARTING)
+        Process 0 runs the service and exits last: JAX aborts a process that loses the service.
+        """
+        put(f"{READ}{self.info.process}", "")
+        if self.is_first:
+            deadline = time.monotonic() + READING
+            while len(below(READ)) < self.info.processes and time.monotonic() < deadline:
+                time.sleep(0.01)
+            time.sleep(EXITING)
 
 
 # --- the key-value store -------------------------------------------------------------------------
@@ -263,9 +257,3 @@ def _wait_for(key: str) -> str | None:
 
 def _client() -> Any:
     return distributed.global_state.client
-
-
-def _once(name: str) -> str:
-    """A fresh key for each use of a name. All processes use a name equally often, in one order."""
-    _Own.counts[name] += 1
-    return f"e5jax/{name}/{_Own.counts[name]}"

@@ -1,8 +1,8 @@
 """The phase of this process: what it is doing, since when, and at which step.
 
 The watchdog reads it to explain why a run makes no progress. Entering a phase is one assignment.
-If a launcher asks for a file (`write_to`), each phase is also written there as one line, which
-outlives the process however it ends.
+If a launcher asks for a file (`FILE`), each phase is also written there as one line, which outlives
+the process however it ends.
 """
 
 import os
@@ -25,28 +25,20 @@ class Phase(NamedTuple):
     since: float
 
 
-class _Own:
-    current = Phase(START, 0, time.monotonic())
-    descriptor: int | None = None  # of the file
+class Heartbeat:
+    """The current `phase`, written to the file `path` if there is one."""
 
+    def __init__(self, path: str | None = None):
+        self._file = os.open(path, os.O_WRONLY | os.O_CREAT, 0o600) if path else None
+        self.phase = Phase("", 0, 0.0)
+        self.enter(START)
 
-def enter(name: str, step: int | None = None) -> None:
-    """Begins a phase. The step stays the same unless one is given."""
-    step = _Own.current.step if step is None else step
-    _Own.current = Phase(name, step, time.monotonic())
-    if _Own.descriptor is not None:
-        _write()
-
-
-def now() -> Phase:
-    """Returns the current phase."""
-    return _Own.current
-
-
-def write_to(path: Path) -> None:
-    """From now on writes each phase and step to this file."""
-    _Own.descriptor = os.open(path, os.O_WRONLY | os.O_CREAT, 0o600)
-    _write()
+    def enter(self, name: str, step: int | None = None) -> None:
+        """Begins a phase. The step stays the same unless one is given."""
+        step = self.phase.step if step is None else step
+        self.phase = Phase(name, step, time.monotonic())
+        if self._file is not None:
+            os.pwrite(self._file, f"{name} {step}".ljust(_WIDTH - 1).encode() + b"\n", 0)
 
 
 def read(path: Path) -> tuple[str, int]:
@@ -54,9 +46,3 @@ def read(path: Path) -> tuple[str, int]:
     text = path.read_text(encoding="utf-8").strip() if path.is_file() else ""
     name, _, step = text.partition(" ")
     return name, int(step or 0)
-
-
-def _write() -> None:
-    assert _Own.descriptor is not None, "write_to"
-    line = f"{_Own.current.name} {_Own.current.step}".ljust(_WIDTH - 1) + "\n"
-    os.pwrite(_Own.descriptor, line.encode(), 0)

@@ -24,46 +24,92 @@ JOINING = 10.0  # seconds to wait for the other processes to join, in order to n
 SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1)
 _END = b"\0"
 
-# Signals belong to the process, and so does this state.
-_lock = threading.Lock()
-_received, _held = threading.Event(), threading.Event()
 
+class Signals:
+    """The signals that this process receives while it is `listening`.
 
-class _Others:
-    """How to notify the other processes of a run, once that is known."""
-
-    notify: Callable[[str], int] | None = None
-    known = threading.Event()
-
-
-@contextlib.contextmanager
-def listening(others: bool = False) -> Iterator[None]:
-    """Inside, a signal ends the process with exit code `STOPPED`, unless `held` is active.
-
-    Must be called in the main thread. `others`: the run has several processes, and
-    `before_leaving` will set how to notify them.
+    `joins`: the process will join others, and `notify_by` will set how to notify them.
     """
-    if not others:
-        _Others.known.set()
-    read, write = os.pipe()
-    os.set_blocking(write, False)
-    numbers = [number for number in SIGNALS if number != signal.SIGHUP or not _nohup()]
-    before = {number: signal.signal(number, _left_to_the_thread) for number in numbers}
-    other = signal.set_wakeup_fd(write)
-    thread = threading.Thread(target=_wait, args=(read,), name="signals", daemon=True)
-    thread.start()
-    try:
-        yield
-    finally:
-        signal.set_wakeup_fd(other)
-        for number, handler in before.items():
-            signal.signal(number, handler)
-        os.write(write, _END)
-        thread.join()
-        os.close(read)
-        os.close(write)
-        _received.clear()
-        _Others.known.clear()
+
+    def __init__(self, joins: bool = False):
+        self._lock = threading.Lock()
+        self._received, self._held = threading.Event(), threading.Event()
+        self._notify: Callable[[str], int] | None = None
+        self._can_notify = threading.Event()
+        if not joins:
+            self._can_notify.set()
+
+    @contextlib.contextmanager
+    def listening(self) -> Iterator[None]:
+        """Inside, a signal ends the process with exit code `STOPPED`, unless `held` is active.
+
+        Must be called in the main thread.
+        """
+        read, write = os.pipe()
+        os.set_blocking(write, False)
+        numbers = [number for number in SIGNALS if number != signal.SIGHUP or not _nohup()]
+        before = {number: signal.signal(number, _left_to_the_thread) for number in numbers}
+        other = signal.set_wakeup_fd(write)
+        thread = threading.Thread(target=self._wait, args=(read,), name="signals", daemon=True)
+        thread.start()
+        try:
+            yield
+        finally:
+            signal.set_wakeup_fd(other)
+            for number, handler in before.items():
+                signal.signal(number, handler)
+            os.write(write, _END)
+            thread.join()
+            os.close(read)
+            os.close(write)
+
+    def notify_by(self, notify: Callable[[str], int] | None) -> None:
+        """Sets what runs before a signal ends this process.
+
+        `notify` receives the reason, notifies the other processes and returns the exit code.
+        """
+        self._notify = notify
+        self._can_notify.set()
+
+    @contextlib.contextmanager
+    def held(self) -> Iterator[None]:
+        """Inside, a signal only makes `received` true; the caller saves and leaves the block.
+
+        Raises StoppedError at the end of the block if a signal was received.
+        """
+        with self._lock:
+            self._held.set()
+        try:
+            yield
+            if self.received:
+                raise StoppedError(
+                    "stopped by a signal; everything is saved: the same command resumes"
+                )
+        finally:
+            self._held.clear()
+
+    @property
+    def received(self) -> bool:
+        """Whether a signal was received."""
+        return self._received.is_set()
+
+    def receive(self) -> None:
+        """Acts as if this process had received the signal that another process received."""
+        self._received.set()
+
+    def _wait(self, read: int) -> None:
+        while (byte := os.read(read, 1)) != _END:
+            if byte[0] in SIGNALS:
+                self._received.set()
+                with self._lock:
+                    if not self._held.is_set():
+                        self._exit(signal.Signals(byte[0]).name)
+
+    def _exit(self, name: str) -> None:
+        why = f"{name}: stopped; the same command resumes"
+        print(f"e5jax: {why}", file=sys.stderr, flush=True)
+        self._can_notify.wait(JOINING)
+        os._exit(self._notify(why) if self._notify else STOPPED)
 
 
 def ignore() -> None:
@@ -72,59 +118,8 @@ def ignore() -> None:
         signal.signal(number, signal.SIG_IGN)
 
 
-def before_leaving(notify: Callable[[str], int] | None) -> None:
-    """Sets what runs before a signal ends this process.
-
-    `notify` receives the reason, notifies the other processes and returns the exit code.
-    """
-    _Others.notify = notify
-    _Others.known.set()
-
-
-@contextlib.contextmanager
-def held() -> Iterator[None]:
-    """Inside, a signal only makes `received` true; the caller saves and leaves the block.
-
-    Raises StoppedError at the end of the block if a signal was received.
-    """
-    with _lock:
-        _held.set()
-    try:
-        yield
-        if _received.is_set():
-            raise StoppedError("stopped by a signal; everything is saved: the same command resumes")
-    finally:
-        _held.clear()
-
-
-def received() -> bool:
-    """Whether a signal was received."""
-    return _received.is_set()
-
-
-def receive() -> None:
-    """Acts as if this process had received the signal that another process of the run received."""
-    _received.set()
-
-
 def _nohup() -> bool:
     return signal.getsignal(signal.SIGHUP) == signal.SIG_IGN
-
-
-def _wait(read: int) -> None:
-    while (byte := os.read(read, 1)) != _END:
-        if byte[0] in SIGNALS:
-            _received.set()
-            with _lock:
-                if not _held.is_set():
-                    _leave(signal.Signals(byte[0]).name)
-
-
-def _leave(name: str) -> None:
-    print(f"e5jax: {name}: stopped; the same command resumes", file=sys.stderr, flush=True)
-    _Others.known.wait(JOINING)
-    notify = _Others.notify
-    os._exit(notify(f"{name}: stopped; the same command resumes") if notify else STOPPED)
 
 
 def _left_to_the_thread(*_: object) -> None:

@@ -21,7 +21,8 @@ from typing import NamedTuple, NoReturn, Self
 
 from jax.errors import JaxRuntimeError
 
-from e5jax.distributed import coordination, heartbeat
+from e5jax.distributed import coordination
+from e5jax.distributed.coordination import Process
 from e5jax.distributed.heartbeat import BATCH, COMPILE, JOIN, LOAD, READ, SAVE, START, STEP, WAIT
 from e5jax.distributed.process import ProcessInfo
 from e5jax.errors import CODES, ERROR, WATCHDOG, ConfigError, StoppedError, report
@@ -115,13 +116,13 @@ def _progress(status: Status) -> tuple[int, int]:
 
 
 class Watchdog:
-    """Watches this process inside a `with` block; joins the other processes on entering, if any.
+    """Watches `process` inside a `with` block; joins the other processes on entering, if any.
 
     If the block raises, all processes exit with the code of that error.
     """
 
-    def __init__(self, info: ProcessInfo, limits: Limits):
-        self._info, self._limits = info, limits
+    def __init__(self, process: Process, limits: Limits):
+        self._process, self._info, self._limits = process, process.info, limits
         self._who = f"{socket.gethostname()}, pid {os.getpid()}"
         self._seen: dict[int, Seen] = {}
         self._number = 0
@@ -131,15 +132,15 @@ class Watchdog:
     def __enter__(self) -> Self:
         self._threads[0].start()
         if self._info.processes > 1:
-            heartbeat.enter(JOIN)
+            self._process.heartbeat.enter(JOIN)
             start, silence = int(self._limits.start), int(self._limits.silence)
-            coordination.join(self._info, start + LATER, 2 * silence + LATER)
+            self._process.join(start + LATER, 2 * silence + LATER)
             others = range(1, self._info.processes) if self._info.process == 0 else [0]
             self._seen = {process: Seen(None, time.monotonic()) for process in others}
             exchange = threading.Thread(target=self._exchange, name="status", daemon=True)
             self._threads.append(exchange)
             exchange.start()
-            heartbeat.enter(START)
+            self._process.heartbeat.enter(START)
         return self
 
     def __exit__(
@@ -152,22 +153,22 @@ class Watchdog:
         if several and error is not None:
             self._fail(error)
         if several:
-            heartbeat.enter(WAIT)
-            coordination.meet("end")
+            self._process.heartbeat.enter(WAIT)
+            self._process.meet("end")
         self._over.set()
         for thread in self._threads:
             thread.join()
         if several:
-            coordination.part()
+            self._process.shut_down()
 
     def _fail(self, error: BaseException) -> NoReturn:
         """Ends all processes with the error of this one."""
         if not isinstance(error, ConfigError | StoppedError):
             self._wait_for_others()
         if isinstance(error, tuple(CODES)):
-            coordination.leave(report(error), str(error))
+            self._process.leave(report(error), str(error))
         traceback.print_exception(error)
-        coordination.leave(ERROR, f"{type(error).__name__}: {error}")
+        self._process.leave(ERROR, f"{type(error).__name__}: {error}")
 
     def _wait_for_others(self) -> None:
         """Returns once all others have published a new status: the error is this process's own.
@@ -193,7 +194,7 @@ class Watchdog:
                 why = f"watchdog: {stall}; the same command resumes from the last checkpoint"
                 print(f"e5jax: {why}", file=sys.stderr, flush=True)
                 faulthandler.dump_traceback(all_threads=True)
-                coordination.leave(WATCHDOG, why)
+                self._process.leave(WATCHDOG, why)
 
     def _exchange(self) -> None:
         own = f"{STATUS}{self._info.process}"
@@ -214,6 +215,6 @@ class Watchdog:
 
     def _status(self) -> Status:
         self._number += 1
-        phase = heartbeat.now()
+        phase = self._process.heartbeat.phase
         seconds = time.monotonic() - phase.since
         return Status(self._number, phase.name, phase.step, seconds, self._who)

@@ -19,7 +19,8 @@ from e5jax.config.validate import check_dimensions, check_shards
 from e5jax.data.packing import digest
 from e5jax.data.prefetch import Prefetcher
 from e5jax.data.records import Batch, Metrics
-from e5jax.distributed import coordination, heartbeat, signals
+from e5jax.distributed import heartbeat
+from e5jax.distributed.coordination import Process
 from e5jax.errors import ConfigError
 from e5jax.hardware import Peak, peak_flops
 from e5jax.mesh import make_mesh
@@ -73,13 +74,15 @@ def train(
     name: str,
     allow: bool = False,
     begin: Callable[[int], None] = lambda _: None,
+    process: Process | None = None,
 ) -> int:
     """Trains to `run.optim.steps`, from the newest checkpoint if there is one. Returns the number of steps taken now.
 
     A checkpoint of other data, base or tokenizer is refused, or gone on from and the difference recorded: `allow`. `begin` gets the
     step from which training goes on, once nothing can refuse it any more.
     """
-    coordination.check_same(inputs.identity)
+    process = process or Process()
+    process.check_same(inputs.identity)
     mesh = make_mesh(run.mesh)
     check_shards(run.batch, mesh.shape["data"] * mesh.shape["fsdp"])
     device = mesh.local_devices[0]
@@ -93,13 +96,15 @@ def train(
     peak = peak_flops(device)
     kept, folder = run.checkpoint, workdir.checkpoints_of(run.checkpoint)
     retention = Retention(kept.keep, kept.forever)
-    own = owned(folder, workdir, run) if coordination.first() else nullcontext()
+    own = owned(folder, workdir, run) if process.is_first else nullcontext()
     with (
         own,
         jax.set_mesh(mesh),
-        Checkpoints(folder, retention, kept.seconds, background=kept.background) as checkpoints,
+        Checkpoints(
+            folder, retention, kept.seconds, background=kept.background, process=process
+        ) as checkpoints,
     ):
-        heartbeat.enter(heartbeat.LOAD)
+        process.heartbeat.enter(heartbeat.LOAD)
         ready = _prepare(run, inputs, mesh, checkpoints, allow)
         if ready.start >= run.optim.steps:
             _check_end(ready.start, run)
@@ -108,15 +113,15 @@ def train(
         with Prefetcher(
             inputs.batches, ready.start, run.optim.steps, run.data.workers
         ) as feed:  # works while XLA compiles
-            heartbeat.enter(heartbeat.COMPILE)
+            process.heartbeat.enter(heartbeat.COMPILE)
             step = ready.learner.step.lower(*abstract_arguments(run, ready.learner, mesh)).compile()
             begin(ready.start)
-            if ready.changed and coordination.first():
+            if ready.changed and process.is_first:
                 record(workdir, ready.changed, step=ready.start)
             ready = ready._replace(facts=facts(run, inputs, mesh, workdir))
             _say(name, run, ready, peak)
             measures = Measures(ready.learner.model_def, run.batch.queries, peak.flops)
-            writes = coordination.first()
+            writes = process.is_first
             with MetricLog(
                 workdir.metrics,
                 run.log,
@@ -136,6 +141,7 @@ def train(
                     checkpoints,
                     look,
                     Trace(run.profile, workdir.profile, name),
+                    process,
                 )
     return run.optim.steps - ready.start
 
@@ -156,16 +162,17 @@ def _loop(
     checkpoints: Checkpoints,
     look: Look,
     trace: Trace,
+    process: Process,
 ) -> None:
     state, pending = ready.state, None
-    heartbeat.enter(heartbeat.WAIT)
-    coordination.meet(
+    process.heartbeat.enter(heartbeat.WAIT)
+    process.meet(
         "compiled"
     )  # a notice ends a process at once until all are here: a step takes all of them
-    with signals.held(), trace, jax.transfer_guard("disallow"):
-        heartbeat.enter(heartbeat.BATCH, ready.start + 1)
+    with process.signals.held(), trace, jax.transfer_guard("disallow"):
+        process.heartbeat.enter(heartbeat.BATCH, ready.start + 1)
         for number, batch in enumerate(feed, ready.start + 1):
-            heartbeat.enter(heartbeat.STEP, number)
+            process.heartbeat.enter(heartbeat.STEP, number)
             checkpoints.poll()
             if trace.turns(number):
                 pending = _log(pending, look)
@@ -184,19 +191,19 @@ def _loop(
                     pending, look, partial(ready.probe.scores, state.parameters, ready.frozen)
                 )
                 look.measures.restart()
-            told = coordination.stops(number)
+            told = process.stops(number)
             if told or number % run.checkpoint.every == 0 or number == run.optim.steps:
                 # A checkpoint must not outrun the check of its own step.
                 pending = _log(pending, look)
-                heartbeat.enter(heartbeat.SAVE)
+                process.heartbeat.enter(heartbeat.SAVE)
                 save(checkpoints, number, state, ready.facts)
                 look.measures.restart()
             if told:
                 break
-            heartbeat.enter(heartbeat.BATCH, number + 1)
-        heartbeat.enter(heartbeat.SAVE)
+            process.heartbeat.enter(heartbeat.BATCH, number + 1)
+        process.heartbeat.enter(heartbeat.SAVE)
         checkpoints.finish()
-        coordination.settle()
+        process.settle()
 
 
 def _log(

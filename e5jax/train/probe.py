@@ -16,7 +16,6 @@ from e5jax.config import Training
 from e5jax.data.beir import Retrieval, ndcg, read_retrieval
 from e5jax.data.packing import Layout, Rows, fill, first_fit_decreasing, layout
 from e5jax.data.tokenizer import TextTokenizer
-from e5jax.distributed import coordination
 from e5jax.errors import ConfigError
 from e5jax.mesh import BATCH
 from e5jax.model.model_def import Parameters
@@ -107,7 +106,7 @@ class Probe:
 
 def _read(folder: Path, run: Training, tokenizer: TextTokenizer) -> Set:
     found = read_retrieval(folder)
-    if coordination.first():
+    if jax.process_index() == 0:
         print("".join(f"probe: {folder}: {note}\n" for note in found.notes), end="", flush=True)
     asked = list(found.relevant)[: run.probe.queries]
     documents = _documents(found, asked, run.probe.documents)

@@ -9,12 +9,11 @@ from e5jax.distributed import heartbeat
 
 PROGRAM = """
 import os, signal, sys
-from pathlib import Path
-from e5jax.distributed import heartbeat
-heartbeat.write_to(Path(sys.argv[1]))
-heartbeat.enter(heartbeat.COMPILE)
-heartbeat.enter(heartbeat.BATCH, 41)
-heartbeat.enter(heartbeat.STEP, 41)
+from e5jax.distributed.heartbeat import BATCH, COMPILE, STEP, Heartbeat
+heartbeat = Heartbeat(sys.argv[1])
+heartbeat.enter(COMPILE)
+heartbeat.enter(BATCH, 41)
+heartbeat.enter(STEP, 41)
 os.kill(os.getpid(), signal.SIGKILL)
 """
 

@@ -9,14 +9,14 @@ from pathlib import Path
 
 import pytest
 
-from e5jax.distributed.signals import SIGNALS, held, listening, received
+from e5jax.distributed.signals import SIGNALS, Signals
 from e5jax.errors import STOPPED, StoppedError
 
 # Runs no Python bytecode after "ready", as XLA does while it compiles.
 DEAF = """
 import ctypes, sys
-from e5jax.distributed.signals import listening
-with listening():
+from e5jax.distributed.signals import Signals
+with Signals().listening():
     print("ready", flush=True)
     ctypes.CDLL(None).sleep(60)
 """
@@ -24,11 +24,12 @@ SAVING = """
 import sys, time
 from e5jax.__main__ import main
 from e5jax import __main__ as command
-from e5jax.distributed import signals
+from e5jax.distributed.signals import Signals
+signals = Signals()
 def go(args, overrides, only=None, allow=False):
     with signals.listening(), signals.held():
         print("ready", flush=True)
-        while not signals.received():
+        while not signals.received:
             time.sleep(0.01)
         print("saved", flush=True)
 command._run = go
@@ -38,7 +39,8 @@ sys.exit(main(["run", "--config=none.py"]))
 TERMINAL = """
 import fcntl, pathlib, signal, sys, termios, time
 from e5jax import __main__ as command
-from e5jax.distributed import signals
+from e5jax.distributed.signals import Signals
+signals = Signals()
 _, handler, mark = sys.argv
 signal.signal(signal.SIGHUP, getattr(signal, handler))
 fcntl.ioctl(0, termios.TIOCSCTTY, 0)
@@ -46,10 +48,10 @@ def go(args, overrides, only=None, allow=False):
     with signals.listening(), signals.held():
         end = time.monotonic() + 1
         print("ready", flush=True)
-        while not signals.received() and time.monotonic() < end:
+        while not signals.received and time.monotonic() < end:
             print("a step", flush=True)
             print("a step", file=sys.stderr, flush=True)
-        pathlib.Path(mark).write_text("saved" if signals.received() else "went on")
+        pathlib.Path(mark).write_text("saved" if signals.received else "went on")
 command._run = go
 sys.argv = ["e5jax", "run", "--config=none.py"]
 command.command()
@@ -92,23 +94,26 @@ def test_what_holds_a_notice_saves_first(number):
 
 def test_without_a_notice_nothing_happens_and_handlers_come_back():
     before = [signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)]
-    with listening():
+    signals = Signals()
+    with signals.listening():
         assert signal.getsignal(signal.SIGTERM) not in before
-        with held():
-            assert not received()
+        with signals.held():
+            assert not signals.received
     assert [signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)] == before
 
 
-def test_a_notice_does_not_outlive_its_listener():
-    def hold() -> None:
-        with held():
+def test_a_signal_is_received_by_the_signals_that_listen_and_no_others():
+    def hold(signals: Signals) -> None:
+        with signals.held():
             os.kill(os.getpid(), signal.SIGTERM)
-            while not received():
+            while not signals.received:
                 time.sleep(0.001)
 
-    with listening(), pytest.raises(StoppedError):
-        hold()
-    assert not received()
+    signals, later = Signals(), Signals()
+    with signals.listening(), pytest.raises(StoppedError):
+        hold(signals)
+    with later.listening():
+        assert not later.received
 
 
 def test_a_notice_to_a_process_that_has_done_its_work_does_not_change_its_exit_code():

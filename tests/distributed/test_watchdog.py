@@ -117,13 +117,13 @@ def test_other_processes_leave_the_decision_to_process_0_for_a_while():
 
 HANGING = """
 import time
-from e5jax.distributed import heartbeat
-from e5jax.distributed.process import ProcessInfo
+from e5jax.distributed.coordination import Process
 from e5jax.distributed.watchdog import Limits, Watchdog
 def hang():
     time.sleep(60)
-with Watchdog(ProcessInfo(), Limits(60, 1, 60, 60)):
-    heartbeat.enter("batch", 12)
+process = Process()
+with Watchdog(process, Limits(60, 1, 60, 60)):
+    process.heartbeat.enter("batch", 12)
     hang()
 """
 
@@ -141,4 +141,4 @@ def test_a_process_that_hangs_says_where_and_exits_99():
     assert "e5jax: watchdog: process 0 (" in done.stderr
     late = r"is late: in phase 'batch' of step 12 for \d+ s, and 1 s are allowed"
     assert re.search(late, done.stderr)
-    assert ", line 7 in hang\n" in done.stderr  # the stack of the thread that hangs
+    assert ", line 6 in hang\n" in done.stderr  # the stack of the thread that hangs

@@ -181,20 +181,19 @@ def _live(
     os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
     os.environ.update(environment)
     from e5jax.__main__ import command
-    from e5jax.distributed import heartbeat
+    from e5jax.distributed.heartbeat import Heartbeat
 
-    enter, phases = (
-        heartbeat.enter,
-        os.open(folder / "phases", os.O_WRONLY | os.O_CREAT | os.O_APPEND),
-    )
+    enter = Heartbeat.enter
+    phases = os.open(folder / "phases", os.O_WRONLY | os.O_CREAT | os.O_APPEND)
 
-    def enter_and_tell(name: str, step: int | None = None) -> None:
-        enter(name, step)
-        os.write(phases, f"{name} {heartbeat.now().step} {heartbeat.now().since}\n".encode())
-        if sleeps is not None and (name, heartbeat.now().step) == tuple(sleeps):
+    def enter_and_record(heartbeat: Heartbeat, name: str, step: int | None = None) -> None:
+        enter(heartbeat, name, step)
+        phase = heartbeat.phase
+        os.write(phases, f"{name} {phase.step} {phase.since}\n".encode())
+        if sleeps is not None and (name, phase.step) == tuple(sleeps):
             time.sleep(1_000)
 
-    heartbeat.enter = enter_and_tell
+    Heartbeat.enter = enter_and_record
     sys.argv[1:] = arguments
     command()
 

@@ -38,7 +38,7 @@ from e5jax.data.packing import digest
 from e5jax.data.records import Batch as Rows
 from e5jax.data.records import Example, Metrics, parse_example
 from e5jax.data.vocabulary import train_tokenizer
-from e5jax.distributed import signals
+from e5jax.distributed.coordination import Process
 from e5jax.errors import ConfigError, RunError, StoppedError
 from e5jax.export.folder import export_untrained
 from e5jax.mesh import make_mesh
@@ -188,19 +188,19 @@ def test_a_run_that_is_told_to_stop_saves_this_step_and_goes_on_from_it(
     run = scratch_run(place)
     run.checkpoint.every = 100
     loop.train(run, inputs_for(run), Workdir(tmp_path / "whole"), "whole")
-    put, batches = loop.put_batch, []
+    put, batches, process = loop.put_batch, [], Process()
 
     def place_and_tell(batch, mesh):
         batches.append(batch)
         if len(batches) == 3:
             os.kill(os.getpid(), signal.SIGTERM)
-            while not signals.received():
+            while not process.signals.received:
                 time.sleep(0.001)
         return put(batch, mesh)
 
     monkeypatch.setattr(loop, "put_batch", place_and_tell)
-    with signals.listening(), pytest.raises(StoppedError):
-        loop.train(run, inputs_for(run), Workdir(tmp_path / "parts"), "parts")
+    with process.signals.listening(), pytest.raises(StoppedError):
+        loop.train(run, inputs_for(run), Workdir(tmp_path / "parts"), "parts", process=process)
     monkeypatch.undo()
     assert [row["step"] for row in rows(tmp_path / "parts")] == [1, 2, 3]
     assert loop.train(run, inputs_for(run), Workdir(tmp_path / "parts"), "parts") == STEPS - 3
