@@ -28,7 +28,6 @@ DATA = [  # formats of others, cleaning
     "pyarrow>=21,<27",
     "tensorflow_datasets>=4.9.10,<4.10",
 ]
-SEARCH = ["faiss-cpu>=1.15,<1.16"]  # neighbours.py
 GCS = ["gcsfs>=2026.9,<2027"]
 S3 = ["s3fs>=2026.9,<2027"]
 SYNTH = [*TEXT, "aiohttp>=3.14.4,<4", "httpx2>=2.12,<3", "openai>=3.50,<4"]
@@ -41,7 +40,7 @@ DEV = [
     "datasketch>=2.0,<3",  # beside rensa in a benchmark
     *GCS,
     *S3,
-    *SEARCH,  # in benchmarks/search.py too
+    "faiss-cpu>=1.15,<1.16",  # in benchmarks
     "flask>=3.1,<4",  # moto serves with it and does not say so
     "flask-cors>=6,<7",
     "gcp-storage-emulator>=2026.7,<2027",
@@ -107,7 +106,6 @@ setup(
         "eval": EVAL,
         "gcs": GCS,
         "s3": S3,
-        "search": SEARCH,
         "synth": SYNTH,
         "demo": [*SYNTH, *DEMO],
         "dev": [*DEV, *DATA],  # tests clean data

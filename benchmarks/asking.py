@@ -9,6 +9,7 @@ import argparse
 import asyncio
 import contextlib
 import json
+import sys
 import tempfile
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
@@ -18,11 +19,11 @@ from typing import Any
 import httpx2
 import openai
 
-from e5jax.synth.config import Budget, Endpoint, LanguageModel
-from e5jax.synth.demo.process import reachable
-from e5jax.synth.demo.server import Demo, serve
-from e5jax.synth.request import Message, Reply, Request, Wanted, describe
-from e5jax.synth.session import open_session
+from e5jax.llm_client.config import Budget, Endpoint, LanguageModel
+from e5jax.llm_client.request import Message, Reply, Request
+from e5jax.llm_client.session import open_session
+from e5jax.synth.text_spec import Wanted, describe
+from examples.demo_endpoint.server import Demo, serve
 
 WORKERS = 64
 KNOWN = 30  # seconds, after which a session should know what is allowed
@@ -122,12 +123,17 @@ async def speed(
     kind: Callable[[str], contextlib.AbstractAsyncContextManager[Ask]], count: int
 ) -> dict[str, float]:
     """As fast as it goes."""
-    target = Endpoint(base_url="demo")
-    async with reachable(target) as there, kind(there.base_url) as ask:
+    program = (sys.executable, "-m", "examples.demo_endpoint")
+    server = await asyncio.create_subprocess_exec(*program, stdout=asyncio.subprocess.PIPE)
+    assert server.stdout is not None
+    url = (await server.stdout.readline()).decode().strip()
+    async with kind(url) as ask:
         await asyncio.gather(*map(ask, range(-WORKERS, 0)))
         wall, cpu = time.perf_counter(), time.process_time()
         answered = sum(await asyncio.gather(*map(ask, range(count))))
         wall, cpu = time.perf_counter() - wall, time.process_time() - cpu
+    server.terminate()
+    await server.wait()
     return {
         "answered": answered,
         "requests_a_second": count / wall,

@@ -90,8 +90,8 @@ def systems(
     queries: np.ndarray, rows: np.ndarray, args: argparse.Namespace
 ) -> dict[str, tuple[int, Callable[[], np.ndarray]]]:
     """Bytes of a vector, and a search, by name."""
+    from benchmarks.faiss_index import faiss_index
     from e5jax.inference import rescore
-    from e5jax.inference.faiss_index import faiss_index
     from e5jax.inference.vector_quantization import Store, stored_bytes
 
     made: dict[str, tuple[int, Callable[[], np.ndarray]]] = {}

@@ -21,16 +21,16 @@ from random import Random
 from typing import NamedTuple
 
 from e5jax.config.load import load_tree
+from e5jax.llm_client.request import Reply
 from e5jax.synth.collect import fit
 from e5jax.synth.config import Synth
-from e5jax.synth.demo.fill import fill
 from e5jax.synth.families import FAMILIES
 from e5jax.synth.plan import Asked, Plan
 from e5jax.synth.prompts import examples
 from e5jax.synth.reasons import UnfitError
-from e5jax.synth.request import Reply
 from e5jax.synth.sampling import seeded
 from e5jax.synth.validate import validate
+from examples.demo_endpoint.fill import fill
 
 CONFIG = Path(__file__).parents[1] / "configs/synth_demo.py"
 ODD = (
@@ -201,7 +201,7 @@ def cpu_of_children() -> float:
 @contextlib.contextmanager
 def endpoint() -> Iterator[str]:
     with subprocess.Popen(
-        [sys.executable, "-m", "e5jax.synth.demo"], stdout=subprocess.PIPE, text=True
+        [sys.executable, "-m", "examples.demo_endpoint"], stdout=subprocess.PIPE, text=True
     ) as server:
         assert server.stdout is not None
         yield server.stdout.readline().strip()

@@ -1,6 +1,6 @@
 """Passkey retrieval (arXiv 2401.00368, section 5.2): a small Mistral from scratch that finds the one line of a text that counts.
 
-Command    e5jax data passkey --lengths=256,512,1024,2048,4096,8192,16384,32768 --examples=12000 --output=data/passkey
+Command    python -m examples.passkey --lengths=256,512,1024,2048,4096,8192,16384,32768 --examples=12000 --output=data/passkey
            e5jax run --config=configs/passkey.py
 Data       documents of 256 tokens; longer ones are for `e5jax eval --tasks=data/passkey/passkey-512,…`
 Stages     all parameters, on names that the test does not have
@@ -22,8 +22,8 @@ from e5jax.config import (
     Scratch,
     Tokens,
 )
-from e5jax.datasets.passkey import TASK
 
+TASK = "Given a question about a person, retrieve the text that answers it"
 LENGTH = 256  # tokens
 FOLDER = f"data/passkey/passkey-{LENGTH}"
 

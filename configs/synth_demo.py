@@ -1,15 +1,17 @@
-"""DEMO: no language model. A server of ours on this machine answers with fragments of translation catalogues, in the right
-language and of the right length, and without sense. It shows what a run does and what it leaves; nothing to train on.
+"""Demonstration without a language model: a local server replies with fragments of translation catalogues.
 
-Command    e5jax synth --config=configs/synth_demo.py
-Needs      pip install 'e5jax[demo]'
+Their language and length are right, their content is not. It shows what a run does and writes, not
+data to train on.
+
+Command    python -m examples.demo_endpoint e5jax synth --config=configs/synth_demo.py
+Needs      pip install -e '.[demo]'
 Hardware   2 CPU cores, a minute
 
-`python -m e5jax.synth.demo --fault=500=0.02` starts a server that fails on demand (`--help` names the faults); give its address as
-`--config.endpoint.base_url`.
+`python -m examples.demo_endpoint --fault=500=0.02 …` fails on demand (`--help` names the faults).
 """
 
-from e5jax.synth.config import Endpoint, Hints, LanguageModel, Synth
+from e5jax.llm_client.config import Endpoint, LanguageModel
+from e5jax.synth.config import Hints, Synth
 from e5jax.synth.languages import table
 
 # The server repeats itself word for word where a prompt repeats itself, and similarity has no task that would tell prompts apart.
@@ -48,7 +50,6 @@ def get_config() -> Synth:
         ),
         hints=Hints(domains=DOMAINS, domain_rate=1.0, personas=PERSONAS, persona_rate=1.0),
         endpoint=Endpoint(
-            base_url="demo",
             key_variable="",
             models=(
                 LanguageModel("demo-large", share=75, prompt_price=2.5, completion_price=10.0),

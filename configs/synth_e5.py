@@ -10,7 +10,8 @@ Shares, placeholders and sampling are the paper's. It states no weights of place
 of pairs (both are drawn from the same weights).
 """
 
-from e5jax.synth.config import Budget, Endpoint, LanguageModel, Synth
+from e5jax.llm_client.config import Budget, Endpoint, LanguageModel
+from e5jax.synth.config import Synth
 
 
 def get_config() -> Synth:

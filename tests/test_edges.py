@@ -97,7 +97,6 @@ COMMANDS = {
     "validate": ("data", "validate", RECORDS),
     "validate config": ("data", "validate", CONFIG_FILE),
     "prepare": ("data", "prepare", "synthetic", "--from={at}/records.jsonl", OUTPUT),
-    "passkey": ("data", "passkey", OUTPUT, f"--tokenizer={TOKENIZER}", "--lengths=512"),
     "shares": ("data", "shares", CONFIG_FILE),
     "plan": ("plan", CONFIG_FILE, f"--config.tokens.tokenizer={TOKENIZER}", "--topology=cpu:8"),
     "doctor": ("doctor", "--workdir={out}"),

@@ -55,18 +55,14 @@ COMMANDS: dict[str, list[tuple[str, ...]]] = {
         (E5JAX, "data", "prepare", "--list"),
         (E5JAX, "data", "prepare", "synthetic", "--from={at}/records.jsonl", "--output={at}/prepared"),
         (E5JAX, "data", "shares", "--config={at}/config.py"),
-        (E5JAX, "data", "passkey", "--output={at}/passkey", "--tokenizer={at}/model/tokenizer.json", "--lengths=512"),
         (E5JAX, "encode", MODEL, "--input={at}/texts.jsonl", "--output={at}/vectors.parquet"),
-    ],
-    "search": [
-        (PYTHON, "-c", "from e5jax.inference.faiss_index import faiss_index"),
     ],
     "synth": [
         ("launch/synth.sh", "configs/synth_e5.py", "--output={at}/synth", "--dry-run"),
         (E5JAX, "synth", "--config=configs/synth_e5.py", "--output={at}/synth", "--dry-run"),
     ],
     "demo": [
-        (E5JAX, "synth", "--config=configs/synth_demo.py", "--output={at}/synth"),
+        (PYTHON, "-m", "examples.demo_endpoint", E5JAX, "synth", "--config=configs/synth_demo.py", "--output={at}/synth"),
     ],
     "gcs": [(PYTHON, "-c", "from e5jax.storage import folder_of; folder_of('gs://bucket/run').name")],
     "s3": [(PYTHON, "-c", "from e5jax.storage import folder_of; folder_of('s3://bucket/run').name")],

@@ -16,10 +16,8 @@ MAINS = ("e5jax.__main__", "e5jax.datasets.commands")
 # Started by programs or by other commands, with the extra that the documentation names.
 OTHERS = {
     "e5jax": "",
-    "e5jax.inference.faiss_index": "search",
     "e5jax.eval.summary": "eval",
     "e5jax.export.reference_libraries": "eval",
-    "e5jax.synth.demo.__main__": "demo",
 }
 EXTRAS = {
     "e5jax.eval": "eval",

@@ -32,7 +32,6 @@ def add_actions(stage: argparse.ArgumentParser) -> None:
     _add_inspect(actions)
     _add_validate(actions)
     add_prepare(actions)
-    add_passkey(actions)
     _add_shares(actions)
     stage.set_defaults(
         refuse=lambda: stage.error(
@@ -349,60 +348,6 @@ def _prepare(args: argparse.Namespace, overrides: list[str]) -> None:
         folder, counts = prepare(order, args.output)
     print(counts)
     print(f"data: {folder}; what was left out: {folder / REJECTS}", flush=True)
-
-
-def add_passkey(actions: Any) -> None:
-    """Adds the command to those of `e5jax data`."""
-    text = "writes passkey retrieval: a task a length, each of texts that hold one line worth finding, and records to train on"
-    maker = actions.add_parser("passkey", help=text, description=text, allow_abbrev=False)
-    maker.set_defaults(go=_passkey)
-    lengths = "tokens of the documents, such as 256,4096,32768"
-    maker.add_argument("--lengths", required=True, metavar="N,M", help=lengths)
-    maker.add_argument(
-        "--output",
-        type=Path,
-        required=True,
-        metavar="DIR",
-        help="writes DIR/passkey-N; replaces only its own",
-    )
-    tokenizer = "tokenizer.json that counts them, or a folder with one (default: one is made, for a model from scratch)"
-    maker.add_argument("--tokenizer", type=Path, metavar="FILE", help=tokenizer)
-    for name, count, said in [
-        ("queries", 50, "of each length"),
-        ("documents", 100, "of each length, all of them candidates"),
-        (
-            "examples",
-            0,
-            "to train on, of the shortest length, in passkey-N/train.jsonl; their names are not those of the tasks",
-        ),
-        ("seed", 0, "of names, keys and places"),
-    ]:
-        maker.add_argument(
-            f"--{name}", type=int, default=count, metavar="N", help=f"{said} (default: %(default)s)"
-        )
-
-
-def _passkey(args: argparse.Namespace, overrides: list[str]) -> None:
-    if overrides:
-        raise ConfigError(f"{overrides[0]}: `e5jax data passkey` takes no --config")
-    from e5jax.datasets.passkey import Plan, write_passkey
-
-    parts = [part for part in args.lengths.split(",") if part]
-    if not all(part.isdecimal() for part in parts):
-        raise ConfigError(f"--lengths={args.lengths}: must be whole numbers, separated by commas")
-    plan = Plan(
-        [int(part) for part in parts], args.queries, args.documents, args.examples, args.seed
-    )
-    file = (
-        args.tokenizer / "tokenizer.json"
-        if args.tokenizer and args.tokenizer.is_dir()
-        else args.tokenizer
-    )
-    write_passkey(plan, file, args.output)
-    print(
-        "\n".join(f"task: {args.output / f'passkey-{length}'}" for length in plan.lengths),
-        flush=True,
-    )
 
 
 def table() -> str:

@@ -4,8 +4,8 @@ import asyncio
 from collections.abc import Awaitable, Callable, Iterable, Iterator
 from typing import NamedTuple, TypeVar
 
+from e5jax.llm_client.request import Failure, Reply, Request, Session, Stop
 from e5jax.synth.reasons import REASONS, Rejection, UnfitError
-from e5jax.synth.request import Failure, Reply, Request, Session, Stop
 
 EXCERPT = 200  # characters of a reply that is not taken
 Item = TypeVar("Item")

@@ -4,13 +4,13 @@ import math
 from collections import Counter
 from collections.abc import Sequence
 
+from e5jax.llm_client.request import Reply, Request
 from e5jax.synth.answer import Question, answer, each
 from e5jax.synth.collection import Collection
 from e5jax.synth.families import FAMILIES, Family
 from e5jax.synth.plan import counts
 from e5jax.synth.reasons import Rejection, UnfitError
 from e5jax.synth.reply import read
-from e5jax.synth.request import Reply, Request
 from e5jax.synth.tasks import from_files, proposed
 
 Call = tuple[Family, int]

@@ -11,7 +11,7 @@ from e5jax.synth.config import Checks
 from e5jax.synth.families import Family
 from e5jax.synth.languages import taken_for
 from e5jax.synth.reasons import UnfitError
-from e5jax.synth.request import Wanted
+from e5jax.synth.text_spec import Wanted
 
 GRAM = 8  # words
 STRIDE = 4

@@ -6,6 +6,7 @@ from typing import NamedTuple
 
 from e5jax.data.records import check_example
 from e5jax.errors import RecordError
+from e5jax.llm_client.request import Reply, Request
 from e5jax.synth.answer import EXCERPT, Question, answer, each
 from e5jax.synth.checks import Found, check
 from e5jax.synth.collection import Collection
@@ -17,7 +18,6 @@ from e5jax.synth.judge import grade
 from e5jax.synth.plan import Asked, Plan, Slot, counts, example
 from e5jax.synth.reasons import Rejection, UnfitError
 from e5jax.synth.reply import read, strings
-from e5jax.synth.request import Reply, Request
 
 
 class Counts(NamedTuple):

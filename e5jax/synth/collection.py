@@ -3,12 +3,12 @@
 from collections.abc import Callable
 from typing import NamedTuple
 
+from e5jax.llm_client.request import Session
 from e5jax.synth.answer import Halt
 from e5jax.synth.config import Synth
 from e5jax.synth.disk_dict import DiskDict
 from e5jax.synth.plan import Plan
 from e5jax.synth.reasons import Rejection
-from e5jax.synth.request import Session
 from e5jax.synth.tasks import Tasks
 
 

@@ -11,6 +11,8 @@ from typing import Any
 from e5jax.config.load import load_tree
 from e5jax.config.serialize import differences, to_json, tree_from_json
 from e5jax.errors import ConfigError
+from e5jax.llm_client.request import Session, Stop
+from e5jax.llm_client.session import open_session
 from e5jax.synth import estimate
 from e5jax.synth.answer import Halt
 from e5jax.synth.brainstorm import gather_tasks
@@ -25,8 +27,6 @@ from e5jax.synth.plan import Plan, counts
 from e5jax.synth.progress import Progress
 from e5jax.synth.prompts import examples
 from e5jax.synth.relabel import ask, records, relabel
-from e5jax.synth.request import Session, Stop
-from e5jax.synth.session import open_session
 from e5jax.synth.tasks import Tasks, avoided
 from e5jax.synth.validate import validate
 from e5jax.workdir.directory import write_text

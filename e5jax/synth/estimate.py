@@ -5,12 +5,14 @@ from itertools import islice
 from math import ceil
 from typing import NamedTuple
 
-from e5jax.synth.completion import prompt_tokens, tokens
-from e5jax.synth.config import LanguageModel, Synth
+from e5jax.llm_client.completion import prompt_tokens, tokens
+from e5jax.llm_client.config import LanguageModel
+from e5jax.llm_client.request import Request
+from e5jax.synth.config import Synth
 from e5jax.synth.families import FAMILIES, Family
 from e5jax.synth.plan import Asked, Plan, counts
 from e5jax.synth.prompts import examples
-from e5jax.synth.request import Request, Wanted
+from e5jax.synth.text_spec import Wanted
 
 SAMPLE = 300  # requests of each family that are made to estimate all of them
 TOKENS_A_WORD = {"en": 1.4}  # of replies

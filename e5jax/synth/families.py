@@ -3,7 +3,7 @@
 import re
 from typing import NamedTuple
 
-from e5jax.synth.request import Wanted, describe
+from e5jax.synth.text_spec import Wanted, describe
 
 LABEL = "1 to 8 words"
 UNITS = {"sentence": "4 to 40 words", "phrase": "2 to 15 words", "passage": "25 to 250 words"}

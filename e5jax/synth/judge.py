@@ -3,12 +3,12 @@
 import json
 from typing import Any
 
+from e5jax.llm_client.request import Failure, Request, Session
 from e5jax.synth.config import Judge
 from e5jax.synth.plan import Asked, Plan, example
 from e5jax.synth.prompts import fill, harmless, templates
 from e5jax.synth.reasons import UnfitError
 from e5jax.synth.reply import read
-from e5jax.synth.request import Failure, Request, Session
 
 SHOWN = 4_000  # characters of each text
 GRADES = range(1, 6)

@@ -8,13 +8,14 @@ from typing import Any, NamedTuple
 from e5jax.data.records import Example
 from e5jax.datasets.normalise import read
 from e5jax.errors import ConfigError
+from e5jax.llm_client.request import Message, Request
 from e5jax.synth.config import Hints, Synth
 from e5jax.synth.families import FAMILIES, Family, schema, wanted
 from e5jax.synth.languages import choices as language_choices
 from e5jax.synth.languages import table
 from e5jax.synth.prompts import DOCUMENT, HINT, TASK, examples, fill, quoted, quoted_list, templates
-from e5jax.synth.request import Message, Request, Wanted
 from e5jax.synth.sampling import Choices, apportion, parse, seeded
+from e5jax.synth.text_spec import Wanted
 
 SHOWN = 3  # example tasks in a brainstorming prompt
 NOT_DRAWN = {"share", "documents", "instruction"}  # fields of a family that are no placeholders

@@ -9,6 +9,7 @@ from e5jax.data.files import objects
 from e5jax.data.records import Example, make_example
 from e5jax.datasets.normalise import read as words_of
 from e5jax.errors import ConfigError, RecordError
+from e5jax.llm_client.request import Reply, Request
 from e5jax.synth.answer import Question, answer, each
 from e5jax.synth.collect import Counts
 from e5jax.synth.collection import Collection
@@ -19,7 +20,6 @@ from e5jax.synth.plan import Plan
 from e5jax.synth.prompts import TASK, fill, quoted, quoted_list, templates
 from e5jax.synth.reasons import UnfitError
 from e5jax.synth.reply import read
-from e5jax.synth.request import Reply, Request
 
 NAME = "relabel"
 

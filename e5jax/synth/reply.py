@@ -5,9 +5,9 @@ from typing import Any
 
 from e5jax.errors import RecordError
 from e5jax.jsonl import parse_object
+from e5jax.llm_client.request import Reply
 from e5jax.synth.prompts import PLACEHOLDER, SPECIAL
 from e5jax.synth.reasons import UnfitError
-from e5jax.synth.request import Reply
 
 BYTES = 200_000  # of a reply
 CHARACTERS = 20_000  # of one text

@@ -6,15 +6,15 @@ from collections.abc import Callable, Sequence
 from e5jax.config.types import at_least, check_types
 from e5jax.config.validate import SEEDS
 from e5jax.errors import ConfigError
+from e5jax.llm_client.keys import check_endpoint
+from e5jax.llm_client.usage import check_budget
 from e5jax.synth.config import Relabel, Synth
 from e5jax.synth.families import FAMILIES, UNITS, Family, bounds
-from e5jax.synth.keys import check_endpoint
 from e5jax.synth.languages import choices
 from e5jax.synth.plan import drawn, settings, shares
 from e5jax.synth.prompts import HINT
 from e5jax.synth.relabel import records
 from e5jax.synth.tasks import avoided, from_files
-from e5jax.synth.usage import check_budget
 
 
 def validate(config: Synth) -> None:

@@ -49,7 +49,7 @@ RUNS = sorted(
 def test_shipped_configuration_loads(path, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "data/passkey").mkdir(parents=True)
-    (tmp_path / "data/passkey/tokenizer.json").write_text("{}")  # that of `e5jax data passkey`
+    (tmp_path / "data/passkey/tokenizer.json").write_text("{}")  # examples.passkey writes it
     assert load(path).stages
 
 

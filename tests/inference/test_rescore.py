@@ -4,9 +4,9 @@ import jax
 import numpy as np
 import pytest
 
+from benchmarks.faiss_index import faiss_index
 from e5jax.errors import ConfigError
 from e5jax.inference import search as exact
-from e5jax.inference.faiss_index import faiss_index
 from e5jax.inference.rescore import _by_integers, first_stage, integer_product, search, weights
 from e5jax.inference.vector_quantization import Store, restored, shortened, unsigned
 from tests.vectors import corpus

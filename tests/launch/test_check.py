@@ -69,9 +69,7 @@ def test_a_shipped_config_passes_on_the_machine_that_it_names(name, tmp_path):
         command = [
             sys.executable,
             "-m",
-            "e5jax",
-            "data",
-            "passkey",
+            "examples.passkey",
             "--lengths=256",
             "--examples=50",
             f"--output={tmp_path / 'data'}",

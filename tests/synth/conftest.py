@@ -11,7 +11,7 @@ from tests.config.test_load import ROOT
 
 @pytest.fixture(scope="session")
 def address() -> Iterator[str]:
-    command = [sys.executable, "-m", "e5jax.synth.demo", "--latency=0.01"]
+    command = [sys.executable, "-m", "examples.demo_endpoint", "--latency=0.01"]
     with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True) as server:
         assert server.stdout is not None
         yield server.stdout.readline().strip()

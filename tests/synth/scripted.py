@@ -7,8 +7,9 @@ from collections.abc import Callable
 from random import Random
 from typing import Any
 
-from e5jax.synth.request import Failure, Reply, Request, parse_description
+from e5jax.llm_client.request import Failure, Reply, Request
 from e5jax.synth.sampling import seeded
+from e5jax.synth.text_spec import parse_description
 
 TEXT = """about above across after again against almost along already although always among animal another answer around ask
 away because become before began begin behind being believe below better between beyond bird black blue boat body book

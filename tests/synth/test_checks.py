@@ -7,7 +7,7 @@ from e5jax.synth.config import Checks
 from e5jax.synth.families import BY_NAME
 from e5jax.synth.languages import taken_for
 from e5jax.synth.reasons import UnfitError
-from e5jax.synth.request import Wanted
+from e5jax.synth.text_spec import Wanted
 
 DOCUMENT = (
     "The lighthouse was built in two years by masons from the village, who carried every stone across the sand at low tide. "

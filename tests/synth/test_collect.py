@@ -8,24 +8,16 @@ from random import Random
 import pytest
 
 from e5jax.data.records import Example, parse_example
+from e5jax.llm_client.config import Endpoint, LanguageModel
+from e5jax.llm_client.faults import FAULTS
+from e5jax.llm_client.request import Failure, Reply, Request, Stop
 from e5jax.synth.answer import Halt
 from e5jax.synth.commands import generate
-from e5jax.synth.config import (
-    Checks,
-    Endpoint,
-    Families,
-    Grounded,
-    Judge,
-    LanguageModel,
-    Synth,
-    Tasks,
-)
+from e5jax.synth.config import Checks, Families, Grounded, Judge, Synth, Tasks
 from e5jax.synth.families import BY_NAME
-from e5jax.synth.faults import FAULTS
 from e5jax.synth.output import Output
 from e5jax.synth.plan import Document, Plan
 from e5jax.synth.reasons import REASONS
-from e5jax.synth.request import Failure, Reply, Request, Stop
 from tests.synth.injections import INJECTIONS
 from tests.synth.scripted import Scripted, good, words
 from tests.synth.test_plan import only

@@ -262,7 +262,7 @@ def test_a_package_that_is_missing_is_named_with_its_extra():
     )
 
 
-def test_no_command_line_and_no_process_that_a_run_starts_holds_the_key(tmp_path):
+def test_no_command_line_holds_the_key_and_a_run_starts_no_lasting_process(address, tmp_path):
     environment = {**os.environ, "OPENAI_API_KEY": CANARY, "TEAM": CANARY, "OPENAI_LOG": "debug"}
     overrides = (
         "examples=12",
@@ -277,7 +277,7 @@ def test_no_command_line_and_no_process_that_a_run_starts_holds_the_key(tmp_path
         "ignore",
         "-m",
         "e5jax",
-        *words("demo", tmp_path / "run", *overrides),
+        *words(address, tmp_path / "run", *overrides),
     ]
     samples: Counter[int] = Counter()
     with subprocess.Popen(
@@ -288,13 +288,11 @@ def test_no_command_line_and_no_process_that_a_run_starts_holds_the_key(tmp_path
                 assert CANARY.encode() not in of_process(pid, "cmdline")
                 if parent == process.pid or parent in samples:
                     samples[pid] += 1
-                    # Not at first sight: `uname`, which a library asks, is gone by then, and a fork has become another program.
-                    assert samples[pid] == 1 or CANARY.encode() not in of_process(pid, "environ")
             time.sleep(0.05)
         assert process.stdout is not None
         said = process.stdout.read()
     assert process.returncode == 0, said
-    assert max(samples.values()) > 1  # the demo endpoint
+    assert max(samples.values(), default=1) == 1  # a library runs `uname`
     assert b"DEBUG" in said
     assert CANARY.encode() not in said
     assert not [

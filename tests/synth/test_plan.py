@@ -10,7 +10,7 @@ from e5jax.synth.config import Families, Grounded, Hints, Synth
 from e5jax.synth.families import BY_NAME, FAMILIES, bounds
 from e5jax.synth.languages import choices, table, taken_for
 from e5jax.synth.plan import Document, Plan, counts, drawn
-from e5jax.synth.request import parse_description
+from e5jax.synth.text_spec import parse_description
 from tests.synth.injections import INJECTIONS
 
 TASKS = [f"Given clue number {i}, find the suspect" for i in range(40)]

@@ -1,6 +1,6 @@
 """The table of the documentation is the table of the code, and every reason of the code is in it."""
 
-from e5jax.synth.faults import FAULTS, table
+from e5jax.llm_client.faults import FAULTS, table
 from e5jax.synth.reasons import REASONS, rows
 from tests.config.test_load import ROOT
 

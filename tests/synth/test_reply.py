@@ -6,9 +6,9 @@ from random import Random
 
 import pytest
 
+from e5jax.llm_client.request import Reply
 from e5jax.synth.reasons import REASONS, UnfitError
 from e5jax.synth.reply import read, strings
-from e5jax.synth.request import Reply
 
 NAMES = ("query", "answer")
 GOOD = {"query": "who built the tower", "answer": "Ada built it, with help."}

@@ -8,8 +8,8 @@ from typing import NamedTuple
 
 import pytest
 
-from e5jax.synth.limiter import Limiter
-from e5jax.synth.session import FIRST_SLOTS
+from e5jax.llm_client.limiter import Limiter
+from e5jax.llm_client.session import FIRST_SLOTS
 
 WORKERS = 64
 

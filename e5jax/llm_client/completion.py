@@ -5,8 +5,8 @@ from typing import Any, NamedTuple
 
 from e5jax.errors import RecordError
 from e5jax.jsonl import parse_object
-from e5jax.synth.faults import Trouble
-from e5jax.synth.request import Request
+from e5jax.llm_client.faults import Trouble
+from e5jax.llm_client.request import Request
 
 BOM = b"\xef\xbb\xbf"
 BYTES_A_TOKEN, TOKENS_A_MESSAGE = 4, 4  # to estimate by

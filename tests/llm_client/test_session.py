@@ -10,12 +10,12 @@ from pathlib import Path
 import pytest
 
 from e5jax.errors import ConfigError
-from e5jax.synth.config import Budget, LanguageModel
-from e5jax.synth.demo.server import Demo, serve
-from e5jax.synth.request import Failure, Reply, Stop
-from e5jax.synth.session import choose, open_session
-from tests.synth.asking import MODELS, endpoint, request
-from tests.synth.killing import parent
+from e5jax.llm_client.config import Budget, LanguageModel
+from e5jax.llm_client.request import Failure, Reply, Stop
+from e5jax.llm_client.session import choose, open_session
+from examples.demo_endpoint.server import Demo, serve
+from tests.llm_client.asking import MODELS, endpoint, request
+from tests.llm_client.killing import parent
 
 KILLS = int(os.environ.get("E5JAX_SYNTH_KILLS", "2"))
 COUNT = int(os.environ.get("E5JAX_SYNTH_COUNT", "400"))
@@ -107,8 +107,8 @@ def test_no_request_leaves_unmarked(tmp_path, monkeypatch):
 def test_a_stop_lets_arrive_what_arrives_soon_and_counts_the_rest(
     latency, drain, tmp_path, monkeypatch
 ):
-    monkeypatch.setattr("e5jax.synth.session.DRAIN", drain)
-    monkeypatch.setattr("e5jax.synth.session.FIRST_SLOTS", 8)
+    monkeypatch.setattr("e5jax.llm_client.session.DRAIN", drain)
+    monkeypatch.setattr("e5jax.llm_client.session.FIRST_SLOTS", 8)
     monkeypatch.setattr("random.Random.expovariate", lambda *_: latency)
     path, workers = tmp_path / "journal.jsonl", 8
 
@@ -139,7 +139,7 @@ def test_a_stop_lets_arrive_what_arrives_soon_and_counts_the_rest(
 def test_a_run_starts_with_four_requests_at_once_and_each_answer_makes_room_for_one_more(
     tmp_path, monkeypatch
 ):
-    monkeypatch.setattr("e5jax.synth.session.DRAIN", 0.1)
+    monkeypatch.setattr("e5jax.llm_client.session.DRAIN", 0.1)
     answered, room = 10, 14
 
     async def run():
@@ -259,13 +259,6 @@ def test_azure_is_asked_at_its_own_address_with_its_own_header(tmp_path, monkeyp
     (outcomes, _), server = asyncio.run(run())
     assert all(isinstance(outcome, Reply) for outcome in outcomes)
     assert server.received == Counter({"answered": 3})
-
-
-def test_the_demo_endpoint_is_started_for_the_run_and_gone_afterwards(tmp_path, monkeypatch):
-    monkeypatch.setenv("E5JAX_TEST_KEY", "a-key-that-stays-here")
-    outcomes, totals = asyncio.run(ask(tmp_path / "journal.jsonl", "demo", range(5)))
-    assert all(isinstance(outcome, Reply) for outcome in outcomes)
-    assert totals["replies"] == 5
 
 
 def test_killed_at_random_every_id_is_there_once_and_what_was_paid_twice_is_counted(tmp_path):

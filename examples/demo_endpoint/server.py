@@ -17,9 +17,9 @@ from typing import Any
 
 from aiohttp import web
 
-from e5jax.synth.demo import faults
-from e5jax.synth.demo.batches import Batches
-from e5jax.synth.demo.fill import fill
+from examples.demo_endpoint import faults
+from examples.demo_endpoint.batches import Batches
+from examples.demo_endpoint.fill import fill
 
 MOST = 100_000_000  # bytes of a request
 

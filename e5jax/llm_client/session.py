@@ -13,19 +13,18 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from e5jax.synth import completion
-from e5jax.synth.batch import Batch
-from e5jax.synth.client import Client
-from e5jax.synth.config import Budget, Endpoint, LanguageModel
-from e5jax.synth.demo.process import reachable
-from e5jax.synth.faults import FAULTS, Trouble
-from e5jax.synth.journal import Journal
-from e5jax.synth.keys import check_endpoint
-from e5jax.synth.limiter import Limiter
-from e5jax.synth.request import Failure, Reply, Request, Session, Stop
-from e5jax.synth.stop_event import StopEvent
-from e5jax.synth.transport import LEAVING
-from e5jax.synth.usage import Usage, check_budget
+from e5jax.llm_client import completion
+from e5jax.llm_client.batch import Batch
+from e5jax.llm_client.client import Client
+from e5jax.llm_client.config import Budget, Endpoint, LanguageModel
+from e5jax.llm_client.faults import FAULTS, Trouble
+from e5jax.llm_client.journal import Journal
+from e5jax.llm_client.keys import check_endpoint
+from e5jax.llm_client.limiter import Limiter
+from e5jax.llm_client.request import Failure, Reply, Request, Session, Stop
+from e5jax.llm_client.stop_event import StopEvent
+from e5jax.llm_client.transport import LEAVING
+from e5jax.llm_client.usage import Usage, check_budget
 
 FIRST_WAIT, LONGEST_WAIT = 1.0, 60.0  # seconds between two tries, before jitter
 FIRST_SLOTS = 4  # requests on their way at the start; each answer makes room for one more, up to the concurrency
@@ -43,10 +42,9 @@ async def open_session(
     ledger = Usage(endpoint.models)
     kind = Chat if endpoint.api == "chat" else Batch
     async with (
-        reachable(endpoint) as target,
-        Client(target) as client,
+        Client(endpoint) as client,
         Journal(journal, ledger) as book,
-        kind(target, budget, client, book, partial(choose, endpoint.models, seed)) as session,
+        kind(endpoint, budget, client, book, partial(choose, endpoint.models, seed)) as session,
     ):
         yield session
 

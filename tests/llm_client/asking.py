@@ -1,7 +1,8 @@
 """Requests to the demo endpoint, and what tests say about them."""
 
-from e5jax.synth.config import Endpoint, LanguageModel
-from e5jax.synth.request import Message, Request, Wanted, describe
+from e5jax.llm_client.config import Endpoint, LanguageModel
+from e5jax.llm_client.request import Message, Request
+from e5jax.synth.text_spec import Wanted, describe
 
 TEXTS = {
     name: {"type": "string", "description": describe("a text", Wanted("en", 3, 8))}

@@ -4,8 +4,8 @@ from collections.abc import Callable, Mapping
 from random import Random
 from typing import Any
 
-from e5jax.synth.demo.sentences import text
-from e5jax.synth.request import Wanted, parse_description
+from e5jax.synth.text_spec import Wanted, parse_description
+from examples.demo_endpoint.sentences import text
 
 ANYTHING = Wanted("en", 3, 12)
 ITEMS = (5, 20)  # of an array that does not say

@@ -11,21 +11,21 @@ from pathlib import Path
 import pytest
 
 from e5jax.errors import ConfigError
-from e5jax.synth.config import Budget, Endpoint, LanguageModel
-from e5jax.synth.demo.server import Demo, serve
-from e5jax.synth.keys import Secrets, base_url, check_endpoint
-from e5jax.synth.request import Reply, Stop
-from e5jax.synth.session import open_session
+from e5jax.llm_client.config import Budget, Endpoint, LanguageModel
+from e5jax.llm_client.keys import Secrets, base_url, check_endpoint
+from e5jax.llm_client.request import Reply, Stop
+from e5jax.llm_client.session import open_session
+from examples.demo_endpoint.server import Demo, serve
 from tests.config.test_load import ROOT
-from tests.synth.asking import endpoint, request
+from tests.llm_client.asking import endpoint, request
 
 CANARY, HEADER = "sk-canary-7f3a9e51c0d2b846", "header-canary-5b1e8d20"
 ASKING = """
 import asyncio, json, logging, sys
 from pathlib import Path
-from e5jax.synth.config import Budget
-from e5jax.synth.session import open_session
-from tests.synth.asking import endpoint, request
+from e5jax.llm_client.config import Budget
+from e5jax.llm_client.session import open_session
+from tests.llm_client.asking import endpoint, request
 logging.basicConfig(level=logging.DEBUG)
 target = endpoint(sys.argv[1], headers=("X-Team: $E5JAX_TEST_HEADER",), tries=2)
 print(target)

@@ -17,9 +17,9 @@ from zlib import crc32
 
 from e5jax.errors import ConfigError, RecordError, RunError
 from e5jax.jsonl import parse_object
-from e5jax.synth.request import Failure, Reply, Stop
-from e5jax.synth.sent_log import SentLog
-from e5jax.synth.usage import Usage
+from e5jax.llm_client.request import Failure, Reply, Stop
+from e5jax.llm_client.sent_log import SentLog
+from e5jax.llm_client.usage import Usage
 from e5jax.workdir import lock
 
 VERSION = 1

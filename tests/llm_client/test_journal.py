@@ -11,10 +11,10 @@ from random import Random
 import pytest
 
 from e5jax.errors import ConfigError
-from e5jax.synth.journal import Journal, decode, encode
-from e5jax.synth.request import Failure, Reply, Stop
-from e5jax.synth.usage import Usage
-from tests.synth.asking import MODELS
+from e5jax.llm_client.journal import Journal, decode, encode
+from e5jax.llm_client.request import Failure, Reply, Stop
+from e5jax.llm_client.usage import Usage
+from tests.llm_client.asking import MODELS
 
 TEXT = 'é "\ud800\u2028\x00\n'
 
@@ -132,7 +132,7 @@ def test_without_marks_all_that_was_announced_counts_as_sent(lost, tmp_path, mon
     match lost:
         case "machine":
             (tmp_path / "boot").write_text("another\n", encoding="ascii")
-            monkeypatch.setattr("e5jax.synth.sent_log.BOOT", tmp_path / "boot")
+            monkeypatch.setattr("e5jax.llm_client.sent_log.BOOT", tmp_path / "boot")
         case "marks":
             path.with_suffix(".sent").unlink()
         case "damaged":

@@ -17,12 +17,12 @@ import openai
 
 from e5jax.errors import RecordError
 from e5jax.jsonl import parse_object
-from e5jax.synth import completion
-from e5jax.synth.config import Endpoint, Format
-from e5jax.synth.faults import FAULTS, Trouble, of_status, wait_of
-from e5jax.synth.keys import OPENAI, Secrets, base_url
-from e5jax.synth.request import Reply, Request
-from e5jax.synth.transport import EncodedError, TooLongError, Transport
+from e5jax.llm_client import completion
+from e5jax.llm_client.config import Endpoint, Format
+from e5jax.llm_client.faults import FAULTS, Trouble, of_status, wait_of
+from e5jax.llm_client.keys import OPENAI, Secrets, base_url
+from e5jax.llm_client.request import Reply, Request
+from e5jax.llm_client.transport import EncodedError, TooLongError, Transport
 
 CONNECT = 10.0  # seconds
 URL = "/v1/chat/completions"  # as batches name it

@@ -8,10 +8,10 @@ from typing import Any
 
 from e5jax.errors import RecordError
 from e5jax.jsonl import parse_object
-from e5jax.synth import completion
-from e5jax.synth.client import URL
-from e5jax.synth.faults import FAULTS, Trouble, of_status
-from e5jax.synth.request import Failure, Reply, Stop
+from e5jax.llm_client import completion
+from e5jax.llm_client.client import URL
+from e5jax.llm_client.faults import FAULTS, Trouble, of_status
+from e5jax.llm_client.request import Failure, Reply, Stop
 
 Key = tuple[str, int]
 Rows = dict[Key, dict[str, Any]]  # the body of each request

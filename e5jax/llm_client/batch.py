@@ -16,13 +16,13 @@ from pathlib import Path
 from typing import Any, Self, TypeVar
 
 from e5jax.errors import ConfigError
-from e5jax.synth import completion
-from e5jax.synth.client import Client, body
-from e5jax.synth.config import Budget, Endpoint
-from e5jax.synth.faults import FAULTS, Trouble
-from e5jax.synth.journal import Journal
-from e5jax.synth.request import Failure, Reply, Request, Stop
-from e5jax.synth.rows import Key, Rows, answers, keep, line_of, noted, read_rows, said
+from e5jax.llm_client import completion
+from e5jax.llm_client.client import Client, body
+from e5jax.llm_client.config import Budget, Endpoint
+from e5jax.llm_client.faults import FAULTS, Trouble
+from e5jax.llm_client.journal import Journal
+from e5jax.llm_client.request import Failure, Reply, Request, Stop
+from e5jax.llm_client.rows import Key, Rows, answers, keep, line_of, noted, read_rows, said
 
 QUIET = 0.5  # seconds without a new request, after which a batch goes as it is
 ROWS = 50_000  # most that the API takes

@@ -6,8 +6,8 @@ from collections.abc import Collection, Iterable, Mapping
 from typing import Any, NamedTuple
 
 from e5jax.errors import ConfigError
-from e5jax.synth.config import Budget, LanguageModel
-from e5jax.synth.faults import FAULTS
+from e5jax.llm_client.config import Budget, LanguageModel
+from e5jax.llm_client.faults import FAULTS
 
 
 class Try(NamedTuple):

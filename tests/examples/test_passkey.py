@@ -3,13 +3,12 @@ import re
 
 import pytest
 
-from e5jax.__main__ import main
 from e5jax.data.source import ExampleSource
 from e5jax.data.tokenizer import TextTokenizer
 from e5jax.data.vocabulary import train_tokenizer
-from e5jax.datasets import passkey
-from e5jax.datasets.passkey import PARTS, Plan, names, question, write_passkey
 from e5jax.errors import CONFIG, ConfigError
+from examples import passkey
+from examples.passkey import PARTS, Plan, main, names, question, write_passkey
 
 PLAN = Plan((64, 1_024), queries=5, documents=9, examples=20)
 
@@ -127,8 +126,6 @@ def test_a_plan_that_cannot_be_is_refused(tmp_path, changed, message):
 
 def test_the_command_counts_with_the_tokenizer_that_it_is_given(folder, tmp_path, capsys):
     words = [
-        "data",
-        "passkey",
         f"--tokenizer={folder}",
         f"--output={tmp_path / 'out'}",
         "--documents=2",
@@ -146,7 +143,7 @@ def test_a_length_that_no_pass_key_fits_into_is_refused(tmp_path):
     letters = tmp_path / "tokenizer.json"
     train_tokenizer(["a"], 300).save(str(letters))  # a token per byte
     with pytest.raises(
-        ConfigError, match=r"--lengths: 64 is too short: a pass key alone is [0-9]+ tokens"
+        ConfigError, match=r"--lengths: 64 is too short: a pass key alone has [0-9]+ tokens"
     ):
         write_passkey(PLAN, letters, tmp_path / "out")
     assert not (tmp_path / "out").exists()

@@ -7,13 +7,13 @@ from pathlib import Path
 
 import pytest
 
-from e5jax.synth.batch import Batch
-from e5jax.synth.config import Budget
-from e5jax.synth.demo.server import Demo, serve
-from e5jax.synth.request import Failure, Reply, Stop
-from e5jax.synth.session import open_session
-from tests.synth.asking import endpoint, request
-from tests.synth.killing import parent
+from e5jax.llm_client.batch import Batch
+from e5jax.llm_client.config import Budget
+from e5jax.llm_client.request import Failure, Reply, Stop
+from e5jax.llm_client.session import open_session
+from examples.demo_endpoint.server import Demo, serve
+from tests.llm_client.asking import endpoint, request
+from tests.llm_client.killing import parent
 
 KILLS = int(os.environ.get("E5JAX_SYNTH_KILLS", "1"))
 SEED = int(os.environ.get("E5JAX_FAULT_SEED", "0"))

@@ -6,14 +6,14 @@ from pathlib import Path
 
 import pytest
 
-from e5jax.synth.config import Budget
-from e5jax.synth.demo import faults as demo
-from e5jax.synth.demo.server import Demo, serve
-from e5jax.synth.faults import FAULTS, of_status, table, wait_of
-from e5jax.synth.request import Failure, Reply, Stop
-from e5jax.synth.session import open_session
+from e5jax.llm_client.config import Budget
+from e5jax.llm_client.faults import FAULTS, of_status, table, wait_of
+from e5jax.llm_client.request import Failure, Reply, Stop
+from e5jax.llm_client.session import open_session
+from examples.demo_endpoint import faults as demo
+from examples.demo_endpoint.server import Demo, serve
 from tests.config.test_load import ROOT
-from tests.synth.asking import endpoint, request
+from tests.llm_client.asking import endpoint, request
 
 # What the demo endpoint does -> the fault in the table; a reply is there once it stops doing so, if the table says retry.
 TABLE = {

@@ -1,8 +1,4 @@
-"""Candidates from an index of FAISS, the only home of that library: `pip install 'e5jax[search]'`.
-
-index = neighbours.faiss_index(store)
-scores, places = rescore.search(queries, store, 10, candidates=index)
-"""
+"""Candidates for `rescore.search` from a FAISS index, in memory."""
 
 from collections.abc import Callable
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from urllib.parse import quote, urlsplit
 
 from e5jax.errors import ConfigError
-from e5jax.synth.config import Endpoint
+from e5jax.llm_client.config import Endpoint
 
 OPENAI = "https://api.openai.com/v1"
 MASK = "***"

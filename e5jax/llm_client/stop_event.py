@@ -2,7 +2,7 @@
 
 import asyncio
 
-from e5jax.synth.request import Stop
+from e5jax.llm_client.request import Stop
 
 
 class StopEvent:

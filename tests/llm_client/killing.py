@@ -11,7 +11,7 @@ from tests.config.test_load import ROOT
 
 PARENT = """
 import os, signal, sys
-from tests.synth.{module} import child
+from tests.llm_client.{module} import child
 for line in sys.stdin:
     pid = os.fork()
     if pid == 0:

@@ -1,1 +1,0 @@
-"""An endpoint for trying things out and for tests: speaks OpenAI's protocol, knows nothing, and fails on demand."""

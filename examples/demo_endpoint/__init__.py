@@ -1,0 +1,1 @@
+"""A demonstration endpoint: an OpenAI-compatible server with generated replies and faults."""
