@@ -277,12 +277,12 @@ def config_of(arm: str, seed: int, data: Path):
 def scores(model: Path, task: Path) -> dict[str, float]:
     """nDCG@10 of whole vectors, of an eighth of the dimensions, and of bits: against bits, and in the order of float queries."""
     from e5jax.data.beir import read_retrieval
-    from e5jax.eval.quantization_study import DEPTH, embedded, score
+    from e5jax.eval.quantization_study import DEPTH, embed, score
     from e5jax.inference import rescore
     from e5jax.inference.embedder import Embedder
     from e5jax.inference.vector_quantization import Store, shortened
 
-    found = embedded(Embedder.from_pretrained(model), read_retrieval(task), "")
+    found = embed(Embedder.from_pretrained(model), read_retrieval(task), "")
     bits = Store.of(found.documents, "binary")
     short = Store.of(shortened(found.documents, SHORT), "float32")
     return {

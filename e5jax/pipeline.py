@@ -309,12 +309,13 @@ def eval_stage(config: Config, workdir: Workdir, _: Start) -> Stage:
     card = workdir.export / "README.md"
 
     def go() -> None:
-        from e5jax.eval.summary import summarise  # noqa: PLC0415  PyTorch and mteb are loaded for this stage only
+        from e5jax.eval.stage import evaluate_run  # noqa: PLC0415  PyTorch and mteb are loaded for this stage only
 
         with tempfile.TemporaryDirectory() as space:
             base = Path(space, "base")
             missing = write_base(config, base)
-            summarise(config, workdir, untrained(workdir), base if base.is_dir() else None, missing)
+            found = base if base.is_dir() else None
+            evaluate_run(config, workdir, untrained(workdir), found, missing)
         write_text(card, with_scores(card.read_text(encoding="utf-8"), workdir.results))
         outputs.list_again(card, EXPORT)
 

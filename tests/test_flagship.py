@@ -61,9 +61,9 @@ def by_hand(root: Path, folder: Path) -> float:
 def check(root: Path, workdir: Path, output: str) -> None:
     """The walk has come to its end, and every place says the same scores."""
     results = json.loads((workdir / "results.json").read_text())
-    assert list(results["tasks"]) == ["base", "trained"]
-    assert results["scope"]["words"]["label"] == "test"
-    scores = {system: tasks["words"]["ndcg_at_10"] for system, tasks in results["tasks"].items()}
+    assert list(results["scores"]) == ["base", "trained"]
+    assert results["tasks"]["words"]["splits"] == ["test"]
+    scores = {system: tasks["words"]["ndcg_at_10"] for system, tasks in results["scores"].items()}
     assert 0.1 < scores["base"] < 0.95, "neither nothing nor everything is found"
     # Both are compared without an instruction, since the task has none. Sums in another order, and mteb rounds to five digits.
     assert scores["base"] == pytest.approx(by_hand(root, root / "base"), abs=1e-3)
@@ -74,7 +74,7 @@ def check(root: Path, workdir: Path, output: str) -> None:
         assert re.search(rf"words +test +{system} .*{score:.4f}", output)
         assert f"{score:.4f}" in page
         assert re.search(rf"words \(test\) \| {system} \| .*ndcg_at_10 {score:.4f}", card)
-    assert "48 training pairs, by their length" in page  # 3 steps of 16
+    assert "48 training pairs, by length" in page  # 3 steps of 16
 
 
 def test_the_recipe_goes_from_data_to_report_and_card_on_torch_and_then_is_complete(root):

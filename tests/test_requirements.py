@@ -16,7 +16,7 @@ MAINS = ("e5jax.__main__", "e5jax.datasets.commands")
 # Started by programs or by other commands, with the extra that the documentation names.
 OTHERS = {
     "e5jax": "",
-    "e5jax.eval.summary": "eval",
+    "e5jax.eval.stage": "eval",
     "e5jax.export.reference_libraries": "eval",
 }
 EXTRAS = {

@@ -1,8 +1,8 @@
-"""BM25 over the same tasks and metrics as the embedders: an mteb search system, in memory."""
+"""BM25 as an mteb search system, in memory: a baseline on the same tasks and metrics."""
 
 import logging
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -13,7 +13,7 @@ from mteb.models import ModelMeta
 K1, B = 1.5, 0.75  # the defaults of bm25s and of mteb's own BM25
 _WORD = re.compile(r"\w+")
 _PART = re.compile(r"[A-Z]+(?![^\W\d_A-Z])|[A-Z]?[^\W\d_A-Z]+|\d+")
-# Lucene's classic English list.
+# Lucene's English stop words.
 _STOP = frozenset(
     re.findall(
         r"\w+",
@@ -24,16 +24,13 @@ _STOP = frozenset(
 
 
 def words(text: str) -> list[str]:
-    """Lower-case terms: the parts of every identifier (snake_case, camelCase), and the identifier itself if it has several."""
-    return list(_words(text))
-
-
-def _words(text: str) -> Iterator[str]:
+    """Lower-case terms. An identifier gives its parts and, if there are several, itself."""
+    terms = []
     for word in _WORD.findall(text):
         parts = _PART.findall(word)
-        yield from (_singular(part.lower()) for part in parts if part.lower() not in _STOP)
-        if len(parts) > 1:
-            yield word.lower()
+        terms += [_singular(part.lower()) for part in parts if part.lower() not in _STOP]
+        terms += [word.lower()] if len(parts) > 1 else []
+    return terms
 
 
 def _singular(term: str) -> str:
@@ -46,19 +43,19 @@ def _singular(term: str) -> str:
 
 
 class Index:
-    """BM25 scores of a fixed list of documents (Lucene's variant: no negative weights)."""
+    """BM25 over a list of documents, in Lucene's variant, without negative weights."""
 
     def __init__(self, documents: Sequence[str]) -> None:
-        import bm25s  # noqa: PLC0415  it starts JAX's backend: importing this module would take the accelerator
+        import bm25s  # noqa: PLC0415  starts JAX's backend, which takes the accelerator
 
-        logging.getLogger("bm25s").setLevel(logging.WARNING)  # it sets itself to DEBUG
+        logging.getLogger("bm25s").setLevel(logging.WARNING)  # bm25s sets it to DEBUG
 
         self._model = bm25s.BM25(method="lucene", k1=K1, b=B)
         self._model.index([words(text) for text in documents], show_progress=False)
         self._size = len(documents)
 
     def scores(self, query: str) -> Float[np.ndarray, " p"]:
-        """The score of every document, 0 for one that shares no term with the query."""
+        """The score of every document; 0 without a common term."""
         ids = self._model.get_tokens_ids(words(query))
         return self._model.get_scores_from_ids(ids) if ids else np.zeros(self._size, np.float32)
 
@@ -79,7 +76,7 @@ class BM25:
         )
 
     def search(self, queries: Dataset, *, top_k: int, **_: Any) -> dict[str, dict[str, float]]:
-        """The best `top_k` documents of every query that share a term with it."""
+        """The best `top_k` documents that share a term with each query."""
         return {
             id_: self._best(text, top_k)
             for id_, text in zip(queries["id"], queries["text"], strict=True)

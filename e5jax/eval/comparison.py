@@ -1,119 +1,83 @@
-"""Systems side by side: what `results.json`, `results.md` and `report.html` say, each number worked out once.
+"""Compares a model with other systems: their scores by task flow in, one `Results` flows out."""
 
-Results of one system and of those beside it flow in, one `Board` of plain values flows out.
-"""
+from collections.abc import Iterable, Mapping, Sequence
 
-from collections.abc import Mapping, Sequence
-from typing import NamedTuple
+import numpy as np
 
-from e5jax.eval.averages import Mean, categories, mean, shared
-from e5jax.eval.contamination import Manifest, flag
-from e5jax.eval.results import Results, Score
-from e5jax.eval.scope import TaskScope
-from e5jax.eval.significance import Difference, difference
+from e5jax.eval.contamination import Manifest, training_data
+from e5jax.eval.systems import System
+from e5jax.report.results import Difference, Results, Task
 
-ALL = "all tasks"
+RESAMPLES = 10_000
+_MAX_DRAWS = 2_000_000  # at once
 
 
-class Board(NamedTuple):
-    """Everything on the page. The first system is the one that was evaluated; the others stand beside it."""
-
-    systems: tuple[Results, ...]
-    scope: Mapping[str, TaskScope]  # by task: what was meant to be evaluated
-    means: Mapping[str, Mapping[str, Mean]]  # by category and `ALL`, then by system
-    together: Mapping[str, Mean]  # over the tasks that all systems have, by system
-    flags: Mapping[str, str]  # by task
-    differences: Mapping[str, Mapping[str, Difference]]  # by task, then by the system beside
-    settings: Mapping[str, str | None]
-    price: float | None  # money an hour
-
-    @property
-    def hours(self) -> float:
-        """Of evaluation, over the tasks whose time is known."""
-        own = self.systems[0].tasks
-        return sum(own[task].seconds or 0.0 for task in self.scope if task in own) / 3_600
-
-    @property
-    def notes(self) -> list[str]:
-        """What the data of tasks lack, and which scores of others are not of the same splits and subsets."""
-        data = [f"{task}: {note}" for task, scope in self.scope.items() for note in scope.notes]
-        left_out = [
-            (task, system.name, why)
-            for system in self.systems
-            for task, why in system.left_out.items()
-        ]
-        return data + [f"{task}: {name} left out: {why}" for task, name, why in left_out]
-
-    def score(self, system: Results, task: str) -> Score | None:
-        """None for a task that it lacks."""
-        return system.tasks.get(task)
-
-    def as_json(self) -> dict:
-        """All of it, for programs: scores from 0 to 1."""
-        first = self.systems[0]
-        return {
-            "settings": dict(self.settings),
-            "tasks": {task: self._task(task) for task in self.scope},
-            "means": {
-                name: {of: found._asdict() for of, found in by.items()}
-                for name, by in self.means.items()
-            },
-            "shared": {name: found._asdict() for name, found in self.together.items()},
-            "hours": self.hours,
-            "cost": None if self.price is None else self.hours * self.price,
-            "system": first.name,
-            "left_out": {
-                system.name: dict(system.left_out) for system in self.systems if system.left_out
-            },
-        }
-
-    def _task(self, task: str) -> dict:
-        own = self.systems[0].tasks.get(task)
-        return {
-            **self.scope[task].as_json(),
-            "scores": {
-                system.name: system.tasks[task].main
-                for system in self.systems
-                if task in system.tasks
-            },
-            "seconds": own.seconds if own else None,
-            "revision": own.revision if own else None,
-            "training_data": self.flags[task],
-            "differences": {
-                name: found._asdict() for name, found in self.differences.get(task, {}).items()
-            },
-        }
-
-
-def make_board(
-    systems: Sequence[Results],
-    scope: Mapping[str, TaskScope],
-    manifests: Sequence[Manifest],
+def compare(
+    systems: Sequence[System],
+    model: str,
+    tasks: Mapping[str, Task],
+    *,
+    manifests: Iterable[Manifest] = (),
     settings: Mapping[str, str | None],
-    price: float | None,
-) -> Board:
-    """Works everything out."""
-    groups = {**categories({task: of.category for task, of in scope.items()}), ALL: list(scope)}
-    first, *beside = systems
-    differences = {
-        task: {
-            other.name: found
-            for other in beside
-            if (found := difference(first.queries(task, of), other.queries(task, of)))
-        }
-        for task, of in scope.items()
-    }
-    common = shared(systems, list(scope))
-    return Board(
-        systems=tuple(systems),
-        scope=dict(scope),
-        means={
-            name: {system.name: mean(system, tasks) for system in systems}
-            for name, tasks in groups.items()
+    notes: Sequence[str] = (),
+    price: float | None = None,
+) -> Results:
+    """Collects scores, differences by query, and remarks. `model` names one of the systems."""
+    manifests = list(manifests)
+    own = next(system for system in systems if system.name == model)
+    details = {}
+    for name, task in tasks.items():
+        known = training_data(name, task, manifests) if manifests else ""
+        details[name] = task._replace(training_data=known)
+        if run := own.runs.get(name):
+            details[name] = details[name]._replace(seconds=run.seconds, revision=run.revision)
+    differences = {name: _differences(own, systems, name, task) for name, task in tasks.items()}
+    data_notes = [f"{name}: {note}" for name, task in tasks.items() for note in task.notes]
+    left_out = [
+        f"{task}: {system.name} left out: {reason}"
+        for system in systems
+        for task, reason in system.left_out.items()
+    ]
+    return Results(
+        model=model,
+        tasks=details,
+        scores={
+            system.name: {task: run.metrics for task, run in system.runs.items() if task in tasks}
+            for system in systems
         },
-        together={system.name: mean(system, common) for system in systems},
-        flags={task: flag(task, of, manifests) for task, of in scope.items()},
-        differences={task: found for task, found in differences.items() if found},
+        differences={name: by_system for name, by_system in differences.items() if by_system},
         settings=settings,
+        notes=[*data_notes, *left_out, *notes],
         price=price,
     )
+
+
+def _differences(
+    own: System, systems: Sequence[System], name: str, task: Task
+) -> dict[str, Difference]:
+    ours = own.queries(name, task)
+    results = {
+        system.name: difference(ours, system.queries(name, task))
+        for system in systems
+        if system is not own
+    }
+    return {system: result for system, result in results.items() if result}
+
+
+def difference(
+    ours: Mapping[str, float], theirs: Mapping[str, float], seed: int = 0
+) -> Difference | None:
+    """The paired bootstrap over queries (Efron; Sakai, SIGIR 2006); None for other queries."""
+    if not ours or ours.keys() != theirs.keys():
+        return None
+    differences = np.array([ours[query] - theirs[query] for query in sorted(ours)])
+    random, count = np.random.default_rng(seed), len(differences)
+    part = max(1, _MAX_DRAWS // count)
+    sizes = [min(part, RESAMPLES - start) for start in range(0, RESAMPLES, part)]
+    draws = (random.integers(0, count, (size, count)) for size in sizes)
+    means = np.concatenate([differences[drawn].mean(axis=1) for drawn in draws])
+    low, high = np.quantile(means, [0.025, 0.975])
+    # Both tails; the sample itself is one of the resamples, so that p is never 0.
+    tail = min(np.sum(means <= 0), np.sum(means >= 0))
+    p = min(1.0, 2 * (float(tail) + 1) / (RESAMPLES + 1))
+    return Difference(count, float(differences.mean()), float(low), float(high), p)

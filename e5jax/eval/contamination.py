@@ -1,20 +1,21 @@
-"""What is known of each task's data in training: manifests of training data flow in, a flag for each task flows out.
+"""What is known of each task's data in training: manifests flow in, a remark for a task flows out.
 
-A manifest is `clean.json` of `e5jax data clean`, which says what was looked for and removed, or `manifest.json` of `e5jax data
-prepare`, which says of which public set the records are.
+A manifest is `clean.json` of `e5jax data clean`, which lists the evaluation texts that were looked
+for and the records that were removed, or `manifest.json` of `e5jax data prepare`, which names the
+public set that the records come from.
 """
 
-import json
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from e5jax.data.prepared import MANIFEST
 from e5jax.datasets.cleaned import REPORT, read_report
 from e5jax.errors import ConfigError
-from e5jax.eval.scope import TaskScope
+from e5jax.jsonl import read_object
+from e5jax.report.results import Task
 
-# Beginnings of the names of tasks whose data set the public set of training data belongs to, by its training split.
+# By public set, the beginnings of the names of tasks whose training split it contains.
 _TASKS = {
     "hotpotqa": ("HotpotQA",),
     "fever": ("FEVER",),
@@ -28,51 +29,48 @@ _TASKS = {
     "dureader": ("DuRetrieval",),
     "t2ranking": ("T2Retrieval", "T2Reranking"),
 }
-UNKNOWN = "unknown"
 
 
 class Manifest(NamedTuple):
-    """What one folder of training data says."""
+    """The content of one manifest."""
 
     path: Path
-    set: str | None  # the public set that it is
-    checked: Mapping[
-        str, Mapping[str, Any]
-    ]  # by task: its texts that were looked for, from where, and the records that held one
+    set: str | None  # the public set
+    checked: Mapping[str, Mapping[str, Any]]  # by task: texts, places, removed records
 
 
 def read_manifests(folders: Iterable[Path]) -> list[Manifest]:
     """All manifests in these folders and below. Raises ConfigError for a folder without one."""
-    return [manifest for folder in folders for manifest in _below(folder)]
+    return [manifest for folder in folders for manifest in _manifests_below(folder)]
 
 
-def _below(folder: Path) -> Iterator[Manifest]:
+def _manifests_below(folder: Path) -> Iterator[Manifest]:
     paths = sorted(path for name in (REPORT, MANIFEST) for path in folder.rglob(name))
     if not paths:
         raise ConfigError(
-            f"--data={folder}: no {REPORT} and no {MANIFEST} in it; give what `e5jax data clean` or `prepare` wrote"
+            f"--data={folder}: no {REPORT} and no {MANIFEST} in it; "
+            "give what `e5jax data clean` or `prepare` wrote"
         )
     for path in paths:
         if path.name == REPORT:
             yield Manifest(path, None, read_report(path).get("evaluation", {}))
         else:
-            yield Manifest(path, json.loads(path.read_text(encoding="utf-8"))["set"], {})
+            yield Manifest(path, read_object(path).get("set"), {})
 
 
-def flag(task: str, scope: TaskScope, manifests: Iterable[Manifest]) -> str:
-    """What is known of this task, on the splits and subsets that its score is of."""
-    manifests = list(manifests)
-    bare = task.removeprefix("Nano")
+def training_data(name: str, task: Task, manifests: Sequence[Manifest]) -> str:
+    """What the manifests say about this task, for the splits and subsets of its score."""
+    bare = name.removeprefix("Nano")
     sets = sorted(
-        {one.set for one in manifests if one.set and bare.startswith(_TASKS.get(one.set, ()))}
+        {each.set for each in manifests if each.set and bare.startswith(_TASKS.get(each.set, ()))}
     )
-    checked = [one.checked[task] for one in manifests if task in one.checked]
-    said = [f"trained on {', '.join(sets)}"] if sets else []
-    scored = {f"{subset}/{split}" for split in scope.splits for subset in scope.subsets}
-    lost = sorted(
-        {place for one in checked if "places" in one for place in scored.difference(one["places"])}
-    )
-    if checked:
-        said.append(f"cleaned, {sum(one['removed'] for one in checked):,} records left out")
-        said += [f"not checked for {', '.join(lost)}"] if lost else []
-    return "; ".join(said) or (UNKNOWN if not manifests else "not checked")
+    remarks = [f"trained on {', '.join(sets)}"] if sets else []
+    if checked := [each.checked[name] for each in manifests if name in each.checked]:
+        removed = sum(each["removed"] for each in checked)
+        remarks.append(f"cleaned, {removed:,} records left out")
+        scored = {f"{subset}/{split}" for split in task.splits for subset in task.subsets}
+        missed = {
+            place for each in checked if "places" in each for place in scored - set(each["places"])
+        }
+        remarks += [f"not checked for {', '.join(sorted(missed))}"] if missed else []
+    return "; ".join(remarks) or "not checked"

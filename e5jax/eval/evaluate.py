@@ -1,10 +1,13 @@
-"""Runs systems on tasks: mteb's evaluation without its cache and without network for local tasks; task by task, resumable."""
+"""Evaluates a system on tasks with mteb, resumably: each task's result is a file of its own.
+
+Neither mteb's cache nor, for local tasks, the network is used.
+"""
 
 import json
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 import mteb
 import numpy as np
@@ -18,48 +21,48 @@ from mteb.results import TaskResult
 
 from e5jax.errors import ConfigError
 from e5jax.eval.encoder import InstructEncoder
-from e5jax.eval.queries import record_queries, write_queries, write_rankings
-from e5jax.eval.retrieval import LocalRetrieval
-from e5jax.eval.scope import TaskScope, scope_of
+from e5jax.eval.queries import record_queries
+from e5jax.eval.tasks import LocalRetrieval, describe
+from e5jax.jsonl import read_object
+from e5jax.report.results import MAIN
 from e5jax.workdir.directory import atomic_output, write_text
 
-# What a reader compares; everything else mteb computes is in its own JSON.
-SCORES = ("main_score", "ndcg_at_10", "recall_at_10", "recall_at_100", "mrr_at_10")
+# Everything else that mteb computes is in its own JSON.
+METRICS = (MAIN, "ndcg_at_10", "recall_at_10", "recall_at_100", "mrr_at_10")
 SETTINGS = "settings.json"
-System = AbsEncoder | SearchProtocol
 
 
 def evaluate(
-    system: System,
+    system: AbsEncoder | SearchProtocol,
     tasks: Sequence[AbsTask],
     output: Path,
     settings: Mapping[str, str | None] | None = None,
 ) -> dict[str, dict[str, float]]:
-    """Scores by task name; mteb's own result of each task goes to `output/TASK.json`, whole or not at all.
+    """Evaluates and returns the metrics by task; writes mteb's result to `output/TASK.json`.
 
-    With the `settings` that decide every score, tasks whose result is there are not run again, and a folder of results of other
-    settings is refused.
+    With `settings` (everything besides the data that decides a score) tasks that have a result
+    are not run again, and a folder with results of other settings is refused.
     """
     output.mkdir(parents=True, exist_ok=True)
     if settings is not None:
         _claim(output / SETTINGS, settings)
     if not sys.stderr.isatty():
-        disable_progress_bars()  # those of `datasets`, which do not look where they write
-    results = [_result(system, task, output, resume=settings is not None) for task in tasks]
-    return {
-        task.metadata.name: scores(result, scope_of(task))
-        for task, result in zip(tasks, results, strict=True)
-    }
+        disable_progress_bars()  # the bars of `datasets` do not check where they write
+    metrics = {}
+    for task in tasks:
+        result = _result(system, task, output, resume=settings is not None)
+        entries = describe(task).entries(result.scores)
+        assert entries, "a result that lacks something does not count as finished"
+        metrics[task.metadata.name] = average_metrics(entries)
+    return metrics
 
 
-def scores(result: TaskResult, scope: TaskScope) -> dict[str, float]:
-    """Means over the task's splits and subsets of the scores that this type of task has."""
-    entries = scope.entries(result.scores)
-    assert entries, "a result that lacks something is not taken for finished"
+def average_metrics(entries: Sequence[Mapping[str, Any]]) -> dict[str, float]:
+    """Averages over splits and subsets of the metrics that this type of task has."""
     return {
         name: float(np.mean([entry[name] for entry in entries]))
-        for name in SCORES
-        if name in entries[0]
+        for name in METRICS
+        if all(entry.get(name) is not None for entry in entries)
     }
 
 
@@ -67,27 +70,27 @@ def _claim(path: Path, settings: Mapping[str, str | None]) -> None:
     if not path.is_file():
         write_text(path, json.dumps(settings, indent=2) + "\n")
         return
-    held = json.loads(path.read_text(encoding="utf-8"))
-    names = sorted({*held, *settings})
-    if changed := [
-        f"{name}: {held.get(name)!r} there, {settings.get(name)!r} here"
-        for name in names
-        if held.get(name) != settings.get(name)
-    ]:
+    old = read_object(path)
+    changed = [
+        f"{name}: {old.get(name)!r} there, {settings.get(name)!r} here"
+        for name in sorted({*old, *settings})
+        if old.get(name) != settings.get(name)
+    ]
+    if changed:
         raise ConfigError(
-            f"--output={path.parent}: holds results of another evaluation ({'; '.join(changed)}); choose another --output, "
-            "or repeat the first command to resume"
+            f"--output={path.parent}: holds results of another evaluation ({'; '.join(changed)}); "
+            "choose another --output, or repeat the first command to resume"
         )
 
 
-def _result(system: System, task: AbsTask, output: Path, *, resume: bool) -> TaskResult:
+def _result(
+    system: AbsEncoder | SearchProtocol, task: AbsTask, output: Path, *, resume: bool
+) -> TaskResult:
     path = output / f"{task.metadata.name}.json"
-    if isinstance(
-        task, AbsTaskAggregate
-    ):  # always from its parts: its own file does not say what they are means over
-        result = task.combine_task_results(
-            [_result(system, part, output, resume=resume) for part in task.tasks]
-        )
+    if isinstance(task, AbsTaskAggregate):
+        # Always from its parts: its own file lacks their splits and subsets.
+        parts = [_result(system, part, output, resume=resume) for part in task.tasks]
+        result = task.combine_task_results(parts)
     elif resume and (finished := _finished(path, task)):
         return finished
     else:
@@ -98,42 +101,38 @@ def _result(system: System, task: AbsTask, output: Path, *, resume: bool) -> Tas
 
 
 def _finished(path: Path, task: AbsTask) -> TaskResult | None:
-    """The result that is there, if it is of the same data and lacks nothing; of its scores those of the task's splits and subsets.
+    """The stored result for the task's splits and subsets, if it has them all for the same data.
 
-    The file may hold more, of an evaluation on other subsets.
+    The file may hold more, from an evaluation on other subsets.
     """
     if not path.is_file():
         return None
     result = TaskResult.from_disk(path)
-    scope = scope_of(task)
-    if result.dataset_revision != task.metadata.revision or scope.entries(result.scores) is None:
+    of = describe(task)
+    if result.dataset_revision != task.metadata.revision or of.entries(result.scores) is None:
         return None
-    chosen = {
-        split: [entry for entry in result.scores[split] if entry["hf_subset"] in scope.subsets]
-        for split in scope.splits
+    scores = {
+        split: [entry for entry in result.scores[split] if entry["hf_subset"] in of.subsets]
+        for split in of.splits
     }
-    return result.model_copy(update={"scores": chosen})
+    return result.model_copy(update={"scores": scores})
 
 
-def _run(system: System, task: AbsTask, output: Path) -> TaskResult:
+def _run(system: AbsEncoder | SearchProtocol, task: AbsTask, output: Path) -> TaskResult:
     show_progress = sys.stderr.isatty()
+    is_local = isinstance(task, LocalRetrieval)
     if isinstance(system, InstructEncoder):
-        own = task.limit if isinstance(task, LocalRetrieval) else None
-        system.limit = own or system.usual_limit
+        system.limit = (task.limit if is_local else None) or system.default_limit
     record = record_queries(task) if isinstance(task, AbsTaskRetrieval) else None
-    # EncoderProtocol also prescribes a constructor, which only mteb's own command line calls.
-    model = cast(EncoderProtocol | SearchProtocol, system)
-    found = mteb.evaluate(
-        model,
+    results = mteb.evaluate(
+        # EncoderProtocol also prescribes a constructor, which only mteb's command line calls.
+        cast(EncoderProtocol | SearchProtocol, system),
         task,
         cache=None,
         co2_tracker=False,
         show_progress_bar=show_progress,
         encode_kwargs={"batch_size": 32, "show_progress_bar": show_progress},
     )
-    if record is not None and record.scores:
-        write_queries(output, task.metadata.name, record.scores)
-    if record is not None and isinstance(task, LocalRetrieval):
-        (rankings,) = record.rankings.values()
-        write_rankings(output, task.metadata.name, rankings)
-    return found.task_results[0]
+    if record is not None:
+        record.write(output, task.metadata.name, rankings=is_local)
+    return results.task_results[0]

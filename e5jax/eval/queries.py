@@ -1,6 +1,6 @@
-"""Scores and best documents by query, which mteb averages and forgets.
+"""Scores and rankings of single queries, which mteb averages and does not store.
 
-The scores tell whether two models differ by more than chance; the documents are shown as examples.
+The scores show whether two models differ by more than chance; the rankings serve as examples.
 """
 
 import json
@@ -10,11 +10,12 @@ from typing import Any, NamedTuple
 
 from mteb.abstasks.retrieval import AbsTaskRetrieval
 
+from e5jax.report.results import Task
 from e5jax.workdir.directory import write_text
 
-FOLDER, RANKINGS = "queries", "rankings"
-BEST = 3  # documents kept of a ranking
-_MEASURES = {  # mteb's name of a mean, pytrec_eval's of its terms
+_SCORES, _RANKINGS = "queries", "rankings"  # folders
+_STORED = 3  # documents of a ranking
+_MEASURES = {  # mteb's name for an average, pytrec_eval's name for its terms
     "ndcg_at_10": "ndcg_cut_10",
     "ndcg_at_1": "ndcg_cut_1",
     "map_at_1000": "map_cut_1000",
@@ -22,29 +23,36 @@ _MEASURES = {  # mteb's name of a mean, pytrec_eval's of its terms
 
 
 class Ranking(NamedTuple):
-    """The best documents of a query with their scores, and the rank of its best relevant document (1 is first).
+    """The best documents of a query with their scores.
 
-    `rank` is None where no relevant document is among those that mteb ranks, the best thousand.
+    `rank` is that of the best relevant document, from 1, or None outside of mteb's best thousand.
     """
 
     rank: int | None
     best: list[tuple[str, float]]
 
 
-class ByQuery(NamedTuple):
-    """What one evaluation of a task gives for each query, by `split/subset`."""
+class QueryResults(NamedTuple):
+    """Scores and rankings by `split/subset` and query."""
 
-    scores: dict[str, dict[str, float]]  # the main score, where it is one that queries have
+    scores: dict[str, dict[str, float]]  # empty if the main score is not one of single queries
     rankings: dict[str, dict[str, Ranking]]
 
+    def write(self, output: Path, task: str, *, rankings: bool) -> None:
+        """Writes `queries/TASK.json` and, for a local folder, `rankings/TASK.json`."""
+        if self.scores:
+            write_text(output / _SCORES / f"{task}.json", json.dumps(self.scores) + "\n")
+        if rankings:
+            (by_query,) = self.rankings.values()
+            values = {query: ranking._asdict() for query, ranking in by_query.items()}
+            write_text(output / _RANKINGS / f"{task}.json", json.dumps(values) + "\n")
 
-def record_queries(task: AbsTaskRetrieval) -> ByQuery:
-    """Has the task's next evaluation fill the result."""
-    record = ByQuery({}, {})
+
+def record_queries(task: AbsTaskRetrieval) -> QueryResults:
+    """Returns an empty record, which the task's next evaluation fills."""
+    record = QueryResults({}, {})
     measure = _MEASURES.get(task.metadata.main_score)
-    own = (
-        type(task).task_specific_scores
-    )  # mteb's place for scores of one task: it alone is given those of each query
+    original = type(task).task_specific_scores  # the only hook that receives scores by query
 
     def task_specific_scores(
         scores: dict[str, dict[str, float]],
@@ -54,13 +62,13 @@ def record_queries(task: AbsTaskRetrieval) -> ByQuery:
         hf_split: str,
         hf_subset: str,
     ) -> dict[str, float]:
-        place = f"{hf_split}/{hf_subset}"
+        part = f"{hf_split}/{hf_subset}"
         if measure is not None:
-            record.scores[place] = {query: round(of[measure], 6) for query, of in scores.items()}
-        record.rankings[place] = {
-            query: _ranking(found, qrels.get(query, {})) for query, found in results.items()
+            record.scores[part] = {query: round(of[measure], 6) for query, of in scores.items()}
+        record.rankings[part] = {
+            query: _ranking(documents, qrels.get(query, {})) for query, documents in results.items()
         }
-        return own(task, scores, qrels, results, *rest, hf_split=hf_split, hf_subset=hf_subset)
+        return original(task, scores, qrels, results, *rest, hf_split=hf_split, hf_subset=hf_subset)
 
     task.task_specific_scores = task_specific_scores  # pyright: ignore[reportAttributeAccessIssue]  a method, of this task only
     return record
@@ -68,45 +76,27 @@ def record_queries(task: AbsTaskRetrieval) -> ByQuery:
 
 def _ranking(scores: Mapping[str, float], grades: Mapping[str, int]) -> Ranking:
     order = sorted(scores, key=lambda name: -scores[name])
-    rank = next(
-        (number for number, name in enumerate(order, start=1) if grades.get(name, 0) > 0), None
-    )
-    return Ranking(rank, [(name, scores[name]) for name in order[:BEST]])
+    ranks = (rank for rank, name in enumerate(order, start=1) if grades.get(name, 0) > 0)
+    return Ranking(next(ranks, None), [(name, scores[name]) for name in order[:_STORED]])
 
 
-def write_queries(output: Path, task: str, scores: Mapping[str, Mapping[str, float]]) -> None:
-    """Writes `output/queries/TASK.json`."""
-    write_text(output / FOLDER / f"{task}.json", json.dumps(scores) + "\n")
-
-
-def read_queries(output: Path, task: str) -> dict[str, float]:
-    """The scores by `split/subset/query`; empty where there is no file."""
-    path = output / FOLDER / f"{task}.json"
-    if not path.is_file():
-        return {}
-    scores = json.loads(path.read_text(encoding="utf-8"))
+def read_queries(output: Path, name: str, task: Task) -> dict[str, float]:
+    """Scores by `split/subset/query` for the task's splits and subsets; empty without a file."""
+    path = output / _SCORES / f"{name}.json"
+    scores = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
     return {
-        f"{place}/{query}": score
-        for place, by_query in scores.items()
-        for query, score in by_query.items()
+        f"{part}/{query}": score
+        for split in task.splits
+        for part in (f"{split}/{subset}" for subset in task.subsets)
+        for query, score in scores.get(part, {}).items()
     }
 
 
-def write_rankings(output: Path, task: str, rankings: Mapping[str, Ranking]) -> None:
-    """Writes `output/rankings/TASK.json`."""
-    write_text(
-        output / RANKINGS / f"{task}.json",
-        json.dumps({query: one._asdict() for query, one in rankings.items()}) + "\n",
-    )
-
-
-def read_rankings(output: Path, task: str) -> dict[str, Ranking]:
-    """The rankings by query; empty where there is no file."""
-    path = output / RANKINGS / f"{task}.json"
-    if not path.is_file():
-        return {}
-    rankings = json.loads(path.read_text(encoding="utf-8"))
+def read_rankings(output: Path, name: str) -> dict[str, Ranking]:
+    """The rankings by query; empty without a file."""
+    path = output / _RANKINGS / f"{name}.json"
+    rankings = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
     return {
-        query: Ranking(one["rank"], [(name, score) for name, score in one["best"]])
-        for query, one in rankings.items()
+        query: Ranking(values["rank"], [tuple(each) for each in values["best"]])
+        for query, values in rankings.items()
     }

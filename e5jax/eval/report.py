@@ -1,201 +1,285 @@
-"""`report.html` of a run: what was measured, how training went, what the model finds. Plain values in, one file out."""
+"""`report.html` and `results.md`: the content of `results.json` as a page and as text.
 
+The page consists of sections, each present when the results have its data. Everything on it comes
+from `Results`, except for sections that a caller adds.
+"""
+
+import itertools
 import math
-import statistics
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from e5jax.report import charts, page
-from e5jax.train.metrics import read_rows
+from e5jax.report import charts, page, tables
+from e5jax.report.results import ALL, MAIN, SHARED, Average, Results, Scores, write_results
+from e5jax.report.tables import Table
 from e5jax.workdir.directory import write_text
 
-_SCORES = {
+RESULTS, TEXT, PAGE = "results.json", "results.md", "report.html"
+ABSENT = "–"
+_METRICS = {
     "ndcg_at_10": "nDCG@10",
     "recall_at_10": "Recall@10",
     "recall_at_100": "Recall@100",
     "mrr_at_10": "MRR@10",
-    "main_score": "Main score",
+    MAIN: "Main score",
 }
-_ABSENT = "–"
+_DIFFERENCES = (
+    "This model minus the other, in points, by query: 95 % interval and two-sided p of a paired "
+    "bootstrap with 10,000 resamples. p holds for a single comparison: of twenty, one is below "
+    "0.05 by chance."
+)
+_AVERAGES = (
+    "Averages of main scores in per cent. If a system lacks some of a category's tasks, the number "
+    "of tasks that it has stands in place of the average."
+)
 
 
-class Run(NamedTuple):
-    """One training run, by its `metrics.jsonl` as `read_metrics` gives it."""
-
-    name: str
-    metrics: Sequence[Mapping[str, float]]
-    trained_parameters: int | None = None
-
-
-class Neighbour(NamedTuple):
-    """A document that a search found."""
-
-    name: str
-    text: str
-    score: float
-    right: bool
+_VECTORS = (
+    "The first stage compares stored vectors with stored queries; the candidates are then ranked "
+    "by float queries."
+)
+Series = dict[str, tuple[list[float], list[float]]]  # by precision, bytes and values
 
 
-class Search(NamedTuple):
-    """A query, what stands first in its ranking, and the rank of the best right answer (1 is first)."""
+class Section(NamedTuple):
+    """A heading with text, a table and figures (caption, SVG or HTML)."""
 
-    query: str
-    neighbours: Sequence[Neighbour]
-    rank: int | None  # None: not among the best thousand
-
-
-class Report(NamedTuple):
-    """Everything on the page. `results` are the scores of `evaluate` by system, in the order to show."""
-
-    title: str
-    lead: str
-    results: Mapping[str, Mapping[str, float]]
-    runs: Sequence[Run]
-    query_lengths: Sequence[int]  # tokens
-    passage_lengths: Sequence[int]  # tokens
-    searches: Sequence[Search]
-    next_command: str
-    notes: Sequence[str] = ()  # on the results
+    heading: str
+    table: Table | None
+    text: Sequence[str] = ()
+    figures: Sequence[tuple[str, page.Html]] = ()
 
 
-def write_report(path: Path, report: Report) -> None:
-    """Writes the page: no script, no network, the same bytes for the same report."""
-    searches = [_searches(report.searches)] if report.searches else []
-    sections = [_results(report), _training(report.runs), _data(report), *searches]
-    write_text(path, page.document(report.title, report.lead, sections))
+def write_all(folder: Path, title: str, lead: str, results: Results) -> None:
+    """Writes `results.json`, `results.md` and `report.html`."""
+    write_results(folder / RESULTS, results)
+    write_text(folder / TEXT, markdown(title, lead, results))
+    write_text(folder / PAGE, html(title, lead, results))
 
 
-def read_metrics(path: Path) -> list[dict[str, float]]:
-    """The rows of a `metrics.jsonl` in the order of their steps; of a step that a resumed run repeated, the last."""
-    by_step = {row["step"]: row for row in read_rows(path)}
-    return [by_step[step] for step in sorted(by_step)]
+def html(title: str, lead: str, results: Results, extra: Sequence[page.Html] = ()) -> page.Html:
+    """The page, without scripts or network access; equal results give equal bytes.
+
+    `extra`: further sections, placed after the scores.
+    """
+    scores, rest = (list(map(_html_section, part)) for part in _sections(results))
+    return page.document(title, lead, [*scores, *extra, *rest])
 
 
-def _results(report: Report) -> page.Html:
-    names = [name for name in _SCORES if any(name in scores for scores in report.results.values())]
+def markdown(title: str, lead: str, results: Results) -> str:
+    """The tables of the page as Markdown."""
+    parts = [f"# {title}", lead]
+    for section in (section for part in _sections(results) for section in part):
+        parts += [f"## {section.heading}", *section.text]
+        parts += [tables.markdown(section.table)] if section.table else []
+    return "\n\n".join(parts) + "\n"
+
+
+def _html_section(section: Section) -> page.Html:
+    parts = [page.table(*section.table)] if section.table else []
+    parts += map(page.paragraph, section.text)
+    parts += [page.figures(section.figures)] if section.figures else []
+    return page.section(section.heading, *parts)
+
+
+def _sections(results: Results) -> tuple[list[Section], list[Section]]:
+    """The sections about scores, and those that follow."""
+    if results.vectors:
+        scores = [_vectors(results)]
+    elif len(results.tasks) == 1:
+        scores = [_metrics(results, "Results"), *_categories(results)]
+    else:
+        scores = [_averages(results), *_categories(results), _metrics(results, "All scores")]
+    if results.differences:
+        scores.append(Section("Differences", _difference_table(results), [_DIFFERENCES]))
+    notes = [Section("Notes", None, results.notes)] if results.notes else []
+    return scores, [*notes, Section("Settings", _settings_table(results))]
+
+
+# --- scores ------------------------------------------------------------------------------------
+
+
+def score_table(results: Results, systems: Sequence[str] = ()) -> Table:
+    """A row for each task and system, for a terminal. No `systems`: all."""
+    chosen = {name: results.scores[name] for name in systems or results.scores}
+    metrics = _present(chosen)
     rows = [
-        [system, *(f"{scores[name]:.4f}" if name in scores else _ABSENT for name in names)]
-        for system, scores in report.results.items()
+        [task, of.label, system, *_cells(scores[task], metrics)]
+        for task, of in results.tasks.items()
+        for system, scores in chosen.items()
+        if task in scores
     ]
-    best = frozenset(
-        (row, column)
-        for column, name in enumerate(names, start=1)
-        for row, scores in enumerate(report.results.values())
-        if scores.get(name, -math.inf)
-        == max(other.get(name, -math.inf) for other in report.results.values())
-    )
-    table = page.table(["system", *(_SCORES[name] for name in names)], rows, best)
-    notes = map(page.paragraph, report.notes)
-    return page.section(
-        "Results", table, *notes, page.paragraph("Next:"), page.code(report.next_command)
-    )
+    return Table(["task", "data", "system", *metrics], rows)
 
 
-def _training(runs: Sequence[Run]) -> page.Html:
-    figures = [_figures(run) for run in runs]
-    rows = [
-        [name, *(column[name] for column in figures)] for name in (figures[0] if figures else ())
-    ]
-    return page.section(
-        "Training",
-        page.table(["", *(run.name for run in runs)], rows),
-        page.figures(
-            [
-                ("Loss (InfoNCE)", charts.curves(_series(runs, "train/loss"), from_zero=True)),
-                (
-                    "Accuracy within the batch",
-                    charts.curves(_series(runs, "train/accuracy"), from_zero=True),
-                ),
-            ]
-        ),
-    )
+def _metrics(results: Results, heading: str) -> Section:
+    """All metrics, by system and, if there are several, by task. The best are stressed."""
+    single = len(results.tasks) == 1
+    metrics = _present(results.scores)
+    if single and "ndcg_at_10" in metrics:
+        metrics.remove(MAIN)  # the same number
+    rows: list[list[str]] = []
+    best: set[tuple[int, int]] = set()
+    for task in results.tasks:
+        systems = {name: by[task] for name, by in results.scores.items() if task in by}
+        for system, values in systems.items():
+            label = [system] if single else [task, system]
+            best |= {
+                (len(rows), column)
+                for column, metric in enumerate(metrics, start=len(label))
+                if values.get(metric) == max(v.get(metric, -math.inf) for v in systems.values())
+            }
+            rows.append([*label, *_cells(values, metrics)])
+    header = [*(["system"] if single else ["task", "system"]), *map(_METRICS.__getitem__, metrics)]
+    text = [f"{task}, {of.label}." for task, of in results.tasks.items()] if single else []
+    return Section(heading, Table(header, rows, frozenset(best)), text)
 
 
-def _figures(run: Run) -> dict[str, str]:
-    """The key figures of a run, as text."""
-    return {
-        "Steps": f"{len(run.metrics):,}",
-        "Time in steps": _duration(sum(_values(run, "train/step_seconds"))),
-        "Pairs a second (median)": _median(run, "train/pairs_per_second", "{:,.1f}"),
-        "Tokens a second (median)": _median(run, "train/tokens_per_second", "{:,.0f}"),
-        "Real tokens, share (median)": _median(run, "train/real_token_share", "{:.1%}"),
-        "Trained parameters": _ABSENT
-        if run.trained_parameters is None
-        else f"{run.trained_parameters:,}",
-        "Last loss": _last(run, "train/loss", "{:.4f}"),
-        "Last accuracy": _last(run, "train/accuracy", "{:.1%}"),
+def _present(scores: Scores) -> list[str]:
+    """The metrics that any system has for any task."""
+    present = {
+        name for by_task in scores.values() for metrics in by_task.values() for name in metrics
     }
+    return [name for name in _METRICS if name in present]
 
 
-def _values(run: Run, key: str) -> list[float]:
-    return [row[key] for row in run.metrics if _drawable(row, key)]
+def _cells(values: Mapping[str, float], metrics: Sequence[str]) -> list[str]:
+    return [f"{values[name]:.4f}" if name in values else ABSENT for name in metrics]
 
 
-def _drawable(row: Mapping[str, float], key: str) -> bool:
-    return row.get(key) is not None and math.isfinite(row[key])
+def _averages(results: Results) -> Section:
+    averages = results.averages
+    rows = [
+        [name, str(next(iter(by_system.values())).of), *map(_average, by_system.values())]
+        for name, by_system in averages.items()
+    ]
+    bars = [
+        page.Bar(
+            name if number == 0 else "",
+            max(0.0, average.value or 0.0),
+            f"{_average(average)} {system}",
+            color=color,
+        )
+        for name, by_system in averages.items()
+        if name not in (ALL, SHARED)
+        for number, ((system, average), color) in enumerate(
+            zip(by_system.items(), itertools.cycle(charts.SERIES), strict=False)
+        )
+    ]
+    figure = ("Averages by category in per cent", page.bars(bars))
+    table = Table(["category", "tasks", *results.scores], rows)
+    return Section("Averages", table, [_AVERAGES], [figure])
 
 
-def _median(run: Run, key: str, form: str) -> str:
-    values = _values(run, key)
-    return form.format(statistics.median(values)) if values else _ABSENT
+def _average(average: Average) -> str:
+    if average.value is not None:
+        return f"{100 * average.value:.2f}"
+    return f"{ABSENT} ({average.tasks} of {average.of})" if average.of else ABSENT
 
 
-def _last(run: Run, key: str, form: str) -> str:
-    values = _values(run, key)
-    return form.format(values[-1]) if values else _ABSENT
+def _categories(results: Results) -> list[Section]:
+    """For each category a table of main scores in per cent, by task."""
+    return [
+        Section(name, _category_table(results, tasks)) for name, tasks in results.categories.items()
+    ]
 
 
-def _duration(seconds: float) -> str:
+def _category_table(results: Results, tasks: Sequence[str]) -> Table:
+    known = any(task.training_data for task in results.tasks.values())
+    rows = []
+    for name in tasks:
+        task = results.tasks[name]
+        scores = [
+            f"{100 * by_task[name][MAIN]:.2f}" if name in by_task else ABSENT
+            for by_task in results.scores.values()
+        ]
+        time = ABSENT if task.seconds is None else duration(task.seconds)
+        rows.append([name, task.label, *scores, time, *([task.training_data] if known else [])])
+    header = ["task", "data", *results.scores, "time", *(["training data"] if known else [])]
+    return Table(header, rows)
+
+
+def _difference_table(results: Results) -> Table:
+    rows = [
+        [
+            task,
+            system,
+            f"{of.queries:,}",
+            f"{100 * of.mean:+.2f}",
+            f"{100 * of.low:+.2f} … {100 * of.high:+.2f}",
+            f"{of.p:.4f}",
+        ]
+        for task, by_system in results.differences.items()
+        for system, of in by_system.items()
+    ]
+    return Table(["task", "system", "queries", "difference", "95 % interval", "p"], rows)
+
+
+# --- stored vectors ----------------------------------------------------------------------------
+
+
+def vector_table(results: Results) -> Table:
+    """A row for each number of dimensions and precision."""
+    (task,) = results.tasks
+    rows = []
+    for name, vectors in results.vectors.items():
+        metrics = results.scores[name][task]
+        rows.append(
+            [
+                f"{vectors.dimensions:,}",
+                vectors.precision,
+                f"{vectors.bytes_per_vector:,}",
+                f"{metrics['ndcg_at_10']:.4f}",
+                f"{metrics['share_of_full']:.1%}",
+                f"{metrics['first_stage_ndcg_at_10']:.4f}",
+                f"{vectors.queries_per_second:,.0f}",
+            ]
+        )
+    return Table(
+        ["dimensions", "precision", "bytes", "nDCG@10", "of full", "first stage", "queries/s"], rows
+    )
+
+
+def _vectors(results: Results) -> Section:
+    (task,) = results.tasks
+    scores: Series = {}
+    speeds: Series = {}
+    for name, vectors in results.vectors.items():
+        for series, value in (
+            (scores, results.scores[name][task]["ndcg_at_10"]),
+            (speeds, vectors.queries_per_second),
+        ):
+            sizes, values = series.setdefault(vectors.precision, ([], []))
+            sizes.append(vectors.bytes_per_vector)
+            values.append(value)
+    figures = [
+        ("nDCG@10 by bytes per vector", charts.points(scores, "bytes per vector")),
+        ("Queries per second by bytes per vector", charts.points(speeds, "bytes per vector")),
+    ]
+    return Section("Quality, size and speed", vector_table(results), [_VECTORS], figures)
+
+
+# --- settings ----------------------------------------------------------------------------------
+
+
+def _settings_table(results: Results) -> Table:
+    """Settings, time and cost."""
+    rows = [
+        [name, "default" if value is None else value or "none"]
+        for name, value in results.settings.items()
+    ]
+    if results.hours:
+        rows.append(["time", duration(3_600 * results.hours)])
+    if results.cost is not None:
+        rows.append(["cost", f"{results.cost:,.2f} ({results.price:g} per hour)"])
+    return Table(["setting", "value"], rows)
+
+
+def duration(seconds: float) -> str:
+    """For example `12.5 s`, `3 min 20 s` or `2 h 05 min`."""
+    if seconds < 60:
+        return f"{seconds:.1f} s"
     minutes, rest = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours} h {minutes:02} min" if hours else f"{minutes} min {rest:02} s"
-
-
-def _series(runs: Sequence[Run], key: str) -> dict[str, tuple[list[float], list[float]]]:
-    """Steps and values of each run, without what cannot be drawn."""
-    series = {
-        run.name: ([row["step"] for row in run.metrics if _drawable(row, key)], _values(run, key))
-        for run in runs
-    }
-    return {name: (steps, values) for name, (steps, values) in series.items() if values}
-
-
-def _data(report: Report) -> page.Html:
-    if not report.query_lengths:
-        return page.section(
-            "Training texts",
-            page.paragraph("Their lengths were not recorded when the run was trained."),
-        )
-    count = (
-        f"{len(report.query_lengths):,} training pairs, by their length before they are cut at the token limit, instructions "
-        "and other prompts included."
-    )
-    return page.section(
-        "Training texts",
-        page.paragraph(count),
-        page.figures(
-            [
-                ("Queries by length", charts.histogram(report.query_lengths)),
-                ("Passages by length", charts.histogram(report.passage_lengths)),
-            ]
-        ),
-    )
-
-
-def _searches(searches: Sequence[Search]) -> page.Html:
-    order = page.paragraph(
-        "From the easiest query to the hardest, evenly spaced by the rank of the right function."
-    )
-    return page.section("What it finds", order, *(_search(search) for search in searches))
-
-
-def _search(search: Search) -> page.Html:
-    answers = (
-        page.answer(
-            number, found.name, f"{found.score:.3f}", found.text, "✓ right" if found.right else ""
-        )
-        for number, found in enumerate(search.neighbours, start=1)
-    )
-    rank = "not among the first thousand" if search.rank is None else f"at rank {search.rank:,}"
-    return page.quote(search.query, f"The right function is {rank}.", *answers)

@@ -1,7 +1,8 @@
-"""The texts that a task's evaluation gives a model, as JSONL: what training data must not hold.
+"""The texts that the evaluation of a task gives a model, as JSONL: training data must not have them.
 
-A recorder takes the place of the model, so it is whatever a type of task makes of its data. A line has `id`, such as
-`NFCorpus/default/test/query/12`, `kind`, and `text`, each text of a task once.
+A recorder takes the place of the model, so that the texts are those of every type of task. A line
+has `id` (such as `NFCorpus/default/test/query/12`), `kind` and `text`; each text of a task occurs
+once.
 """
 
 import hashlib
@@ -25,11 +26,11 @@ from e5jax.eval.evaluate import evaluate
 from e5jax.workdir.directory import atomic_output
 
 TEXTS = "texts.jsonl"
-_DIMENSIONS = 8  # of vectors that mean nothing; scores are thrown away
+_DIMENSIONS = 8  # of random vectors, whose scores are discarded
 
 
 class Recorder(AbsEncoder):
-    """An mteb EncoderProtocol that hands each text on: `record(task, place, kind, text)`."""
+    """An mteb EncoderProtocol that calls `record(task, place, kind, text)` for each text."""
 
     def __init__(self, record: Callable[[str, str, str, str], object]) -> None:
         self.mteb_model_meta = model_meta("recorder", instructions=False)
@@ -46,9 +47,9 @@ class Recorder(AbsEncoder):
         prompt_type: PromptType | None = None,
         **_: Any,
     ) -> Float[np.ndarray, "b d"]:
-        """Hands on every text of the loader, a query without the instruction that the task may add.
+        """Records every text of the loader, queries without an instruction of the task.
 
-        Texts of a split that is not evaluated train a classifier; they are no secret.
+        Texts of other splits, which train a classifier, are not recorded.
         """
         kind = prompt_type.value if prompt_type else "text"
         count = 0
@@ -61,7 +62,7 @@ class Recorder(AbsEncoder):
 
 
 def write_texts(tasks: Sequence[AbsTask], output: Path) -> Counter[str]:
-    """Writes the texts of all tasks to `output`, whole or not at all; returns their number by task."""
+    """Writes the texts of all tasks to `output` atomically and returns their number by task."""
     seen: set[bytes] = set()
     counts: Counter[str] = Counter()
     with (

@@ -10,6 +10,8 @@ from e5jax.export.objective import objective
 from e5jax.export.provenance import NOT_RECORDED, Cleaning, Source, cleanings, sources
 from e5jax.export.trained_model import Choice, TrainedModel
 from e5jax.export.usage import code, usage
+from e5jax.report.results import read_results
+from e5jax.report.tables import Table, markdown
 from e5jax.workdir.directory import Workdir
 
 SHOWN = 3  # files of a set
@@ -194,16 +196,13 @@ def _decontamination(found: Sequence[Cleaning]) -> str:
 
 
 def _scores(path: Path) -> str:
-    """Of a run's `results.json`: systems by task, with the splits and subsets that the scores are of."""
-    results = json.loads(path.read_text(encoding="utf-8"))
-    scope = results.get("scope", {})
+    """The scores of a `results.json` by task and system, with splits and subsets."""
+    results = read_results(path)
     rows = []
-    for system, tasks in results["tasks"].items():
-        for task, scores in tasks.items():
-            values = ", ".join(f"{name} {value:.4f}" for name, value in scores.items())
-            rows.append(
-                (f"{task} ({scope[task]['label']})" if task in scope else task, system, values)
-            )
+    for system, by_task in results.scores.items():
+        for task, metrics in by_task.items():
+            values = ", ".join(f"{name} {value:.4f}" for name, value in metrics.items())
+            rows.append((f"{task} ({results.tasks[task].label})", system, values))
     return SCORES + _table(("task", "system", "scores"), sorted(rows))
 
 
@@ -220,7 +219,4 @@ def _limits(subject: TrainedModel, choice: Choice) -> str:
 
 
 def _table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    lines = [columns, ["---"] * len(columns), *rows]
-    return "\n".join(
-        "| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |" for line in lines
-    )
+    return markdown(Table(columns, rows))

@@ -61,7 +61,7 @@ summary .note { font-size: 0.85rem; }
 .bars { display: grid; grid-template-columns: minmax(5rem, max-content) 1fr max-content; gap: 0.3rem 0.9rem; align-items: center; }
 .bars, dl { margin: 0 0 1.25rem; font-variant-numeric: tabular-nums; }
 .bars > .track { height: 0.8rem; position: relative; }
-.bars > .track > i { position: absolute; inset: 0 auto 0 0; background: var(--series-1); border-radius: 2px; }
+.bars > .track > i { position: absolute; inset: 0 auto 0 0; border-radius: 2px; }
 .bars > .track > b { position: absolute; inset: -0.2rem auto; width: 3px; background: var(--ink); border-radius: 1px; }
 .bars > span { font-size: 0.9rem; overflow-wrap: anywhere; }
 .bars > .track + span { text-align: right; color: var(--muted); white-space: nowrap; }
@@ -122,13 +122,14 @@ def _cells(row: Sequence[str], best: set[int]) -> str:
 
 
 class Bar(NamedTuple):
-    """One bar: `start` and `length` as parts of the width, a mark at `mark`, and what is written behind it."""
+    """A horizontal bar. `start`, `length` and the mark's place are shares of the width."""
 
     name: str
     length: float
-    note: str
+    note: str  # after the bar
     start: float = 0.0
     mark: float | None = None
+    color: str = "var(--series-1)"
 
 
 def bars(rows: Iterable[Bar]) -> Html:
@@ -138,8 +139,12 @@ def bars(rows: Iterable[Bar]) -> Html:
 
 def _bar(bar: Bar) -> str:
     mark = "" if bar.mark is None else f'<b style="left: {100 * bar.mark:.2f}%"></b>'
-    track = f'<i style="left: {100 * bar.start:.2f}%; width: {100 * bar.length:.2f}%"></i>{mark}'
-    return f'<span>{escape(bar.name)}</span><div class="track">{track}</div><span>{escape(bar.note)}</span>'
+    place = f"left: {100 * bar.start:.2f}%; width: {100 * bar.length:.2f}%"
+    track = f'<i style="{place}; background: {bar.color}"></i>{mark}'
+    return (
+        f"<span>{escape(bar.name)}</span>"
+        f'<div class="track">{track}</div><span>{escape(bar.note)}</span>'
+    )
 
 
 def fields(rows: Iterable[tuple[str, str]]) -> Html:

@@ -21,9 +21,8 @@ from sentence_transformers import SentenceTransformer
 
 from e5jax.data.tokenizer import E5
 from e5jax.errors import ConfigError
-from e5jax.eval.encoder import JaxEncoder, jax_encoder, torch_encoder
-from e5jax.eval.instructions import packaged
-from e5jax.eval.preset import PRESETS
+from e5jax.eval.backends import JaxEncoder, jax_encoder, torch_encoder
+from e5jax.eval.preset import PRESETS, mteb_instruction
 from tests.eval.folder import save_tiny
 
 PAPER = PRESETS["paper"]
@@ -131,7 +130,7 @@ def metadata(prompt: str | dict | None) -> TaskMetadata:
     ],
 )
 def test_without_an_explicit_instruction_the_task_gives_its_own(task, instruction):
-    assert packaged(task) == instruction
+    assert mteb_instruction(task) == instruction
 
 
 @pytest.fixture(scope="module")

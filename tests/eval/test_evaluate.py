@@ -14,19 +14,17 @@ from e5jax.__main__ import parser
 from e5jax.data.beir import read_retrieval
 from e5jax.data.tokenizer import E5
 from e5jax.errors import ConfigError
+from e5jax.eval.backends import JaxEncoder
 from e5jax.eval.bm25 import BM25
-from e5jax.eval.commands import main, table
-from e5jax.eval.encoder import JaxEncoder
+from e5jax.eval.commands import main
+from e5jax.eval.encoder import VectorCache
 from e5jax.eval.evaluate import evaluate
 from e5jax.eval.preset import PRESETS
-from e5jax.eval.quantization_study import Task, embedded, score
+from e5jax.eval.quantization_study import EmbeddedTask, embed, score
 from e5jax.eval.queries import read_queries, read_rankings
-from e5jax.eval.results import paper_table
-from e5jax.eval.retrieval import load_task
-from e5jax.eval.scope import scope_of
-from e5jax.eval.tasks import find_tasks
+from e5jax.eval.systems import paper_table
+from e5jax.eval.tasks import LocalRetrieval, describe, find_tasks
 from e5jax.eval.texts import Recorder
-from e5jax.eval.vectors import Vectors
 from e5jax.inference import rescore
 from e5jax.inference.vector_quantization import Store
 
@@ -73,7 +71,9 @@ def by_hand() -> float:
 
 
 def test_ndcg_equals_the_one_computed_by_hand(folder, tmp_path):
-    scores = evaluate(JaxEncoder(Angles(), PAPER), [load_task(folder)], tmp_path / "out")["five"]
+    scores = evaluate(JaxEncoder(Angles(), PAPER), [LocalRetrieval(folder)], tmp_path / "out")[
+        "five"
+    ]
     # mteb rounds to five digits.
     assert scores["ndcg_at_10"] == pytest.approx(by_hand(), abs=1e-5)
     assert scores["main_score"] == scores["ndcg_at_10"]
@@ -88,7 +88,7 @@ def test_what_a_folder_lacks_counts_as_mteb_counts_it(folder, tmp_path):
         "\n".join(["query-id\tcorpus-id\tscore", *judged]) + "\n"
     )
     right = (1 / math.log2(3)) / (1 + 1 / math.log2(3)) / 2
-    task = load_task(folder)
+    task = LocalRetrieval(folder)
     scores = evaluate(JaxEncoder(Angles(), PAPER), [task], tmp_path / "out")["five"]
     assert scores["ndcg_at_10"] == pytest.approx(right, abs=1e-5)
     assert scores["recall_at_10"] == pytest.approx(0.25)
@@ -109,7 +109,7 @@ def test_what_a_folder_lacks_counts_as_mteb_counts_it(folder, tmp_path):
             del dimensions, prompt
             return super().encode(texts, instruction, show_progress)
 
-    compact = embedded(Compact(), read_retrieval(folder), "")
+    compact = embed(Compact(), read_retrieval(folder), "")
     places = rescore.first_stage(
         compact.queries, Store.of(compact.documents, "float32"), compact.depth
     )[1]
@@ -120,7 +120,7 @@ def test_a_query_that_is_a_document_does_not_retrieve_itself(folder, tmp_path):
     """As in ArguAna, whose counter-arguments are of the same corpus as the arguments: mteb leaves out a document with its id."""
     (folder / "queries.jsonl").write_text('{"_id": "d0", "text": "d0"}\n')
     (folder / "qrels" / "test.tsv").write_text("query-id\tcorpus-id\tscore\nd0\td2\t1\n")
-    task = load_task(folder)
+    task = LocalRetrieval(folder)
     assert (
         evaluate(JaxEncoder(Angles(), PAPER), [task], tmp_path / "a")["five"]["mrr_at_10"] == 0.5
     )  # d1 d2
@@ -132,24 +132,26 @@ def test_a_query_that_is_a_document_does_not_retrieve_itself(folder, tmp_path):
     # Where the document with the query's id is the answer, it is retrieved.
     (folder / "qrels" / "test.tsv").write_text("query-id\tcorpus-id\tscore\nd0\td0\t1\n")
     assert (
-        evaluate(JaxEncoder(Angles(), PAPER), [load_task(folder)], tmp_path / "b")["five"][
+        evaluate(JaxEncoder(Angles(), PAPER), [LocalRetrieval(folder)], tmp_path / "b")["five"][
             "ndcg_at_10"
         ]
         == 1
     )
-    compact = Task(np.zeros((1, 2), np.float32), np.zeros((5, 2), np.float32), [{2: 1}], [0])
+    compact = EmbeddedTask(
+        np.zeros((1, 2), np.float32), np.zeros((5, 2), np.float32), [{2: 1}], [0]
+    )
     assert compact.depth == 11
     assert score(compact, np.array([[0, 1, 2, 3, 4]])) == pytest.approx(1 / math.log2(3))
 
 
 def test_mteb_s_own_result_is_written_below_the_output(folder, tmp_path):
-    scores = evaluate(JaxEncoder(Angles(), PAPER), [load_task(folder)], tmp_path / "out")
+    scores = evaluate(JaxEncoder(Angles(), PAPER), [LocalRetrieval(folder)], tmp_path / "out")
     written = json.loads((tmp_path / "out" / "five.json").read_text())
     assert written["scores"]["test"][0]["main_score"] == pytest.approx(scores["five"]["main_score"])
 
 
 def test_a_loaded_task_can_be_evaluated_again(folder, tmp_path):
-    task = load_task(folder)
+    task = LocalRetrieval(folder)
     first, second = (evaluate(JaxEncoder(Angles(), PAPER), [task], tmp_path) for _ in range(2))
     assert first == second
 
@@ -161,7 +163,7 @@ def test_bm25_is_scored_by_the_same_metrics_and_an_unanswered_query_scores_nothi
     (folder / "queries.jsonl").write_text(
         '{"_id": "q1", "text": "unheard"}\n{"_id": "q2", "text": "d0"}\n'
     )
-    assert evaluate(BM25(), [load_task(folder)], tmp_path / "out")["five"][
+    assert evaluate(BM25(), [LocalRetrieval(folder)], tmp_path / "out")["five"][
         "ndcg_at_10"
     ] == pytest.approx(0.5)
 
@@ -218,16 +220,6 @@ def test_no_task_is_refused():
         find_tasks(",")
 
 
-def test_the_table_shows_every_score_and_marks_what_is_absent():
-    scores = {"five": {"main_score": 0.25, "ndcg_at_10": 0.25}, "STS22": {"main_score": 0.5}}
-    lines = table(scores, {"five": "test", "STS22": "test/en"}).splitlines()
-    assert [line.split() for line in lines] == [
-        ["task", "of", "main_score", "ndcg_at_10"],
-        ["five", "test", "0.2500", "0.2500"],
-        ["STS22", "test/en", "0.5000", "-"],
-    ]
-
-
 SETTINGS = {"model": "one"}
 
 
@@ -255,7 +247,7 @@ def renamed(folder: Path, name: str, **settings: object) -> Path:
 
 def test_only_tasks_that_are_missing_are_run_again(folder, tmp_path):
     embedder = Counting()
-    tasks = [load_task(folder), load_task(renamed(folder, "six"))]
+    tasks = [LocalRetrieval(folder), LocalRetrieval(renamed(folder, "six"))]
     first = evaluate(JaxEncoder(embedder, PAPER), tasks, tmp_path / "out", SETTINGS)
     once = len(embedder.asked)
     (tmp_path / "out" / "six.json").unlink()
@@ -267,11 +259,11 @@ def test_only_tasks_that_are_missing_are_run_again(folder, tmp_path):
 
 def test_a_result_of_other_data_is_not_kept(folder, tmp_path):
     embedder = Counting()
-    evaluate(JaxEncoder(embedder, PAPER), [load_task(folder)], tmp_path / "out", SETTINGS)
+    evaluate(JaxEncoder(embedder, PAPER), [LocalRetrieval(folder)], tmp_path / "out", SETTINGS)
     once = len(embedder.asked)
     (folder / "qrels" / "test.tsv").write_text("query-id\tcorpus-id\tscore\nq1\td0\t1\n")
     assert (
-        evaluate(JaxEncoder(embedder, PAPER), [load_task(folder)], tmp_path / "out", SETTINGS)[
+        evaluate(JaxEncoder(embedder, PAPER), [LocalRetrieval(folder)], tmp_path / "out", SETTINGS)[
             "five"
         ]["main_score"]
         == 1
@@ -280,18 +272,23 @@ def test_a_result_of_other_data_is_not_kept(folder, tmp_path):
 
 
 def test_results_of_another_model_are_refused(folder, tmp_path):
-    evaluate(JaxEncoder(Angles(), PAPER), [load_task(folder)], tmp_path / "out", SETTINGS)
+    evaluate(JaxEncoder(Angles(), PAPER), [LocalRetrieval(folder)], tmp_path / "out", SETTINGS)
     with pytest.raises(
         ConfigError, match=r"model: 'one' there, 'two' here.*choose another --output"
     ):
         evaluate(
-            JaxEncoder(Angles(), PAPER), [load_task(folder)], tmp_path / "out", {"model": "two"}
+            JaxEncoder(Angles(), PAPER),
+            [LocalRetrieval(folder)],
+            tmp_path / "out",
+            {"model": "two"},
         )
 
 
 def test_scores_by_query_have_the_main_score_as_their_mean(folder, tmp_path):
-    scores = evaluate(JaxEncoder(Angles(), PAPER), [load_task(folder)], tmp_path / "out")["five"]
-    by_query = read_queries(tmp_path / "out", "five")
+    scores = evaluate(JaxEncoder(Angles(), PAPER), [LocalRetrieval(folder)], tmp_path / "out")[
+        "five"
+    ]
+    by_query = read_queries(tmp_path / "out", "five", describe(LocalRetrieval(folder)))
     assert set(by_query) == {"test/default/q1", "test/default/q2"}
     assert np.mean(list(by_query.values())) == pytest.approx(scores["main_score"], abs=1e-5)
 
@@ -300,7 +297,7 @@ def test_a_task_may_need_longer_texts_and_the_next_one_does_not(folder, tmp_path
     embedder = Counting()
     evaluate(
         JaxEncoder(embedder, PAPER),
-        [load_task(renamed(folder, "long", limit=4_096)), load_task(folder)],
+        [LocalRetrieval(renamed(folder, "long", limit=4_096)), LocalRetrieval(folder)],
         tmp_path / "out",
     )
     assert list(dict.fromkeys(embedder.limits)) == [4_096, 512]
@@ -313,8 +310,8 @@ def test_vectors_are_computed_once_for_the_same_texts_put_the_same_way(folder, t
         before = len(embedder.asked)
         embedder.tokenizer.limit = limit
         encoder = JaxEncoder(embedder, PAPER, instruction)
-        encoder.vectors = Vectors(tmp_path / "vectors", of)
-        assert evaluate(encoder, [load_task(folder)], tmp_path / "out")["five"][
+        encoder.cache = VectorCache(tmp_path / "vectors", of)
+        assert evaluate(encoder, [LocalRetrieval(folder)], tmp_path / "out")["five"][
             "ndcg_at_10"
         ] == pytest.approx(by_hand(), abs=1e-5)
         return len(embedder.asked) - before
@@ -390,7 +387,7 @@ def test_a_score_is_of_the_task_s_own_subsets_and_a_result_that_has_more_is_fini
     before = embedder.texts
     assert (run(part, "both"), run(whole, "both")) == (0.75, 0.5)
     assert embedder.texts == before, "the result has what the tasks need"
-    assert scope_of(part).label == "test/eng"
+    assert describe(part).label == "test/eng"
     run(part, "one")
     before = embedder.texts
     run(whole, "one")
@@ -401,9 +398,9 @@ def test_a_score_is_of_the_task_s_own_subsets_and_a_result_that_has_more_is_fini
 def test_a_task_of_the_papers_table_is_scored_on_its_split_and_subset(name):
     (task,) = find_tasks(name)
     of = next(task for task in find_tasks("", "MTEB(eng, v1)") if task.metadata.name == name)
-    assert scope_of(task) == scope_of(of)
-    assert scope_of(task).splits == (("dev",) if name == "MSMARCO" else ("test",))
-    assert scope_of(task).subsets in (("default",), ("en",), ("en-en",)), "English"
+    assert describe(task) == describe(of)
+    assert describe(task).splits == (("dev",) if name == "MSMARCO" else ("test",))
+    assert describe(task).subsets in (("default",), ("en",), ("en-en",)), "English"
 
 
 def test_a_benchmark_is_found_by_name_with_its_own_subsets():

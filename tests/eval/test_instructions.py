@@ -6,7 +6,7 @@ import pytest
 from mteb.abstasks.aggregated_task import AbsTaskAggregate
 from mteb.mocks.mock_tasks import MockRetrievalTask
 
-from e5jax.eval.instructions import instructions, official, packaged
+from e5jax.eval.preset import instructions, mteb_instruction, official_instruction
 
 DOCS = Path(__file__).parents[2] / "docs" / "evaluation.md"
 BENCHMARKS = (
@@ -48,9 +48,9 @@ def documented() -> set[tuple[str, str, str]]:
 def test_differences_from_the_metadata_of_mteb_are_those_that_the_docs_list():
     metadata = {name: mteb.get_task(name).metadata for name in TABLE}
     found = {
-        (name, line.instruction, packaged(metadata[name]))
+        (name, line.instruction, mteb_instruction(metadata[name]))
         for name, line in TABLE.items()
-        if line.instruction != packaged(metadata[name])
+        if line.instruction != mteb_instruction(metadata[name])
     }
     assert found == documented()
     assert len(found) > 12  # CQADupstack's twelve sets at the least
@@ -88,7 +88,7 @@ def test_a_version_of_a_task_has_its_instruction():
     ],
 )
 def test_instructions_of_the_paper(task, instruction):
-    assert official(mteb.get_task(task).metadata) == instruction
+    assert official_instruction(mteb.get_task(task).metadata) == instruction
 
 
 def test_a_local_folder_keeps_its_instruction_whatever_it_is_called():
@@ -96,4 +96,4 @@ def test_a_local_folder_keeps_its_instruction_whatever_it_is_called():
     local = MockRetrievalTask.metadata.model_copy(
         update={"name": "SciFact", "dataset": dataset, "prompt": {"query": "its own"}}
     )
-    assert official(local) == "its own"
+    assert official_instruction(local) == "its own"

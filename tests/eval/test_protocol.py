@@ -18,7 +18,8 @@ from sentence_transformers import SentenceTransformer
 from tokenizers import Tokenizer
 
 from e5jax.data.tokenizer import TextTokenizer
-from e5jax.eval.encoder import InstructEncoder, jax_encoder, torch_encoder
+from e5jax.eval.backends import jax_encoder, torch_encoder
+from e5jax.eval.encoder import InstructEncoder
 from e5jax.eval.preset import PRESETS
 from tests.eval.folder import save_tiny
 

@@ -12,21 +12,21 @@ from e5jax.__main__ import main
 from e5jax.data.beir import read_retrieval
 from e5jax.errors import CONFIG, USAGE
 from e5jax.eval import quantization_study
+from e5jax.eval.backends import make_encoder, settings_of
 from e5jax.eval.evaluate import evaluate
 from e5jax.eval.quantization_study import (
-    PAGE,
-    RESULTS,
     Options,
-    embedded,
+    embed,
     halves,
+    queries_per_second,
     score,
-    throughput,
     write_report,
 )
-from e5jax.eval.retrieval import load_task
-from e5jax.eval.settings import make_encoder, settings_of
+from e5jax.eval.report import PAGE, RESULTS
+from e5jax.eval.tasks import LocalRetrieval
 from e5jax.inference.embedder import Embedder
 from e5jax.inference.vector_quantization import Store
+from e5jax.report.results import read_results
 from tests.eval.folder import save_tiny
 
 WORDS = [f"word{number:02}" for number in range(22)]
@@ -78,49 +78,39 @@ def output(task, model, tmp_path_factory) -> Path:
 
 
 def test_full_vectors_score_what_mteb_says(task, model, output, tmp_path):
-    results = json.loads((output / RESULTS).read_text())
-    (whole,) = [
-        cell
-        for cell in results["cells"]
-        if (cell["dimensions"], cell["precision"]) == (64, "float32")
-    ]
+    full = json.loads((output / RESULTS).read_text())["scores"]["64 float32"]["words"]
     settings = settings_of(model, "jax", "mteb-v2", None, "float32")
     wanted = evaluate(
-        make_encoder(model, settings), [load_task(task)], tmp_path / "mteb", settings
+        make_encoder(model, settings), [LocalRetrieval(task)], tmp_path / "mteb", settings
     )["words"]["ndcg_at_10"]
     assert 0.05 < wanted < 1
-    assert whole["ndcg_at_10"] == pytest.approx(wanted, abs=2e-4)  # mteb rounds to five digits
-    assert whole["share_of_whole"] == 1.0
+    assert full["ndcg_at_10"] == pytest.approx(wanted, abs=2e-4)  # mteb rounds to five digits
+    assert full["share_of_full"] == 1.0
 
 
-def test_every_cell_has_its_bytes_and_scores(output):
-    results = json.loads((output / RESULTS).read_text())
+def test_every_precision_has_its_bytes_and_scores(output):
+    results = read_results(output / RESULTS)
     assert {
-        "queries": 20,
-        "documents": 60,
-        "timed_rows": 50,
-        "oversample": 4,
-    }.items() <= results.items()
-    sizes = {
-        (cell["dimensions"], cell["precision"]): cell["bytes_per_vector"]
-        for cell in results["cells"]
+        "queries": "20",
+        "documents": "60",
+        "vectors in timed searches": "50",
+        "candidates per result": "4",
+    }.items() <= results.settings.items()
+    assert {name: vectors.bytes_per_vector for name, vectors in results.vectors.items()} == {
+        "64 float32": 256,
+        "64 int8": 64,
+        "64 binary": 8,
+        "8 float32": 32,
+        "8 int8": 8,
+        "8 binary": 1,
     }
-    assert sizes == {
-        (64, "float32"): 256,
-        (64, "int8"): 64,
-        (64, "binary"): 8,
-        (8, "float32"): 32,
-        (8, "int8"): 8,
-        (8, "binary"): 1,
-    }
-    by = {(cell["dimensions"], cell["precision"]): cell for cell in results["cells"]}
-    assert by[64, "int8"]["ndcg_at_10"] == pytest.approx(by[64, "float32"]["ndcg_at_10"], abs=0.03)
-    assert by[8, "binary"]["ndcg_at_10"] < by[64, "float32"]["ndcg_at_10"]
-    for cell in results["cells"]:
-        assert cell["queries_per_second"] > 0
-        assert cell["share_of_whole"] == pytest.approx(
-            cell["ndcg_at_10"] / by[64, "float32"]["ndcg_at_10"]
-        )
+    scores = {name: by_task["words"]["ndcg_at_10"] for name, by_task in results.scores.items()}
+    assert scores["64 int8"] == pytest.approx(scores["64 float32"], abs=0.03)
+    assert scores["8 binary"] < scores["64 float32"]
+    for name, vectors in results.vectors.items():
+        assert vectors.queries_per_second > 0
+        share = results.scores[name]["words"]["share_of_full"]
+        assert share == pytest.approx(scores[name] / scores["64 float32"])
 
 
 def test_every_number_on_the_page_is_in_the_results(output, tmp_path):
@@ -129,21 +119,23 @@ def test_every_number_on_the_page_is_in_the_results(output, tmp_path):
         [html.unescape(cell) for cell in re.findall(r"<t[hd][^>]*>(.*?)</t[hd]>", row)]
         for row in re.findall("<tr>(.*?)</tr>", page)
     ]
-    cells = json.loads((output / RESULTS).read_text())["cells"]
-    assert len(shown) == 1 + len(cells)
-    for row, cell in zip(shown[1:], cells, strict=True):
+    results = read_results(output / RESULTS)
+    for row, (name, vectors) in zip(shown[1:7], results.vectors.items(), strict=True):
+        metrics = results.scores[name]["words"]
         assert row == [
-            str(cell["dimensions"]),
-            cell["precision"],
-            str(cell["bytes_per_vector"]),
-            f"{cell['ndcg_at_10']:.4f}",
-            f"{cell['share_of_whole']:.1%}",
-            f"{cell['first_stage_ndcg_at_10']:.4f}",
-            f"{cell['queries_per_second']:,.0f}",
+            str(vectors.dimensions),
+            vectors.precision,
+            str(vectors.bytes_per_vector),
+            f"{metrics['ndcg_at_10']:.4f}",
+            f"{metrics['share_of_full']:.1%}",
+            f"{metrics['first_stage_ndcg_at_10']:.4f}",
+            f"{vectors.queries_per_second:,.0f}",
         ]
-    assert page.count("<circle") == 2 * len(cells)
-    changed = json.loads((output / RESULTS).read_text()) | {"model": "<script>"}
-    changed["cells"][0]["ndcg_at_10"] = 0.1234
+    assert shown[7] == ["setting", "value"]
+    assert page.count("<circle") == 2 * len(results.vectors)
+    changed = json.loads((output / RESULTS).read_text())
+    changed["settings"]["model"] = "<script>"
+    changed["scores"]["64 float32"]["words"]["ndcg_at_10"] = 0.1234
     (tmp_path / RESULTS).write_text(json.dumps(changed))
     write_report(tmp_path)  # from the file alone
     again = (tmp_path / PAGE).read_text()
@@ -153,7 +145,7 @@ def test_every_number_on_the_page_is_in_the_results(output, tmp_path):
 
 def test_a_query_without_a_relevant_document_scores_nothing_and_grades_count(task, model):
     found = read_retrieval(task)
-    made = embedded(
+    made = embed(
         Embedder.from_pretrained(model),
         found._replace(relevant={**found.relevant, "q1": {"d50": 0}}),
         "",
@@ -165,7 +157,7 @@ def test_a_query_without_a_relevant_document_scores_nothing_and_grades_count(tas
 
 
 def test_searches_are_timed_on_as_many_rows_as_asked(task, model, monkeypatch):
-    made = embedded(Embedder.from_pretrained(model), read_retrieval(task), "")
+    made = embed(Embedder.from_pretrained(model), read_retrieval(task), "")
     sizes = []
     real = quantization_study._search
     monkeypatch.setattr(
@@ -173,7 +165,9 @@ def test_searches_are_timed_on_as_many_rows_as_asked(task, model, monkeypatch):
         "_search",
         lambda q, store, o: (sizes.append(store.vectors.shape), real(q, store, o))[1],
     )
-    assert throughput(made.queries, Store.of(made.documents, "binary"), Options(rows=150)) > 0
+    assert (
+        queries_per_second(made.queries, Store.of(made.documents, "binary"), Options(rows=150)) > 0
+    )
     assert sizes == [(150, 8)] * 4
 
 

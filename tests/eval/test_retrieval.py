@@ -8,7 +8,7 @@ from mteb.abstasks.retrieval import AbsTaskRetrieval
 
 from e5jax.data.beir import FILES
 from e5jax.errors import ConfigError
-from e5jax.eval.retrieval import load_task
+from e5jax.eval.tasks import LocalRetrieval
 
 CORPUS = [
     {"_id": "d1", "title": "", "text": "def one(): ..."},
@@ -34,7 +34,7 @@ def write(root: Path, name: str, lines: list[str]) -> None:
 
 
 def test_a_folder_becomes_the_same_texts_and_relevance(folder):
-    task = load_task(folder)
+    task = LocalRetrieval(folder)
     data = task.dataset["default"]["test"]
     assert isinstance(task, AbsTaskRetrieval)
     assert data["corpus"].to_list() == [
@@ -45,7 +45,7 @@ def test_a_folder_becomes_the_same_texts_and_relevance(folder):
 
 
 def test_the_task_is_named_after_the_folder_and_asks_with_its_instruction(folder):
-    metadata = load_task(folder).metadata
+    metadata = LocalRetrieval(folder).metadata
     assert metadata.name == "heldout"
     assert metadata.main_score == "ndcg_at_10"
     assert metadata.prompt == {"query": "find the function"}
@@ -53,23 +53,23 @@ def test_the_task_is_named_after_the_folder_and_asks_with_its_instruction(folder
 
 def test_a_folder_without_task_json_has_no_instruction(folder):
     (folder / "task.json").unlink()
-    assert load_task(folder).metadata.prompt == {"query": ""}
+    assert LocalRetrieval(folder).metadata.prompt == {"query": ""}
 
 
 def test_the_revision_follows_the_data(folder):
-    before = load_task(folder).metadata.revision
-    assert load_task(folder).metadata.revision == before
+    before = LocalRetrieval(folder).metadata.revision
+    assert LocalRetrieval(folder).metadata.revision == before
     write(
         folder, "queries.jsonl", [json.dumps({**row, "text": row["text"] + "!"}) for row in QUERIES]
     )
-    assert load_task(folder).metadata.revision != before
+    assert LocalRetrieval(folder).metadata.revision != before
 
 
 @pytest.mark.parametrize("name", ["corpus.jsonl", "queries.jsonl", "qrels/test.tsv"])
 def test_a_missing_file_is_named(folder, name):
     (folder / name).unlink()
     with pytest.raises(ConfigError, match=f"{name}:1: there is no such file"):
-        load_task(folder)
+        LocalRetrieval(folder)
 
 
 @pytest.mark.parametrize(
@@ -124,7 +124,7 @@ def test_a_missing_file_is_named(folder, name):
 def test_a_bad_line_is_named_with_its_file_and_number(folder, name, lines, message):
     write(folder, name, lines)
     with pytest.raises(ConfigError, match=message):
-        load_task(folder)
+        LocalRetrieval(folder)
 
 
 def test_official_folders_are_read_and_what_they_lack_is_counted(folder):
@@ -137,26 +137,26 @@ def test_official_folders_are_read_and_what_they_lack_is_counted(folder):
     write(
         folder, "qrels/test.tsv", [*RELEVANT, "q1\td3\t2", "q1\td9\t1", "q2\td1\t-1", "q9\td1\t1"]
     )
-    data = load_task(folder).dataset["default"]["test"]
+    data = LocalRetrieval(folder).dataset["default"]["test"]
     assert data["corpus"].to_list()[2:] == [
         {"id": row["_id"], "title": row["title"] or "", "text": ""} for row in more
     ]
     assert data["relevant_docs"] == {"q1": {"d1": 1, "d3": 2, "d9": 1}, "q2": {"d2": 1, "d1": 0}}
-    assert load_task(folder).notes == (
+    assert LocalRetrieval(folder).notes == (
         "1 of 5 judgements are of documents that corpus.jsonl lacks: never retrieved",
         "1 judgements are of queries that queries.jsonl lacks: left out",
         "1 of 4 documents have neither title nor text: embedded as empty texts",
     )
-    assert load_task(folder).metadata.name == "heldout"
+    assert LocalRetrieval(folder).metadata.name == "heldout"
 
 
 @pytest.mark.parametrize(("suffix", "compress"), [(".gz", gzip.compress), (".xz", lzma.compress)])
 def test_files_may_be_compressed(suffix, compress, folder):
-    plain = load_task(folder).dataset["default"]["test"]
+    plain = LocalRetrieval(folder).dataset["default"]["test"]
     for name in FILES:
         (folder / f"{name}{suffix}").write_bytes(compress((folder / name).read_bytes()))
         (folder / name).unlink()
-    data = load_task(folder).dataset["default"]["test"]
+    data = LocalRetrieval(folder).dataset["default"]["test"]
     assert (data["corpus"].to_list(), data["queries"].to_list()) == (
         plain["corpus"].to_list(),
         plain["queries"].to_list(),
@@ -164,23 +164,29 @@ def test_files_may_be_compressed(suffix, compress, folder):
     assert data["relevant_docs"] == plain["relevant_docs"]
     (folder / f"{FILES[0]}{suffix}").write_bytes(compress(json.dumps(CORPUS[0]).encode() * 9)[:-12])
     with pytest.raises(ConfigError, match=r"corpus\.jsonl\.[gx]z:1: compressed data is damaged"):
-        load_task(folder)
+        LocalRetrieval(folder)
 
 
 def test_bytes_that_are_not_text_are_named_and_a_byte_order_mark_is_not_text(folder):
     rows = [json.dumps(row) for row in CORPUS]
     write(folder, "corpus.jsonl", ["\ufeff" + rows[0], rows[1]])
-    assert len(load_task(folder).dataset["default"]["test"]["corpus"]) == 2
+    assert len(LocalRetrieval(folder).dataset["default"]["test"]["corpus"]) == 2
     (folder / "corpus.jsonl").write_bytes(
         json.dumps(CORPUS[0]).encode() + b'\n{"_id": "d2", "text": "\xff"}\n'
     )
     with pytest.raises(ConfigError, match=r"corpus\.jsonl:2: not UTF-8"):
-        load_task(folder)
+        LocalRetrieval(folder)
 
 
 def test_the_task_says_how_much_is_read_of_a_text_and_what_counts(folder):
-    assert (load_task(folder).limit, load_task(folder).metadata.main_score) == (None, "ndcg_at_10")
+    assert (LocalRetrieval(folder).limit, LocalRetrieval(folder).metadata.main_score) == (
+        None,
+        "ndcg_at_10",
+    )
     write(
         folder, "task.json", [json.dumps({"instruction": "", "limit": 4_096, "score": "ndcg_at_1"})]
     )
-    assert (load_task(folder).limit, load_task(folder).metadata.main_score) == (4_096, "ndcg_at_1")
+    assert (LocalRetrieval(folder).limit, LocalRetrieval(folder).metadata.main_score) == (
+        4_096,
+        "ndcg_at_1",
+    )

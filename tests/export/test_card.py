@@ -15,6 +15,7 @@ from e5jax.data.tokenizer import TextTokenizer
 from e5jax.export.card import model_card, with_scores
 from e5jax.export.folder import write
 from e5jax.export.trained_model import Choice, TrainedModel
+from e5jax.report.results import Results, Task, write_results
 from e5jax.workdir.directory import Workdir
 from tests import tiny
 from tests.export import small
@@ -37,7 +38,11 @@ CLEAN = {
     "evaluation_texts": 77,
     "rules": {"threshold": 0.8, "share": 0.7},
 }
-RESULTS = {"ndcg_at_10": {}, "tasks": {"trained": {"SciFact": {"ndcg_at_10": 0.61239}}}}
+RESULTS = Results(
+    "trained",
+    {"SciFact": Task("Retrieval", ("test",), ("default",))},
+    {"trained": {"SciFact": {"main_score": 0.5, "ndcg_at_10": 0.61239}}},
+)
 
 
 @pytest.fixture
@@ -48,7 +53,7 @@ def place(tmp_path) -> Path:
     (tmp_path / "cleaned/data").mkdir(parents=True)
     (tmp_path / "cleaned/data/own.jsonl").write_text("{}\n")
     (tmp_path / "cleaned/clean.json").write_text(json.dumps(CLEAN))
-    (tmp_path / "results.json").write_text(json.dumps(RESULTS))
+    write_results(tmp_path / "results.json", RESULTS)
     return tmp_path
 
 
@@ -141,8 +146,9 @@ def test_decontamination_and_scores_are_those_of_the_files(place):
         in text
     )
     assert "Jaccard similarity 0.8" in text
-    assert rows(text)["SciFact"] == ["trained", "ndcg_at_10 0.6124"]
-    (place / "later.json").write_text(json.dumps(RESULTS).replace("0.61239", "0.71239"))
+    assert rows(text)["SciFact (test)"] == ["trained", "main_score 0.5000, ndcg_at_10 0.6124"]
+    results = (place / "results.json").read_text()
+    (place / "later.json").write_text(results.replace("0.61239", "0.71239"))
     later = with_scores(text, place / "later.json")
     assert later == text.replace("0.6124", "0.7124") != text
     assert with_scores(later, place / "results.json") == text

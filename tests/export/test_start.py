@@ -9,7 +9,7 @@ from transformers import AutoModel
 
 from e5jax.config import Config, Model, Tokens
 from e5jax.data.tokenizer import read_tokenizer
-from e5jax.eval.encoder import jax_encoder, torch_encoder
+from e5jax.eval.backends import jax_encoder, torch_encoder
 from e5jax.eval.preset import PRESETS
 from e5jax.export.start import write_start
 from e5jax.pipeline import write_base

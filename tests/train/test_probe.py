@@ -71,10 +71,10 @@ def test_ndcg_equals_the_one_computed_by_hand():
 
 
 def test_a_run_logs_what_mteb_gives_its_export(place, folder, tmp_path):
-    from e5jax.eval.encoder import JaxEncoder  # noqa: PLC0415  PyTorch and mteb, for this test only
+    from e5jax.eval.backends import JaxEncoder  # noqa: PLC0415  PyTorch and mteb, for this test only
     from e5jax.eval.evaluate import evaluate  # noqa: PLC0415
     from e5jax.eval.preset import PRESETS  # noqa: PLC0415
-    from e5jax.eval.retrieval import load_task  # noqa: PLC0415
+    from e5jax.eval.tasks import LocalRetrieval  # noqa: PLC0415
     from e5jax.export.folder import export  # noqa: PLC0415
 
     run = probed(place, folder)
@@ -96,7 +96,7 @@ def test_a_run_logs_what_mteb_gives_its_export(place, folder, tmp_path):
     encoder = JaxEncoder(
         Embedder.from_pretrained(tmp_path / "export", dtype="float32"), PRESETS["paper"]
     )
-    found = evaluate(encoder, [load_task(folder)], tmp_path / "mteb")["small"]["ndcg_at_10"]
+    found = evaluate(encoder, [LocalRetrieval(folder)], tmp_path / "mteb")["small"]["ndcg_at_10"]
     # mteb rounds to five digits; two documents with about one score may change places.
     assert logged[-1]["probe/small/ndcg_at_10"] == pytest.approx(found, abs=1e-3)
     assert 0.05 < found < 0.95, (

@@ -11,7 +11,7 @@ from sentence_transformers import SentenceTransformer
 from e5jax.config import Lora, Select, Training
 from e5jax.data.tokenizer import Templates
 from e5jax.errors import ConfigError
-from e5jax.eval.encoder import jax_encoder, torch_encoder
+from e5jax.eval.backends import jax_encoder, torch_encoder
 from e5jax.eval.preset import PRESETS
 from e5jax.export.folder import export
 from e5jax.inference.embedder import Embedder
