@@ -96,6 +96,7 @@ setup(
     package_data={
         "e5jax": ["commit.txt"],
         "e5jax.eval": ["*.tsv"],
+        "e5jax.report": ["page.css"],
         "e5jax.synth": ["*.tsv", "avoid.txt", "prompts/*.txt"],
     },
     install_requires=REQUIREMENTS,

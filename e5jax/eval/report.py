@@ -88,9 +88,10 @@ def _sections(results: Results) -> tuple[list[Section], list[Section]]:
     if results.vectors:
         scores = [_vectors(results)]
     elif len(results.tasks) == 1:
-        scores = [_metrics(results, "Results"), *_categories(results)]
+        scores = [_metrics(results)]
     else:
-        scores = [_averages(results), *_categories(results), _metrics(results, "All scores")]
+        scores = [_averages(results), *_categories(results)]
+        scores += [_metrics(results)] if _present(results.scores) != [MAIN] else []
     if results.differences:
         scores.append(Section("Differences", _difference_table(results), [_DIFFERENCES]))
     notes = [Section("Notes", None, results.notes)] if results.notes else []
@@ -113,7 +114,7 @@ def score_table(results: Results, systems: Sequence[str] = ()) -> Table:
     return Table(["task", "data", "system", *metrics], rows)
 
 
-def _metrics(results: Results, heading: str) -> Section:
+def _metrics(results: Results) -> Section:
     """All metrics, by system and, if there are several, by task. The best are stressed."""
     single = len(results.tasks) == 1
     metrics = _present(results.scores)
@@ -132,8 +133,13 @@ def _metrics(results: Results, heading: str) -> Section:
             }
             rows.append([*label, *_cells(values, metrics)])
     header = [*(["system"] if single else ["task", "system"]), *map(_METRICS.__getitem__, metrics)]
-    text = [f"{task}, {of.label}." for task, of in results.tasks.items()] if single else []
-    return Section(heading, Table(header, rows, frozenset(best)), text)
+    table = Table(header, rows, frozenset(best))
+    if not single:
+        return Section("All metrics", table)
+    ((name, task),) = results.tasks.items()
+    time = "" if task.seconds is None else f", evaluated in {duration(task.seconds)}"
+    training_data = f" Training data: {task.training_data}." if task.training_data else ""
+    return Section("Results", table, [f"Task {name} ({task.label}){time}.{training_data}"])
 
 
 def _present(scores: Scores) -> list[str]:

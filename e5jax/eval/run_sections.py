@@ -72,13 +72,12 @@ def run_sections(
         json.loads(workdir.lengths.read_text(encoding="utf-8")) if workdir.lengths.is_file() else {}
     )
     sections = [
-        page.section("Next", page.code(command)),
         training_section(read_runs(config, workdir)),
         length_section(lengths.get("queries", ()), lengths.get("passages", ())),
     ]
     if rankings and (searches := read_searches(workdir.data / HELDOUT, rankings)):
         sections.append(search_section(searches))
-    return sections
+    return [*sections, page.section("Next", page.code(command))]
 
 
 def read_runs(config: Config, workdir: Workdir) -> list[TrainingRun]:

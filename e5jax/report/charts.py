@@ -1,8 +1,8 @@
-"""Numbers in, inline SVG out: text stays text and takes the page's font, colours are the page's CSS variables."""
+"""Numbers in, inline SVG out: text takes the page's font, colours are the page's CSS variables."""
 
 import itertools
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from html import escape
 from typing import NamedTuple
 
@@ -14,188 +14,171 @@ from e5jax.report.page import Html
 WIDTH, HEIGHT = 440, 270
 LEFT, RIGHT, TOP, BOTTOM = 52, 22, 12, 38  # margins
 SERIES = tuple(f"var(--series-{number})" for number in range(1, 5))
-BINS = 40  # at most
+MAX_BINS = 40
 _TEXT = 'fill="var(--muted)" font-size="12"'
-_SMOOTHED = 30  # windows of a running mean along a curve
-_TAIL = 0.99  # of the values have a bar of their own length; what is longer is one bar
+_LEGEND = 22  # height
+_WINDOWS = 30  # of a running mean along a curve
+_TAIL = 0.99  # share of values with bins of their own; longer ones share one bar
+
+Series = Mapping[str, tuple[Sequence[float], Sequence[float]]]  # name -> x and y values
 
 
 class Axis(NamedTuple):
-    """From values to places on the page."""
+    """Maps values from `low` to `high` to places from `start` to `end`."""
 
     low: float
     high: float
-    start: float  # the place of `low`
+    start: float
     end: float
-    whole: bool = True  # only whole numbers are marked
+    whole: bool = True  # only whole numbers have ticks
 
     def __call__(self, value: float) -> float:
         return self.start + (value - self.low) / (self.high - self.low) * (self.end - self.start)
 
 
-def curves(
-    series: Mapping[str, tuple[Sequence[float], Sequence[float]]], from_zero: bool = False
-) -> Html:
-    """One line a run over its steps: the raw values faint, their running mean strong."""
-    steps = [step for of, _ in series.values() for step in of]
-    values = [value for _, of in series.values() for value in of]
-    x = _across(0, max(steps, default=1))
-    top = TOP + 22 if len(series) > 1 else TOP  # names stand above
-    y = _up(
-        0 if from_zero else min(values, default=0), max(values, default=1), whole=False, top=top
-    )
-    drawn = []
-    for color, (of, raw) in zip(
-        itertools.cycle(SERIES), filter(all, series.values()), strict=False
-    ):
-        width = max(1, len(raw) // _SMOOTHED)
+def curves(series: Series, from_zero: bool = False) -> Html:
+    """A line for each run by step: raw values faint, their running mean strong."""
+    x, y = _axes(series, 0, 0 if from_zero else None, legend=len(series) > 1)
+    lines = []
+    for color, steps, raw in _colored(series):
+        width = max(1, len(raw) // _WINDOWS)
         if width > 1:
-            drawn.append(_line(x, y, of, raw, f'stroke="{color}" stroke-width="0.9" opacity="0.3"'))
-        means = running_mean(np.asarray(raw, np.float64), width)
-        drawn.append(
-            _line(
-                x,
-                y,
-                of,
-                means.tolist(),
-                f'stroke="{color}" stroke-width="1.9" stroke-linejoin="round"',
-            )
-        )
-    return _svg(x, y, "step", [*drawn, *(_legend(list(series)) if len(series) > 1 else ())])
+            faint = f'stroke="{color}" stroke-width="0.9" opacity="0.3"'
+            lines.append(_line(x, y, steps, raw, faint))
+        means = running_mean(np.asarray(raw, np.float64), width).tolist()
+        strong = f'stroke="{color}" stroke-width="1.9" stroke-linejoin="round"'
+        lines.append(_line(x, y, steps, means, strong))
+    return _svg(x, y, "step", [*lines, *(_legend(series) if len(series) > 1 else ())])
 
 
-def points(series: Mapping[str, tuple[Sequence[float], Sequence[float]]], unit: str) -> Html:
-    """One line of points a series; across are sizes above 0, each mark twice the one before, up from 0."""
-    sizes = [math.log2(size) for across, _ in series.values() for size in across]
-    x = _across(min(sizes, default=0), max(sizes, default=1))
-    y = _up(
-        0,
-        max((value for _, of in series.values() for value in of), default=1),
-        whole=False,
-        top=TOP + 22,
-    )
-    drawn = []
-    for color, (across, up) in zip(itertools.cycle(SERIES), series.values(), strict=False):
-        ordered = sorted(zip(map(math.log2, across), up, strict=True))
-        drawn.append(
-            _line(
-                x,
-                y,
-                [size for size, _ in ordered],
-                [value for _, value in ordered],
-                f'stroke="{color}"',
-            )
-        )
-        drawn += [
+def points(series: Series, unit: str) -> Html:
+    """A line of points for each series; x values are positive, and their axis is logarithmic."""
+    pairs = {
+        name: sorted(zip(map(math.log2, sizes), values, strict=True))
+        for name, (sizes, values) in series.items()
+    }
+    logarithms = {
+        name: ([size for size, _ in each], [value for _, value in each])
+        for name, each in pairs.items()
+    }
+    x, y = _axes(logarithms, None, 0, legend=True)
+    lines = []
+    for color, sizes, values in _colored(logarithms):
+        lines.append(_line(x, y, sizes, values, f'stroke="{color}"'))
+        lines += [
             f'<circle cx="{x(size):.1f}" cy="{y(value):.1f}" r="3.5" fill="{color}"/>'
-            for size, value in ordered
+            for size, value in zip(sizes, values, strict=True)
         ]
-    return _svg(x, y, unit, [*drawn, *_legend(list(series))], power=True)
+    return _svg(x, y, unit, [*lines, *_legend(series)], logarithmic=True)
 
 
-def histogram(lengths: Sequence[int], unit: str = "tokens", color: str = SERIES[0]) -> Html:
-    """How many texts are how long, in bins of the same whole number; a faint last bar is all that are longer still."""
-    most = max(lengths, default=0)
+def histogram(lengths: Sequence[int], unit: str = "tokens") -> Html:
+    """Counts in bins of equal whole width from 0; a faint last bar has all that are longer."""
+    longest = max(lengths, default=0)
     tail = int(np.quantile(lengths, _TAIL, method="higher")) if lengths else 0
-    shown = most if most <= 1.5 * tail else tail
-    width = max(1, -(-(shown + 1) // BINS))  # values from 0 on
-    bins = -(-(shown + 1) // width)
-    counts = np.bincount(
-        np.minimum(np.asarray(lengths, np.int64) // width, bins), minlength=bins + 1
-    ).tolist()
-    bars = bins + (counts[bins] > 0)
-    x, y = _across(0, bars * width), _up(0, max(1, *counts), whole=True)
-    drawn = [
-        _bar(x, y, i * width, (i + 1) * width, count, color, 0.85 if i < bins else 0.4)
+    shown = longest if longest <= 1.5 * tail else tail
+    width = math.ceil((shown + 1) / MAX_BINS)
+    bins = math.ceil((shown + 1) / width)
+    places = np.minimum(np.asarray(lengths, np.int64) // width, bins)
+    counts = np.bincount(places, minlength=bins + 1).tolist()
+    x = _x_axis(0, (bins + (counts[bins] > 0)) * width)
+    y = _y_axis(0, max(1, *counts), whole=True)
+    bars = [
+        _bar(x, y, i * width, (i + 1) * width, count, opacity=0.85 if i < bins else 0.4)
         for i, count in enumerate(counts)
+        if count
     ]
     if counts[bins]:
-        drawn.append(
-            f'<text x="{WIDTH - RIGHT}" y="{TOP + 10}" text-anchor="end" {_TEXT}>last bar: {bins * width:,} to {most:,}</text>'
+        bars.append(
+            f'<text x="{WIDTH - RIGHT}" y="{TOP + 10}" text-anchor="end" {_TEXT}>'
+            f"last bar: {bins * width:,} to {longest:,}</text>"
         )
-    return _svg(x, y, unit, drawn)
+    return _svg(x, y, unit, bars)
 
 
 def running_mean(values: Float[np.ndarray, " t"], width: int) -> Float[np.ndarray, " t"]:
-    """The mean over a window centred on each value, of fewer values at both ends."""
+    """The mean over a window centred on each value, with fewer values at both ends."""
     window = np.ones(width)
     return np.convolve(values, window, "same") / np.convolve(np.ones_like(values), window, "same")
 
 
 def ticks(axis: Axis, count: int = 5) -> list[float]:
-    """At most `count` + 1 round numbers of an axis: multiples of 1, 2 or 5 times a power of ten."""
+    """At most `count` + 1 round numbers: multiples of 1, 2 or 5 times a power of ten."""
     rough = (axis.high - axis.low) / count
-    if axis.whole:
-        rough = max(rough, 1)
+    rough = max(rough, 1) if axis.whole else rough
     power = 10.0 ** math.floor(math.log10(rough))
     step = next(factor * power for factor in (1, 2, 5, 10) if factor * power >= rough * (1 - 1e-9))
-    return [
-        round(i * step, 12)
-        for i in range(math.ceil(axis.low / step - 1e-9), math.floor(axis.high / step + 1e-9) + 1)
-    ]
+    first, last = math.ceil(axis.low / step - 1e-9), math.floor(axis.high / step + 1e-9)
+    return [round(i * step, 12) for i in range(first, last + 1)]
 
 
-def _across(low: float, high: float) -> Axis:
+def _colored(series: Series) -> Iterator[tuple[str, Sequence[float], Sequence[float]]]:
+    """Colour, x and y values of each series that has any."""
+    colors = itertools.cycle(SERIES)
+    return ((color, *xy) for xy, color in zip(filter(all, series.values()), colors, strict=False))
+
+
+def _axes(
+    series: Series, left: float | None, bottom: float | None, *, legend: bool
+) -> tuple[Axis, Axis]:
+    """Axes for all values, from `left` and `bottom` or else from the least values."""
+    across = [value for xs, _ in series.values() for value in xs]
+    up = [value for _, ys in series.values() for value in ys]
+    x = _x_axis(min(across, default=0) if left is None else left, max(across, default=1))
+    low = min(up, default=0) if bottom is None else bottom
+    return x, _y_axis(low, max(up, default=1), top=TOP + _LEGEND * legend)
+
+
+def _x_axis(low: float, high: float) -> Axis:
     return Axis(low, high if high > low else low + 1, LEFT, WIDTH - RIGHT)
 
 
-def _up(low: float, high: float, whole: bool, top: float = TOP) -> Axis:
+def _y_axis(low: float, high: float, *, whole: bool = False, top: float = TOP) -> Axis:
     """With room above the highest value."""
-    return Axis(
-        low, high + 0.05 * (high - low) if high > low else low + 1, HEIGHT - BOTTOM, top, whole
-    )
+    end = high + 0.05 * (high - low) if high > low else low + 1
+    return Axis(low, end, HEIGHT - BOTTOM, top, whole)
 
 
-def _line(x: Axis, y: Axis, steps: Sequence[float], values: Sequence[float], style: str) -> str:
-    points = " ".join(
-        f"{x(step):.1f},{y(value):.1f}" for step, value in zip(steps, values, strict=True)
-    )
-    return f'<polyline points="{points}" fill="none" {style}/>'
+def _line(x: Axis, y: Axis, xs: Sequence[float], ys: Sequence[float], style: str) -> str:
+    places = " ".join(f"{x(a):.1f},{y(b):.1f}" for a, b in zip(xs, ys, strict=True))
+    return f'<polyline points="{places}" fill="none" {style}/>'
 
 
-def _bar(x: Axis, y: Axis, start: float, end: float, count: int, color: str, opacity: float) -> str:
-    """With a gap of half a unit to the next, as far as there is room for one."""
-    left, right = x(start), x(end)
-    gap = min(1.0, (right - left) / 5)
-    size = f'width="{right - left - gap:.2f}" height="{y(0) - y(count):.2f}"'
+def _bar(x: Axis, y: Axis, start: float, end: float, count: int, opacity: float) -> str:
+    left, width = x(start), x(end) - x(start)
+    gap = min(1.0, width / 5)
     return (
-        f'<rect x="{left:.2f}" y="{y(count):.2f}" {size} fill="{color}" opacity="{opacity}"/>'
-        if count
-        else ""
+        f'<rect x="{left:.2f}" y="{y(count):.2f}" width="{width - gap:.2f}" '
+        f'height="{y(0) - y(count):.2f}" fill="{SERIES[0]}" opacity="{opacity}"/>'
     )
 
 
-def _legend(names: Sequence[str]) -> list[str]:
-    """Side by side above the frame."""
-    made = []
+def _legend(names: Collection[str]) -> list[str]:
+    """Names side by side above the frame."""
+    marks = []
     for number, (name, color) in enumerate(zip(names, itertools.cycle(SERIES), strict=False)):
         start = LEFT + number * (WIDTH - LEFT - RIGHT) / len(names)
-        made.append(f'<path d="M{start:.0f} {TOP}h18" stroke="{color}" stroke-width="2.5"/>')
-        made.append(f'<text x="{start + 24:.0f}" y="{TOP + 4}" {_TEXT}>{escape(name)}</text>')
-    return made
+        marks.append(f'<path d="M{start:.0f} {TOP}h18" stroke="{color}" stroke-width="2.5"/>')
+        marks.append(f'<text x="{start + 24:.0f}" y="{TOP + 4}" {_TEXT}>{escape(name)}</text>')
+    return marks
 
 
-def _svg(x: Axis, y: Axis, label: str, drawn: Sequence[str], power: bool = False) -> Html:
-    """Rules and numbers of both axes below what is drawn; with `power` marks across are powers of two."""
+def _svg(
+    x: Axis, y: Axis, label: str, content: Sequence[str], *, logarithmic: bool = False
+) -> Html:
+    """The content above rules and ticks; `logarithmic`: ticks of x are powers of two."""
     rules = [
         f'<path d="M{LEFT} {y(tick):.1f}H{WIDTH - RIGHT}" stroke="var(--rule)"/>'
         f'<text x="{LEFT - 8}" y="{y(tick) + 4:.1f}" text-anchor="end" {_TEXT}>{tick:,.10g}</text>'
         for tick in ticks(y)
     ]
+    middle = f'text-anchor="middle" {_TEXT}'
     numbers = [
-        f'<text x="{x(tick):.1f}" y="{HEIGHT - BOTTOM + 16}" text-anchor="middle" {_TEXT}>{2**tick if power else tick:,.10g}</text>'
+        f'<text x="{x(tick):.1f}" y="{HEIGHT - BOTTOM + 16}" {middle}>'
+        f"{2**tick if logarithmic else tick:,.10g}</text>"
         for tick in ticks(x)
     ]
-    name = f'<text x="{(LEFT + WIDTH - RIGHT) / 2}" y="{HEIGHT - 4}" text-anchor="middle" {_TEXT}>{escape(label)}</text>'
-    return Html(
-        "\n".join(
-            [
-                f'<svg viewBox="0 0 {WIDTH} {HEIGHT}">',
-                *rules,
-                *numbers,
-                name,
-                *filter(None, drawn),
-                "</svg>",
-            ]
-        )
-    )
+    center = (LEFT + WIDTH - RIGHT) / 2
+    name = f'<text x="{center}" y="{HEIGHT - 4}" {middle}>{escape(label)}</text>'
+    head = f'<svg viewBox="0 0 {WIDTH} {HEIGHT}">'
+    return Html("\n".join([head, *rules, *numbers, name, *content, "</svg>"]))

@@ -38,6 +38,7 @@ CATEGORIES = (  # in the order of the paper, arXiv 2401.00368
     "Summarization",
 )
 _MAX_SUBSETS = 8  # in a label
+_AGAIN = "delete the file and run the command again (finished tasks are not evaluated again)"
 
 Scores = Mapping[str, Mapping[str, Mapping[str, float]]]  # by system, task and metric
 
@@ -186,71 +187,42 @@ def read_results(path: Path) -> Results:
     values = read_object(path)
     if values.get("schema") != SCHEMA:
         raise ConfigError(
-            f"{path}: schema={values.get('schema')!r}, and this version reads {SCHEMA}; delete the "
-            "file and run the command again (tasks with results are not evaluated again)"
+            f"{path}: schema={values.get('schema')!r}, and this version reads {SCHEMA}; {_AGAIN}"
         )
-    tasks = {name: _task(value, path, name) for name, value in _object(values, "tasks", path)}
-    scores = {
-        system: {task: _metrics(value, path, system, task, tasks) for task, value in by.items()}
-        for system, by in _object(values, "scores", path)
-    }
-    if values.get("model") not in scores:
-        raise ConfigError(f"{path}: model={values.get('model')!r}: has no scores")
-    return Results(
-        values["model"],
-        tasks,
-        scores,
-        {
-            task: {
-                system: Difference(**_fields(Difference, value, f"{path}: differences.{task}"))
-                for system, value in by.items()
-            }
-            for task, by in _object(values, "differences", path)
-        },
-        {
-            system: Vectors(**_fields(Vectors, value, f"{path}: vectors.{system}"))
-            for system, value in _object(values, "vectors", path)
-        },
-        dict(values.get("settings", {})),
-        tuple(values.get("notes", ())),
-        values.get("price"),
+    try:
+        results = Results(
+            model=values["model"],
+            tasks={name: _task(task) for name, task in values["tasks"].items()},
+            scores={
+                system: {
+                    task: {metric: value + 0.0 for metric, value in metrics.items()}
+                    for task, metrics in by_task.items()
+                }
+                for system, by_task in values["scores"].items()
+            },
+            differences={
+                task: {system: Difference(**value) for system, value in by_system.items()}
+                for task, by_system in values["differences"].items()
+            },
+            vectors={system: Vectors(**value) for system, value in values["vectors"].items()},
+            settings=dict(values["settings"]),
+            notes=tuple(values["notes"]),
+            price=values["price"],
+        )
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        raise ConfigError(f"{path}: damaged ({error}); {_AGAIN}") from error
+    has_main = all(
+        task in results.tasks and MAIN in metrics
+        for by_task in results.scores.values()
+        for task, metrics in by_task.items()
     )
+    if results.model not in results.scores or not has_main:
+        raise ConfigError(f"{path}: lacks the {MAIN} or the description of a task; {_AGAIN}")
+    return results
 
 
-def _object(values: Mapping[str, Any], name: str, path: Path) -> list[tuple[str, dict[str, Any]]]:
-    """The items of an object of objects."""
-    value = values.get(name)
-    if not isinstance(value, dict) or not all(isinstance(each, dict) for each in value.values()):
-        raise ConfigError(f"{path}: {name}: must be an object of objects")
-    return list(value.items())
-
-
-def _fields(kind: type[NamedTuple], values: Any, where: str) -> dict[str, Any]:
-    if not isinstance(values, dict) or values.keys() != set(kind._fields):
-        raise ConfigError(f"{where}: must have {', '.join(kind._fields)}")
-    return values
-
-
-def _task(values: Mapping[str, Any], path: Path, name: str) -> Task:
-    lists = {key: values.get(key) for key in ("splits", "subsets", "notes")}
-    if (
-        values.keys() != set(Task._fields)
-        or not isinstance(values["category"], str)
-        or not all(isinstance(value, list) for value in lists.values())
-        or not all(isinstance(each, str) for value in lists.values() for each in value or ())
-    ):
-        raise ConfigError(f"{path}: tasks.{name}: must have {', '.join(Task._fields)}")
-    return Task(**{**values, **{key: tuple(value or ()) for key, value in lists.items()}})
-
-
-def _metrics(
-    values: Any, path: Path, system: str, task: str, tasks: Mapping[str, Task]
-) -> dict[str, float]:
-    where = f"{path}: scores.{system}.{task}"
-    if task not in tasks:
-        raise ConfigError(f"{where}: tasks has no {task}")
-    if not isinstance(values, dict) or not isinstance(values.get(MAIN), int | float):
-        raise ConfigError(f"{where}: must have a {MAIN}")
-    if wrong := [name for name, value in values.items() if not isinstance(value, int | float)]:
-        raise ConfigError(f"{where}.{wrong[0]}={values[wrong[0]]!r}: must be a number")
-    return values
+def _task(values: Mapping[str, Any]) -> Task:
+    lists = {name: values[name] for name in ("splits", "subsets", "notes")}
+    if not all(isinstance(value, list) for value in lists.values()):
+        raise TypeError("splits, subsets and notes must be lists")
+    return Task(**{**values, **{name: tuple(value) for name, value in lists.items()}})

@@ -5,9 +5,9 @@ import numpy as np
 import pytest
 
 from e5jax.report.charts import (
-    BINS,
     HEIGHT,
     LEFT,
+    MAX_BINS,
     RIGHT,
     TOP,
     WIDTH,
@@ -34,7 +34,7 @@ def bars(svg):
 def test_heights_of_bars_are_the_counts_of_a_histogram(seed):
     chooser = random.Random(seed)
     lengths = [chooser.randint(0, chooser.choice([30, 500])) for _ in range(1_000)]
-    width = -(-(max(lengths) + 1) // BINS)
+    width = -(-(max(lengths) + 1) // MAX_BINS)
     counts, _ = np.histogram(lengths, np.arange(0, max(lengths) + width + 1, width) - 0.5)
     heights = np.array([bar[3] for bar in bars(histogram(lengths))])
     wanted = counts[counts > 0]
@@ -59,7 +59,7 @@ def test_a_long_tail_is_one_faint_bar_with_its_range():
 def test_bars_lie_within_the_frame_and_all_texts_are_in_one(lengths):
     svg = histogram(lengths)
     found = bars(svg)
-    assert len(found) <= BINS + 1
+    assert len(found) <= MAX_BINS + 1
     assert bool(found) == bool(lengths)
     for x, y, width, height, _ in found:
         assert LEFT <= x < x + width <= WIDTH - RIGHT + 0.01

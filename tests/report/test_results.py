@@ -35,22 +35,17 @@ def test_what_is_written_is_read_again(tmp_path):
 @pytest.mark.parametrize(
     ("path", "value", "message"),
     [
-        (["schema"], None, r"schema=None, and this version reads 1; delete the file and run"),
-        (["schema"], 2, r"schema=2, and this version reads 1"),
-        (["tasks"], [], "tasks: must be an object of objects"),
-        (["tasks", "SciFact", "splits"], 3, r"tasks\.SciFact: must have category, splits"),
-        (["tasks", "SciFact", "splits"], [3], r"tasks\.SciFact: must have category, splits"),
-        (["tasks", "SciFact", "more"], "x", r"tasks\.SciFact: must have category, splits"),
-        (["scores", "ours", "other"], {}, r"scores\.ours\.other: tasks has no other"),
-        (["scores", "ours", "SciFact"], {}, r"scores\.ours\.SciFact: must have a main_score"),
-        (
-            ["scores", "ours", "SciFact", "recall_at_10"],
-            "much",
-            r"scores\.ours\.SciFact\.recall_at_10='much': must be a number",
-        ),
-        (["differences", "SciFact", "theirs"], {"p": 1}, r"differences\.SciFact: must have queri"),
-        (["vectors", "ours"], {}, r"vectors\.ours: must have dimensions"),
-        (["model"], "gone", "model='gone': has no scores"),
+        (["schema"], None, "schema=None, and this version reads 1; delete the file and run"),
+        (["schema"], 2, "schema=2, and this version reads 1"),
+        (["tasks"], [], "damaged .*'list'"),
+        (["tasks", "SciFact", "splits"], "test", "damaged .*must be lists"),
+        (["tasks", "SciFact", "more"], "x", "damaged .*'more'"),
+        (["scores", "ours", "other"], {"main_score": 1.0}, "lacks .* the description of a task"),
+        (["scores", "ours", "SciFact"], {}, "lacks the main_score"),
+        (["scores", "ours", "SciFact", "recall_at_10"], "much", "damaged .*str"),
+        (["differences", "SciFact", "theirs"], {"p": 1}, "damaged .*'queries'"),
+        (["vectors", "ours"], {}, "damaged .*'dimensions'"),
+        (["model"], "gone", "lacks"),
     ],
 )
 def test_a_wrong_value_is_refused_by_name(tmp_path, path, value, message):
