@@ -10,7 +10,7 @@ from e5jax.eval.comparison import compare
 from e5jax.eval.contamination import Manifest, read_manifests
 from e5jax.eval.encoder import VectorCache
 from e5jax.eval.evaluate import SETTINGS, evaluate
-from e5jax.eval.report import PAGE, RESULTS, TEXT, score_table, write_all
+from e5jax.eval.report import PAGE, RESULTS, TEXT, metric_table, write_all
 from e5jax.eval.systems import PAPER, find_system, read_system
 from e5jax.eval.tasks import describe, find_tasks, paper_tasks
 from e5jax.eval.texts import TEXTS, write_texts
@@ -59,7 +59,7 @@ def _evaluate(args: argparse.Namespace, manifests: Sequence[Manifest]) -> None:
     evaluate(encoder, selected, args.output / MTEB, settings)
     results = write_report(args, tasks, manifests)
     evaluated = results._replace(tasks={name: results.tasks[name] for name in tasks})
-    print(aligned(score_table(evaluated, [results.model]), left=3), flush=True)
+    print(aligned(metric_table(evaluated, [results.model]), left=3), flush=True)
 
 
 def write_report(

@@ -108,7 +108,7 @@ def write_report(output: Path) -> None:
     """Writes the page and prints the table, both from `results.json` alone."""
     results = read_results(output / RESULTS)
     settings = results.settings
-    lead = f"{settings['queries']} queries and {settings['documents']} documents of {settings['task']}."
+    lead = "{queries} queries and {documents} documents of {task}.".format_map(settings)
     write_text(
         output / PAGE, html(f"Compact vectors of {settings['model']}", lead, results), "compact"
     )

@@ -6,7 +6,7 @@ from `Results`, except for sections that a caller adds.
 
 import itertools
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -91,7 +91,8 @@ def _sections(results: Results) -> tuple[list[Section], list[Section]]:
         scores = [_metrics(results)]
     else:
         scores = [_averages(results), *_categories(results)]
-        scores += [_metrics(results)] if _present(results.scores) != [MAIN] else []
+        if _present(results.scores) != [MAIN]:
+            scores.append(_metrics(results))
     if results.differences:
         scores.append(Section("Differences", _difference_table(results), [_DIFFERENCES]))
     notes = [Section("Notes", None, results.notes)] if results.notes else []
@@ -101,57 +102,50 @@ def _sections(results: Results) -> tuple[list[Section], list[Section]]:
 # --- scores ------------------------------------------------------------------------------------
 
 
-def score_table(results: Results, systems: Sequence[str] = ()) -> Table:
-    """A row for each task and system, for a terminal. No `systems`: all."""
-    chosen = {name: results.scores[name] for name in systems or results.scores}
-    metrics = _present(chosen)
-    rows = [
-        [task, of.label, system, *_cells(scores[task], metrics)]
-        for task, of in results.tasks.items()
-        for system, scores in chosen.items()
-        if task in scores
-    ]
-    return Table(["task", "data", "system", *metrics], rows)
+def metric_table(results: Results, systems: Sequence[str] = ()) -> Table:
+    """A row for each task and system; the best of a task are stressed. No `systems`: all."""
+    metrics = _present(results.scores)
+    rows: list[list[str]] = []
+    best: set[tuple[int, int]] = set()
+    for task, of in results.tasks.items():
+        chosen = {
+            name: results.scores[name][task]
+            for name in systems or results.scores
+            if task in results.scores[name]
+        }
+        for system, values in chosen.items():
+            cells = [f"{values[name]:.4f}" if name in values else ABSENT for name in metrics]
+            rows.append([task, of.label, system, *cells])
+            best |= {
+                (len(rows) - 1, 3 + column)
+                for column, name in enumerate(metrics)
+                if values.get(name) == max(each.get(name, -math.inf) for each in chosen.values())
+            }
+    header = ["task", "data", "system", *(_METRICS[name] for name in metrics)]
+    return Table(header, rows, frozenset(best))
 
 
 def _metrics(results: Results) -> Section:
-    """All metrics, by system and, if there are several, by task. The best are stressed."""
-    single = len(results.tasks) == 1
-    metrics = _present(results.scores)
-    if single and "ndcg_at_10" in metrics:
-        metrics.remove(MAIN)  # the same number
-    rows: list[list[str]] = []
-    best: set[tuple[int, int]] = set()
-    for task in results.tasks:
-        systems = {name: by[task] for name, by in results.scores.items() if task in by}
-        for system, values in systems.items():
-            label = [system] if single else [task, system]
-            best |= {
-                (len(rows), column)
-                for column, metric in enumerate(metrics, start=len(label))
-                if values.get(metric) == max(v.get(metric, -math.inf) for v in systems.values())
-            }
-            rows.append([*label, *_cells(values, metrics)])
-    header = [*(["system"] if single else ["task", "system"]), *map(_METRICS.__getitem__, metrics)]
-    table = Table(header, rows, frozenset(best))
-    if not single:
+    table = metric_table(results)
+    if len(results.tasks) > 1:
         return Section("All metrics", table)
     ((name, task),) = results.tasks.items()
+    rows, best = [row[2:] for row in table.rows], {(row, column - 2) for row, column in table.best}
     time = "" if task.seconds is None else f", evaluated in {duration(task.seconds)}"
     training_data = f" Training data: {task.training_data}." if task.training_data else ""
-    return Section("Results", table, [f"Task {name} ({task.label}){time}.{training_data}"])
+    text = f"Task {name} ({task.label}){time}.{training_data}"
+    return Section("Results", Table(table.header[2:], rows, frozenset(best)), [text])
 
 
 def _present(scores: Scores) -> list[str]:
-    """The metrics that any system has for any task."""
-    present = {
-        name for by_task in scores.values() for metrics in by_task.values() for name in metrics
-    }
-    return [name for name in _METRICS if name in present]
-
-
-def _cells(values: Mapping[str, float], metrics: Sequence[str]) -> list[str]:
-    return [f"{values[name]:.4f}" if name in values else ABSENT for name in metrics]
+    """The metrics that any system has for any task; nDCG@10 as the main score counts once."""
+    runs = [metrics for by_task in scores.values() for metrics in by_task.values()]
+    repeated = all(metrics[MAIN] == metrics.get("ndcg_at_10") for metrics in runs)
+    return [
+        name
+        for name in _METRICS
+        if any(name in metrics for metrics in runs) and not (repeated and name == MAIN)
+    ]
 
 
 def _averages(results: Results) -> Section:

@@ -14,7 +14,7 @@ from e5jax.eval.backends import make_encoder, settings_of
 from e5jax.eval.bm25 import BM25
 from e5jax.eval.comparison import compare
 from e5jax.eval.evaluate import evaluate
-from e5jax.eval.report import html, score_table
+from e5jax.eval.report import html, metric_table
 from e5jax.eval.run_sections import HELDOUT, run_sections
 from e5jax.eval.systems import read_system
 from e5jax.eval.tasks import describe, find_task
@@ -59,7 +59,7 @@ def evaluate_run(
     lead = "Docstrings search for their functions in packages held out from training."
     title = f"e5jax: {workdir.root.name}"
     write_text(workdir.report, html(title, lead if heldout else "", results, sections))
-    print(aligned(score_table(results), left=3))
+    print(aligned(metric_table(results), left=3))
     print(f"\nresults: {workdir.results}\nreport:  {workdir.report}\nmodel:   {workdir.export}")
     print(f"next:    {command}", flush=True)
 

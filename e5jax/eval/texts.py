@@ -1,8 +1,7 @@
-"""The texts that the evaluation of a task gives a model, as JSONL: training data must not have them.
+"""The texts that the evaluation of a task gives a model: training data must not have them.
 
-A recorder takes the place of the model, so that the texts are those of every type of task. A line
-has `id` (such as `NFCorpus/default/test/query/12`), `kind` and `text`; each text of a task occurs
-once.
+Tasks flow in, JSONL flows out: `id` (such as `NFCorpus/default/test/query/12`), `kind` and `text`,
+each text of a task once. A recorder takes the place of the model, whatever the type of task.
 """
 
 import hashlib

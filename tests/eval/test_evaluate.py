@@ -1,4 +1,3 @@
-import argparse
 import json
 import math
 import shutil
@@ -10,23 +9,21 @@ import numpy as np
 import pytest
 from mteb.mocks.mock_tasks import MockAggregatedTask, MockMultilingualSTSTask, MockSTSTask
 
-from e5jax.__main__ import parser
 from e5jax.data.beir import read_retrieval
 from e5jax.data.tokenizer import E5
 from e5jax.errors import ConfigError
 from e5jax.eval.backends import JaxEncoder
 from e5jax.eval.bm25 import BM25
-from e5jax.eval.commands import main
 from e5jax.eval.encoder import VectorCache
 from e5jax.eval.evaluate import evaluate
 from e5jax.eval.preset import PRESETS
 from e5jax.eval.quantization_study import EmbeddedTask, embed, score
 from e5jax.eval.queries import read_queries, read_rankings
-from e5jax.eval.systems import paper_table
-from e5jax.eval.tasks import LocalRetrieval, describe, find_tasks
+from e5jax.eval.tasks import LocalRetrieval, describe
 from e5jax.eval.texts import Recorder
 from e5jax.inference import rescore
 from e5jax.inference.vector_quantization import Store
+from tests.beir import write_beir, write_judgements
 
 PAPER = PRESETS["paper"]
 
@@ -48,19 +45,13 @@ class Angles:
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    root = tmp_path / "five"
-    (root / "qrels").mkdir(parents=True)
-    documents, queries = ([name for name in ANGLES if name[0] == kind] for kind in "dq")
-    (root / "corpus.jsonl").write_text(
-        "".join(json.dumps({"_id": d, "title": "", "text": d}) + "\n" for d in documents)
-    )
-    (root / "queries.jsonl").write_text(
-        "".join(json.dumps({"_id": q, "text": q}) + "\n" for q in queries)
-    )
-    (root / "qrels" / "test.tsv").write_text(
-        "query-id\tcorpus-id\tscore\nq1\td1\t1\nq1\td3\t1\nq2\td0\t1\n"
-    )
-    return root
+    documents, queries = ({name: name for name in ANGLES if name[0] == kind} for kind in "dq")
+    judgements = ["q1 d1 1", "q1 d3 1", "q2 d0 1"]
+    return write_beir(tmp_path / "five", documents, queries, judgements)
+
+
+def scores_of(task: LocalRetrieval, output: Path) -> dict[str, float]:
+    return evaluate(JaxEncoder(Angles(), PAPER), [task], output)[task.metadata.name]
 
 
 def by_hand() -> float:
@@ -71,9 +62,7 @@ def by_hand() -> float:
 
 
 def test_ndcg_equals_the_one_computed_by_hand(folder, tmp_path):
-    scores = evaluate(JaxEncoder(Angles(), PAPER), [LocalRetrieval(folder)], tmp_path / "out")[
-        "five"
-    ]
+    scores = scores_of(LocalRetrieval(folder), tmp_path / "out")
     # mteb rounds to five digits.
     assert scores["ndcg_at_10"] == pytest.approx(by_hand(), abs=1e-5)
     assert scores["main_score"] == scores["ndcg_at_10"]
@@ -81,15 +70,13 @@ def test_ndcg_equals_the_one_computed_by_hand(folder, tmp_path):
     assert scores["mrr_at_10"] == pytest.approx((1 / 2 + 1 / 5) / 2, abs=1e-5)
 
 
-def test_what_a_folder_lacks_counts_as_mteb_counts_it(folder, tmp_path):
-    """q1 ranks d0 d1 d2 d3 d4: d1 is right, as is a document that is not there; d0 is judged -1. q2 has nothing that is right."""
-    judged = ["q1\td1\t1", "q1\tnowhere\t1", "q1\td0\t-1", "q2\td4\t0", "gone\td4\t1"]
-    (folder / "qrels" / "test.tsv").write_text(
-        "\n".join(["query-id\tcorpus-id\tscore", *judged]) + "\n"
-    )
+def test_what_a_folder_lacks_counts_as_in_mteb(folder, tmp_path):
+    """q1 ranks d0 d1 d2 d3 d4; d1 and a missing document are relevant, d0 is -1; q2 has none."""
+    judged = ["q1 d1 1", "q1 nowhere 1", "q1 d0 -1", "q2 d4 0", "gone d4 1"]
+    write_judgements(folder, judged)
     right = (1 / math.log2(3)) / (1 + 1 / math.log2(3)) / 2
     task = LocalRetrieval(folder)
-    scores = evaluate(JaxEncoder(Angles(), PAPER), [task], tmp_path / "out")["five"]
+    scores = scores_of(task, tmp_path / "out")
     assert scores["ndcg_at_10"] == pytest.approx(right, abs=1e-5)
     assert scores["recall_at_10"] == pytest.approx(0.25)
     assert task.notes == (
@@ -117,26 +104,20 @@ def test_what_a_folder_lacks_counts_as_mteb_counts_it(folder, tmp_path):
 
 
 def test_a_query_that_is_a_document_does_not_retrieve_itself(folder, tmp_path):
-    """As in ArguAna, whose counter-arguments are of the same corpus as the arguments: mteb leaves out a document with its id."""
+    """As in ArguAna, whose arguments are documents too: mteb omits a document with the same id."""
     (folder / "queries.jsonl").write_text('{"_id": "d0", "text": "d0"}\n')
-    (folder / "qrels" / "test.tsv").write_text("query-id\tcorpus-id\tscore\nd0\td2\t1\n")
+    write_judgements(folder, ["d0 d2 1"])
     task = LocalRetrieval(folder)
-    assert (
-        evaluate(JaxEncoder(Angles(), PAPER), [task], tmp_path / "a")["five"]["mrr_at_10"] == 0.5
-    )  # d1 d2
+    assert scores_of(task, tmp_path / "a")["mrr_at_10"] == 0.5  # d1 d2
     assert task.notes == (
-        "1 queries are documents with the same id: a query does not retrieve the document with its own id",
+        "1 queries are documents with the same id: "
+        "a query does not retrieve the document with its own id",
     )
     data = read_retrieval(folder)
     assert data.skips_own
     # Where the document with the query's id is the answer, it is retrieved.
-    (folder / "qrels" / "test.tsv").write_text("query-id\tcorpus-id\tscore\nd0\td0\t1\n")
-    assert (
-        evaluate(JaxEncoder(Angles(), PAPER), [LocalRetrieval(folder)], tmp_path / "b")["five"][
-            "ndcg_at_10"
-        ]
-        == 1
-    )
+    write_judgements(folder, ["d0 d0 1"])
+    assert scores_of(LocalRetrieval(folder), tmp_path / "b")["ndcg_at_10"] == 1
     compact = EmbeddedTask(
         np.zeros((1, 2), np.float32), np.zeros((5, 2), np.float32), [{2: 1}], [0]
     )
@@ -190,36 +171,6 @@ def test_a_task_without_retrieval_scores_has_its_main_score_only(tmp_path):
     }
 
 
-def arguments(**changed: str) -> argparse.Namespace:
-    return parser().parse_args(["eval", *(f"--{name}={value}" for name, value in changed.items())])
-
-
-def test_a_missing_model_folder_is_refused(folder, tmp_path):
-    with pytest.raises(ConfigError, match="there is no such folder"):
-        main(
-            arguments(model=str(tmp_path / "none"), tasks=str(folder), output=str(tmp_path / "out"))
-        )
-
-
-def test_an_unknown_task_is_answered_with_its_neighbours():
-    with pytest.raises(ConfigError, match=r"no MTEB task 'SciFct'.*did you mean SciFact"):
-        find_tasks("SciFct")
-
-
-def test_tasks_are_found_by_name_and_by_folder(folder):
-    assert [task.metadata.name for task in find_tasks(f"SciFact,{folder}")] == ["SciFact", "five"]
-
-
-def test_two_tasks_of_one_name_are_refused(folder):
-    with pytest.raises(ConfigError, match="names five more than once"):
-        find_tasks(f"{folder},{folder}")
-
-
-def test_no_task_is_refused():
-    with pytest.raises(ConfigError, match="--tasks is empty"):
-        find_tasks(",")
-
-
 SETTINGS = {"model": "one"}
 
 
@@ -261,7 +212,7 @@ def test_a_result_of_other_data_is_not_kept(folder, tmp_path):
     embedder = Counting()
     evaluate(JaxEncoder(embedder, PAPER), [LocalRetrieval(folder)], tmp_path / "out", SETTINGS)
     once = len(embedder.asked)
-    (folder / "qrels" / "test.tsv").write_text("query-id\tcorpus-id\tscore\nq1\td0\t1\n")
+    write_judgements(folder, ["q1 d0 1"])
     assert (
         evaluate(JaxEncoder(embedder, PAPER), [LocalRetrieval(folder)], tmp_path / "out", SETTINGS)[
             "five"
@@ -285,9 +236,7 @@ def test_results_of_another_model_are_refused(folder, tmp_path):
 
 
 def test_scores_by_query_have_the_main_score_as_their_mean(folder, tmp_path):
-    scores = evaluate(JaxEncoder(Angles(), PAPER), [LocalRetrieval(folder)], tmp_path / "out")[
-        "five"
-    ]
+    scores = scores_of(LocalRetrieval(folder), tmp_path / "out")
     by_query = read_queries(tmp_path / "out", "five", describe(LocalRetrieval(folder)))
     assert set(by_query) == {"test/default/q1", "test/default/q2"}
     assert np.mean(list(by_query.values())) == pytest.approx(scores["main_score"], abs=1e-5)
@@ -392,38 +341,3 @@ def test_a_score_is_of_the_task_s_own_subsets_and_a_result_that_has_more_is_fini
     before = embedder.texts
     run(whole, "one")
     assert embedder.texts > before, "the result lacked a subset"
-
-
-@pytest.mark.parametrize("name", paper_table()[1])
-def test_a_task_of_the_papers_table_is_scored_on_its_split_and_subset(name):
-    (task,) = find_tasks(name)
-    of = next(task for task in find_tasks("", "MTEB(eng, v1)") if task.metadata.name == name)
-    assert describe(task) == describe(of)
-    assert describe(task).splits == (("dev",) if name == "MSMARCO" else ("test",))
-    assert describe(task).subsets in (("default",), ("en",), ("en-en",)), "English"
-
-
-def test_a_benchmark_is_found_by_name_with_its_own_subsets():
-    tasks = find_tasks("", "MTEB(eng, v1)")
-    assert len(tasks) == 56
-    assert {task.metadata.name for task in tasks} == set(paper_table()[1])
-    assert next(task for task in tasks if task.metadata.name == "MSMARCO").eval_splits == ["dev"]
-    with pytest.raises(ConfigError, match=r"MTEB has no 'NanoBIER'; did you mean NanoBEIR"):
-        find_tasks("", "NanoBIER")
-
-
-@pytest.mark.parametrize(
-    ("option", "message"),
-    [("--beside=theirs=gone", "no such folder"), ("--data=gone", "no clean.json")],
-)
-def test_what_stands_beside_is_looked_at_before_a_model_is_read(option, message, folder, tmp_path):
-    (tmp_path / "model").mkdir()  # nothing in it: to read it would be another error
-    words = [
-        "eval",
-        f"--model={tmp_path / 'model'}",
-        f"--tasks={folder}",
-        f"--output={tmp_path / 'out'}",
-        option,
-    ]
-    with pytest.raises(ConfigError, match=message):
-        main(parser().parse_args(words))

@@ -27,6 +27,7 @@ from e5jax.eval.tasks import LocalRetrieval
 from e5jax.inference.embedder import Embedder
 from e5jax.inference.vector_quantization import Store
 from e5jax.report.results import read_results
+from tests.beir import write_beir
 from tests.eval.folder import save_tiny
 
 WORDS = [f"word{number:02}" for number in range(22)]
@@ -34,27 +35,15 @@ WORDS = [f"word{number:02}" for number in range(22)]
 
 @pytest.fixture(scope="module")
 def task(tmp_path_factory) -> Path:
-    folder = tmp_path_factory.mktemp("compact") / "words"
-    (folder / "qrels").mkdir(parents=True)
     random = np.random.default_rng(0)
-    texts = [" ".join(random.choice(WORDS, 6)) for _ in range(60)]
-    (folder / "corpus.jsonl").write_text(
-        "".join(json.dumps({"_id": f"d{i}", "text": text}) + "\n" for i, text in enumerate(texts))
+    documents = {f"d{i}": " ".join(random.choice(WORDS, 6)) for i in range(60)}
+    queries = {f"q{i}": " ".join(documents[f"d{i}"].split()[1:]) for i in range(20)}
+    judgements = [f"q{i} d{i} 2" for i in range(20)]
+    judgements += [f"q{i} d{i + 20} 1" for i in range(0, 20, 2)]
+    folder = tmp_path_factory.mktemp("compact") / "words"
+    return write_beir(
+        folder, documents, queries, [*judgements, "q1 d50 0"], instruction="Find the words"
     )
-    asked = [" ".join(text.split()[1:]) for text in texts[:20]]
-    (folder / "queries.jsonl").write_text(
-        "".join(json.dumps({"_id": f"q{i}", "text": text}) + "\n" for i, text in enumerate(asked))
-    )
-    lines = (
-        [f"q{i}\td{i}\t2" for i in range(20)]
-        + [f"q{i}\td{i + 20}\t1" for i in range(0, 20, 2)]
-        + ["q1\td50\t0"]
-    )
-    (folder / "qrels" / "test.tsv").write_text(
-        "\n".join(["query-id\tcorpus-id\tscore", *lines]) + "\n"
-    )
-    (folder / "task.json").write_text(json.dumps({"instruction": "Find the words"}))
-    return folder
 
 
 @pytest.fixture(scope="module")

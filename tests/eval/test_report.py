@@ -1,4 +1,4 @@
-"""The page, the text and the table of `results.json`, and `e5jax eval --report`, which writes them."""
+"""The page, the text and the table of `results.json`; `e5jax eval --report` writes them."""
 
 import argparse
 import html
@@ -13,7 +13,7 @@ from e5jax.__main__ import parser
 from e5jax.errors import ConfigError
 from e5jax.eval.commands import main
 from e5jax.eval.report import html as as_html
-from e5jax.eval.report import markdown, score_table
+from e5jax.eval.report import markdown, metric_table
 from e5jax.eval.systems import paper_table
 from e5jax.report.results import Results, Task, read_results, write_results
 from e5jax.report.tables import aligned
@@ -212,9 +212,9 @@ def test_a_metric_that_a_system_lacks_is_absent_not_zero():
         "b": {"x": {"main_score": 0.25, "mrr_at_10": 0.25}},
     }
     assert rows(page(scores, {"x": TEST}))[:3] == [
-        ["system", "nDCG@10", "MRR@10"],
-        ["a", "0.5000", "–"],
-        ["b", "–", "0.2500"],
+        ["system", "nDCG@10", "MRR@10", "Main score"],
+        ["a", "0.5000", "–", "0.5000"],
+        ["b", "–", "0.2500", "0.2500"],
     ]
 
 
@@ -222,8 +222,8 @@ def test_several_tasks_have_a_row_for_each_task_and_system():
     tasks = {"held": TEST, "STS": Task("STS", ("test",), ("en",))}
     held, sts = {"main_score": 0.5, "ndcg_at_10": 0.5}, {"main_score": 0.25}
     results = Results("a", tasks, {name: {"held": held, "STS": sts} for name in "ab"})
-    assert [line.split() for line in aligned(score_table(results)).splitlines()] == [
-        ["task", "data", "system", "ndcg_at_10", "main_score"],
+    assert [line.split() for line in aligned(metric_table(results)).splitlines()] == [
+        ["task", "data", "system", "nDCG@10", "Main", "score"],
         ["held", "test", "a", "0.5000", "0.5000"],
         ["held", "test", "b", "0.5000", "0.5000"],
         ["STS", "test/en", "a", "–", "0.2500"],

@@ -16,6 +16,7 @@ from e5jax.eval.run_sections import (
     search_section,
     training_section,
 )
+from tests.beir import write_beir
 from tests.eval.mteb_results import rows
 
 HOSTILE = '</pre><script>alert("&")</script>'
@@ -141,14 +142,12 @@ def test_a_damaged_line_of_metrics_is_left_out_and_named(tmp_path, capsys):
 
 
 def test_examples_are_those_of_the_evaluation_from_the_easiest_query_to_the_hardest(tmp_path):
-    heldout = tmp_path / "heldout"
-    (heldout / "qrels").mkdir(parents=True)
     names = [f"f{number}" for number in range(8)]
-    for name, kind in (("corpus", "code"), ("queries", "words")):
-        lines = [json.dumps({"_id": each, "text": f"{kind} of {each}"}) + "\n" for each in names]
-        (heldout / f"{name}.jsonl").write_text("".join(lines))
-    (heldout / "qrels/test.tsv").write_text(
-        "query-id\tcorpus-id\tscore\n" + "".join(f"{each}\t{each}\t1\n" for each in names)
+    heldout = write_beir(
+        tmp_path / "heldout",
+        {name: f"code of {name}" for name in names},
+        {name: f"words of {name}" for name in names},
+        [f"{name} {name} 1" for name in names],
     )
     # f0 is the hardest, which has no rank; the others have ranks from 7 down to 1.
     rankings = {

@@ -7,6 +7,7 @@ from e5jax.__main__ import main
 from e5jax.datasets.contamination import evaluation_texts
 from e5jax.eval.texts import write_texts
 from e5jax.workdir.outputs import LIST
+from tests.beir import write_beir
 
 FLAT = [  # the columns of their data that hold texts
     (mteb.mocks.MockSTSTask, ("sentence1", "sentence2")),
@@ -67,13 +68,9 @@ def test_queries_come_without_the_task_s_instruction_and_documents_with_their_ti
 
 
 def test_the_command_writes_texts_that_cleaning_reads(tmp_path, capsys):
-    folder = tmp_path / "five"
-    (folder / "qrels").mkdir(parents=True)
-    (folder / "corpus.jsonl").write_text(
-        '{"_id": "d1", "title": "A", "text": "b"}\n{"_id": "d2", "text": "c é"}\n'
-    )
-    (folder / "queries.jsonl").write_text('{"_id": "q1", "text": "who"}\n')
-    (folder / "qrels/test.tsv").write_text("query-id\tcorpus-id\tscore\nq1\td1\t1\n")
+    folder = write_beir(tmp_path / "five", {"d1": "b", "d2": "c é"}, {"q1": "who"}, ["q1 d1 1"])
+    corpus = folder / "corpus.jsonl"
+    corpus.write_text(corpus.read_text().replace('"text": "b"', '"title": "A", "text": "b"'))
     assert main(["eval", "--texts", f"--tasks={folder}", f"--output={tmp_path / 'out'}"]) == 0
     assert "           3  five\n" in capsys.readouterr().out
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == [LIST, "texts.jsonl"]

@@ -8,7 +8,8 @@ from mteb.abstasks.retrieval import AbsTaskRetrieval
 
 from e5jax.data.beir import FILES
 from e5jax.errors import ConfigError
-from e5jax.eval.tasks import LocalRetrieval
+from e5jax.eval.systems import paper_table
+from e5jax.eval.tasks import LocalRetrieval, describe, find_tasks
 
 CORPUS = [
     {"_id": "d1", "title": "", "text": "def one(): ..."},
@@ -128,7 +129,7 @@ def test_a_bad_line_is_named_with_its_file_and_number(folder, name, lines, messa
 
 
 def test_official_folders_are_read_and_what_they_lack_is_counted(folder):
-    """Judged documents that are not there (ArguAna), titles without a text and scores below 0 (TREC-COVID), empty documents."""
+    """Missing judged documents (ArguAna), bare titles and negative grades (TREC-COVID)."""
     more = [
         {"_id": "d3", "title": "only a title", "text": ""},
         {"_id": "d4", "title": None, "text": ""},
@@ -190,3 +191,43 @@ def test_the_task_says_how_much_is_read_of_a_text_and_what_counts(folder):
         4_096,
         "ndcg_at_1",
     )
+
+
+def test_an_unknown_task_is_refused_with_suggestions():
+    with pytest.raises(ConfigError, match=r"no MTEB task 'SciFct'.*did you mean SciFact"):
+        find_tasks("SciFct")
+
+
+def test_tasks_are_found_by_name_and_by_folder(folder):
+    assert [task.metadata.name for task in find_tasks(f"SciFact,{folder}")] == [
+        "SciFact",
+        "heldout",
+    ]
+
+
+def test_two_tasks_of_one_name_are_refused(folder):
+    with pytest.raises(ConfigError, match="names heldout more than once"):
+        find_tasks(f"{folder},{folder}")
+
+
+def test_no_task_is_refused():
+    with pytest.raises(ConfigError, match="--tasks is empty"):
+        find_tasks(",")
+
+
+@pytest.mark.parametrize("name", paper_table()[1])
+def test_a_task_of_the_papers_table_is_scored_on_its_split_and_subset(name):
+    (task,) = find_tasks(name)
+    of = next(task for task in find_tasks("", "MTEB(eng, v1)") if task.metadata.name == name)
+    assert describe(task) == describe(of)
+    assert describe(task).splits == (("dev",) if name == "MSMARCO" else ("test",))
+    assert describe(task).subsets in (("default",), ("en",), ("en-en",)), "English"
+
+
+def test_a_benchmark_is_found_by_name_with_its_own_subsets():
+    tasks = find_tasks("", "MTEB(eng, v1)")
+    assert len(tasks) == 56
+    assert {task.metadata.name for task in tasks} == set(paper_table()[1])
+    assert next(task for task in tasks if task.metadata.name == "MSMARCO").eval_splits == ["dev"]
+    with pytest.raises(ConfigError, match=r"MTEB has no 'NanoBIER'; did you mean NanoBEIR"):
+        find_tasks("", "NanoBIER")

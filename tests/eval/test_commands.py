@@ -1,0 +1,20 @@
+import pytest
+
+from e5jax.__main__ import parser
+from e5jax.errors import ConfigError
+from e5jax.eval.commands import main
+
+
+@pytest.mark.parametrize(
+    ("option", "message"),
+    [
+        ("--model=gone", "there is no such folder"),
+        ("--beside=theirs=gone", "no such folder"),
+        ("--data=gone", "no clean.json"),
+    ],
+)
+def test_missing_files_are_refused_before_a_model_is_read(option, message, tmp_path):
+    (tmp_path / "model").mkdir()  # empty: reading it would be another error
+    options = [f"--model={tmp_path / 'model'}", "--tasks=SciFact", f"--output={tmp_path / 'out'}"]
+    with pytest.raises(ConfigError, match=message):
+        main(parser().parse_args(["eval", *options, option]))
