@@ -1,9 +1,7 @@
 import json
 import shutil
 import zlib
-from collections.abc import Sequence
 from pathlib import Path
-from types import SimpleNamespace
 
 import mteb
 import numpy as np
@@ -19,11 +17,11 @@ from mteb.mocks.mock_tasks import (
 from mteb.models import EncoderProtocol
 from sentence_transformers import SentenceTransformer
 
-from e5jax.data.tokenizer import E5
 from e5jax.errors import ConfigError
 from e5jax.eval.backends import JaxEncoder, jax_encoder, torch_encoder
 from e5jax.eval.preset import PRESETS, mteb_instruction
 from tests.eval.folder import save_tiny
+from tests.eval.stand_in import StandIn
 
 PAPER = PRESETS["paper"]
 TEXTS = [
@@ -40,31 +38,11 @@ rare_classes = pytest.mark.filterwarnings(
 )
 
 
-class BagOfWords:
-    """Stands in for an Embedder: deterministic, and it remembers who was asked with which instruction."""
-
-    def __init__(self) -> None:
-        self.tokenizer = SimpleNamespace(limit=512, templates=E5)
-        self.asked: list[tuple[str, str | None]] = []
-
-    def encode(
-        self,
-        texts: Sequence[str],
-        instruction: str | None = None,
-        show_progress: bool = False,
-        *,
-        normalise: bool = True,
-    ) -> np.ndarray:
-        del show_progress, normalise
-        self.asked += [(text, instruction) for text in texts]
-        return np.stack([self._vector(f"{instruction or ''} {text}") for text in texts])
-
-    @staticmethod
-    def _vector(text: str) -> np.ndarray:
-        vector = np.bincount(
-            [zlib.crc32(word.encode()) % 64 for word in text.split()], minlength=64
-        ).astype(np.float32)
-        return vector / np.linalg.norm(vector)
+def bag_of_words(text: str) -> np.ndarray:
+    """Unit counts of hashed words, for a text that has any."""
+    hashes = [zlib.crc32(word.encode()) % 64 for word in text.split()]
+    vector = np.bincount(hashes, minlength=64)
+    return vector / np.linalg.norm(vector)
 
 
 def run(encoder: EncoderProtocol, task: mteb.AbsTask) -> float:
@@ -77,10 +55,10 @@ def run(encoder: EncoderProtocol, task: mteb.AbsTask) -> float:
 
 def instructions(task: mteb.AbsTask, instruction: str | None = None) -> dict[str, set[str | None]]:
     """Text -> the instructions it was embedded with when the task was evaluated."""
-    embedder = BagOfWords()
+    embedder = StandIn(bag_of_words)
     run(JaxEncoder(embedder, PAPER, instruction), task)
     found: dict[str, set[str | None]] = {}
-    for text, with_instruction in embedder.asked:
+    for text, with_instruction in embedder.calls:
         found.setdefault(text, set()).add(with_instruction)
     return found
 
@@ -94,7 +72,7 @@ def retrieval_texts(task: mteb.AbsTask) -> tuple[list[str], list[str]]:
 
 
 def test_the_stand_in_and_the_encoder_have_the_interfaces():
-    assert isinstance(JaxEncoder(BagOfWords(), PAPER), EncoderProtocol)
+    assert isinstance(JaxEncoder(StandIn(bag_of_words), PAPER), EncoderProtocol)
 
 
 def test_retrieval_queries_have_the_instruction_and_documents_are_bare():

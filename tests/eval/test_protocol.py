@@ -1,4 +1,4 @@
-"""Both presets on both backends, by what the model was really given: ids, for each type of task (mteb's mocks, a tiny Mistral)."""
+"""Both presets on both backends, by the ids that a tiny Mistral receives for each type of task."""
 
 import os
 import warnings
