@@ -15,9 +15,9 @@ from jaxtyping import Float
 from sentence_transformers import SentenceTransformer
 from sentence_transformers.sentence_transformer.modules import Normalize
 
-from e5jax.data.tokenizer import E5, Templates, TextTokenizer
+from e5jax.data.tokenizer import TextTokenizer
 from e5jax.errors import ConfigError
-from e5jax.eval.encoder import UNIT, InstructEncoder, Output
+from e5jax.eval.encoder import InstructEncoder, ModelInfo
 from e5jax.eval.preset import PRESETS, Preset
 from e5jax.inference.embedder import Embedder
 from e5jax.inference.folder_settings import Settings, read_settings
@@ -48,7 +48,7 @@ def settings_of(
 
 def make_encoder(folder: Path, settings: Mapping[str, str | None]) -> InstructEncoder:
     """The encoder that `settings_of` describes."""
-    make = {"torch": torch_encoder, "jax": jax_encoder}[settings["backend"] or "torch"]
+    make = {"torch": TorchEncoder, "jax": jax_encoder}[settings["backend"] or "torch"]
     return make(
         folder,
         PRESETS[settings["preset"] or "paper"],
@@ -80,11 +80,11 @@ class JaxEncoder(InstructEncoder):
         embedder: TextEmbedder,
         preset: Preset,
         instruction: str | None = None,
-        name: str = "jax",
-        output: Output = UNIT,
+        info: ModelInfo | None = None,
     ) -> None:
         tokenizer = embedder.tokenizer
-        super().__init__(name, preset, tokenizer.limit, output, instruction, tokenizer.templates)
+        info = info or ModelInfo("jax", tokenizer.limit, tokenizer.templates)
+        super().__init__(info, preset, instruction)
         self._embedder = embedder
 
     def _pooled(
@@ -101,48 +101,73 @@ def jax_encoder(
 ) -> JaxEncoder:
     """The folder as an `e5jax.Embedder`, on all devices of JAX."""
     embedder = Embedder.from_pretrained(folder, dtype=dtype)
-    # Documents have their own prompt, never the default one: the task tells which texts they are.
     settings = embedder.settings
+    info = ModelInfo(
+        folder.resolve().name,
+        embedder.tokenizer.limit,
+        settings.templates,
+        settings.normalises,
+        settings.dimensions,
+        settings.similarity,
+    )
+    # Documents have their own prompt, never the default one: the task tells which texts they are.
     embedder.settings = settings._replace(
         default_prompt=settings.templates.document, dimensions=None
     )
-    output = Output(settings.normalises, settings.dimensions, settings.similarity)
-    return JaxEncoder(embedder, preset, instruction, folder.resolve().name, output)
+    return JaxEncoder(embedder, preset, instruction, info)
 
 
 class TorchEncoder(InstructEncoder):
-    """A sentence-transformers model for mteb; with several devices, one process for each."""
+    """A folder in sentence-transformers, on every GPU that PyTorch finds, or on the CPU.
+
+    With several GPUs, each has a process.
+    """
 
     def __init__(
-        self,
-        model: SentenceTransformer,
-        preset: Preset,
-        instruction: str | None,
-        name: str,
-        devices: Sequence[str] = (),
-        templates: Templates = E5,
+        self, folder: Path, preset: Preset, instruction: str | None = None, dtype: str = "float32"
     ) -> None:
-        modules, limit = list(model), model.max_seq_length or _DEFAULT_LIMIT
-        output = Output(
-            isinstance(modules[-1], Normalize), model.truncate_dim, model.similarity_fn_name
+        if not (folder / "modules.json").is_file():
+            raise ConfigError(
+                f"{folder}: not a sentence-transformers folder (no modules.json); "
+                "`e5jax export` writes one"
+            )
+        settings = read_settings(folder)
+        self._gpus = [f"cuda:{number}" for number in range(torch.cuda.device_count())]
+        device = self._gpus[0] if len(self._gpus) == 1 else "cpu"
+        model = SentenceTransformer(
+            str(folder),
+            # Pickled weights are never read.
+            model_kwargs={"dtype": getattr(torch, dtype), "use_safetensors": True},
+            device=device,
+            local_files_only=True,
         )
-        super().__init__(name, preset, limit, output, instruction, templates)
+        _check_special_tokens(model, settings, folder)
+        modules = list(model)
+        info = ModelInfo(
+            folder.resolve().name,
+            model.max_seq_length or _DEFAULT_LIMIT,
+            settings.templates,
+            isinstance(modules[-1], Normalize),
+            model.truncate_dim,
+            model.similarity_fn_name,
+        )
+        super().__init__(info, preset, instruction)
         while isinstance(modules[-1], Normalize):
             modules.pop()
-        self._model = SentenceTransformer(modules=modules, device=str(model.device))
-        self._devices, self._pool, self._pool_limit = list(devices), None, 0
+        self._model = SentenceTransformer(modules=modules, device=device)
+        self._pool, self._pool_limit = None, 0
 
     def _pooled(
         self, texts: list[str], instruction: str | None, show_progress: bool
     ) -> Float[np.ndarray, "b d"]:
         self._model.max_seq_length = self.limit
         # The processes of the pool have copies of the model.
-        if len(self._devices) > 1 and self._pool_limit != self.limit:
+        if len(self._gpus) > 1 and self._pool_limit != self.limit:
             self._restart_pool()
         # An empty prompt, unlike None, also switches off a default prompt of the folder.
         vectors = self._model.encode(
             texts,
-            prompt=self.templates.prefix(instruction),
+            prompt=self.info.templates.prefix(instruction),
             show_progress_bar=show_progress,
             convert_to_numpy=True,
             pool=self._pool,
@@ -152,32 +177,8 @@ class TorchEncoder(InstructEncoder):
     def _restart_pool(self) -> None:
         if self._pool is not None:
             self._model.stop_multi_process_pool(self._pool)
-        self._pool = self._model.start_multi_process_pool(self._devices)
+        self._pool = self._model.start_multi_process_pool(self._gpus)
         self._pool_limit = self.limit
-
-
-def torch_encoder(
-    folder: Path, preset: Preset, instruction: str | None = None, dtype: str = "float32"
-) -> TorchEncoder:
-    """The folder in sentence-transformers, on every GPU that PyTorch finds, or on the CPU."""
-    if not (folder / "modules.json").is_file():
-        raise ConfigError(
-            f"{folder}: not a sentence-transformers folder (no modules.json); "
-            "`e5jax export` writes one"
-        )
-    settings = read_settings(folder)
-    devices = [f"cuda:{number}" for number in range(torch.cuda.device_count())]
-    model = SentenceTransformer(
-        str(folder),
-        # Pickled weights are never read.
-        model_kwargs={"dtype": getattr(torch, dtype), "use_safetensors": True},
-        device=devices[0] if len(devices) == 1 else "cpu",
-        local_files_only=True,
-    )
-    _check_special_tokens(model, settings, folder)
-    return TorchEncoder(
-        model, preset, instruction, folder.resolve().name, devices, settings.templates
-    )
 
 
 def _check_special_tokens(model: SentenceTransformer, settings: Settings, folder: Path) -> None:

@@ -59,9 +59,12 @@ class VectorCache(NamedTuple):
         return digest.hexdigest()
 
 
-class Output(NamedTuple):
-    """What a folder's modules do with pooled vectors."""
+class ModelInfo(NamedTuple):
+    """What a folder says about its vectors."""
 
+    name: str
+    limit: int  # tokens read of a text
+    templates: Templates = E5
     normalises: bool = True
     dimensions: int | None = None  # leading dimensions to keep; None: all
     similarity: Similarity = "cosine"
@@ -76,36 +79,24 @@ class Output(NamedTuple):
         return shortened(kept, None) if normalise else kept
 
 
-UNIT = Output()
-
-
 class InstructEncoder(AbsEncoder):
     """An mteb EncoderProtocol that adds instructions to texts as a preset prescribes.
 
-    `instruction` replaces that of every task; empty: none. `limit` is the number of tokens read of
-    a text, which a task may raise. Raises ConfigError for a similarity that mteb does not score.
+    `instruction` replaces that of every task; empty: none. A task may raise `limit`.
+    Raises ConfigError for a similarity that mteb does not score.
     """
 
-    def __init__(
-        self,
-        name: str,
-        preset: Preset,
-        limit: int,
-        output: Output,
-        instruction: str | None = None,
-        templates: Templates = E5,
-    ) -> None:
-        similarity = "cosine" if preset.cosine else output.similarity
+    def __init__(self, info: ModelInfo, preset: Preset, instruction: str | None) -> None:
+        similarity = "cosine" if preset.cosine else info.similarity
         if similarity not in ("cosine", "dot"):
             raise ConfigError(
                 f"similarity_fn_name={similarity!r}: mteb scores cosine and dot; "
                 "use a preset that scores cosines (--preset=paper)"
             )
-        self.preset, self.instruction, self.templates = preset, instruction, templates
-        self.default_limit = self.limit = min(limit, preset.limit or limit)
+        self.preset, self.instruction, self.info = preset, instruction, info
+        self.default_limit = self.limit = min(info.limit, preset.limit or info.limit)
         self.cache: VectorCache | None = None
-        self._output = output
-        self.mteb_model_meta = model_meta(name, instruction != "", similarity)
+        self.mteb_model_meta = model_meta(info.name, instruction != "", similarity)
 
     def encode(
         self,
@@ -127,9 +118,9 @@ class InstructEncoder(AbsEncoder):
         def compute() -> Float[np.ndarray, "b d"]:
             return self._pooled(texts, instruction, show_progress)
 
-        prefix = self.templates.prefix(instruction)
+        prefix = self.info.templates.prefix(instruction)
         pooled = self.cache.get(texts, prefix, self.limit, compute) if self.cache else compute()
-        return self._output.finish(pooled, self.preset.normalises(task_metadata))
+        return self.info.finish(pooled, self.preset.normalises(task_metadata))
 
     @abstractmethod
     def _pooled(

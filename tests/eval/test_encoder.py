@@ -18,7 +18,7 @@ from mteb.models import EncoderProtocol
 from sentence_transformers import SentenceTransformer
 
 from e5jax.errors import ConfigError
-from e5jax.eval.backends import JaxEncoder, jax_encoder, torch_encoder
+from e5jax.eval.backends import JaxEncoder, TorchEncoder, jax_encoder
 from e5jax.eval.preset import PRESETS, mteb_instruction
 from tests.eval.folder import save_tiny
 from tests.eval.stand_in import StandIn
@@ -122,7 +122,7 @@ def loader(texts: list[str]) -> torch.utils.data.DataLoader:
 
 @pytest.mark.parametrize("instruction", ["find it", ""])
 def test_both_backends_give_the_same_vectors(folder, instruction):
-    encoders = [make(folder, PAPER, instruction) for make in (jax_encoder, torch_encoder)]
+    encoders = [make(folder, PAPER, instruction) for make in (jax_encoder, TorchEncoder)]
     ours, theirs = (
         e.encode(loader(TEXTS), task_metadata=MockSTSTask.metadata, hf_split="", hf_subset="")
         for e in encoders
@@ -152,7 +152,7 @@ def test_the_package_protocol_takes_dimensions_and_similarity_as_sentence_transf
     )
     wanted = plain.encode(TEXTS, prompt="")
     scores = plain.similarity(wanted, wanted).numpy()
-    for make in (jax_encoder, torch_encoder):
+    for make in (jax_encoder, TorchEncoder):
         encoder = make(folder, PRESETS["mteb-v2"], "")
         found = encoder.encode(
             loader(TEXTS), task_metadata=MockSTSTask.metadata, hf_split="", hf_subset=""
@@ -166,7 +166,7 @@ def test_the_package_protocol_takes_dimensions_and_similarity_as_sentence_transf
 
 def test_the_papers_protocol_scores_cosines_of_unit_vectors(folder, tmp_path):
     folder = edited(folder, tmp_path / "model", truncate_dim=8, similarity_fn_name="dot")
-    for make in (jax_encoder, torch_encoder):
+    for make in (jax_encoder, TorchEncoder):
         encoder = make(folder, PAPER, "")
         found = encoder.encode(
             loader(TEXTS), task_metadata=MockSTSTask.metadata, hf_split="", hf_subset=""
@@ -175,7 +175,7 @@ def test_the_papers_protocol_scores_cosines_of_unit_vectors(folder, tmp_path):
         assert encoder.mteb_model_meta.similarity_fn_name.value == "cosine"
 
 
-@pytest.mark.parametrize("make", [jax_encoder, torch_encoder])
+@pytest.mark.parametrize("make", [jax_encoder, TorchEncoder])
 def test_a_similarity_that_is_not_scored_is_refused(folder, tmp_path, make):
     folder = edited(folder, tmp_path / "model", similarity_fn_name="manhattan")
     with pytest.raises(
@@ -187,4 +187,4 @@ def test_a_similarity_that_is_not_scored_is_refused(folder, tmp_path, make):
 
 def test_a_folder_without_modules_is_refused(tmp_path):
     with pytest.raises(ConfigError, match=r"no modules\.json"):
-        torch_encoder(tmp_path, PAPER)
+        TorchEncoder(tmp_path, PAPER)

@@ -18,7 +18,7 @@ from sentence_transformers import SentenceTransformer
 from tokenizers import Tokenizer
 
 from e5jax.data.tokenizer import TextTokenizer
-from e5jax.eval.backends import jax_encoder, torch_encoder
+from e5jax.eval.backends import TorchEncoder, jax_encoder
 from e5jax.eval.encoder import InstructEncoder
 from e5jax.eval.preset import PRESETS
 from tests.eval.folder import save_tiny
@@ -26,7 +26,7 @@ from tests.eval.folder import save_tiny
 ALL = {task.metadata.name: type(task) for task in MOCK_TASK_TEST_GRID}
 FEW = ("MockRetrievalTask", "MockRerankingTask", "MockSTSTask", "MockClassificationTask")
 CHOSEN = ALL if os.environ.get("E5JAX_MOCKS") == "all" else {name: ALL[name] for name in FEW}
-MAKERS = {"jax": jax_encoder, "torch": torch_encoder}
+MAKERS = {"jax": jax_encoder, "torch": TorchEncoder}
 
 INSTRUCTIONS = {  # mteb's, for tasks that say nothing
     "Retrieval": "Retrieve text based on user query.",

@@ -9,7 +9,7 @@ from transformers import AutoModel
 
 from e5jax.config import Config, Model, Tokens
 from e5jax.data.tokenizer import read_tokenizer
-from e5jax.eval.backends import jax_encoder, torch_encoder
+from e5jax.eval.backends import TorchEncoder, jax_encoder
 from e5jax.eval.preset import PRESETS
 from e5jax.export.start import write_start
 from e5jax.pipeline import write_base
@@ -52,7 +52,7 @@ def test_both_backends_give_the_vectors_that_training_starts_with(pooling, tmp_p
     assert weights.samefile(tmp_path / "plain/model.safetensors")
     loader = torch.utils.data.DataLoader([{"text": text} for text in TEXTS], batch_size=2)
     right = expected(tmp_path / "plain", pooling, theta=100.0)
-    for make in (jax_encoder, torch_encoder):
+    for make in (jax_encoder, TorchEncoder):
         encoder = make(tmp_path / "base", PRESETS["paper"])
         given = {
             "task_metadata": MockRetrievalTask.metadata,

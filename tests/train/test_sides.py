@@ -11,7 +11,7 @@ from sentence_transformers import SentenceTransformer
 from e5jax.config import Lora, Select, Training
 from e5jax.data.tokenizer import Templates
 from e5jax.errors import ConfigError
-from e5jax.eval.backends import jax_encoder, torch_encoder
+from e5jax.eval.backends import TorchEncoder, jax_encoder
 from e5jax.eval.preset import PRESETS
 from e5jax.export.folder import export
 from e5jax.inference.embedder import Embedder
@@ -98,7 +98,7 @@ def test_an_evaluation_puts_queries_and_documents_as_the_folder_says(trained):
 
     ours = Embedder.from_pretrained(trained[1], dtype="float32")
     texts = ["alpha beta", "gamma"]
-    for make in (jax_encoder, torch_encoder):
+    for make in (jax_encoder, TorchEncoder):
         encoder = make(trained[1], PRESETS["paper"], "")
         for side, wanted in (
             (PromptType.query, ours.encode_query(texts, dimensions=16)),
