@@ -70,7 +70,8 @@ def record_queries(task: AbsTaskRetrieval) -> QueryResults:
         }
         return original(task, scores, qrels, results, *rest, hf_split=hf_split, hf_subset=hf_subset)
 
-    task.task_specific_scores = task_specific_scores  # pyright: ignore[reportAttributeAccessIssue]  a method, of this task only
+    # A method of this task only.
+    task.task_specific_scores = task_specific_scores  # pyright: ignore[reportAttributeAccessIssue]
     return record
 
 

@@ -43,7 +43,8 @@ class LocalRetrieval(AbsTaskRetrieval):
             description=f"Retrieval over {folder}",
             type="Retrieval",
             category="t2t",
-            prompt={"query": data.instruction},  # pyright: ignore[reportArgumentType]  its keys come from an enum
+            # mteb types the keys as an enum.
+            prompt={"query": data.instruction},  # pyright: ignore[reportArgumentType]
             dataset={"path": str(folder.resolve()), "revision": _revision(folder)},
             eval_splits=["test"],
             eval_langs=["eng-Latn"],
@@ -86,8 +87,8 @@ def find_tasks(names: str, benchmark: str | None = None) -> list[AbsTask]:
         raise ConfigError(
             "--tasks is empty: name MTEB tasks or folders in BEIR layout, or a --benchmark"
         )
-    found = [task.metadata.name for task in tasks]
-    if repeated := {name for name in found if found.count(name) > 1}:
+    selected = [task.metadata.name for task in tasks]
+    if repeated := {name for name in selected if selected.count(name) > 1}:
         raise ConfigError(
             f"--tasks names {', '.join(sorted(repeated))} more than once; "
             "results are stored by name"

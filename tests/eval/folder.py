@@ -34,10 +34,10 @@ def save_tiny(root: Path, texts: Sequence[str], limit: int = 128) -> Path:
     _tokenizer(texts).save_pretrained(root / "base")
     body = Transformer(str(root / "base"), max_seq_length=limit)
     modules = [body, Pooling(64, pooling_mode="lasttoken"), Normalize()]
-    made = SentenceTransformer(
+    model_with_pooling = SentenceTransformer(
         modules=modules, prompts={"query": "never: ", "document": ""}, default_prompt_name="query"
     )
-    made.save(str(root / "model"), create_model_card=False)
+    model_with_pooling.save(str(root / "model"), create_model_card=False)
     # Where sentence-transformers before 6 and `e5jax export` keep the limit.
     settings = root / "model" / "sentence_bert_config.json"
     settings.write_text(json.dumps({**json.loads(settings.read_text()), "max_seq_length": limit}))

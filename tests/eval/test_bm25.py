@@ -67,14 +67,14 @@ def test_search_returns_the_best_documents_with_a_shared_term_only():
     corpus = Dataset.from_list([{"id": f"d{i}", "text": text} for i, text in enumerate(DOCUMENTS)])
     system = BM25()
     system.index(corpus)
-    found = system.search(
+    documents = system.search(
         Dataset.from_list([{"id": "q", "text": "write json"}, {"id": "none", "text": "unheard"}]),
         top_k=1,
     )
-    assert list(found["q"]) == ["d1"]
-    assert found["none"] == {}
-    found = system.search(Dataset.from_list([{"id": "q", "text": "write json"}]), top_k=9)
-    assert list(found["q"]) == ["d1", "d0"]
+    assert list(documents["q"]) == ["d1"]
+    assert documents["none"] == {}
+    documents = system.search(Dataset.from_list([{"id": "q", "text": "write json"}]), top_k=9)
+    assert list(documents["q"]) == ["d1", "d0"]
 
 
 def test_titles_are_searched():

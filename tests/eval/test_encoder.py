@@ -57,10 +57,10 @@ def instructions(task: mteb.AbsTask, instruction: str | None = None) -> dict[str
     """Text -> the instructions it was embedded with when the task was evaluated."""
     embedder = StandIn(bag_of_words)
     run(JaxEncoder(embedder, PAPER, instruction), task)
-    found: dict[str, set[str | None]] = {}
+    by_text: dict[str, set[str | None]] = {}
     for text, with_instruction in embedder.calls:
-        found.setdefault(text, set()).add(with_instruction)
-    return found
+        by_text.setdefault(text, set()).add(with_instruction)
+    return by_text
 
 
 def retrieval_texts(task: mteb.AbsTask) -> tuple[list[str], list[str]]:
@@ -77,9 +77,9 @@ def test_the_stand_in_and_the_encoder_have_the_interfaces():
 
 def test_retrieval_queries_have_the_instruction_and_documents_are_bare():
     queries, documents = retrieval_texts(MockRetrievalTask())
-    found = instructions(MockRetrievalTask(), "find it")
-    assert {text: found[text] for text in queries} == {text: {"find it"} for text in queries}
-    assert {text: found[text] for text in documents} == {text: {None} for text in documents}
+    by_text = instructions(MockRetrievalTask(), "find it")
+    assert {text: by_text[text] for text in queries} == {text: {"find it"} for text in queries}
+    assert {text: by_text[text] for text in documents} == {text: {None} for text in documents}
 
 
 @rare_classes
@@ -137,8 +137,8 @@ def test_both_backends_give_the_same_vectors(folder, instruction):
 def edited(folder: Path, copy: Path, **values: object) -> Path:
     """A copy that says more about its vectors."""
     shutil.copytree(folder, copy)
-    said = json.loads((copy / "config_sentence_transformers.json").read_text())
-    (copy / "config_sentence_transformers.json").write_text(json.dumps(said | values))
+    settings = json.loads((copy / "config_sentence_transformers.json").read_text())
+    (copy / "config_sentence_transformers.json").write_text(json.dumps(settings | values))
     return copy
 
 
@@ -150,15 +150,15 @@ def test_the_package_protocol_takes_dimensions_and_similarity_as_sentence_transf
     plain = SentenceTransformer(
         str(folder), device="cpu", local_files_only=True, model_kwargs={"dtype": torch.float32}
     )
-    wanted = plain.encode(TEXTS, prompt="")
-    scores = plain.similarity(wanted, wanted).numpy()
+    expected = plain.encode(TEXTS, prompt="")
+    scores = plain.similarity(expected, expected).numpy()
     for make in (jax_encoder, TorchEncoder):
         encoder = make(folder, PRESETS["mteb-v2"], "")
-        found = encoder.encode(
+        vectors = encoder.encode(
             loader(TEXTS), task_metadata=MockSTSTask.metadata, hf_split="", hf_subset=""
         )
-        np.testing.assert_allclose(found, wanted, atol=1e-5)
-        np.testing.assert_allclose(encoder.similarity(found, found), scores, atol=1e-5)
+        np.testing.assert_allclose(vectors, expected, atol=1e-5)
+        np.testing.assert_allclose(encoder.similarity(vectors, vectors), scores, atol=1e-5)
     assert (np.abs(np.diag(scores) - 1).max() > 0.1) == (similarity == "dot"), (
         "the two differ, or this would prove nothing"
     )
@@ -168,10 +168,10 @@ def test_the_papers_protocol_scores_cosines_of_unit_vectors(folder, tmp_path):
     folder = edited(folder, tmp_path / "model", truncate_dim=8, similarity_fn_name="dot")
     for make in (jax_encoder, TorchEncoder):
         encoder = make(folder, PAPER, "")
-        found = encoder.encode(
+        vectors = encoder.encode(
             loader(TEXTS), task_metadata=MockSTSTask.metadata, hf_split="", hf_subset=""
         )
-        np.testing.assert_allclose(np.linalg.norm(found, axis=1), 1, atol=1e-6)
+        np.testing.assert_allclose(np.linalg.norm(vectors, axis=1), 1, atol=1e-6)
         assert encoder.mteb_model_meta.similarity_fn_name.value == "cosine"
 
 

@@ -20,16 +20,16 @@ BENCHMARKS = (
 TABLE = instructions()
 
 
-def asked() -> set[str]:
-    """All tasks of the benchmarks; of those made of others, these others."""
+def benchmark_tasks() -> set[str]:
+    """All tasks of the benchmarks, with the parts of aggregates in their place."""
     tasks = [task for name in BENCHMARKS for task in mteb.get_benchmark(name).tasks]
     parts = [task.tasks if isinstance(task, AbsTaskAggregate) else [task] for task in tasks]
     return {task.metadata.name for part in parts for task in part}
 
 
 def test_every_task_of_every_benchmark_has_a_line():
-    assert not sorted(asked() - set(TABLE))
-    assert len(asked()) > 200
+    assert not sorted(benchmark_tasks() - set(TABLE))
+    assert len(benchmark_tasks()) > 200
 
 
 def test_every_line_is_of_a_task_that_mteb_has():
@@ -47,13 +47,13 @@ def documented() -> set[tuple[str, str, str]]:
 
 def test_differences_from_the_metadata_of_mteb_are_those_that_the_docs_list():
     metadata = {name: mteb.get_task(name).metadata for name in TABLE}
-    found = {
+    differences = {
         (name, line.instruction, mteb_instruction(metadata[name]))
         for name, line in TABLE.items()
         if line.instruction != mteb_instruction(metadata[name])
     }
-    assert found == documented()
-    assert len(found) > 12  # CQADupstack's twelve sets at the least
+    assert differences == documented()
+    assert len(differences) > 12  # CQADupstack's twelve sets at the least
 
 
 def test_a_version_of_a_task_has_its_instruction():

@@ -49,7 +49,7 @@ NOT_UNIT = {"paper": {"Classification"}, "mteb-v2": set()}
 
 
 class Call(NamedTuple):
-    """One call of a task: the texts, on which side, and what the model was given and gave."""
+    """One call of a task: its texts, their side, and what the model received and returned."""
 
     texts: list[str]
     side: PromptType | None
@@ -76,24 +76,24 @@ def encoders(folder) -> dict[tuple[str, str], InstructEncoder]:
 
 @contextmanager
 def recorded(encoder: InstructEncoder) -> Iterator[list[Call]]:
-    """Listens where ids enter the model: PyTorch's forward pass, our tokenizer's result."""
+    """Records ids as they enter the model: in PyTorch's forward pass, and from our tokenizer."""
     calls: list[Call] = []
     ids: list[tuple[int, ...]] = []
     forward, tokenize, encode = SentenceTransformer.forward, TextTokenizer.__call__, encoder.encode
 
-    def heard_forward(self, features, **kwargs):
+    def recording_forward(self, features, **kwargs):
         for row, mask in zip(
             features["input_ids"].tolist(), features["attention_mask"].tolist(), strict=True
         ):
             ids.append(tuple(token for token, real in zip(row, mask, strict=True) if real))
         return forward(self, features, **kwargs)
 
-    def heard_tokenize(self, texts, limits=None):
-        made = tokenize(self, texts, limits)
-        ids.extend(map(tuple, made))
-        return made
+    def recording_tokenize(self, texts, limits=None):
+        rows = tokenize(self, texts, limits)
+        ids.extend(map(tuple, rows))
+        return rows
 
-    def heard_encode(inputs, *, prompt_type=None, **kwargs):
+    def recording_encode(inputs, *, prompt_type=None, **kwargs):
         ids.clear()
         vectors = encode(inputs, prompt_type=prompt_type, **kwargs)
         texts = [text for batch in inputs for text in batch["text"]]
@@ -101,9 +101,9 @@ def recorded(encoder: InstructEncoder) -> Iterator[list[Call]]:
         return vectors
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(SentenceTransformer, "forward", heard_forward)
-        patch.setattr(TextTokenizer, "__call__", heard_tokenize)
-        patch.setattr(encoder, "encode", heard_encode)
+        patch.setattr(SentenceTransformer, "forward", recording_forward)
+        patch.setattr(TextTokenizer, "__call__", recording_tokenize)
+        patch.setattr(encoder, "encode", recording_encode)
         yield calls
 
 
@@ -112,8 +112,10 @@ def score(encoder: InstructEncoder, task: mteb.AbsTask) -> float:
         warnings.simplefilter(
             "ignore"
         )  # so few texts that classes are never predicted, correlations not defined
-        found = mteb.evaluate(encoder, task, cache=None, co2_tracker=False, show_progress_bar=False)
-    return found.task_results[0].get_score()
+        results = mteb.evaluate(
+            encoder, task, cache=None, co2_tracker=False, show_progress_bar=False
+        )
+    return results.task_results[0].get_score()
 
 
 def expected(preset: str, kind: str, call: Call, tokenizer: Tokenizer) -> list[tuple[int, ...]]:

@@ -1,4 +1,4 @@
-"""The page of compact vectors: every number on it is measured, and is in results.json."""
+"""`e5jax compact`: every number on the page is measured and in `results.json`."""
 
 import html
 import json
@@ -69,11 +69,11 @@ def output(task, model, tmp_path_factory) -> Path:
 def test_full_vectors_score_what_mteb_says(task, model, output, tmp_path):
     full = json.loads((output / RESULTS).read_text())["scores"]["64 float32"]["words"]
     settings = settings_of(model, "jax", "mteb-v2", None, "float32")
-    wanted = evaluate(
+    expected = evaluate(
         make_encoder(model, settings), [LocalRetrieval(task)], tmp_path / "mteb", settings
     )["words"]["ndcg_at_10"]
-    assert 0.05 < wanted < 1
-    assert full["ndcg_at_10"] == pytest.approx(wanted, abs=2e-4)  # mteb rounds to five digits
+    assert 0.05 < expected < 1
+    assert full["ndcg_at_10"] == pytest.approx(expected, abs=2e-4)  # mteb rounds to five digits
     assert full["share_of_full"] == 1.0
 
 
@@ -133,20 +133,20 @@ def test_every_number_on_the_page_is_in_the_results(output, tmp_path):
 
 
 def test_a_query_without_a_relevant_document_scores_nothing_and_grades_count(task, model):
-    found = read_retrieval(task)
-    made = embed(
+    data = read_retrieval(task)
+    vectors = embed(
         Embedder.from_pretrained(model),
-        found._replace(relevant={**found.relevant, "q1": {"d50": 0}}),
+        data._replace(relevant={**data.relevant, "q1": {"d50": 0}}),
         "",
     )
-    assert len(made.queries) == 20
-    best = [sorted(by, key=by.get, reverse=True) + [59] * 10 for by in made.relevant]
-    assert score(made, np.array([row[:10] for row in best])) == 19 / 20
-    assert score(made, np.full((20, 10), 59)) == 0.0
+    assert len(vectors.queries) == 20
+    best = [sorted(by, key=by.get, reverse=True) + [59] * 10 for by in vectors.relevant]
+    assert score(vectors, np.array([row[:10] for row in best])) == 19 / 20
+    assert score(vectors, np.full((20, 10), 59)) == 0.0
 
 
-def test_searches_are_timed_on_as_many_rows_as_asked(task, model, monkeypatch):
-    made = embed(Embedder.from_pretrained(model), read_retrieval(task), "")
+def test_searches_are_timed_on_the_requested_rows(task, model, monkeypatch):
+    vectors = embed(Embedder.from_pretrained(model), read_retrieval(task), "")
     sizes = []
     real = quantization_study._search
     monkeypatch.setattr(
@@ -155,7 +155,10 @@ def test_searches_are_timed_on_as_many_rows_as_asked(task, model, monkeypatch):
         lambda q, store, o: (sizes.append(store.vectors.shape), real(q, store, o))[1],
     )
     assert (
-        queries_per_second(made.queries, Store.of(made.documents, "binary"), Options(rows=150)) > 0
+        queries_per_second(
+            vectors.queries, Store.of(vectors.documents, "binary"), Options(rows=150)
+        )
+        > 0
     )
     assert sizes == [(150, 8)] * 4
 
@@ -167,17 +170,17 @@ def test_dimensions_are_halved_while_they_are_whole_bytes():
 
 
 @pytest.mark.parametrize(
-    ("option", "code", "said"),
+    ("option", "code", "message"),
     [
         ("--dimensions=65", CONFIG, "dimensions=65: vectors have 64"),
         ("--precisions=int4", USAGE, "'int4' is not one of float32, int8"),
     ],
 )
-def test_a_wrong_option_is_named(option, code, said, task, model, tmp_path, capsys):
+def test_a_wrong_option_is_named(option, code, message, task, model, tmp_path, capsys):
     words = ["compact", f"--model={model}", f"--task={task}", f"--output={tmp_path}", option]
     try:
-        found = main(words)
+        status = main(words)
     except SystemExit as stopped:  # argparse's own
-        found = stopped.code
-    assert found == code
-    assert said in capsys.readouterr().err
+        status = stopped.code
+    assert status == code
+    assert message in capsys.readouterr().err

@@ -34,28 +34,28 @@ def strings(value):
     "ignore"
 )  # scores of vectors that mean nothing, some of them not defined
 def test_the_texts_of_a_task_s_columns_are_written_once(task, columns, tmp_path):
-    made = task()
-    counts = write_texts([made], tmp_path / "texts.jsonl")
+    instance = task()
+    counts = write_texts([instance], tmp_path / "texts.jsonl")
     rows = written(tmp_path / "texts.jsonl")
-    made.load_data()
+    instance.load_data()
     assert {row["text"] for row in rows} == strings(
-        [made.dataset["test"][column][:] for column in columns]
+        [instance.dataset["test"][column][:] for column in columns]
     )
     assert (
         len({row["text"] for row in rows})
         == len({row["id"] for row in rows})
         == len(rows)
-        == counts[made.metadata.name]
+        == counts[instance.metadata.name]
     )
     assert {row["kind"] for row in rows} == {"text"}
 
 
 @pytest.mark.filterwarnings("ignore")
 def test_queries_come_without_the_task_s_instruction_and_documents_with_their_title(tmp_path):
-    made = mteb.mocks.MockInstructionRetrieval()
-    write_texts([made], tmp_path / "texts.jsonl")
-    made.load_data()
-    split = made.dataset["default"]["test"]
+    instance = mteb.mocks.MockInstructionRetrieval()
+    write_texts([instance], tmp_path / "texts.jsonl")
+    instance.load_data()
+    split = instance.dataset["default"]["test"]
     rows = {
         kind: [row for row in written(tmp_path / "texts.jsonl") if row["kind"] == kind]
         for kind in ("query", "document")
