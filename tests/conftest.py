@@ -37,7 +37,7 @@ settings.load_profile("e5jax")
 SLOW = (
     *("faults", "storage", "launch"),
     *("test_edges.py", "test_environment.py", "test_flagship.py", "test_installed.py"),
-    *("test_pipeline.py", "test_safety.py", "export/test_verify.py", "eval/test_evaluate.py"),
+    *("test_pipeline.py", "test_safety.py", "export/test_verify.py"),
     *("inference/test_calibrate.py", "inference/test_encode.py", "mine/test_mine.py"),
     *("model/test_kernels.py", "model/test_quantise.py", "model/test_weight_io.py"),
     *("plan", "synth/test_chain.py", "synth/test_commands.py", "synth/test_faults.py"),

@@ -23,56 +23,60 @@ from e5jax.workdir.directory import writing
 MTEB = "mteb"  # the folder of mteb's results in --output
 
 
-def main(args: argparse.Namespace) -> int:
+def main(options: argparse.Namespace) -> int:
     """Evaluates and reports, or writes texts. Raises ConfigError for a wrong model or task."""
-    names = (TEXTS,) if args.texts else (RESULTS, TEXT, PAGE)
-    is_evaluation = not args.texts and (args.output / MTEB / SETTINGS).is_file()
-    with writing("eval", *(args.output / name for name in names), own=is_evaluation):
-        manifests = read_manifests(args.data)  # fails before a model is read
-        if args.report:
-            write_report(args, {}, manifests)
-        elif args.texts:
-            counts = write_texts(find_tasks(args.tasks, args.benchmark), args.output / TEXTS)
+    names = (TEXTS,) if options.texts else (RESULTS, TEXT, PAGE)
+    is_evaluation = not options.texts and (options.output / MTEB / SETTINGS).is_file()
+    with writing("eval", *(options.output / name for name in names), own=is_evaluation):
+        manifests = read_manifests(options.data)  # fails before a model is read
+        if options.report:
+            write_report(options, {}, manifests)
+        elif options.texts:
+            counts = write_texts(
+                find_tasks(options.tasks, options.benchmark), options.output / TEXTS
+            )
             print("\n".join(f"{count:>12,}  {task}" for task, count in counts.items()))
-            print(f"texts: {args.output / TEXTS}", flush=True)
+            print(f"texts: {options.output / TEXTS}", flush=True)
         else:
-            _evaluate(args, manifests)
+            _evaluate(options, manifests)
     return 0
 
 
-def _evaluate(args: argparse.Namespace, manifests: Sequence[Manifest]) -> None:
-    folder = locate(args.model)
-    selected = find_tasks(args.tasks, args.benchmark)
+def _evaluate(options: argparse.Namespace, manifests: Sequence[Manifest]) -> None:
+    folder = locate(options.model)
+    selected = find_tasks(options.tasks, options.benchmark)
     tasks = {task.metadata.name: describe(task) for task in selected}
-    for system in args.beside:  # fails before a model is read
+    for system in options.beside:  # fails before a model is read
         find_system(system, tasks)
-    settings = settings_of(folder, args.backend, args.preset, args.instruction, args.dtype)
-    if folder != Path(args.model):  # a snapshot of the hub, whose folder is named by a revision
-        settings["name"] = args.model.rpartition("/")[2]
+    settings = settings_of(
+        folder, options.backend, options.preset, options.instruction, options.dtype
+    )
+    if folder != Path(options.model):  # a snapshot of the hub, whose folder is named by a revision
+        settings["name"] = options.model.rpartition("/")[2]
     encoder = make_encoder(folder, settings)
-    if args.vectors:
+    if options.vectors:
         identity = "\n".join(f"{name} {settings[name]}" for name in ("model", "backend", "dtype"))
-        encoder.cache = VectorCache(args.vectors, identity)
+        encoder.cache = VectorCache(options.vectors, identity)
     for name, task in tasks.items():
         for note in task.notes:
             print(f"note: {name}: {note}", flush=True)
-    evaluate(encoder, selected, args.output / MTEB, settings)
-    results = write_report(args, tasks, manifests)
+    evaluate(encoder, selected, options.output / MTEB, settings)
+    results = write_report(options, tasks, manifests)
     evaluated = results._replace(tasks={name: results.tasks[name] for name in tasks})
     print(aligned(metric_table(evaluated, [results.model]), left=3), flush=True)
 
 
 def write_report(
-    args: argparse.Namespace, tasks: Mapping[str, Task], manifests: Sequence[Manifest]
+    options: argparse.Namespace, tasks: Mapping[str, Task], manifests: Sequence[Manifest]
 ) -> Results:
     """Writes the report of all results in `--output`; `tasks` are those evaluated just now."""
-    path = args.output / MTEB / SETTINGS
+    path = options.output / MTEB / SETTINGS
     if not path.is_file():
         raise ConfigError(
             f"{path}: no such file; evaluate first: e5jax eval --model=DIR --tasks=… --output=DIR"
         )
     settings = read_object(path)
-    earlier = args.output / RESULTS
+    earlier = options.output / RESULTS
     tasks = {**(read_results(earlier).tasks if earlier.is_file() else {}), **tasks}
     comparable = any(
         name in tasks and of.same_data(tasks[name]) for name, of in paper_tasks().items()
@@ -80,8 +84,8 @@ def write_report(
     default = [PAPER] if settings["preset"] == PAPER and comparable else []
     model = settings["name"]
     systems = [
-        read_system(model, args.output / MTEB, tasks),
-        *(find_system(text, tasks) for text in args.beside or default),
+        read_system(model, options.output / MTEB, tasks),
+        *(find_system(text, tasks) for text in options.beside or default),
     ]
     names = [system.name for system in systems]
     if repeated := {name for name in names if names.count(name) > 1}:
@@ -89,10 +93,10 @@ def write_report(
             f"--beside: {', '.join(sorted(repeated))} is there more than once; give NAME=DIR"
         )
     results = compare(
-        systems, model, tasks, manifests=manifests, settings=settings, price=args.price
+        systems, model, tasks, manifests=manifests, settings=settings, price=options.price
     )
     complete = sum(name in results.scores[model] for name in tasks)
     lead = f"{complete} of {len(tasks)} tasks, preset {settings['preset']}."
-    write_all(args.output, f"Evaluation of {model}", lead, results)
-    print(f"report: {args.output / PAGE}", flush=True)
+    write_all(options.output, f"Evaluation of {model}", lead, results)
+    print(f"report: {options.output / PAGE}", flush=True)
     return results
