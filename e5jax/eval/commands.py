@@ -70,14 +70,15 @@ def write_report(
     options: argparse.Namespace, tasks: Mapping[str, Task], manifests: Sequence[Manifest]
 ) -> Results:
     """Writes the report of all results in `--output`; `tasks` are those evaluated just now."""
-    path = options.output / MTEB / SETTINGS
-    if not path.is_file():
+    settings_file, earlier = options.output / MTEB / SETTINGS, options.output / RESULTS
+    if earlier.is_file():
+        tasks = {**read_results(earlier).tasks, **tasks}
+    if not tasks or not settings_file.is_file():
         raise ConfigError(
-            f"{path}: no such file; evaluate first: e5jax eval --model=DIR --tasks=… --output=DIR"
+            f"{earlier if settings_file.is_file() else settings_file}: no such file; "
+            "evaluate first: e5jax eval --model=DIR --tasks=… --output=DIR"
         )
-    settings = read_object(path)
-    earlier = options.output / RESULTS
-    tasks = {**(read_results(earlier).tasks if earlier.is_file() else {}), **tasks}
+    settings = read_object(settings_file)
     comparable = any(
         name in tasks and of.same_data(tasks[name]) for name, of in paper_tasks().items()
     )

@@ -171,6 +171,14 @@ def test_results_of_an_earlier_version_are_refused_with_the_way_out(folders):
         main(arguments(f"--output={output}"))
 
 
+def test_a_report_without_an_evaluation_is_refused(folders):
+    output, _ = folders
+    for name in ("results.json", "mteb/settings.json"):
+        (output / name).unlink()
+        with pytest.raises(ConfigError, match=rf"{name}: no such file; evaluate first: e5jax"):
+            main(arguments(f"--output={output}"))
+
+
 def test_remarks_on_training_data_are_on_the_page(folders, tmp_path):
     output, _ = folders
     counts = {"examples": 9, "kept": 7, "rejected": {}, "removed": {}}
