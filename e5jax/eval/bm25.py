@@ -2,7 +2,6 @@
 
 import logging
 import re
-from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -42,26 +41,8 @@ def _singular(term: str) -> str:
     return term
 
 
-class Index:
-    """BM25 over a list of documents, in Lucene's variant, without negative weights."""
-
-    def __init__(self, documents: Sequence[str]) -> None:
-        import bm25s  # noqa: PLC0415  starts JAX's backend, which takes the accelerator
-
-        logging.getLogger("bm25s").setLevel(logging.WARNING)  # bm25s sets it to DEBUG
-
-        self._model = bm25s.BM25(method="lucene", k1=K1, b=B)
-        self._model.index([words(text) for text in documents], show_progress=False)
-        self._size = len(documents)
-
-    def scores(self, query: str) -> Float[np.ndarray, " p"]:
-        """The score of every document; 0 without a common term."""
-        ids = self._model.get_tokens_ids(words(query))
-        return self._model.get_scores_from_ids(ids) if ids else np.zeros(self._size, np.float32)
-
-
 class BM25:
-    """The mteb SearchProtocol."""
+    """The mteb SearchProtocol, in Lucene's variant of BM25, without negative weights."""
 
     mteb_model_meta = ModelMeta.create_empty(
         {"name": "e5jax/bm25", "revision": f"lucene-k1={K1}-b={B}"}
@@ -69,20 +50,28 @@ class BM25:
 
     def index(self, corpus: Dataset, **_: Any) -> None:
         """Indexes title and text of every document."""
+        import bm25s  # noqa: PLC0415  starts JAX's backend, which takes the accelerator
+
+        logging.getLogger("bm25s").setLevel(logging.WARNING)  # bm25s sets it to DEBUG
         self._ids: list[str] = list(corpus["id"])
         titles = corpus["title"] if "title" in corpus.column_names else [""] * len(corpus)
-        self._index = Index(
-            [f"{title or ''} {text}" for title, text in zip(titles, corpus["text"], strict=True)]
+        pairs = zip(titles, corpus["text"], strict=True)
+        self._model = bm25s.BM25(method="lucene", k1=K1, b=B)
+        self._model.index(
+            [words(f"{title or ''} {text}") for title, text in pairs], show_progress=False
         )
+
+    def scores(self, query: str) -> Float[np.ndarray, " p"]:
+        """The score of every document; 0 without a common term."""
+        ids = self._model.get_tokens_ids(words(query))
+        none = np.zeros(len(self._ids), np.float32)
+        return self._model.get_scores_from_ids(ids) if ids else none
 
     def search(self, queries: Dataset, *, top_k: int, **_: Any) -> dict[str, dict[str, float]]:
         """The best `top_k` documents that share a term with each query."""
-        return {
-            id_: self._best(text, top_k)
-            for id_, text in zip(queries["id"], queries["text"], strict=True)
-        }
-
-    def _best(self, query: str, top_k: int) -> dict[str, float]:
-        scores = self._index.scores(query)
-        best = np.argsort(-scores, kind="stable")[:top_k]
-        return {self._ids[i]: float(scores[i]) for i in best if scores[i] > 0}
+        rankings = {}
+        for id_, text in zip(queries["id"], queries["text"], strict=True):
+            scores = self.scores(text)
+            best = np.argsort(-scores, kind="stable")[:top_k]
+            rankings[id_] = {self._ids[i]: float(scores[i]) for i in best if scores[i] > 0}
+        return rankings

@@ -10,15 +10,15 @@ from e5jax.eval.comparison import compare
 from e5jax.eval.contamination import Manifest, read_manifests
 from e5jax.eval.encoder import VectorCache
 from e5jax.eval.evaluate import SETTINGS, evaluate
-from e5jax.eval.report import PAGE, RESULTS, TEXT, metric_table, write_all
+from e5jax.eval.report import PAGE, RESULTS, TEXT, html, markdown, metric_table
 from e5jax.eval.systems import PAPER, find_system, read_system
 from e5jax.eval.tasks import describe, find_tasks, paper_tasks
 from e5jax.eval.texts import TEXTS, write_texts
 from e5jax.jsonl import read_object
 from e5jax.model.folder import locate
-from e5jax.report.results import Results, Task, read_results
+from e5jax.report.results import Results, Task, read_results, write_results
 from e5jax.report.tables import aligned
-from e5jax.workdir.directory import writing
+from e5jax.workdir.directory import write_text, writing
 
 MTEB = "mteb"  # the folder of mteb's results in --output
 
@@ -98,6 +98,9 @@ def write_report(
     )
     complete = sum(name in results.scores[model] for name in tasks)
     lead = f"{complete} of {len(tasks)} tasks, preset {settings['preset']}."
-    write_all(options.output, f"Evaluation of {model}", lead, results)
+    title = f"Evaluation of {model}"
+    write_results(options.output / RESULTS, results)
+    write_text(options.output / TEXT, markdown(title, lead, results))
+    write_text(options.output / PAGE, html(title, lead, results))
     print(f"report: {options.output / PAGE}", flush=True)
     return results

@@ -7,13 +7,11 @@ from `Results`, except for sections that a caller adds.
 import itertools
 import math
 from collections.abc import Sequence
-from pathlib import Path
 from typing import NamedTuple
 
 from e5jax.report import charts, page, tables
-from e5jax.report.results import ALL, MAIN, SHARED, Average, Results, Scores, write_results
+from e5jax.report.results import ALL, MAIN, SHARED, Average, Results, Scores
 from e5jax.report.tables import Table
-from e5jax.workdir.directory import write_text
 
 RESULTS, TEXT, PAGE = "results.json", "results.md", "report.html"
 ABSENT = "–"
@@ -49,13 +47,6 @@ class Section(NamedTuple):
     table: Table | None
     text: Sequence[str] = ()
     figures: Sequence[tuple[str, page.Html]] = ()
-
-
-def write_all(folder: Path, title: str, lead: str, results: Results) -> None:
-    """Writes `results.json`, `results.md` and `report.html`."""
-    write_results(folder / RESULTS, results)
-    write_text(folder / TEXT, markdown(title, lead, results))
-    write_text(folder / PAGE, html(title, lead, results))
 
 
 def html(title: str, lead: str, results: Results, extra: Sequence[page.Html] = ()) -> page.Html:

@@ -5,8 +5,9 @@ The files of a run directory flow in, sections of a page flow out.
 
 import json
 import math
+import operator
 import statistics
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -30,44 +31,29 @@ class TrainingRun(NamedTuple):
 
     name: str
     metrics: Sequence[Mapping[str, float]]
-    trained_parameters: int | None = None
+    trained_parameters: int
 
-    def values(self, key: str) -> list[float]:
-        """The finite values of a metric."""
-        return [row[key] for row in self.metrics if _is_finite(row, key)]
-
-    def median(self, key: str, form: str) -> str:
-        """The median of a metric as text."""
-        values = self.values(key)
-        return form.format(statistics.median(values)) if values else ABSENT
-
-    def last(self, key: str, form: str) -> str:
-        """The last value of a metric as text."""
-        values = self.values(key)
-        return form.format(values[-1]) if values else ABSENT
+    def curve(self, key: str) -> tuple[list[float], list[float]]:
+        """Steps and values of a metric, if finite."""
+        rows = [row for row in self.metrics if row.get(key) is not None]
+        finite = [row for row in rows if math.isfinite(row[key])]
+        return [row["step"] for row in finite], [row[key] for row in finite]
 
 
-class Neighbour(NamedTuple):
-    """A document that a search returned."""
-
-    name: str
-    text: str
-    score: float
-    relevant: bool
-
-
-class Search(NamedTuple):
-    """A query, its best documents, and the rank of the best relevant one, from 1."""
-
-    query: str
-    neighbours: Sequence[Neighbour]
-    rank: int | None  # None: not among the best thousand
+_FIGURES: Sequence[tuple[str, str, Callable[[list[float]], float], Callable[[float], str]]] = (
+    ("Time in steps", "train/step_seconds", sum, duration),
+    ("Pairs per second (median)", "train/pairs_per_second", statistics.median, "{:,.1f}".format),
+    ("Tokens per second (median)", "train/tokens_per_second", statistics.median, "{:,.0f}".format),
+    ("Share of real tokens (median)", "train/real_token_share", statistics.median, "{:.1%}".format),
+    ("Last loss", "train/loss", operator.itemgetter(-1), "{:.4f}".format),
+    ("Last accuracy", "train/accuracy", operator.itemgetter(-1), "{:.1%}".format),
+)
 
 
 def run_sections(
-    config: Config, workdir: Workdir, rankings: Path | None, command: str
+    config: Config, workdir: Workdir, mteb: Path | None, command: str
 ) -> list[page.Html]:
-    """All sections; `rankings`: mteb's results on the held-out pairs, if there are any."""
+    """All sections; `mteb`: the folder of results on the held-out pairs, if there are any."""
     lengths = (
         json.loads(workdir.lengths.read_text(encoding="utf-8")) if workdir.lengths.is_file() else {}
     )
@@ -75,8 +61,7 @@ def run_sections(
         training_section(read_runs(config, workdir)),
         length_section(lengths.get("queries", ()), lengths.get("passages", ())),
     ]
-    if rankings and (searches := read_searches(workdir.data / HELDOUT, rankings)):
-        sections.append(search_section(searches))
+    sections += [search_section(workdir.data / HELDOUT, mteb)] if mteb else []
     return [*sections, page.section("Next", page.code(command))]
 
 
@@ -103,10 +88,15 @@ def read_metrics(path: Path) -> list[dict[str, float]]:
 
 def training_section(runs: Sequence[TrainingRun]) -> page.Html:
     """Key figures and curves of the training runs."""
-    figures = [_key_figures(run) for run in runs]
-    rows = [[name, *(column[name] for column in figures)] for name in figures[0]]
+    rows = [
+        ["Steps", *(f"{len(run.metrics):,}" for run in runs)],
+        ["Trained parameters", *(f"{run.trained_parameters:,}" for run in runs)],
+    ]
+    for name, key, reduce, form in _FIGURES:
+        columns = [run.curve(key)[1] for run in runs]
+        rows.append([name, *(form(reduce(each)) if each else ABSENT for each in columns)])
     curves = [
-        (caption, charts.curves(_series(runs, key), from_zero=True))
+        (caption, charts.curves({run.name: run.curve(key) for run in runs}, from_zero=True))
         for caption, key in (
             ("Loss (InfoNCE)", "train/loss"),
             ("Accuracy within the batch", "train/accuracy"),
@@ -114,34 +104,6 @@ def training_section(runs: Sequence[TrainingRun]) -> page.Html:
     ]
     table = page.table(["", *(run.name for run in runs)], rows)
     return page.section("Training", table, page.figures(curves))
-
-
-def _key_figures(run: TrainingRun) -> dict[str, str]:
-    return {
-        "Steps": f"{len(run.metrics):,}",
-        "Time in steps": duration(sum(run.values("train/step_seconds"))),
-        "Pairs per second (median)": run.median("train/pairs_per_second", "{:,.1f}"),
-        "Tokens per second (median)": run.median("train/tokens_per_second", "{:,.0f}"),
-        "Share of real tokens (median)": run.median("train/real_token_share", "{:.1%}"),
-        "Trained parameters": ABSENT
-        if run.trained_parameters is None
-        else f"{run.trained_parameters:,}",
-        "Last loss": run.last("train/loss", "{:.4f}"),
-        "Last accuracy": run.last("train/accuracy", "{:.1%}"),
-    }
-
-
-def _is_finite(row: Mapping[str, float], key: str) -> bool:
-    return row.get(key) is not None and math.isfinite(row[key])
-
-
-def _series(runs: Sequence[TrainingRun], key: str) -> dict[str, tuple[list[float], list[float]]]:
-    """Steps and finite values of each run."""
-    series = {
-        run.name: ([row["step"] for row in run.metrics if _is_finite(row, key)], run.values(key))
-        for run in runs
-    }
-    return {name: (steps, values) for name, (steps, values) in series.items() if values}
 
 
 def length_section(queries: Sequence[int], passages: Sequence[int]) -> page.Html:
@@ -157,43 +119,33 @@ def length_section(queries: Sequence[int], passages: Sequence[int]) -> page.Html
     return page.section("Training texts", text, page.figures(figures))
 
 
-def read_searches(heldout: Path, rankings: Path) -> list[Search]:
+def search_section(heldout: Path, mteb: Path) -> page.Html:
     """Queries of the held-out pairs from the easiest to the hardest, with their best documents.
 
     They are evenly spaced by rank, and come from the evaluation: nothing is embedded again.
     """
-    data, by_query = read_retrieval(heldout), read_rankings(rankings, HELDOUT)
-    order = sorted(by_query, key=lambda query: by_query[query].rank or len(data.corpus) + 1)
-    places = np.linspace(0, len(order) - 1, _EXAMPLES + 1, dtype=int)[:-1] if order else []
-    searches = []
-    for query in (order[place] for place in places):
-        grades = data.relevant.get(query, {})
-        best = [
-            Neighbour(name, data.corpus[name].text, score, grades.get(name, 0) > 0)
-            for name, score in by_query[query].best
+    data, rankings = read_retrieval(heldout), read_rankings(mteb, HELDOUT)
+    order = sorted(rankings, key=lambda query: rankings[query].rank or len(data.corpus) + 1)
+    spaced = np.linspace(0, len(order) - 1, _EXAMPLES + 1, dtype=int)[:-1].tolist()
+    chosen = [order[place] for place in sorted(set(spaced))] if order else []
+    articles = []
+    for query in chosen:
+        grades, (rank, best) = data.relevant.get(query, {}), rankings[query]
+        answers = [
+            page.answer(
+                number,
+                name,
+                f"{score:.3f}",
+                data.corpus[name].text,
+                "✓ right" if grades.get(name, 0) > 0 else "",
+            )
+            for number, (name, score) in enumerate(best, start=1)
         ]
-        searches.append(Search(data.queries[query], best, by_query[query].rank))
-    return searches
-
-
-def search_section(searches: Sequence[Search]) -> page.Html:
-    """Examples of queries with the documents found."""
+        place = f"at rank {rank:,}" if rank else "not among the first thousand"
+        articles.append(
+            page.quote(data.queries[query], f"The right function is {place}.", *answers)
+        )
     text = (
         "Queries from the easiest to the hardest, evenly spaced by the rank of the right function."
     )
-    return page.section("What it finds", page.paragraph(text), *map(_search, searches))
-
-
-def _search(search: Search) -> page.Html:
-    answers = (
-        page.answer(
-            number,
-            neighbour.name,
-            f"{neighbour.score:.3f}",
-            neighbour.text,
-            "✓ right" if neighbour.relevant else "",
-        )
-        for number, neighbour in enumerate(search.neighbours, start=1)
-    )
-    rank = "not among the first thousand" if search.rank is None else f"at rank {search.rank:,}"
-    return page.quote(search.query, f"The right function is {rank}.", *answers)
+    return page.section("What it finds", page.paragraph(text), *articles)

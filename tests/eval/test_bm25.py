@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from datasets import Dataset
 
-from e5jax.eval.bm25 import BM25, K1, B, Index, words
+from e5jax.eval.bm25 import BM25, K1, B, words
 
 DOCUMENTS = [
     "def read_json(path): return json.load(path)",
@@ -13,6 +13,22 @@ DOCUMENTS = [
     "class HTTPServer: pass",
     "def area(radius): return pi * radius ** 2",
 ]
+
+
+def indexed(*rows: dict[str, str]) -> BM25:
+    system = BM25()
+    system.index(Dataset.from_list([{"id": f"d{i}", **row} for i, row in enumerate(rows)]))
+    return system
+
+
+@pytest.fixture(scope="module")
+def system() -> BM25:
+    return indexed(*({"text": text} for text in DOCUMENTS))
+
+
+def search(system: BM25, top_k: int, **queries: str) -> dict[str, list[str]]:
+    rows = Dataset.from_list([{"id": id_, "text": text} for id_, text in queries.items()])
+    return {id_: list(best) for id_, best in system.search(rows, top_k=top_k).items()}
 
 
 def handwritten(query: str) -> list[float]:
@@ -34,16 +50,14 @@ def handwritten(query: str) -> list[float]:
     "query",
     ["read JSON values from a path", "area of a circle by radius", "http", "path path json"],
 )
-def test_scores_equal_a_handwritten_bm25(query):
+def test_scores_equal_a_handwritten_bm25(query, system):
     # bm25s keeps float32.
-    np.testing.assert_allclose(
-        Index(DOCUMENTS).scores(query), handwritten(query), rtol=1e-5, atol=1e-6
-    )
+    np.testing.assert_allclose(system.scores(query), handwritten(query), rtol=1e-5, atol=1e-6)
 
 
 @pytest.mark.parametrize("query", ["", "the of", "unheard"])
-def test_a_query_that_shares_no_term_scores_nothing(query):
-    assert not Index(DOCUMENTS).scores(query).any()
+def test_a_query_without_a_common_term_scores_nothing(query, system):
+    assert not system.scores(query).any()
 
 
 @pytest.mark.parametrize(
@@ -63,27 +77,12 @@ def test_identifiers_are_split_and_kept(text, terms):
     assert words(text) == terms
 
 
-def test_search_returns_the_best_documents_with_a_shared_term_only():
-    corpus = Dataset.from_list([{"id": f"d{i}", "text": text} for i, text in enumerate(DOCUMENTS)])
-    system = BM25()
-    system.index(corpus)
-    documents = system.search(
-        Dataset.from_list([{"id": "q", "text": "write json"}, {"id": "none", "text": "unheard"}]),
-        top_k=1,
-    )
-    assert list(documents["q"]) == ["d1"]
-    assert documents["none"] == {}
-    documents = system.search(Dataset.from_list([{"id": "q", "text": "write json"}]), top_k=9)
-    assert list(documents["q"]) == ["d1", "d0"]
+def test_search_returns_the_best_documents_with_a_common_term_only(system):
+    rankings = search(system, 1, q="write json", none="unheard")
+    assert rankings == {"q": ["d1"], "none": []}
+    assert search(system, 9, q="write json") == {"q": ["d1", "d0"]}
 
 
 def test_titles_are_searched():
-    system = BM25()
-    system.index(
-        Dataset.from_list(
-            [{"id": "a", "title": "circle", "text": "x"}, {"id": "b", "title": "", "text": "y"}]
-        )
-    )
-    assert list(
-        system.search(Dataset.from_list([{"id": "q", "text": "circle"}]), top_k=5)["q"]
-    ) == ["a"]
+    system = indexed({"title": "circle", "text": "x"}, {"title": "", "text": "y"})
+    assert search(system, 5, q="circle") == {"q": ["d0"]}
