@@ -4,13 +4,12 @@ The page consists of sections, each present when the results have its data. Ever
 from `Results`, except for sections that a caller adds.
 """
 
-import itertools
 import math
 from collections.abc import Sequence
 from typing import NamedTuple
 
 from e5jax.report import charts, page, tables
-from e5jax.report.results import ALL, MAIN, SHARED, Average, Results, Scores
+from e5jax.report.results import MAIN, Average, Results, Scores
 from e5jax.report.tables import Table
 
 RESULTS, TEXT, PAGE = "results.json", "results.md", "report.html"
@@ -145,19 +144,12 @@ def _averages(results: Results) -> Section:
         [name, str(next(iter(by_system.values())).of), *map(_average, by_system.values())]
         for name, by_system in averages.items()
     ]
-    bars = [
-        page.Bar(
-            name if number == 0 else "",
-            max(0.0, average.value or 0.0),
-            f"{_average(average)} {system}",
-            color=color,
-        )
-        for name, by_system in averages.items()
-        if name not in (ALL, SHARED)
-        for number, ((system, average), color) in enumerate(
-            zip(by_system.items(), itertools.cycle(charts.SERIES), strict=False)
-        )
-    ]
+    bars = []
+    for name in results.categories:
+        for number, (system, average) in enumerate(averages[name].items()):
+            label, note = "" if number else name, f"{_average(average)} {system}"
+            color = charts.SERIES[number % len(charts.SERIES)]
+            bars.append(page.Bar(label, max(0.0, average.value or 0.0), note, color=color))
     figure = ("Averages by category in per cent", page.bars(bars))
     table = Table(["category", "tasks", *results.scores], rows)
     return Section("Averages", table, [_AVERAGES], [figure])
