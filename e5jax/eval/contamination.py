@@ -34,7 +34,6 @@ _TASKS = {
 class Manifest(NamedTuple):
     """The content of one manifest."""
 
-    path: Path
     set: str | None  # the public set
     checked: Mapping[str, Mapping[str, Any]]  # by task: texts, places, removed records
 
@@ -53,9 +52,9 @@ def _manifests_below(folder: Path) -> Iterator[Manifest]:
         )
     for path in paths:
         if path.name == REPORT:
-            yield Manifest(path, None, read_report(path).get("evaluation", {}))
+            yield Manifest(None, read_report(path).get("evaluation", {}))
         else:
-            yield Manifest(path, read_object(path).get("set"), {})
+            yield Manifest(read_object(path).get("set"), {})
 
 
 def training_data(name: str, task: Task, manifests: Sequence[Manifest]) -> str:

@@ -15,13 +15,12 @@ from collections.abc import Callable
 from functools import cache
 from pathlib import Path
 from types import MappingProxyType
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 from mteb.abstasks.abstask import get_abstask_prompt
 from mteb.abstasks.task_metadata import TaskMetadata
 from mteb.types import PromptType
 
-PresetName = Literal["paper", "mteb-v2"]
 TABLE = Path(__file__).with_name("instructions.tsv")
 # Documents of these types have no instruction: one index serves all tasks.
 _INDEXED = ("Retrieval", "InstructionRetrieval")
@@ -30,7 +29,6 @@ _INDEXED = ("Retrieval", "InstructionRetrieval")
 class Preset(NamedTuple):
     """A protocol."""
 
-    name: PresetName
     limit: int | None  # tokens read of a text; None: the folder's limit
     task_instruction: Callable[[TaskMetadata], str]
     bare_documents: Callable[[TaskMetadata], bool]  # whether documents have no instruction
@@ -84,7 +82,6 @@ def mteb_instruction(task: TaskMetadata) -> str:
 PRESETS = MappingProxyType(
     {
         "paper": Preset(
-            "paper",
             limit=512,
             task_instruction=official_instruction,
             bare_documents=lambda task: task.type in _INDEXED,
@@ -92,7 +89,6 @@ PRESETS = MappingProxyType(
             cosine=True,
         ),
         "mteb-v2": Preset(
-            "mteb-v2",
             limit=None,
             task_instruction=mteb_instruction,
             bare_documents=lambda _: True,
