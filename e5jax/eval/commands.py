@@ -6,14 +6,12 @@ from pathlib import Path
 
 from e5jax.errors import ConfigError
 from e5jax.eval.backends import make_encoder, settings_of
-from e5jax.eval.comparison import compare
-from e5jax.eval.contamination import Manifest, read_manifests
+from e5jax.eval.comparison import PAPER, compare, find_system, read_system
+from e5jax.eval.contamination import TEXTS, Manifest, read_manifests, write_texts
 from e5jax.eval.encoder import VectorCache
 from e5jax.eval.evaluate import SETTINGS, evaluate
 from e5jax.eval.report import PAGE, RESULTS, TEXT, html, markdown, metric_table
-from e5jax.eval.systems import PAPER, find_system, read_system
 from e5jax.eval.tasks import describe, find_tasks, paper_tasks
-from e5jax.eval.texts import TEXTS, write_texts
 from e5jax.jsonl import read_object
 from e5jax.model.folder import locate
 from e5jax.report.results import Results, Task, read_results, write_results

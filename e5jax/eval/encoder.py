@@ -5,6 +5,7 @@ can keep them, so that none is computed twice.
 """
 
 import hashlib
+import json
 from abc import abstractmethod
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -45,18 +46,11 @@ class VectorCache(NamedTuple):
         compute: Callable[[], Float[np.ndarray, "b d"]],
     ) -> Float[np.ndarray, "b d"]:
         """The vectors of these texts with this prefix, cut at `limit` tokens."""
-        path = self.folder / f"{self._key(texts, prefix, limit)}.npy"
+        key = json.dumps([self.model, limit, prefix, *texts]).encode()
+        path = self.folder / f"{hashlib.blake2b(key, digest_size=20).hexdigest()}.npy"
         if not path.is_file():
             write_array(path, compute())
         return np.load(path, allow_pickle=False)
-
-    def _key(self, texts: Sequence[str], prefix: str, limit: int) -> str:
-        digest = hashlib.blake2b(digest_size=20)
-        for part in (self.model, str(limit), prefix, *texts):
-            data = part.encode("utf-8", "surrogatepass")
-            digest.update(f"{len(data)}:".encode())  # no two lists of texts are the same bytes
-            digest.update(data)
-        return digest.hexdigest()
 
 
 class ModelInfo(NamedTuple):

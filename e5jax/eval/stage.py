@@ -12,11 +12,10 @@ from mteb.abstasks.abstask import AbsTask
 from e5jax.config import Config, Eval
 from e5jax.eval.backends import make_encoder, settings_of
 from e5jax.eval.bm25 import BM25
-from e5jax.eval.comparison import compare
+from e5jax.eval.comparison import compare, read_system
 from e5jax.eval.evaluate import evaluate
 from e5jax.eval.report import html, metric_table
 from e5jax.eval.run_sections import HELDOUT, run_sections
-from e5jax.eval.systems import read_system
 from e5jax.eval.tasks import describe, find_task
 from e5jax.report.results import write_results
 from e5jax.report.tables import aligned

@@ -3,11 +3,15 @@ import json
 import numpy as np
 import pytest
 
-from e5jax.datasets.clean import clean
 from e5jax.errors import ConfigError
-from e5jax.eval.comparison import RESAMPLES, compare, difference
-from e5jax.eval.contamination import read_manifests, training_data
-from e5jax.eval.systems import find_system, paper_table, read_system
+from e5jax.eval.comparison import (
+    RESAMPLES,
+    compare,
+    difference,
+    find_system,
+    paper_table,
+    read_system,
+)
 from e5jax.report.results import ALL, Results, Task
 from tests.eval.mteb_results import PAPER_TASKS, SETTINGS, write_folder, write_parts
 
@@ -113,53 +117,6 @@ def test_queries_are_compared_within_the_same_splits_and_subsets(tmp_path):
     results = compare(systems, "ours", tasks, settings=SETTINGS)
     assert results.differences["ArguAna"]["theirs"].queries == 2
     assert results.differences["ArguAna"]["theirs"].mean == 0.5
-
-
-# --- training data -----------------------------------------------------------------------------
-
-
-def test_remarks_on_training_data_are_those_of_the_manifests(tmp_path):
-    report = {
-        "examples": 9,
-        "kept": 7,
-        "rejected": {},
-        "removed": {},
-        "evaluation": {"ArguAna": {"texts": 5, "removed": 1_234}},
-    }
-    for name, file, values in [
-        ("cleaned", "clean.json", report),
-        ("hotpotqa", "manifest.json", {"set": "hotpotqa"}),
-    ]:
-        (tmp_path / name).mkdir()
-        (tmp_path / name / file).write_text(json.dumps(values))
-    manifests = read_manifests([tmp_path / "cleaned", tmp_path / "hotpotqa"])
-    names = ["ArguAna", "HotpotQA", "NanoHotpotQARetrieval", "NQ"]
-    tasks = dict.fromkeys(names, Task("Retrieval", ("test",), ("default",)))
-    systems = [find_system("paper", tasks)]
-    results = compare(systems, "paper", tasks, manifests=manifests, settings=SETTINGS)
-    assert {name: task.training_data for name, task in results.tasks.items()} == {
-        "ArguAna": "cleaned, 1,234 records left out",
-        "HotpotQA": "trained on hotpotqa",
-        "NanoHotpotQARetrieval": "trained on hotpotqa",
-        "NQ": "not checked",
-    }
-    (tmp_path / "empty").mkdir()
-    with pytest.raises(ConfigError, match=r"no clean\.json and no manifest\.json"):
-        read_manifests([tmp_path / "empty"])
-
-
-def test_a_cleaning_counts_for_the_splits_and_subsets_that_it_looked_for(tmp_path):
-    reviews = "AmazonReviewsClassification"
-    texts = [
-        (f"{reviews}/{subset}/test/text/1", f"a review of {subset}") for subset in ("en", "fr")
-    ]
-    (tmp_path / "train.jsonl").write_text(
-        '{"schema": 1, "id": "1", "query": "a", "positives": ["b"]}\n'
-    )
-    clean([tmp_path / "train.jsonl"], tmp_path / "cleaned", texts)
-    task = Task("Classification", ("test",), ("en", "de"))
-    remark = training_data(reviews, task, read_manifests([tmp_path / "cleaned"]))
-    assert remark == "cleaned, 0 records left out; not checked for de/test"
 
 
 # --- the paired bootstrap ----------------------------------------------------------------------

@@ -12,9 +12,9 @@ import pytest
 from e5jax.__main__ import parser
 from e5jax.errors import ConfigError
 from e5jax.eval.commands import main
+from e5jax.eval.comparison import paper_table
 from e5jax.eval.report import html as as_html
 from e5jax.eval.report import markdown, metric_table
-from e5jax.eval.systems import paper_table
 from e5jax.report.results import Results, Task, read_results, write_results
 from e5jax.report.tables import aligned
 from tests.eval.mteb_results import PAPER_TASKS, SETTINGS, rows, write_folder

@@ -9,11 +9,11 @@ from mteb.mocks.mock_tasks import MockAggregatedTask, MockMultilingualSTSTask
 
 from e5jax.errors import ConfigError
 from e5jax.eval.backends import JaxEncoder
+from e5jax.eval.contamination import Recorder
 from e5jax.eval.encoder import VectorCache
 from e5jax.eval.evaluate import evaluate
 from e5jax.eval.preset import PRESETS
 from e5jax.eval.tasks import LocalRetrieval, describe
-from e5jax.eval.texts import Recorder
 from tests.beir import write_judgements
 from tests.eval.stand_in import StandIn, angle, ndcg_of_five, noise
 

@@ -8,7 +8,7 @@ from mteb.abstasks.retrieval import AbsTaskRetrieval
 
 from e5jax.data.beir import FILES
 from e5jax.errors import ConfigError
-from e5jax.eval.systems import paper_table
+from e5jax.eval.comparison import paper_table
 from e5jax.eval.tasks import LocalRetrieval, describe, find_tasks
 
 CORPUS = [
