@@ -239,6 +239,19 @@ def test_several_tasks_have_a_row_for_each_task_and_system():
     ]
 
 
+def test_every_system_has_a_bar_as_long_as_its_average_and_none_below_zero():
+    averages = {"one": 0.5, "two & three": 1.0, "four": -0.2, "five": 0.25, "six": 0.75}
+    tasks = {"a": TEST, "b": TEST}
+    text = page(
+        {name: {task: {"main_score": value} for task in tasks} for name, value in averages.items()},
+        tasks,
+    )
+    lengths = [float(width) for width in re.findall(r"width: ([\d.]+)%; background", text)]
+    assert lengths == [50, 100, 0, 25, 75]
+    for name, value in averages.items():
+        assert f"<span>{100 * value:.2f} {html.escape(name)}</span>" in text
+
+
 @pytest.mark.parametrize(
     "values",
     [

@@ -101,12 +101,14 @@ def test_without_rankings_there_are_no_examples(tmp_path):
     assert "<article>" not in search_section(heldout, tmp_path / "none")
 
 
-def test_hostile_text_is_escaped(tmp_path):
+def test_hostile_text_is_escaped_and_the_sections_load_nothing(tmp_path):
     heldout = write_heldout(tmp_path, {"f1": Ranking(1, [("f1", 0.75)])}, prefix=HOSTILE)
     runs = [TrainingRun(HOSTILE, metrics(3), 1), TrainingRun("b", metrics(3), 1)]
     for text in (search_section(heldout, tmp_path), training_section(runs)):
         assert "<script" not in text
         assert "&lt;script&gt;" in text
+        assert not re.findall(r"https?:|<link|@import|url\((?!#)|src=|\bid=", text)
+    assert training_section(runs) == training_section(runs)
 
 
 def test_lengths_that_were_not_recorded_are_missing():
