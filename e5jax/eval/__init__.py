@@ -1,1 +1,1 @@
-"""The evaluation stage: MTEB tasks, baselines, results and the report page."""
+"""Evaluation with MTEB: presets, backends, baselines, comparisons and reports."""

@@ -26,21 +26,25 @@ def main(options: argparse.Namespace) -> int:
     names = (TEXTS,) if options.texts else (RESULTS, TEXT, PAGE)
     is_evaluation = not options.texts and (options.output / MTEB / SETTINGS).is_file()
     with writing("eval", *(options.output / name for name in names), own=is_evaluation):
-        manifests = read_manifests(options.data)  # fails before a model is read
-        if options.report:
-            write_report(options, {}, manifests)
-        elif options.texts:
-            counts = write_texts(
-                find_tasks(options.tasks, options.benchmark), options.output / TEXTS
-            )
+        if options.texts:
+            tasks = find_tasks(options.tasks, options.benchmark)
+            counts = write_texts(tasks, options.output / TEXTS)
             print("\n".join(f"{count:>12,}  {task}" for task, count in counts.items()))
             print(f"texts: {options.output / TEXTS}", flush=True)
-        else:
-            _evaluate(options, manifests)
+            return 0
+        # Fails before a model is read.
+        manifests, earlier = read_manifests(options.data), options.output / RESULTS
+        tasks = read_results(earlier).tasks if earlier.is_file() else {}
+        evaluated = {} if options.report else _evaluate(options)
+        results = write_report(options, {**tasks, **evaluated}, manifests)
+        if evaluated:
+            shown = results._replace(tasks={name: results.tasks[name] for name in evaluated})
+            print(aligned(metric_table(shown, [results.model]), left=3), flush=True)
     return 0
 
 
-def _evaluate(options: argparse.Namespace, manifests: Sequence[Manifest]) -> None:
+def _evaluate(options: argparse.Namespace) -> dict[str, Task]:
+    """Evaluates the model and returns the tasks."""
     folder = locate(options.model)
     selected = find_tasks(options.tasks, options.benchmark)
     tasks = {task.metadata.name: describe(task) for task in selected}
@@ -59,21 +63,18 @@ def _evaluate(options: argparse.Namespace, manifests: Sequence[Manifest]) -> Non
         for note in task.notes:
             print(f"note: {name}: {note}", flush=True)
     evaluate(encoder, selected, options.output / MTEB, settings)
-    results = write_report(options, tasks, manifests)
-    evaluated = results._replace(tasks={name: results.tasks[name] for name in tasks})
-    print(aligned(metric_table(evaluated, [results.model]), left=3), flush=True)
+    return tasks
 
 
 def write_report(
     options: argparse.Namespace, tasks: Mapping[str, Task], manifests: Sequence[Manifest]
 ) -> Results:
-    """Writes the report of all results in `--output`; `tasks` are those evaluated just now."""
-    settings_file, earlier = options.output / MTEB / SETTINGS, options.output / RESULTS
-    if earlier.is_file():
-        tasks = {**read_results(earlier).tasks, **tasks}
+    """Writes the report of all results in `--output`."""
+    settings_file = options.output / MTEB / SETTINGS
     if not tasks or not settings_file.is_file():
+        missing = options.output / RESULTS if settings_file.is_file() else settings_file
         raise ConfigError(
-            f"{earlier if settings_file.is_file() else settings_file}: no such file; "
+            f"{missing}: no such file; "
             "evaluate first: e5jax eval --model=DIR --tasks=… --output=DIR"
         )
     settings = read_object(settings_file)

@@ -1,1 +1,1 @@
-"""Self-contained HTML pages and SVG charts."""
+"""`results.json`, tables, self-contained HTML pages and SVG charts."""

@@ -18,3 +18,13 @@ def test_missing_files_are_refused_before_a_model_is_read(option, message, tmp_p
     options = [f"--model={tmp_path / 'model'}", "--tasks=SciFact", f"--output={tmp_path / 'out'}"]
     with pytest.raises(ConfigError, match=message):
         main(parser().parse_args(["eval", *options, option]))
+
+
+def test_results_of_an_earlier_version_are_refused_before_a_model_is_read(tmp_path):
+    (tmp_path / "model").mkdir()
+    (tmp_path / "out/mteb").mkdir(parents=True)
+    (tmp_path / "out/mteb/settings.json").write_text("{}")
+    (tmp_path / "out/results.json").write_text('{"tasks": {"ArguAna": {}}, "means": {}}')
+    options = [f"--model={tmp_path / 'model'}", "--tasks=SciFact", f"--output={tmp_path / 'out'}"]
+    with pytest.raises(ConfigError, match=r"schema=None.* delete the file and run the command"):
+        main(parser().parse_args(["eval", *options]))
