@@ -112,5 +112,5 @@ setup(
         "dev": [*DEV, *DATA],  # tests clean data
     },
     cmdclass={"build_py": Stamped},
-    entry_points={"console_scripts": ["e5jax=e5jax.__main__:command"]},
+    entry_points={"console_scripts": ["e5jax=e5jax.cli:command"]},
 )

@@ -17,7 +17,7 @@ from random import Random
 
 import pytest
 
-from e5jax.__main__ import main
+from e5jax.cli import main
 from e5jax.errors import CONFIG as WRONG
 from e5jax.errors import DONE, ERROR
 from tests.config.test_load import ROOT

@@ -8,7 +8,7 @@ import jax
 import pytest
 
 import e5jax
-from e5jax.__main__ import main
+from e5jax.cli import main
 from e5jax.config.load import load
 from e5jax.config.serialize import to_json
 from e5jax.errors import ConfigError, RunError
@@ -239,7 +239,7 @@ def test_process_exits_3_with_one_line_and_no_traceback(tmp_path):
 @pytest.mark.parametrize("code", [1, 3])
 def test_an_error_does_not_wait_for_what_was_left_in_the_background(code):
     left = f"import threading, time; threading.Thread(target=time.sleep, args=(100,), daemon={code != 1}).start()"
-    script = f"{left}\nfrom e5jax import __main__ as it\nit.main = lambda: print('said') or {code}\nit.command()"
+    script = f"{left}\nfrom e5jax import cli as it\nit.main = lambda: print('said') or {code}\nit.command()"
     done = subprocess.run(
         [sys.executable, "-c", script], capture_output=True, text=True, timeout=60, check=False
     )

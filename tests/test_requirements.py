@@ -12,7 +12,7 @@ from packaging.utils import canonicalize_name
 
 ROOT = Path(__file__).parents[1]
 # The functions of these modules are the commands; each imports what it needs when it runs.
-MAINS = ("e5jax.__main__", "e5jax.datasets.commands")
+MAINS = ("e5jax.cli", "e5jax.datasets.commands")
 # Started by programs or by other commands, with the extra that the documentation names.
 OTHERS = {
     "e5jax": "",

@@ -56,7 +56,7 @@ def _config_action(
 ) -> argparse.ArgumentParser:
     """The parser of an action that adds a --config of its own; `load(args.config, overrides)` reads it."""
     made = actions.add_parser(name, help=text, description=text, allow_abbrev=False)
-    made.set_defaults(go=go)
+    made.set_defaults(run=go)
     return made
 
 
@@ -297,7 +297,7 @@ def add_prepare(actions: Any) -> None:
     """Adds the command to those of `e5jax data`."""
     text = "writes a public set as array_record, which training reads; from files of its publisher, or from the hub"
     preparer = actions.add_parser("prepare", help=text, description=text, allow_abbrev=False)
-    preparer.set_defaults(go=_prepare, refuse=preparer.error)
+    preparer.set_defaults(run=_prepare, refuse=preparer.error)
     preparer.add_argument("name", nargs="?", metavar="NAME", help="of the set; --list names them")
     preparer.add_argument(
         "--list",

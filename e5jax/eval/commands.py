@@ -1,9 +1,9 @@
 """`e5jax eval`: evaluates a model on MTEB tasks and local folders, and compares it with others."""
 
-import argparse
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from e5jax.config.commands import EvalOptions
 from e5jax.errors import ConfigError
 from e5jax.eval.backends import make_encoder, settings_of
 from e5jax.eval.comparison import PAPER, compare, find_system, read_system
@@ -21,7 +21,7 @@ from e5jax.workdir.directory import write_text, writing
 MTEB = "mteb"  # the folder of mteb's results in --output
 
 
-def main(options: argparse.Namespace) -> int:
+def main(options: EvalOptions) -> int:
     """Evaluates and reports, or writes texts. Raises ConfigError for a wrong model or task."""
     names = (TEXTS,) if options.texts else (RESULTS, TEXT, PAGE)
     is_evaluation = not options.texts and (options.output / MTEB / SETTINGS).is_file()
@@ -43,8 +43,9 @@ def main(options: argparse.Namespace) -> int:
     return 0
 
 
-def _evaluate(options: argparse.Namespace) -> dict[str, Task]:
+def _evaluate(options: EvalOptions) -> dict[str, Task]:
     """Evaluates the model and returns the tasks."""
+    assert options.model is not None, "the command line needs --model, --texts or --report"
     folder = locate(options.model)
     selected = find_tasks(options.tasks, options.benchmark)
     tasks = {task.metadata.name: describe(task) for task in selected}
@@ -67,7 +68,7 @@ def _evaluate(options: argparse.Namespace) -> dict[str, Task]:
 
 
 def write_report(
-    options: argparse.Namespace, tasks: Mapping[str, Task], manifests: Sequence[Manifest]
+    options: EvalOptions, tasks: Mapping[str, Task], manifests: Sequence[Manifest]
 ) -> Results:
     """Writes the report of all results in `--output`."""
     settings_file = options.output / MTEB / SETTINGS

@@ -15,7 +15,7 @@ import jax
 import numpy as np
 from jaxtyping import Float, Int
 
-from e5jax.config import Precision
+from e5jax.config.commands import CompactOptions
 from e5jax.data.beir import Retrieval, ndcg, read_retrieval
 from e5jax.errors import ConfigError
 from e5jax.eval.report import PAGE, RESULTS, html, vector_table
@@ -33,16 +33,6 @@ _TIMED_RUNS = 3  # after one that compiles
 _HALVINGS = 5  # numbers of dimensions by default: all, a half, …
 
 
-class Options(NamedTuple):
-    """What to measure."""
-
-    dimensions: tuple[int, ...] = ()  # empty: all, a half, a quarter, …
-    precisions: tuple[Precision, ...] = ("float32", "int8", "binary")
-    oversample: int = rescore.OVERSAMPLE
-    instruction: str | None = None  # None: the task's own
-    rows: int = 100_000  # vectors in a timed search
-
-
 class EmbeddedTask(NamedTuple):
     """The vectors of a task."""
 
@@ -58,15 +48,17 @@ class EmbeddedTask(NamedTuple):
         return DEPTH + (max(self.own) >= 0)
 
 
-def main(model: str, folder: Path, output: Path, options: Options) -> int:
-    """Measures, prints a table, and writes both files."""
-    with writing("compact", output / RESULTS, output / PAGE, inputs=(Path(model), folder)):
-        write_results(output / RESULTS, _measure(model, folder, options), "compact")
+def main(options: CompactOptions) -> int:
+    """Measures, prints a table, and writes both files; returns the exit code."""
+    output, inputs = options.output, (Path(options.model), options.task)
+    with writing("compact", output / RESULTS, output / PAGE, inputs=inputs):
+        results = _measure(options.model, options.task, options)
+        write_results(output / RESULTS, results, "compact")
         write_report(output)
     return 0
 
 
-def _measure(model: str, folder: Path, options: Options) -> Results:
+def _measure(model: str, folder: Path, options: CompactOptions) -> Results:
     open_cpu([])
     embedder = Embedder.from_pretrained(locate(model)).for_dot_products()
     data = read_retrieval(folder)
@@ -145,7 +137,7 @@ def embed(embedder: Embedder, data: Retrieval, instruction: str) -> EmbeddedTask
 
 
 def measurements(
-    task: EmbeddedTask, dimensions: Sequence[int], options: Options
+    task: EmbeddedTask, dimensions: Sequence[int], options: CompactOptions
 ) -> Iterator[tuple[Vectors, dict[str, float]]]:
     """Speed and metrics for each number of dimensions and each precision."""
     full = _first_stage_score(task, task.queries, Store.of(task.documents, "float32"))
@@ -188,7 +180,9 @@ def score(task: EmbeddedTask, places: Int[np.ndarray, "q k"]) -> float:
     return ndcg(np.array(gained, np.float64), np.array(possible, np.float64))
 
 
-def queries_per_second(queries: Float[np.ndarray, "q d"], store: Store, options: Options) -> float:
+def queries_per_second(
+    queries: Float[np.ndarray, "q d"], store: Store, options: CompactOptions
+) -> float:
     """The median of some searches among `options.rows` vectors, copies with rotated dimensions."""
     count = max(options.rows, len(store.vectors))
     copies = [
@@ -204,7 +198,7 @@ def queries_per_second(queries: Float[np.ndarray, "q d"], store: Store, options:
 
 
 def _search(
-    queries: Float[np.ndarray, "q d"], store: Store, options: Options, depth: int = DEPTH
+    queries: Float[np.ndarray, "q d"], store: Store, options: CompactOptions, depth: int = DEPTH
 ) -> Int[np.ndarray, "q k"]:
     if store.precision == "float32":
         return rescore.first_stage(queries, store, depth)[1]

@@ -1,7 +1,8 @@
-"""`e5jax calibrate`: what texts say of the ranges of int8, kept in the model's folder."""
+"""`e5jax calibrate`: measures the ranges of int8 vectors and stores them in the model's folder."""
 
 from pathlib import Path
 
+from e5jax.config.commands import CalibrateOptions
 from e5jax.errors import ConfigError
 from e5jax.inference.embedder import Embedder
 from e5jax.inference.text_files import Texts
@@ -10,34 +11,31 @@ from e5jax.mesh import open_cpu
 from e5jax.workdir import lock
 
 
-def main(
-    model: Path, source: Path, dimensions: tuple[int, ...], field: str = "text", most: int = 10_000
-) -> int:
-    """Encodes at most so many texts, spread over the file, and adds ranges for these numbers of dimensions; none: the folder's."""
+def main(options: CalibrateOptions) -> int:
+    """Encodes a sample of the texts and stores the ranges; returns the exit code."""
+    model = options.model
+    if options.most < 2:
+        raise ConfigError(f"--most={options.most}: must be at least 2")
     if not model.is_dir():
-        raise ConfigError(
-            f"--model={model}: ranges are kept in the folder of the model, and there is no such folder"
-        )
+        raise ConfigError(f"--model={model}: no such folder; ranges are stored in a model's folder")
     with lock.hold(model / f".{FILE}.lock", f"--model={model}", "calibrate another model"):
-        return _calibrate(model, source, dimensions, field, most)
+        return _calibrate(model, options)
 
 
-def _calibrate(
-    model: Path, source: Path, dimensions: tuple[int, ...], field: str, most: int
-) -> int:
-    texts = Texts(source, field)
+def _calibrate(model: Path, options: CalibrateOptions) -> int:
+    texts = Texts(options.input, options.field)
     open_cpu([])
     embedder = Embedder.from_pretrained(model)
-    wanted = dimensions or (embedder.dimension,)
-    for each in wanted:
-        embedder.check_compact(each, "float32")
-    every = -(-texts.count // most)
-    chosen = [row.text for number, row in enumerate(texts) if number % every == 0]
-    vectors = embedder.encode(chosen, show_progress=True, dimensions=embedder.width)
-    path = save_ranges(
-        model, {each: ranges_of(embedder.shortened(vectors, each)) for each in wanted}, len(chosen)
-    )
+    dimensions = options.dimensions or (embedder.dimension,)
+    for count in dimensions:
+        embedder.check_compact(count, "float32")
+    stride = -(-texts.count // options.most)
+    sample = [row.text for number, row in enumerate(texts) if number % stride == 0]
+    vectors = embedder.encode(sample, show_progress=True, dimensions=embedder.width)
+    ranges = {count: ranges_of(embedder.shortened(vectors, count)) for count in dimensions}
+    path = save_ranges(model, ranges, len(sample))
     print(
-        f"calibrate: ranges of {', '.join(map(str, wanted))} dimensions, from {len(chosen):,} texts, in {path}"
+        f"calibrate: ranges of {', '.join(map(str, dimensions))} dimensions, "
+        f"from {len(sample):,} texts, in {path}"
     )
     return 0

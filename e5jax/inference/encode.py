@@ -4,11 +4,10 @@ import glob
 import shutil
 from functools import partial
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 
-from e5jax.config import Precision
+from e5jax.config.commands import EncodeOptions
 from e5jax.errors import ConfigError
 from e5jax.inference.embedder import Embedder
 from e5jax.inference.shards import embed, model_identity
@@ -20,31 +19,18 @@ from e5jax.model.folder import locate
 from e5jax.workdir.directory import atomic_output, writing
 
 
-class Options(NamedTuple):
-    """How to encode."""
-
-    field: str = "text"  # of JSONL and Parquet
-    instruction: str | None = None  # the bare task of queries
-    prompt: str | None = None  # instead: one that the folder names
-    compute: str | None = None  # dtype of weights and compute; None: the folder's
-    dtype: str = "float32"  # of the vectors that are written
-    dimensions: int | None = (
-        None  # leading ones that are kept, normalised again; None: as the folder says
-    )
-    precision: Precision = "float32"  # int8 and others of few bytes, docs/compact.md
-    limit: int | None = None  # tokens of a text; None: the folder's
-    shard: int = 16_384  # texts encoded between two savings
-
-
-def main(model: str, source: Path, output: Path, options: Options) -> int:
-    """Encodes with a folder's or hub id's model and says what came of it."""
+def main(options: EncodeOptions) -> int:
+    """Encodes a file and prints a summary; returns the exit code."""
+    output = options.output
+    if options.shard < 1:
+        raise ConfigError(f"--shard={options.shard}: must be at least 1")
     check_output(output, options.dtype, options.precision)
-    with writing("encode", output, inputs=(source, Path(model))):
-        texts = Texts(source, options.field)
+    with writing("encode", output, inputs=(options.input, Path(options.model))):
+        texts = Texts(options.input, options.field)
         open_cpu([])
-        folder = locate(model)
+        folder = locate(options.model)
         embedder = Embedder.from_pretrained(folder, options.compute, options.limit)
-        encode_file(embedder, model_identity(folder), texts, output, options)
+        encode_file(embedder, model_identity(folder), texts, options)
     kind = options.dtype if options.precision == "float32" else options.precision
     print(
         f"encode: {texts.count:,} texts, {options.dimensions or embedder.dimension} dimensions, {kind}, in {output}"
@@ -52,10 +38,9 @@ def main(model: str, source: Path, output: Path, options: Options) -> int:
     return 0
 
 
-def encode_file(
-    embedder: Embedder, identity: str, texts: Texts, output: Path, options: Options
-) -> None:
-    """Writes `output`, whole or not at all; what is done so far lies beside it until then."""
+def encode_file(embedder: Embedder, identity: str, texts: Texts, options: EncodeOptions) -> None:
+    """Writes the output atomically; until then finished shards lie in a hidden folder beside it."""
+    output = options.output
     prompt = _prompt(embedder, options.prompt)
     if options.dimensions is not None and not 1 <= options.dimensions <= embedder.width:
         raise ConfigError(f"--dimensions={options.dimensions}: the model has {embedder.width}")
@@ -68,8 +53,8 @@ def encode_file(
         embedder.encode, instruction=options.instruction, dimensions=dimensions, prompt=prompt
     )
     place = output.with_name(f".{output.name}.parts")
-    same = options._replace(dtype="", dimensions=dimensions, precision="float32", shard=0)
-    depends = f"{identity} {texts.fingerprint} {same} {prompt!r}"
+    settings = (options.field, options.instruction, options.compute, dimensions, options.limit)
+    depends = f"{identity} {texts.fingerprint} {settings} {prompt!r}"
     shards = embed(encode, (row.text for row in texts), texts.count, depends, place, options.shard)
     ids = (row.id for row in texts) if texts.named else None
     width, precision = shards[0].shape[1], options.precision

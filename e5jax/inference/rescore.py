@@ -13,6 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
 
+from e5jax.config.commands import OVERSAMPLE
 from e5jax.errors import ConfigError
 from e5jax.inference.search import product, top_k
 from e5jax.inference.vector_quantization import (
@@ -25,7 +26,6 @@ from e5jax.inference.vector_quantization import (
     unsigned,
 )
 
-OVERSAMPLE = 4  # candidates for each result
 HELD = 2**24  # numbers of candidates that are restored at a time
 EXACT = 1_024  # products of int8 numbers whose sum float32 holds exactly: 2^24 / (127 · 128)
 WORD = 4  # bytes whose bits are compared at once

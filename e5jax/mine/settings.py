@@ -1,10 +1,11 @@
-"""What mining is asked for, checked before a model is read."""
+"""Rules for mined negatives, checked before a model is loaded."""
 
 import dataclasses
 import math
 from dataclasses import dataclass
-from typing import Literal, NamedTuple, get_args
+from typing import Annotated, Literal, NamedTuple, get_args
 
+from e5jax.config.options import Help
 from e5jax.errors import ConfigError
 
 Pick = Literal["top", "random"]
@@ -12,7 +13,7 @@ Short = Literal["drop", "keep"]
 
 
 class Bounds(NamedTuple):
-    """What a negative's score is held to."""
+    """Limits of a negative's score."""
 
     min_score: float | None
     max_score: float | None
@@ -22,40 +23,58 @@ class Bounds(NamedTuple):
 
 @dataclass(frozen=True)
 class Mining:
-    """Rules for the negatives of a query. Ranks count from 1, once what may never be a negative is taken out.
+    """Rules for the negatives of a query.
 
-    Margins refer to the lowest score among the record's positives: a negative is further from the query than all of them.
-    Rules of the teacher read the scores of a file; ranks are the model's, and its own rules hold beside the teacher's.
+    Ranks start at 1, after excluding positives and the query itself. Margins are relative to the
+    lowest score of the record's positives. The teacher's rules apply to the scores of `scores`, in
+    addition to the rules for the model's own scores.
     """
 
-    negatives: int = 1
-    first: int = 1  # best rank that may be a negative
-    last: int = 100
-    absolute_margin: float | None = None  # score ≤ positive - margin
-    relative_margin: float | None = (
-        None  # score ≤ positive - margin · |positive|; 0.05 is NV-Retriever's TopK-PercPos 95 %
-    )
-    min_score: float | None = None
-    max_score: float | None = None
-    scores: str | None = None  # a teacher's, a file
-    teacher_absolute_margin: float | None = None
-    teacher_relative_margin: float | None = None
-    teacher_min_score: float | None = None
-    teacher_max_score: float | None = None
-    pick: Pick = "top"
-    short: Short = "drop"  # what becomes of a record with fewer negatives than asked for
-    seed: int = 0
-    instruction: str | None = None  # None: each record's own
-    shard: int = 16_384  # texts of a shard of vectors: the most that a killed run loses
+    negatives: Annotated[int, Help("negatives per record", "N")] = 1
+    first: Annotated[int, Help("best rank of a negative; positives have no rank", "N")] = 1
+    last: Annotated[int, Help("worst rank of a negative", "N")] = 100
+    absolute_margin: Annotated[
+        float | None, Help("minimum by which every positive outscores a negative", "X")
+    ] = None
+    # NV-Retriever's TopK-PercPos at 95 % is a relative margin of 0.05.
+    relative_margin: Annotated[
+        float | None, Help("the same as a share of the positive's score; 0.05: at most 95 %%", "X")
+    ] = None
+    min_score: Annotated[float | None, Help("lowest score of a negative", "X")] = None
+    max_score: Annotated[float | None, Help("highest score of a negative", "X")] = None
+    scores: Annotated[
+        str | None, Help("a teacher's scores of pairs, JSONL; see docs/mining.md", "FILE")
+    ] = None
+    teacher_absolute_margin: Annotated[
+        float | None, Help("absolute margin of the teacher's scores", "X")
+    ] = None
+    teacher_relative_margin: Annotated[
+        float | None, Help("relative margin of the teacher's scores", "X")
+    ] = None
+    teacher_min_score: Annotated[
+        float | None, Help("lowest score of a negative by the teacher", "X")
+    ] = None
+    teacher_max_score: Annotated[
+        float | None, Help("highest score of a negative by the teacher", "X")
+    ] = None
+    pick: Annotated[
+        Pick, Help("top: the best ranks that pass all rules; random: any of them, by --seed")
+    ] = "top"
+    short: Annotated[Short, Help("what to do with a record that has too few negatives")] = "drop"
+    seed: Annotated[int, Help("seed of --pick=random", "N")] = 0
+    instruction: Annotated[
+        str | None, Help("instruction of all queries (default: each record's); empty: none")
+    ] = None
+    shard: Annotated[int, Help("texts between two saves of vectors", "N")] = 16_384
 
     @property
     def bounds(self) -> Bounds:
-        """Of the model's scores."""
+        """Limits of the model's scores."""
         return Bounds(self.min_score, self.max_score, self.absolute_margin, self.relative_margin)
 
     @property
     def teacher_bounds(self) -> Bounds:
-        """Of the teacher's."""
+        """Limits of the teacher's scores."""
         return Bounds(
             self.teacher_min_score,
             self.teacher_max_score,

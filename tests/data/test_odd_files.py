@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from e5jax.__main__ import main
+from e5jax.cli import main
 from e5jax.data.records import Example
 from e5jax.data.source import ExampleSource
 from e5jax.datasets.readers.formats import read

@@ -3,7 +3,7 @@ import random
 
 import pytest
 
-from e5jax.__main__ import main, parser
+from e5jax.cli import main, parser
 from e5jax.data.source import ExampleSource
 from e5jax.datasets.clean import RULES, Rules, clean
 from e5jax.datasets.contamination import evaluation_texts

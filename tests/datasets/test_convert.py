@@ -3,7 +3,7 @@ from pathlib import Path
 
 import pytest
 
-from e5jax.__main__ import main
+from e5jax.cli import main
 from e5jax.data.source import ExampleSource
 from e5jax.datasets.convert import convert, rejects_of
 from e5jax.datasets.readers.result import Options

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from tokenizers import Tokenizer, models, pre_tokenizers
 
-from e5jax.__main__ import main
+from e5jax.cli import main
 from e5jax.data.records import Example
 from e5jax.datasets.clean import clean
 from e5jax.datasets.inspection import in_tokens, in_words, inspect

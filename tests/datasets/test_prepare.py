@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import tensorflow_datasets as tfds
 
-from e5jax.__main__ import main
+from e5jax.cli import main
 from e5jax.config.load import load
 from e5jax.data.batches import batch_builder, make_batches
 from e5jax.data.mixing import mixture_of, open_sets

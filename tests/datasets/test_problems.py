@@ -1,6 +1,6 @@
 import pytest
 
-from e5jax.__main__ import main
+from e5jax.cli import main
 from e5jax.data.source import ExampleSource, Needs
 from e5jax.datasets.problems import Wanted, report_problems
 from e5jax.errors import ConfigError

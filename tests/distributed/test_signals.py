@@ -22,8 +22,8 @@ with Signals().listening():
 """
 SAVING = """
 import sys, time
-from e5jax.__main__ import main
-from e5jax import __main__ as command
+from e5jax.cli import main
+from e5jax import cli as command
 from e5jax.distributed.signals import Signals
 signals = Signals()
 def go(args, overrides, only=None, allow=False):
@@ -38,7 +38,7 @@ sys.exit(main(["run", "--config=none.py"]))
 # Prints line after line, as training does, for a second or until a signal, and then saves.
 TERMINAL = """
 import fcntl, pathlib, signal, sys, termios, time
-from e5jax import __main__ as command
+from e5jax import cli as command
 from e5jax.distributed.signals import Signals
 signals = Signals()
 _, handler, mark = sys.argv
@@ -119,7 +119,7 @@ def test_a_signal_is_received_by_the_signals_that_listen_and_no_others():
 def test_a_notice_to_a_process_that_has_done_its_work_does_not_change_its_exit_code():
     ending = "atexit.register(lambda: print('ready', flush=True) or time.sleep(0.5))"
     process = start(
-        f"import atexit, time\n{ending}\nfrom e5jax import __main__ as it\n"
+        f"import atexit, time\n{ending}\nfrom e5jax import cli as it\n"
         "it.main = lambda: 0\nit.command()"
     )
     for number in SIGNALS:

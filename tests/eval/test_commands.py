@@ -1,6 +1,8 @@
 import pytest
 
-from e5jax.__main__ import parser
+from e5jax.cli import parser
+from e5jax.config.commands import EvalOptions
+from e5jax.config.options import read_options
 from e5jax.errors import ConfigError
 from e5jax.eval.commands import main
 
@@ -17,7 +19,7 @@ def test_missing_files_are_refused_before_a_model_is_read(option, message, tmp_p
     (tmp_path / "model").mkdir()  # empty: reading it would be another error
     options = [f"--model={tmp_path / 'model'}", "--tasks=SciFact", f"--output={tmp_path / 'out'}"]
     with pytest.raises(ConfigError, match=message):
-        main(parser().parse_args(["eval", *options, option]))
+        main(read_options(EvalOptions, parser().parse_args(["eval", *options, option])))
 
 
 def test_results_of_an_earlier_version_are_refused_before_a_model_is_read(tmp_path):
@@ -27,4 +29,4 @@ def test_results_of_an_earlier_version_are_refused_before_a_model_is_read(tmp_pa
     (tmp_path / "out/results.json").write_text('{"tasks": {"ArguAna": {}}, "means": {}}')
     options = [f"--model={tmp_path / 'model'}", "--tasks=SciFact", f"--output={tmp_path / 'out'}"]
     with pytest.raises(ConfigError, match=r"schema=None.* delete the file and run the command"):
-        main(parser().parse_args(["eval", *options]))
+        main(read_options(EvalOptions, parser().parse_args(["eval", *options])))

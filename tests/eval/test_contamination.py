@@ -3,7 +3,7 @@ import json
 import mteb.mocks
 import pytest
 
-from e5jax.__main__ import main
+from e5jax.cli import main
 from e5jax.datasets.clean import clean
 from e5jax.datasets.contamination import evaluation_texts
 from e5jax.errors import ConfigError

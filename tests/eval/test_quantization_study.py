@@ -8,14 +8,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from e5jax.__main__ import main
+from e5jax.cli import main
+from e5jax.config.commands import CompactOptions
 from e5jax.data.beir import read_retrieval
 from e5jax.errors import CONFIG, USAGE
 from e5jax.eval import quantization_study
 from e5jax.eval.backends import make_encoder, settings_of
 from e5jax.eval.evaluate import evaluate
 from e5jax.eval.quantization_study import (
-    Options,
     embed,
     halves,
     queries_per_second,
@@ -156,7 +156,9 @@ def test_searches_are_timed_on_the_requested_rows(task, model, monkeypatch):
     )
     assert (
         queries_per_second(
-            vectors.queries, Store.of(vectors.documents, "binary"), Options(rows=150)
+            vectors.queries,
+            Store.of(vectors.documents, "binary"),
+            CompactOptions("", Path(), Path(), rows=150),
         )
         > 0
     )

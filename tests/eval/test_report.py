@@ -1,6 +1,5 @@
 """The page, the text and the table of `results.json`; `e5jax eval --report` writes them."""
 
-import argparse
 import html
 import json
 import re
@@ -9,7 +8,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from e5jax.__main__ import parser
+from e5jax.cli import parser
+from e5jax.config.commands import EvalOptions
+from e5jax.config.options import read_options
 from e5jax.errors import ConfigError
 from e5jax.eval.commands import main
 from e5jax.eval.comparison import paper_table
@@ -46,8 +47,8 @@ def folders(tmp_path: Path) -> tuple[Path, Path]:
     return output, write_folder(tmp_path, "theirs", scores, {"ArguAna": worse})
 
 
-def arguments(*words: str) -> argparse.Namespace:
-    return parser().parse_args(["eval", "--report", *words])
+def arguments(*words: str) -> EvalOptions:
+    return read_options(EvalOptions, parser().parse_args(["eval", "--report", *words]))
 
 
 def report(output: Path, theirs: Path) -> str:

@@ -2,7 +2,7 @@
 
 import pytest
 
-from e5jax.__main__ import main
+from e5jax.cli import main
 from e5jax.config import Config
 from e5jax.errors import CONFIG
 from e5jax.train.run_record import claim

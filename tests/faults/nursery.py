@@ -180,7 +180,7 @@ def _live(
         os.dup2(output, descriptor)
     os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
     os.environ.update(environment)
-    from e5jax.__main__ import command
+    from e5jax.cli import command
     from e5jax.distributed.heartbeat import Heartbeat
 
     enter = Heartbeat.enter

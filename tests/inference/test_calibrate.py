@@ -12,7 +12,7 @@ from safetensors.numpy import load_file
 from sentence_transformers import SentenceTransformer
 from sentence_transformers.util.quantization import quantize_embeddings
 
-from e5jax.__main__ import main
+from e5jax.cli import main
 from e5jax.config import Precision
 from e5jax.errors import CONFIG, ConfigError
 from e5jax.inference.embedder import Embedder
@@ -108,7 +108,7 @@ def test_texts_can_be_asked_from_python(folder, texts):
 @pytest.mark.parametrize(
     ("options", "said"),
     [
-        (("--model=nowhere",), "--model=nowhere: ranges are kept in the folder"),
+        (("--model=nowhere",), "--model=nowhere: no such folder; ranges are stored"),
         (("--dimensions=65",), "dimensions=65: vectors have 64"),
         (("--most=1",), "--most=1: must be at least 2"),
     ],

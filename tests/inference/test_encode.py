@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 import pytest
 from safetensors.numpy import load_file
 
-from e5jax.__main__ import main
+from e5jax.cli import main
 from e5jax.errors import CONFIG
 from e5jax.inference.embedder import Embedder
 from e5jax.workdir.outputs import LIST

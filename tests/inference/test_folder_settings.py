@@ -9,7 +9,7 @@ import pytest
 import torch
 from sentence_transformers import SentenceTransformer
 
-from e5jax.__main__ import main
+from e5jax.cli import main
 from e5jax.errors import ConfigError
 from e5jax.inference.embedder import Embedder
 from e5jax.mine.mine import mine

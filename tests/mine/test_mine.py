@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from e5jax.__main__ import main
+from e5jax.cli import main
 from e5jax.errors import ConfigError
 from e5jax.mine.mine import mine
 from e5jax.mine.settings import Mining

@@ -10,7 +10,7 @@ from unittest import mock
 
 import pytest
 
-from e5jax.__main__ import main
+from e5jax.cli import main
 
 ROOT = Path(__file__).parents[2]
 PAPER = str(ROOT / "configs/e5_mistral_7b.py")

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from e5jax.__main__ import main
+from e5jax.cli import main
 from e5jax.data.records import Example, parse_example
 from e5jax.data.vocabulary import train_tokenizer
 from tests.config.test_load import QUICK, ROOT

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from e5jax.__main__ import main
+from e5jax.cli import main
 from e5jax.config.load import load_tree
 from e5jax.data.records import parse_example
 from e5jax.synth.config import Synth
@@ -250,7 +250,7 @@ def test_what_keeps_a_run_from_starting_is_said_before_anything_is_written(
 
 
 def test_a_package_that_is_missing_is_named_with_its_extra():
-    without = "import sys; sys.modules['openai'] = None; from e5jax.__main__ import main; sys.exit(main(sys.argv[1:]))"
+    without = "import sys; sys.modules['openai'] = None; from e5jax.cli import main; sys.exit(main(sys.argv[1:]))"
     command = [sys.executable, "-c", without, "synth", f"--config={DEMO}", "--dry-run"]
     process = subprocess.run(
         command, cwd=ROOT, capture_output=True, text=True, check=False, timeout=100

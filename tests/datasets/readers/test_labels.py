@@ -7,7 +7,7 @@ import pyarrow
 import pyarrow.parquet as pq
 import pytest
 
-from e5jax.__main__ import main
+from e5jax.cli import main
 from e5jax.datasets.readers.formats import read
 from e5jax.datasets.readers.result import Options, Rejected
 from e5jax.errors import ConfigError
