@@ -52,26 +52,25 @@ def main(options: CompactOptions) -> int:
     """Measures, prints a table, and writes both files; returns the exit code."""
     output, inputs = options.output, (Path(options.model), options.task)
     with writing("compact", output / RESULTS, output / PAGE, inputs=inputs):
-        results = _measure(options.model, options.task, options)
-        write_results(output / RESULTS, results, "compact")
+        write_results(output / RESULTS, _measure(options), "compact")
         write_report(output)
     return 0
 
 
-def _measure(model: str, folder: Path, options: CompactOptions) -> Results:
+def _measure(options: CompactOptions) -> Results:
     open_cpu([])
-    embedder = Embedder.from_pretrained(locate(model)).for_dot_products()
-    data = read_retrieval(folder)
+    embedder = Embedder.from_pretrained(locate(options.model)).for_dot_products()
+    data = read_retrieval(options.task)
     if not embedder.settings.normalises:
         raise ConfigError(
-            f"--model={model}: its similarity is the dot product of vectors of any length; "
+            f"--model={options.model}: its similarity is the dot product of vectors of any length; "
             "only cosines are measured"
         )
     dimensions = options.dimensions or halves(embedder.width)
     for number in dimensions:
         embedder.check_compact(number, "float32")
     instruction = data.instruction if options.instruction is None else options.instruction
-    task, name = embed(embedder, data, instruction), folder.resolve().name
+    task, name = embed(embedder, data, instruction), options.task.resolve().name
     scores: dict[str, dict[str, dict[str, float]]] = {}
     vectors: dict[str, Vectors] = {}
     for stored, metrics in measurements(task, dimensions, options):
@@ -83,8 +82,8 @@ def _measure(model: str, folder: Path, options: CompactOptions) -> Results:
         scores=scores,
         vectors=vectors,
         settings={
-            "model": model,
-            "task": str(folder),
+            "model": options.model,
+            "task": str(options.task),
             "instruction": instruction,
             "queries": f"{len(task.queries):,}",
             "documents": f"{len(task.documents):,}",
