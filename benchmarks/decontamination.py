@@ -74,7 +74,7 @@ def main() -> None:
 
 def real_texts(data: Path) -> Iterator[str]:
     """Queries and positives of the training pairs, then paragraphs of package descriptions."""
-    source = ExampleSource([data / "train.jsonl"], 0)
+    source = ExampleSource([data / "train.jsonl"])
     for i in range(len(source)):
         yield from (text for part, text in texts_of(source[i]) if part != "negative")
     for package in sorted(
@@ -108,7 +108,7 @@ def duplicates(texts: list[str], planted: int) -> dict:
 
 def pairs(data: Path, planted: int) -> dict:
     """What `without_duplicates` does to the training pairs, with copies of pairs behind them whose texts both are changed."""
-    source = ExampleSource([data / "train.jsonl"], 0)
+    source = ExampleSource([data / "train.jsonl"])
     examples = [source[i] for i in range(len(source))]
     chooser = random.Random(3)
     long = [one for one in examples if read(one.query).length >= LONG]

@@ -23,8 +23,7 @@ from loading import status
 from e5jax.checkpoint.checkpointer import Checkpoints
 from e5jax.checkpoint.retention import Retention
 from e5jax.config import Data, Export, Mesh, Model, Scratch, Tokens, Training
-from e5jax.data.tokenizer import TextTokenizer
-from e5jax.data.vocabulary import train_tokenizer
+from e5jax.data.tokenizer import TextTokenizer, train_tokenizer
 from e5jax.export.folder import export
 from e5jax.export.trained_model import Choice
 from e5jax.mesh import make_mesh

@@ -39,7 +39,7 @@ def main() -> None:
     options.add_argument("--batches", type=int, default=10)
     options.add_argument("--output", type=Path)
     args = options.parse_args()
-    source = ExampleSource([args.data / "train.jsonl"], 0)
+    source = ExampleSource([args.data / "train.jsonl"])
     tokenizer = TextTokenizer.from_file(args.data / "tokenizer.json", 1, 2, LIMIT)
     order = np.random.default_rng(0).permutation(len(source))[
         : args.batches * max(pairs for pairs, _ in SETTINGS)

@@ -142,7 +142,7 @@ def prepare(work: Path) -> None:
     """Harvests pairs, and makes of them a file a package, and one of all of these with planted copies."""
     from e5jax.config import Harvest
     from e5jax.data.source import ExampleSource
-    from e5jax.data.vocabulary import train_tokenizer
+    from e5jax.data.tokenizer import train_tokenizer
     from e5jax.datasets.docstring_pairs import harvest
     from e5jax.workdir.directory import atomic_output
 
@@ -150,7 +150,7 @@ def prepare(work: Path) -> None:
         return
     with atomic_output(work / "data") as folder:
         harvest(Harvest(), folder)
-        source = ExampleSource([folder / "train.jsonl"], 0)
+        source = ExampleSource([folder / "train.jsonl"])
         examples = [source[i]._replace(negatives=()) for i in range(len(source))]
         texts = (text for one in examples for text in (one.query, *one.positives))
         train_tokenizer(texts, 8_192).save(str(folder / "tokenizer.json"))

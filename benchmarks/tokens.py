@@ -26,8 +26,8 @@ sys.path.insert(
 
 from e5jax.config import Batch, Tokens, Training
 from e5jax.data.batches import batch_builder, encode, make_batches
-from e5jax.data.mixing import mixture_of, open_sets
 from e5jax.data.prefetch import Prefetcher
+from e5jax.data.sampler import mixture_of, open_sets
 from e5jax.data.source import ExampleSource
 from e5jax.data.tokenizer import E5, TextTokenizer
 
@@ -86,7 +86,7 @@ def main() -> None:
 
 def with_negatives(path: Path, folder: Path) -> Path:
     """The examples, each with the positive of the one before as its hard negative."""
-    source = ExampleSource([path], 0)
+    source = ExampleSource([path])
     file = folder / "train.jsonl"
     with file.open("w", encoding="utf-8") as opened:
         for i in range(len(source)):
@@ -106,7 +106,7 @@ def measure(
     mixture = mixture_of(run, [file])
     whole = batch_builder(mixture, open_sets(mixture, run), tokenizer, run)
     made = make_batches(whole)
-    taken = [list(whole.take(step)) for step in range(batches)]
+    taken = [list(whole.select(step)) for step in range(batches)]
     texts = [
         [
             text

@@ -109,8 +109,7 @@ def training(
 def prepare(args: argparse.Namespace) -> None:
     """Pairs of the quickstart, a tokenizer and a folder of random weights."""
     from e5jax.data.source import ExampleSource
-    from e5jax.data.tokenizer import TextTokenizer
-    from e5jax.data.vocabulary import train_tokenizer
+    from e5jax.data.tokenizer import TextTokenizer, train_tokenizer
     from e5jax.datasets.docstring_pairs import harvest
     from e5jax.export.folder import export_untrained
     from e5jax.train.inputs import scratch_spec
@@ -118,7 +117,7 @@ def prepare(args: argparse.Namespace) -> None:
     setting, file = SETTINGS[args.setting], args.work / "tokenizer.json"
     if not file.is_file():
         harvest(Harvest(), args.work)
-        source = ExampleSource([args.work / "train.jsonl"], 0)
+        source = ExampleSource([args.work / "train.jsonl"])
         texts = (
             text for i in range(len(source)) for text in (source[i].query, source[i].positives[0])
         )

@@ -13,9 +13,9 @@ import jax
 
 from e5jax.config import Config, Training
 from e5jax.config.serialize import fields
-from e5jax.data.lengths import sample_lengths
+from e5jax.data.batches import sample_lengths
 from e5jax.data.source import ExampleSource
-from e5jax.data.vocabulary import train_tokenizer
+from e5jax.data.tokenizer import train_tokenizer
 from e5jax.datasets.docstring_pairs import harvest
 from e5jax.distributed.coordination import Process
 from e5jax.distributed.heartbeat import READ
@@ -161,7 +161,7 @@ def build_data(config: Config, workdir: Workdir) -> None:
         summary = harvest(spec, folder)
         tokens = first_training(config).tokens
         if not tokens.tokenizer and first_training(config).model.scratch:
-            source = ExampleSource([folder / "train.jsonl"], 0)
+            source = ExampleSource([folder / "train.jsonl"])
             texts = (
                 text for i in range(len(source)) for text in (source[i].query, *source[i].positives)
             )

@@ -18,8 +18,7 @@ from typing import NamedTuple
 import numpy as np
 
 from e5jax.data.records import Example
-from e5jax.data.tokenizer import TextTokenizer, read_tokenizer
-from e5jax.data.vocabulary import train_tokenizer
+from e5jax.data.tokenizer import TextTokenizer, read_tokenizer, train_tokenizer
 from e5jax.errors import REPORTED, ConfigError, report
 from e5jax.workdir.directory import atomic_output, writing
 

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from e5jax.data.vocabulary import train_tokenizer
+from e5jax.data.tokenizer import train_tokenizer
 from e5jax.datasets.prepare import Order, prepare
 from e5jax.datasets.public_sets import named
 

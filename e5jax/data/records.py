@@ -1,9 +1,9 @@
-"""Data records and the dimension alphabet.
+"""Records of data, batches and metrics, and the dimension alphabet.
 
-Dimensions, the same letter everywhere (annotations, einsum strings):
+Each dimension has the same letter in all annotations and einsum strings:
 
-    b batch     q queries   p passages   t tokens    d model      h heads     k kv heads   e head size
-    f ff        v vocab     l layers     r LoRA rank c chunks     n rows      s segments a row
+    b batch   q queries   p passages   t tokens      d model    h heads   k kv heads   e head size
+    f ff      v vocab     l layers     r LoRA rank   c chunks   n rows    s segments per row
 """
 
 import json
@@ -18,46 +18,44 @@ from numpy import ndarray
 from e5jax.errors import ConfigError, RecordError
 from e5jax.jsonl import parse_object
 
-SCHEMA = 1  # of a line; docs/data.md describes it
+SCHEMA = 1  # version of the format of a line, which docs/data.md describes
 
 _LANGUAGE = re.compile(r"([a-z]{2,3}(-[A-Za-z0-9]{2,8})*)?")
 
 
 class Example(NamedTuple):
-    """One training example, one JSONL line with these names."""
+    """One training example: a JSONL line with these names."""
 
     id: str
     query: str
     positives: tuple[str, ...]
     negatives: tuple[str, ...] = ()
     instruction: str = ""  # the bare task; the query template wraps it
-    language: str = (
-        ""  # ISO 639 code, with script or region where it matters: en, zh-Hant; empty: not known
-    )
+    language: str = ""  # ISO 639 code, such as en or zh-Hant; empty: unknown
     source: str = ""
-    positive_scores: tuple[float, ...] = ()  # what a teacher gave each text; empty: not scored
+    positive_scores: tuple[float, ...] = ()  # a teacher's score of each text; empty: not scored
     negative_scores: tuple[float, ...] = ()
 
     def to_json(self) -> str:
-        """One line, without its newline."""
+        """Returns one line, without its newline."""
         return json.dumps({"schema": SCHEMA, **self._asdict()}, ensure_ascii=False, allow_nan=False)
 
-    def only(self, positives: Sequence[int], negatives: Sequence[int]) -> "Example":
-        """Keeps the texts at these places, in this order, with their scores."""
+    def select(self, positives: Sequence[int], negatives: Sequence[int]) -> "Example":
+        """Returns the example with the texts at these indices, in this order, and their scores."""
         return self._replace(
-            positives=_take(self.positives, positives),
-            negatives=_take(self.negatives, negatives),
-            positive_scores=_take(self.positive_scores, positives),
-            negative_scores=_take(self.negative_scores, negatives),
+            positives=_select(self.positives, positives),
+            negatives=_select(self.negatives, negatives),
+            positive_scores=_select(self.positive_scores, positives),
+            negative_scores=_select(self.negative_scores, negatives),
         )
 
 
-def _take(values: tuple, places: Sequence[int]) -> tuple:
-    return tuple(values[i] for i in places) if values else ()
+def _select(values: tuple, indices: Sequence[int]) -> tuple:
+    return tuple(values[i] for i in indices) if values else ()
 
 
 def parse_example(line: str | bytes, where: str) -> Example:
-    """Reads one JSONL line; raises ConfigError `where: reason` for anything but an object with the fields above."""
+    """Parses one JSONL line. Raises ConfigError `where: reason`."""
     try:
         return make_example(parse_object(line), where)
     except RecordError as error:
@@ -65,11 +63,15 @@ def parse_example(line: str | bytes, where: str) -> Example:
 
 
 def make_example(values: Mapping[str, Any], identity: str) -> Example:
-    """An example from the fields of a line; `identity` is its id if it brings none. Raises RecordError."""
+    """Returns the example with these fields, and with `identity` as its id if it has none.
+
+    Raises RecordError.
+    """
     schema = values.get("schema", SCHEMA)
     if isinstance(schema, bool) or schema != SCHEMA:
         raise RecordError(
-            f"schema {schema!r}: this e5jax reads schema {SCHEMA}; convert the file, or use the e5jax that wrote it"
+            f"schema {schema!r}: this e5jax reads schema {SCHEMA}; convert the file, "
+            "or use the e5jax that wrote it"
         )
     if "positive" in values:
         raise RecordError(
@@ -91,12 +93,13 @@ def make_example(values: Mapping[str, Any], identity: str) -> Example:
 
 
 def check_example(example: Example) -> Example:
-    """The example with its scores as floats, if all its fields are what they should be. Raises RecordError."""
+    """Returns the example with its scores as floats. Raises RecordError if a field is invalid."""
     for name in ("id", "query", "instruction", "language", "source"):
         _check_text(name, getattr(example, name), name in ("id", "query"))
     if not _LANGUAGE.fullmatch(example.language):
         raise RecordError(
-            f"language: must be an ISO code such as en or zh-Hant, or empty: not {example.language!r}"
+            "language: must be an ISO code such as en or zh-Hant, or empty: "
+            f"not {example.language!r}"
         )
     if not example.positives:
         raise RecordError("positives: missing or empty")
@@ -109,13 +112,15 @@ def check_example(example: Example) -> Example:
     )
 
 
-def _check_text(name: str, text: object, needed: bool) -> None:
+def _check_text(name: str, text: object, required: bool) -> None:
     if not isinstance(text, str):
-        raise RecordError(f"{name}: must be a string, or hold strings: not {type(text).__name__}")
-    if needed and not text.strip():
+        raise RecordError(
+            f"{name}: must be a string, or contain strings: not {type(text).__name__}"
+        )
+    if required and not text.strip():
         raise RecordError(f"{name}: missing or empty")
     if "\0" in text:
-        raise RecordError(f"{name}: holds a NUL character")
+        raise RecordError(f"{name}: contains a NUL character")
     try:
         text.encode()
     except UnicodeEncodeError as error:
@@ -126,7 +131,7 @@ def _check_text(name: str, text: object, needed: bool) -> None:
 
 def _scores(name: str, scores: tuple, texts: int) -> tuple[float, ...]:
     if scores and len(scores) != texts:
-        raise RecordError(f"{name}: needs one score a text: {len(scores)} scores, {texts} texts")
+        raise RecordError(f"{name}: needs one score per text: {len(scores)} scores, {texts} texts")
     try:
         numbers = tuple(
             float(score)
@@ -141,29 +146,30 @@ def _scores(name: str, scores: tuple, texts: int) -> tuple[float, ...]:
 
 
 class Ids(NamedTuple):
-    """One example as token ids, and what its query is scored against."""
+    """One example as token ids."""
 
     query: list[int]
-    passages: list[
-        list[int]
-    ]  # positives, then hard negatives: any numbers of them up to the batch's
+    passages: list[list[int]]  # positives, then hard negatives; at most as many as in the layout
     temperature: float
-    in_batch: bool  # False: its own passages only; True: all passages of the global batch
-    positives: int = 1  # of the passages
-    texts: Sequence[
-        str
-    ] = ()  # query and passages before templates; empty: texts are known by their ids alone
+    in_batch: bool  # whether the query is scored against all passages, or its own only
+    positives: int = 1  # number of positives among the passages
+    # Query and passages before templates; empty: equal texts are recognised by their ids alone.
+    texts: Sequence[str] = ()
 
 
 class Batch(NamedTuple):
     """A global batch in packed form.
 
-    Rows hold texts one behind the other: `segments` numbers a row's texts from 1, 0 is padding; `positions` counts from 0
-    inside each text; `ends` is the place of each text's last token in its row, -1 where a row has fewer texts.
-    The rows of a chunk are those of virtual shard 0, then 1, and so on. `queries` and `passages` say for every shard where
-    its texts are: flat indices into its own `[c · rows of the shard · s]`. Passages are example by example: its positives,
-    then its hard negatives, -1 in place of those that it lacks. `query_texts` and `passage_texts` are numbers by which
-    the loss knows equal texts (`packing.number_texts`), -1 is the place of none. Temperatures and `in_batch` are as in `Ids`.
+    A row contains several texts in sequence. `segments` numbers the texts of a row from 1, and 0 is
+    padding; `positions` counts from 0 within each text; `ends` is the index of each text's last
+    token in its row, or -1 if the row has fewer texts.
+
+    The rows of a chunk are those of virtual shard 0, then of shard 1, and so on. `queries` and
+    `passages` locate the texts of each shard: flat indices into its own
+    `[c · rows of the shard · s]`. Passages are ordered by example: its positives, then its hard
+    negatives, with -1 for those that it lacks. `query_texts` and `passage_texts` number the texts:
+    equal texts have equal numbers (see `packing.number_texts`), and -1 is no text. `temperatures`
+    and `in_batch` are as in `Ids`.
     """
 
     tokens: Int[Array | ndarray, "c n t"]
@@ -182,14 +188,12 @@ class Metrics(NamedTuple):
     """Scalars of one training step, on the device until the next step has been started."""
 
     loss: Float[Array, ""]
-    accuracy: Float[
-        Array, ""
-    ]  # share of pairs whose own score is the highest, those of a query together counting as one
+    accuracy: Float[Array, ""]  # share of pairs with the highest score; a query's pairs count as 1
     gradient_norm: Float[Array, ""]  # before clipping
     learning_rate: Float[Array, ""]
     real_tokens: Int[Array, ""]
-    computed_tokens: Int[Array, ""]  # padding included, empty chunks left out
+    computed_tokens: Int[Array, ""]  # with padding, without empty chunks
     squared_lengths: Float[Array, ""]  # sum over texts of length², for counting attention FLOPs
-    finite: Float[Array, ""]  # 0 when loss or gradient was not
-    skipped: Int[Array, ""]  # updates that were not made, up to now
-    in_a_row: Int[Array, ""]  # of them the last ones; 0: this one was made
+    finite: Float[Array, ""]  # 0 if the loss or the gradient was not finite
+    skipped: Int[Array, ""]  # updates that were not applied so far
+    in_a_row: Int[Array, ""]  # skipped updates up to this one; 0: this one was applied

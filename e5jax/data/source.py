@@ -1,4 +1,4 @@
-"""Random access to training examples, JSONL or prepared: what is wrong with them is said on opening, not hours later."""
+"""Random access to training examples, JSONL or prepared; all are checked on opening, not later."""
 
 import glob
 import hashlib
@@ -16,38 +16,32 @@ from e5jax.data.prepared import Prepared, is_prepared
 from e5jax.data.records import Example
 from e5jax.errors import ConfigError
 
-SHOWN = 5
+SHOWN = 5  # bad lines in an error message
 
 
 class Needs(NamedTuple):
     """What training needs of every example of a set."""
 
-    negatives: int = 0  # hard ones, at least
-    drawn: int | None = (
-        None  # hard ones that a batch takes, of a query that has no other negatives; None: it has others
-    )
-    masked: bool = False  # texts equal to its query or one of its positives are no negatives
+    negatives: int = 0  # hard negatives, at least
+    # Hard negatives that a batch takes for a query without other negatives; None: it has others.
+    drawn: int | None = None
+    masked: bool = False  # texts equal to the query or one of its positives are not negatives
+
+
+NOTHING = Needs()
 
 
 class ExampleSource:
-    """The examples of JSONL files and of folders that `e5jax data prepare` wrote, in order; a
-    `grain.sources.RandomAccessDataSource`.
+    """The examples of JSONL files and prepared folders, in order.
 
-    `files` may be glob patterns. Every example is read and checked once, on opening, by what the other arguments say it needs
-    (see `Needs`). After that only byte offsets are in memory. Safe to read from many threads, and a pickled copy opens the files
-    anew.
+    A `grain.sources.RandomAccessDataSource`. `files` may be glob patterns. Every example is read
+    once, on opening, and checked against `needs`; then only offsets are in memory. Safe to read
+    from many threads; a pickled copy opens the files again.
     """
 
-    def __init__(
-        self,
-        files: Sequence[str | Path],
-        negatives: int,
-        drawn: int | None = None,
-        *,
-        masked: bool = False,
-    ):
+    def __init__(self, files: Sequence[str | Path], needs: Needs = NOTHING):
         self._parts = open_parts(expand(files))
-        self.fingerprint = _check(self._parts, Needs(negatives, drawn, masked))
+        self.fingerprint = _check(self._parts, needs)
         self._ends = np.cumsum([len(part) for part in self._parts])
         if not len(self):
             raise ConfigError(
@@ -61,77 +55,73 @@ class ExampleSource:
         i = operator.index(index)
         if not 0 <= i < len(self):
             raise IndexError(f"example {i} of {len(self)}")
-        place = int(np.searchsorted(self._ends, i, "right"))
-        return self._parts[place][i - int(self._ends[place]) + len(self._parts[place])]
+        number = int(np.searchsorted(self._ends, i, "right"))
+        return self._parts[number][i - int(self._ends[number]) + len(self._parts[number])]
 
     def __repr__(self) -> str:
         return f"ExampleSource({len(self)} examples, fingerprint={self.fingerprint})"
 
 
-def expand(files: Sequence[str | Path], at: str = "config.data.files") -> list[Path]:
-    """Files, folders and glob patterns to paths, the matches of a pattern sorted; a name that matches nothing is an error.
+def expand(files: Sequence[str | Path], field: str = "config.data.files") -> list[Path]:
+    """Returns the paths that files, folders and glob patterns name, each once, patterns sorted.
 
-    A file comes once, by whatever names and patterns it is given.
-
-    A folder is one that `prepare` wrote, or one with one such folder in it: `data/nq` is `data/nq/1.0.0`.
+    A folder is one that `e5jax data prepare` wrote, or contains one: `data/nq` is `data/nq/1.0.0`.
+    Raises ConfigError if a name matches nothing.
     """
     paths: dict[tuple[int, int], Path] = {}  # by device and inode
     for pattern in map(str, files):
-        found = [pattern] if os.path.exists(pattern) else sorted(glob.glob(pattern, recursive=True))
-        chosen = dict.fromkeys(path for name in found for path in _readable(Path(name), at))
-        if not chosen:
+        names = [pattern] if os.path.exists(pattern) else sorted(glob.glob(pattern, recursive=True))
+        matches = dict.fromkeys(path for name in names for path in _readable(Path(name), field))
+        if not matches:
             raise ConfigError(
-                f"{at}: {pattern!r} matches no file below {os.getcwd()}; give JSONL files, folders of "
-                "`e5jax data prepare`, or glob patterns"
+                f"{field}: {pattern!r} matches no file below {os.getcwd()}; give JSONL files, "
+                "folders of `e5jax data prepare`, or glob patterns"
             )
-        for path in chosen:
+        for path in matches:
             status = path.stat()
             paths.setdefault((status.st_dev, status.st_ino), path)
     return list(paths.values())
 
 
-def _readable(path: Path, at: str) -> list[Path]:
+def _readable(path: Path, field: str) -> list[Path]:
     if path.is_file():
         return [path]
     if not path.is_dir():
-        raise ConfigError(f"{at}: {path} is no regular file; files are read more than once")
-    versions = (
-        [path]
-        if is_prepared(path)
-        else sorted(inner for inner in path.iterdir() if is_prepared(inner))
-    )
+        raise ConfigError(f"{field}: {path} is no regular file; files are read more than once")
+    if is_prepared(path):
+        return [path]
+    versions = sorted(inner for inner in path.iterdir() if is_prepared(inner))
     if len(versions) > 1:
-        raise ConfigError(
-            f"{at}: {path} has {', '.join(inner.name for inner in versions)}; name one of them"
-        )
+        names = ", ".join(inner.name for inner in versions)
+        raise ConfigError(f"{field}: {path} has {names}; name one of them")
     return versions
 
 
-def jsonl(files: Sequence[str | Path], at: str = "--input") -> list[Path]:
-    """What `expand` finds, if these are files: prepared folders are the end of a set's way."""
-    found = expand(files, at)
-    if prepared := [path for path in found if path.is_dir()]:
+def jsonl(files: Sequence[str | Path], field: str = "--input") -> list[Path]:
+    """Like `expand`, but accepts JSONL files only."""
+    paths = expand(files, field)
+    if prepared := [path for path in paths if path.is_dir()]:
         raise ConfigError(
-            f"{at}: {prepared[0]} is prepared already; give the JSONL that it is made of"
+            f"{field}: {prepared[0]} is prepared already; give the JSONL from which it was prepared"
         )
-    for path in found:
+    for path in paths:
         check_records(path)
-    return found
+    return paths
 
 
 def open_parts(paths: Sequence[Path]) -> list[Lines | Prepared]:
-    """What `expand` found, ready to be read."""
+    """Opens the paths that `expand` returned."""
     return [Prepared(path) if path.is_dir() else Lines(path) for path in paths]
 
 
 def _check(parts: Sequence[Lines | Prepared], needs: Needs) -> str:
-    """SHA-256 of all examples; raises ConfigError with what is wrong with any."""
+    """The SHA-256 of all examples. Raises ConfigError with the first bad ones."""
     digest = hashlib.sha256()
     problems = [
         f"{where}: {problem}"
         for part in parts
-        for where, found in part.scan(digest)
-        if (problem := problem_of(found, needs))
+        for where, example in part.scan(digest)
+        if (problem := problem_of(example, needs))
     ]
     if problems:
         raise ConfigError(
@@ -141,21 +131,26 @@ def _check(parts: Sequence[Lines | Prepared], needs: Needs) -> str:
     return digest.hexdigest()
 
 
-def problem_of(found: Example | str, needs: Needs) -> str | None:
-    """Why training cannot use what `scan` found."""
-    if isinstance(found, str):
-        return found
-    if len(found.negatives) < needs.negatives:
-        return f"{len(found.negatives)} negatives, but {needs.negatives} are needed"
+def problem_of(example: Example | str, needs: Needs) -> str | None:
+    """Returns why training cannot use an example that `scan` yielded, or None."""
+    if isinstance(example, str):
+        return example
+    count = len(example.negatives)
+    if count < needs.negatives:
+        return f"{count} negatives, but {needs.negatives} are needed"
     if needs.drawn is None:
         return None
-    own = {found.query, *found.positives} if needs.masked else set()
-    equal = sum(text in own for text in found.negatives)
-    if equal == len(found.negatives):
-        like = (
-            f"{equal} negatives, all equal to its query or a positive" if equal else "no negatives"
+    own = {example.query, *example.positives} if needs.masked else set()
+    equal = sum(text in own for text in example.negatives)
+    if equal == count:
+        negatives = f"{equal} negatives, all equal to its query or a positive"
+        return (
+            f"{negatives if equal else 'no negatives'}, and its query is compared with no others; "
+            "give it hard negatives, or in-batch negatives"
         )
-        return f"{like}, and its query is compared with no others; give it hard negatives, or in-batch negatives"
     if equal >= needs.drawn:
-        return f"{equal} negatives are equal to its query or a positive, and a batch may take them alone; remove them"
+        return (
+            f"{equal} negatives are equal to its query or a positive, and a batch may take "
+            "no others; remove them"
+        )
     return None

@@ -1,8 +1,10 @@
-"""From text to ids: the instruction template, what stands before and behind a text, truncation.
+"""From text to ids: templates of instructions, the tokens around a text, truncation.
 
-Ids are built here and not by the tokenizer's own post-processor, whose BOS/EOS settings differ between versions of
-transformers and have silently cost others their EOS. Where a sentence-transformers folder has settings of its own, a `Frame` holds
-what they come to.
+Ids are built here and not by the tokenizer's own post-processor, whose BOS and EOS settings differ
+between versions of transformers, so that models lost their EOS unnoticed. If a
+sentence-transformers folder has settings of its own, a `Frame` contains their effect.
+
+`train_tokenizer` trains a tokenizer for a model that starts from scratch.
 """
 
 import hashlib
@@ -10,7 +12,16 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, cast
 
-from tokenizers import AddedToken, Tokenizer, normalizers
+from tokenizers import (
+    AddedToken,
+    Regex,
+    Tokenizer,
+    decoders,
+    models,
+    normalizers,
+    pre_tokenizers,
+    trainers,
+)
 
 from e5jax.config import QUERY
 from e5jax.errors import ConfigError
@@ -18,23 +29,21 @@ from e5jax.jsonl import flag, token_of
 
 
 class Templates(NamedTuple):
-    """What texts of each side begin with. `{task}` in that of queries is their instruction; no instruction, no template."""
+    """Prefixes of queries, in which `{task}` is their instruction, and of documents."""
 
     query: str = QUERY
     document: str = ""
 
     def prefix(self, instruction: str | None) -> str:
-        """Of a query with this instruction, empty for none; of a document, when it is None."""
+        """Returns the prefix of a query (empty instruction: none) or, if None, of a document."""
         if instruction is None:
             return self.document
-        return (
-            self.query.replace("{task}", instruction)
-            if instruction or "{task}" not in self.query
-            else ""
-        )
+        if not instruction and "{task}" in self.query:
+            return ""
+        return self.query.replace("{task}", instruction)
 
     def put(self, text: str, instruction: str | None) -> str:
-        """A text as the model reads it."""
+        """Returns the text with its prefix."""
         return self.prefix(instruction) + text
 
 
@@ -42,57 +51,47 @@ E5 = Templates()
 
 
 class Frame(NamedTuple):
-    """What transformers puts around a text, by the settings of a tokenizer, and which tokens are special."""
+    """The tokens that transformers adds around a text, and which tokens are special."""
 
     begin: tuple[int, ...]
     end: tuple[int, ...]
-    split_special: bool  # True: "</s>" inside a text is text, and not the special token
-    special: frozenset[
-        int
-    ]  # ids of special tokens, by which transformers knows that a prompt ends with one
+    split_special: bool  # whether "</s>" inside a text is plain text, and not the special token
+    special: frozenset[int]  # ids, by which transformers knows that a prompt ends with such a token
 
     def prompt_length(self, ids: Sequence[int]) -> int:
-        """How many ids of a framed prompt belong to it, as sentence-transformers counts them: all but a special one at the end."""
+        """Returns the length of a framed prompt as sentence-transformers counts it."""
         return len(ids) - (bool(ids) and ids[-1] in self.special)
 
 
 def read_frame(path: Path, config: Mapping[str, Any]) -> Frame:
-    """Of a tokenizer.json and its tokenizer_config.json, as transformers 5 reads them. Raises ConfigError."""
-    at, tokenizer = path.with_name("tokenizer_config.json"), read_tokenizer(path)
+    """Reads tokenizer.json and tokenizer_config.json as transformers 5 does. Raises ConfigError."""
+    where, tokenizer = path.with_name("tokenizer_config.json"), read_tokenizer(path)
     if (side := config.get("truncation_side", "right")) != "right":
-        raise ConfigError(f"{at}: truncation_side={side!r}; only right is supported")
+        raise ConfigError(f"{where}: truncation_side={side!r}; only right is supported")
     tokenizer.no_truncation()
     tokenizer.no_padding()
     names = [name for name in config if name.endswith("_token") and not name.startswith("add_")]
-    texts = {name: token_of(config, name, str(at)) for name in names}
-    more = [
-        *(config.get("extra_special_tokens") or ()),
-        *(config.get("additional_special_tokens") or ()),
-    ]
-    tokens = [
-        *texts.values(),
-        *(one.get("content") if isinstance(one, dict) else one for one in more),
-    ]
-    ids = (tokenizer.token_to_id(token) for token in tokens if isinstance(token, str))
-    begin, end = _around(tokenizer, texts, config, at)
-    return Frame(
-        begin,
-        end,
-        flag(config, "split_special_tokens", False, str(at)),
-        frozenset(one for one in ids if one is not None),
-    )
+    named = {name: token_of(config, name, str(where)) for name in names}
+    lists = ("extra_special_tokens", "additional_special_tokens")
+    more = [token for name in lists for token in config.get(name) or ()]
+    tokens = [token.get("content") if isinstance(token, dict) else token for token in more]
+    tokens = [token for token in (*named.values(), *tokens) if isinstance(token, str)]
+    ids = [tokenizer.token_to_id(token) for token in tokens]
+    special = frozenset(number for number in ids if number is not None)
+    begin, end = _around(tokenizer, named, config, where)
+    return Frame(begin, end, flag(config, "split_special_tokens", False, str(where)), special)
 
 
 def _around(
-    tokenizer: Tokenizer, texts: Mapping[str, str | None], config: Mapping[str, Any], at: Path
+    tokenizer: Tokenizer, tokens: Mapping[str, str | None], config: Mapping[str, Any], where: Path
 ) -> tuple[tuple[int, ...], tuple[int, ...]]:
-    """The ids before and behind a text: those that the post-processor of tokenizer.json adds.
+    """The ids before and after a text: those that the post-processor of tokenizer.json adds.
 
-    Only Llama's class has settings for BOS and EOS that go before it, as transformers 4 reads them; published Mistral embedders
-    rely on these for their EOS. transformers 5 does not look at them.
+    Only Llama's class has settings for BOS and EOS that take precedence, as transformers 4 reads
+    them; published Mistral embedders rely on these for their EOS. transformers 5 ignores them.
     """
-    llama = str(config.get("tokenizer_class")).removesuffix("Fast") == "LlamaTokenizer"
-    if not llama or (
+    is_llama = str(config.get("tokenizer_class")).removesuffix("Fast") == "LlamaTokenizer"
+    if not is_llama or (
         tokenizer.post_processor is not None
         and not {"add_bos_token", "add_eos_token"} & config.keys()
     ):
@@ -101,56 +100,48 @@ def _around(
         start = next((i for i in range(len(framed)) if framed[i : i + len(probe)] == probe), None)
         if start is None:
             raise ConfigError(
-                f"{at.with_name('tokenizer.json')}: a post-processor that changes the ids of a text is not supported"
+                f"{where.with_name('tokenizer.json')}: a post-processor that changes the ids of a "
+                "text is not supported"
             )
         return tuple(framed[:start]), tuple(framed[start + len(probe) :])
-    adds = {
-        "bos": flag(config, "add_bos_token", True, str(at)),
-        "eos": flag(config, "add_eos_token", False, str(at)),
-    }
-    usual = {"bos": "<s>", "eos": "</s>"}
-    ids: dict[str, tuple[int, ...]] = {"bos": (), "eos": ()}
-    for name in (name for name, add in adds.items() if add):
-        token = texts.get(f"{name}_token") or usual[name]
-        if (number := tokenizer.token_to_id(token)) is None:
+    ids: list[tuple[int, ...]] = []
+    for name, default, usual in (("bos", True, "<s>"), ("eos", False, "</s>")):
+        token = tokens.get(f"{name}_token") or usual
+        if not flag(config, f"add_{name}_token", default, str(where)):
+            ids.append(())
+        elif (number := tokenizer.token_to_id(token)) is None:
             raise ConfigError(
-                f"{at}: {name}_token={token!r} is not in the vocabulary of tokenizer.json"
+                f"{where}: {name}_token={token!r} is not in the vocabulary of tokenizer.json"
             )
-        ids[name] = (number,)
-    return ids["bos"], ids["eos"]
+        else:
+            ids.append((number,))
+    return ids[0], ids[1]
 
 
 def read_tokenizer(path: Path, lower: bool = False) -> Tokenizer:
-    """Of a tokenizer.json; `lower` puts lower-casing before its normalizer, as sentence-transformers does."""
+    """Reads a tokenizer.json. `lower` lower-cases text first, as sentence-transformers does."""
     if not path.is_file():
         raise ConfigError(
-            f"{path}: no such file; convert the tokenizer to tokenizer.json with transformers' save_pretrained"
+            f"{path}: no such file; convert the tokenizer to tokenizer.json with transformers' "
+            "save_pretrained"
         )
     try:
         tokenizer = Tokenizer.from_str(path.read_text(encoding="utf-8"))
-    except Exception as error:  # tokenizers raises the base class itself
-        if type(error) not in (Exception, UnicodeDecodeError):  # and nothing else is meant
+    except Exception as error:  # tokenizers raises the base class itself,
+        if type(error) not in (Exception, UnicodeDecodeError):  # so nothing else is caught
             raise
         raise ConfigError(f"{path}: not a tokenizer.json ({error})") from error
     if lower:
         own = tokenizer.normalizer
-        parts = (
-            list(cast(Iterable, own))
-            if isinstance(own, normalizers.Sequence)
-            else []
-            if own is None
-            else [own]
-        )
+        parts = list(cast(Iterable, own)) if isinstance(own, normalizers.Sequence) else [own]
+        parts = [part for part in parts if part is not None]
         if not any(isinstance(part, normalizers.Lowercase) for part in parts):
             tokenizer.normalizer = normalizers.Sequence([normalizers.Lowercase(), *parts])
     return tokenizer
 
 
 class TextTokenizer:
-    """Text -> `[BOS, text truncated, EOS]`, never more than `limit` ids, whatever the tokenizer's own settings.
-
-    With a `frame` it is that of a folder instead of BOS and EOS.
-    """
+    """Text -> `[BOS, truncated text, EOS]`, at most `limit` ids; a `frame` replaces BOS and EOS."""
 
     def __init__(
         self,
@@ -162,14 +153,11 @@ class TextTokenizer:
         templates: Templates = E5,
         frame: Frame | None = None,
     ):
-        self.tokenizer = Tokenizer.from_str(
-            tokenizer.to_str()
-        )  # a copy: the settings below are ours alone
+        self.tokenizer = Tokenizer.from_str(tokenizer.to_str())  # a copy, whose settings we change
         self.tokenizer.no_padding()
         self.tokenizer.no_truncation()
-        self.tokenizer.encode_special_tokens = (
-            frame is None or frame.split_special
-        )  # "</s>" inside a text is text
+        # "</s>" inside a text is plain text.
+        self.tokenizer.encode_special_tokens = frame is None or frame.split_special
         self.bos, self.eos, self.limit, self.templates = bos, eos, limit, templates
         self.frame = frame or self._bos_and_eos(bos, eos, where)
         least = len(self.frame.begin) + len(self.frame.end) + 1
@@ -179,23 +167,26 @@ class TextTokenizer:
             )
 
     def _bos_and_eos(self, bos: int | None, eos: int | None, where: str) -> Frame:
+        ids = []
         for name, token in [("BOS", bos), ("EOS", eos)]:
             if token is None:
                 raise ConfigError(
-                    f"{where}: the model has no {name}; set {name.lower()}_token_id in its config.json"
+                    f"{where}: the model has no {name}; set {name.lower()}_token_id in its "
+                    "config.json"
                 )
             piece = self.tokenizer.id_to_token(token)
             if piece is None:
                 raise ConfigError(
-                    f"{where}: the model's {name} id {token} is not in the vocabulary of {self.tokenizer.get_vocab_size()}"
+                    f"{where}: the model's {name} id {token} is not in the vocabulary of "
+                    f"{self.tokenizer.get_vocab_size()}"
                 )
-            if {bos, eos} & set(self._bare([piece])[0]):
+            if {bos, eos} & set(self._encode([piece])[0]):
                 raise ConfigError(
-                    f"{where}: the text {piece!r} becomes the {name} id itself; the tokenizer cannot be used safely"
+                    f"{where}: the text {piece!r} becomes the {name} id itself; the tokenizer "
+                    "cannot be used safely"
                 )
-        assert bos is not None, "looked at above"
-        assert eos is not None, "looked at above"
-        return Frame((bos,), (eos,), True, frozenset((bos, eos)))
+            ids.append(token)
+        return Frame((ids[0],), (ids[1],), True, frozenset(ids))
 
     @classmethod
     def from_file(
@@ -210,9 +201,10 @@ class TextTokenizer:
         lower: bool = False,
         frame: Frame | None = None,
     ) -> "TextTokenizer":
-        """Reads a tokenizer.json; tokens of `added` that it does not have come behind its own.
+        """Reads a tokenizer.json, and appends the tokens of `added` that it does not have.
 
-        They are not special, or the templates could not hold them: what is special is text wherever it stands.
+        These are not special tokens, since special tokens inside a text, and so inside a template,
+        are encoded as plain text.
         """
         tokenizer = read_tokenizer(path, lower)
         new = [token for token in added if tokenizer.token_to_id(token) is None]
@@ -222,15 +214,14 @@ class TextTokenizer:
     def __call__(
         self, texts: Sequence[str], limits: Sequence[int] | None = None
     ) -> list[list[int]]:
-        """The ids of each text, of which each may have a limit of its own below that of all."""
+        """Returns the ids of each text. `limits`: at most so many for each text."""
         if limits is None:
             limits = [self.limit] * len(texts)
-        return [
-            self._closed(ids, limit) for ids, limit in zip(self._bare(texts), limits, strict=True)
-        ]
+        pairs = zip(self._encode(texts), limits, strict=True)
+        return [self._frame(ids, limit) for ids, limit in pairs]
 
-    def _closed(self, ids: list[int], limit: int) -> list[int]:
-        """The list itself, cut, within its frame: a copy of every text would cost a part of what tokenising it does."""
+    def _frame(self, ids: list[int], limit: int) -> list[int]:
+        """Truncates and frames the list in place: copies would cost a part of tokenising."""
         begin, end = self.frame.begin, self.frame.end
         del ids[limit - len(begin) - len(end) :]
         ids[:0] = begin
@@ -239,28 +230,27 @@ class TextTokenizer:
 
     @property
     def pieces(self) -> tuple[str, str]:
-        """BOS and EOS as the vocabulary writes them."""
+        """BOS and EOS as the vocabulary writes them; empty if there are none."""
         bos, eos = (
-            "" if one is None else self.tokenizer.id_to_token(one) or ""
-            for one in (self.bos, self.eos)
+            "" if token is None else self.tokenizer.id_to_token(token) or ""
+            for token in (self.bos, self.eos)
         )
         return bos, eos
 
     def count(self, texts: Sequence[str]) -> list[int]:
-        """Length of each text in ids, its frame included, before truncation."""
+        """Returns the length of each text in ids, with its frame, before truncation."""
         more = len(self.frame.begin) + len(self.frame.end)
-        return [len(ids) + more for ids in self._bare(texts)]
+        return [len(ids) + more for ids in self._encode(texts)]
 
-    def _bare(self, texts: Sequence[str]) -> list[list[int]]:
-        # Half a surrogate pair, which JSON can hold, is no text to the tokenizer: it becomes "?".
+    def _encode(self, texts: Sequence[str]) -> list[list[int]]:
+        # The tokenizer does not accept half a surrogate pair, which JSON can contain: it becomes ?.
         valid = [
             text if text.isascii() else text.encode("utf-8", "replace").decode("utf-8")
             for text in texts
         ]
-        return [
-            encoding.ids
-            for encoding in self.tokenizer.encode_batch_fast(valid, add_special_tokens=False)
-        ]  # no offsets
+        # The fast variant computes no offsets.
+        encodings = self.tokenizer.encode_batch_fast(valid, add_special_tokens=False)
+        return [encoding.ids for encoding in encodings]
 
     @property
     def fingerprint(self) -> str:
@@ -268,3 +258,43 @@ class TextTokenizer:
         own = "" if self.templates == E5 else f" {self.templates}"
         text = f"{self.bos} {self.eos} {self.limit} {self.tokenizer.to_str()}{own}"
         return hashlib.sha256(text.encode()).hexdigest()
+
+
+# --- training ------------------------------------------------------------------------------------
+
+SPECIAL = ["<unk>", "<s>", "</s>"]  # ids 0, 1, 2 as in Mistral
+
+# read|File, HTTP|Server, but URLs
+_WORD_BORDER = r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z]{2})"
+# Letters, digits, underscores or punctuation. Whitespace is not matched, hence dropped, as is the _
+# of read_file, but not of _private.
+_PIECE = r"[\p{L}\p{M}]+|\p{N}+|(?<![\p{L}\p{N}])_+|_{2,}|_+(?![\p{L}\p{N}])|[^\s\p{L}\p{M}\p{N}_]+"
+
+
+def train_tokenizer(texts: Iterable[str], size: int) -> Tokenizer:
+    """Trains a byte-level BPE of at most `size` pieces for prose and code.
+
+    `read the file header`, `readFileHeader` and `read_file_header` share the pieces of their words:
+    names are split where case or kind of character changes. Case, whitespace (indentation too) and
+    single underscores inside names are lost; all else survives, any script and emoji as bytes.
+    Nothing is added at the beginning or the end. The result depends on the texts only.
+    """
+    tokenizer = Tokenizer(models.BPE(unk_token=SPECIAL[0]))
+    tokenizer.normalizer = normalizers.Sequence(
+        [normalizers.Replace(Regex(_WORD_BORDER), " "), normalizers.Lowercase()]
+    )
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
+        [
+            pre_tokenizers.Split(Regex(_PIECE), "removed", invert=True),
+            pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
+        ]
+    )
+    tokenizer.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=size,
+        special_tokens=SPECIAL,
+        initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()),
+        show_progress=False,
+    )
+    tokenizer.train_from_iterator(texts, trainer)
+    return tokenizer

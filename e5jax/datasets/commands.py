@@ -281,7 +281,7 @@ def _add_shares(actions: "Actions") -> None:
 
 def _shares(args: argparse.Namespace, overrides: list[str]) -> None:
     from e5jax.config.load import load
-    from e5jax.data.proportions import as_json, proportions, table
+    from e5jax.datasets.proportions import as_json, proportions, table
     from e5jax.workdir.directory import DEFAULT_RUNS, Workdir
 
     config = load(args.config, overrides)

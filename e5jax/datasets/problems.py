@@ -9,7 +9,7 @@ from typing import NamedTuple
 from tqdm import tqdm
 
 from e5jax.config import Config
-from e5jax.data.mixing import mixture_of, needs_of
+from e5jax.data.sampler import mixture_of, needs_of
 from e5jax.data.source import Needs, expand, open_parts, problem_of
 from e5jax.datasets.convert import Counts
 from e5jax.datasets.example_texts import printable

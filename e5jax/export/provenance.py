@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 from e5jax.config import Training
 from e5jax.config.mixture import Dataset
 from e5jax.data.batches import fill_defaults
-from e5jax.data.mixing import ALONE, mixture_of
+from e5jax.data.sampler import ALONE, mixture_of
 from e5jax.data.source import expand
 from e5jax.datasets.public_sets import SETS
 from e5jax.errors import ConfigError

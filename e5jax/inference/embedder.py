@@ -14,7 +14,7 @@ from tqdm import tqdm
 
 from e5jax.config import Mesh as MeshConfig
 from e5jax.config import Precision
-from e5jax.data.packing import Call, calls
+from e5jax.data.text_rows import Call, calls
 from e5jax.data.tokenizer import TextTokenizer
 from e5jax.errors import ConfigError
 from e5jax.inference.folder_settings import Settings, read_settings, similarity

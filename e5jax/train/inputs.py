@@ -13,8 +13,8 @@ from e5jax.config import Training
 from e5jax.config.mixture import Mixture
 from e5jax.data.batches import BatchBuilder, batch_builder, fill_defaults, make_batches
 from e5jax.data.epochs import SHUFFLE
-from e5jax.data.mixing import mixture_of, open_sets
 from e5jax.data.records import Batch
+from e5jax.data.sampler import mixture_of, open_sets
 from e5jax.data.source import ExampleSource
 from e5jax.data.tokenizer import Templates, TextTokenizer, read_tokenizer
 from e5jax.errors import ConfigError

@@ -48,7 +48,7 @@ class Skipped:
         files = {kind: self._folder / f"{number}.{kind}" for kind in ("jsonl", "npz", "json")}
         if not files["json"].exists() and len(list(self._folder.glob("*.json"))) >= MOST:
             return f"not kept: there are {MOST} in {self._folder}"
-        taken = self._assembly.take(number - 1)
+        taken = self._assembly.select(number - 1)
         write_text(
             files["jsonl"],
             "".join(f"{one.example._replace(instruction=one.task).to_json()}\n" for one in taken),

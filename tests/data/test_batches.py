@@ -9,13 +9,12 @@ import pytest
 
 from e5jax.config import Batch, Data, Loss, Tokens, Training
 from e5jax.config.mixture import Dataset, Mixture
-from e5jax.data.batches import alone, batch_builder, batches_of, refuse_alone
-from e5jax.data.mixing import open_sets
+from e5jax.data.batches import batch_builder, batches_of, check_negatives, without_negatives
 from e5jax.data.packing import Layout, pack
 from e5jax.data.records import Batch as Rows
 from e5jax.data.records import Example, Ids
-from e5jax.data.tokenizer import E5, Templates, TextTokenizer
-from e5jax.data.vocabulary import train_tokenizer
+from e5jax.data.sampler import open_sets
+from e5jax.data.tokenizer import E5, Templates, TextTokenizer, train_tokenizer
 from e5jax.errors import ConfigError
 from e5jax.train.negatives import BatchInfo
 from tests import tiny
@@ -334,7 +333,7 @@ def test_queries_without_any_negative_are_refused_by_name(name):
     masked, ids = ALONE[name]
     examples = [example(i)._replace(source="nli") for i in range(len(ids))]
     with pytest.raises(ConfigError) as caught:
-        refuse_alone(packed(ids), examples, 2, masked=masked)
+        check_negatives(packed(ids), examples, 2, masked=masked)
     for words in (
         f" of the {len(ids)} queries",
         f"'id{len(ids) - 1}' (source 'nli')",
@@ -343,7 +342,7 @@ def test_queries_without_any_negative_are_refused_by_name(name):
         assert words in str(caught.value)
     assert ("config.loss.mask_duplicates" in str(caught.value)) == masked
     if masked:  # without it all have one
-        refuse_alone(packed(ids), examples, 2, masked=False)
+        check_negatives(packed(ids), examples, 2, masked=False)
 
 
 @pytest.mark.parametrize("masked", [True, False])
@@ -369,7 +368,7 @@ def test_alone_are_those_to_whom_the_objective_gives_no_negative_in_any_directio
             for part in (batch.temperatures, batch.in_batch, batch.query_texts, batch.passage_texts)
         )
         wanted = [exact.negatives(terms, loss, i, 2) for i in range(count)]
-        none = alone(batch, 2, masked=masked).tolist()
+        none = without_negatives(batch, 2, masked=masked).tolist()
         assert none == [not by_direction["query_to_doc"] for by_direction in wanted]
         assert not [
             1

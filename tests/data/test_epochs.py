@@ -10,9 +10,8 @@ from hypothesis import strategies as st
 from scipy.stats import hypergeom
 
 from e5jax.config.mixture import Dataset, Mixture
-from e5jax.data.epochs import Epochs, Span
-from e5jax.data.mixing import make_sampler
-from e5jax.data.permutation import key
+from e5jax.data.epochs import Epochs, Span, key
+from e5jax.data.sampler import make_sampler
 
 
 def aligned(*widths: int):

@@ -76,7 +76,7 @@ def _check_texts(file: Odd, path: Path, capsys) -> None:
         if action == "validate" or "data convert" in said or "these are read" in said:
             assert code == 3
             assert str(path) in said
-    _refused(file._replace(fault="file"), path, lambda: ExampleSource([path], 0))
+    _refused(file._replace(fault="file"), path, lambda: ExampleSource([path]))
 
 
 # --- training records: train, validate, clean, inspect, convert, mine --input ----------------------------------
@@ -84,11 +84,11 @@ def _check_texts(file: Odd, path: Path, capsys) -> None:
 
 def _check_records(file: Odd, path: Path, capsys) -> None:
     if file.fault == "none":
-        source = ExampleSource([path], 0)
+        source = ExampleSource([path])
         assert [_pair(source[i]) for i in range(len(source))] == file.rows
         assert [(asked.query, asked.positives[0]) for asked in Examples(path)] == file.rows
     else:
-        _refused(file, path, lambda: ExampleSource([path], 0))
+        _refused(file, path, lambda: ExampleSource([path]))
         _refused(file, path, lambda: Examples(path))
     code, said = _run(capsys, "data", "validate", f"--input={path}")
     assert code == (0 if file.fault == "none" else 3)
@@ -116,7 +116,7 @@ def _check_records(file: Odd, path: Path, capsys) -> None:
 
 
 def _check_pairs(file: Odd, path: Path, capsys) -> None:
-    _refused(file._replace(fault="file"), path, lambda: ExampleSource([path], 0))
+    _refused(file._replace(fault="file"), path, lambda: ExampleSource([path]))
     output = path.with_name("converted.jsonl")
     code, said = _run(capsys, "data", "convert", f"--input={path}", f"--output={output}")
     if file.fault in ("none", "line"):

@@ -6,11 +6,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from e5jax.config import Batch
-from e5jax.data import packing
+from e5jax.data import text_rows
 from e5jax.data.packing import (
     SHARED,
     Layout,
-    calls,
     deal,
     digest,
     first_fit_decreasing,
@@ -19,6 +18,7 @@ from e5jax.data.packing import (
     pack,
 )
 from e5jax.data.records import Ids
+from e5jax.data.text_rows import calls
 from tests import tiny
 
 WIDTH = 12
@@ -216,7 +216,7 @@ def test_texts_of_full_length_fit(slots):
 texts = st.lists(st.lists(st.integers(3, 5), min_size=1, max_size=40), max_size=60)
 
 
-def unpacked(call: packing.Call) -> dict[int, list[int]]:
+def unpacked(call: text_rows.Call) -> dict[int, list[int]]:
     """What the model sees of each text: the tokens of its segment behind those that are shared, at their positions."""
     tokens, segments, positions, ends = call.rows
     found = {}
@@ -241,8 +241,8 @@ def test_every_text_is_in_one_call_whole_and_behind_what_all_share(
 ):
     found = [[9] * same + text for text in found]
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(packing, "ROW", row)
-        patch.setattr(packing, "SHORTEST_SHARED", 4)
+        patch.setattr(text_rows, "ROW", row)
+        patch.setattr(text_rows, "SHORTEST_SHARED", 4)
         all_calls = list(calls(found, 80, 4 * row, devices, window))
     assert sum(len(call.texts) for call in all_calls) == len(found)
     assert {text: ids for call in all_calls for text, ids in unpacked(call).items()} == dict(

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.stats import chisquare
 
-from e5jax.data.permutation import key, keys, permute
+from e5jax.data.epochs import key, keys, permute
 
 
 def whole(size: int, of: np.uint64) -> list[int]:

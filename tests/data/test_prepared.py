@@ -12,7 +12,7 @@ import pytest
 
 from e5jax.data.prepared import Prepared, decode
 from e5jax.data.records import Example
-from e5jax.data.source import ExampleSource
+from e5jax.data.source import ExampleSource, Needs
 from e5jax.datasets.builder import write
 from e5jax.datasets.public_sets import named
 from e5jax.errors import ConfigError, RecordError
@@ -50,22 +50,25 @@ def copied(folder, tmp_path) -> Path:
 
 
 def test_examples_come_back_as_they_were_in_their_order(folder):
-    source = ExampleSource([folder], negatives=1)
+    source = ExampleSource([folder], Needs(negatives=1))
     assert [source[i] for i in range(len(source))] == [example(i) for i in range(COUNT)]
 
 
 def test_the_folder_of_a_set_stands_for_its_only_version(folder, tmp_path):
-    assert ExampleSource([folder.parent], 1).fingerprint == ExampleSource([folder], 1).fingerprint
+    assert (
+        ExampleSource([folder.parent], Needs(negatives=1)).fingerprint
+        == ExampleSource([folder], Needs(negatives=1)).fingerprint
+    )
     for version in ("1.0.0", "2.0.0"):
         shutil.copytree(folder, tmp_path / "nq" / version)
     with pytest.raises(ConfigError, match=r"nq has 1\.0\.0, 2\.0\.0; name one of them"):
-        ExampleSource([tmp_path / "nq"], 1)
+        ExampleSource([tmp_path / "nq"], Needs(negatives=1))
 
 
 def test_files_and_folders_are_read_one_behind_the_other(folder, tmp_path):
     (tmp_path / "a.jsonl").write_text(example(100).to_json() + "\n")
     (tmp_path / "b.jsonl").write_text(example(101).to_json() + "\n" + example(102).to_json() + "\n")
-    source = ExampleSource([tmp_path / "a.jsonl", folder, tmp_path / "b.jsonl"], 1)
+    source = ExampleSource([tmp_path / "a.jsonl", folder, tmp_path / "b.jsonl"], Needs(negatives=1))
     assert len(source) == COUNT + 3
     assert [source[i].id for i in (0, 1, COUNT, COUNT + 1, COUNT + 2)] == [
         "id100",
@@ -85,24 +88,24 @@ def test_the_fingerprint_is_that_of_the_examples_not_of_the_files(folder, tmp_pa
         (tmp_path / name / "manifest.json").write_text(
             json.dumps({"schema": 1, "examples": len(examples)})
         )
-        return ExampleSource([tmp_path / name], 1).fingerprint
+        return ExampleSource([tmp_path / name], Needs(negatives=1)).fingerprint
 
     examples = [example(i) for i in range(COUNT)]
-    same = ExampleSource([folder], 1).fingerprint
+    same = ExampleSource([folder], Needs(negatives=1)).fingerprint
     assert fingerprint(examples, "again") == same
     assert fingerprint(examples[::-1], "reversed") != same
     assert fingerprint([*examples[:-1], examples[-1]._replace(query="other")], "changed") != same
 
 
 def test_a_spawned_worker_reads_its_own_copy(folder):
-    source = ExampleSource([folder], negatives=1)
+    source = ExampleSource([folder], Needs(negatives=1))
     with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
         assert pool.submit(source.__getitem__, 41).result() == example(41)
         assert pool.submit(getattr, source, "fingerprint").result() == source.fingerprint
 
 
 def test_threads_do_not_disturb_each_other(folder):
-    source = ExampleSource([folder], negatives=1)
+    source = ExampleSource([folder], Needs(negatives=1))
     places = [i * 37 % COUNT for i in range(1_000)]
     with ThreadPoolExecutor(8) as pool:
         assert list(pool.map(source.__getitem__, places)) == [example(i) for i in places]
@@ -113,7 +116,7 @@ def test_threads_do_not_disturb_each_other(folder):
 )
 def test_files_are_closed_with_the_source(folder):
     before = len(os.listdir("/proc/self/fd"))
-    source = ExampleSource([folder], negatives=1)
+    source = ExampleSource([folder], Needs(negatives=1))
     assert source[3] == example(3)
     assert len(os.listdir("/proc/self/fd")) == before + 1
     del source
@@ -129,13 +132,13 @@ def test_a_record_is_found_in_whichever_file_it_is(folder, tmp_path):
         (file,) = (tmp_path / f"part{number}").glob("*.array_record-*")
         file.rename(shards / f"nq-train.array_record-0000{number}-of-00003")
     (shards / "manifest.json").write_text(json.dumps({"schema": 1, "examples": COUNT}))
-    source = ExampleSource([shards], negatives=1)
+    source = ExampleSource([shards], Needs(negatives=1))
     assert [source[i] for i in range(COUNT)] == [example(i) for i in range(COUNT)]
-    assert source.fingerprint == ExampleSource([folder], 1).fingerprint
+    assert source.fingerprint == ExampleSource([folder], Needs(negatives=1)).fingerprint
 
 
 def test_grain_reads_it(folder):
-    dataset = grain.MapDataset.source(ExampleSource([folder], negatives=1)).shuffle(seed=3)
+    dataset = grain.MapDataset.source(ExampleSource([folder], Needs(negatives=1))).shuffle(seed=3)
     assert sorted(str(dataset[i]) for i in range(len(dataset))) == sorted(
         str(example(i)) for i in range(COUNT)
     )
@@ -149,13 +152,13 @@ def test_too_few_negatives_are_named_with_their_record(folder):
         ConfigError,
         match=rf"25 bad lines, the first are\n  {folder}: record 0: 1 negatives, but 2 are needed",
     ):
-        ExampleSource([folder], negatives=2)
+        ExampleSource([folder], Needs(negatives=2))
 
 
 def test_a_folder_that_was_not_prepared_to_its_end_is_none(copied):
     (copied / "manifest.json").unlink()
     with pytest.raises(ConfigError, match="matches no file below"):
-        ExampleSource([copied], 1)
+        ExampleSource([copied], Needs(negatives=1))
 
 
 @pytest.mark.parametrize(
@@ -209,7 +212,7 @@ def test_a_damaged_record_is_named_and_the_others_are_checked(copied):
         ConfigError,
         match=rf"1 bad lines, the first are\n  {copied}: record \d+: its file is damaged: ",
     ):
-        ExampleSource([copied], 1)
+        ExampleSource([copied], Needs(negatives=1))
 
 
 def test_bytes_that_are_no_example_have_a_reason():

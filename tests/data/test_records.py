@@ -50,10 +50,10 @@ def test_only_query_and_positives_are_needed_and_the_place_is_the_id():
 
 
 def test_texts_are_kept_with_their_scores():
-    assert WHOLE.only([1], []) == WHOLE._replace(
+    assert WHOLE.select([1], []) == WHOLE._replace(
         positives=("p2\n",), negatives=(), positive_scores=(-1.0,), negative_scores=()
     )
-    assert WHOLE._replace(positive_scores=()).only([0], [0]).positive_scores == ()
+    assert WHOLE._replace(positive_scores=()).select([0], [0]).positive_scores == ()
 
 
 @pytest.mark.parametrize(
@@ -68,10 +68,13 @@ def test_texts_are_kept_with_their_scores():
         ({**LINE, "positives": "p"}, "positives: must be a list"),
         ({**LINE, "positives": []}, "positives: missing or empty"),
         ({**LINE, "positives": ["p", " "]}, "positives: missing or empty"),
-        ({**LINE, "positives": [["p"]]}, "positives: must be a string, or hold strings: not list"),
+        (
+            {**LINE, "positives": [["p"]]},
+            "positives: must be a string, or contain strings: not list",
+        ),
         (
             {**LINE, "negatives": [None]},
-            "negatives: must be a string, or hold strings: not NoneType",
+            "negatives: must be a string, or contain strings: not NoneType",
         ),
         ({"positives": ["p"]}, "query: missing or empty"),
         ({**LINE, "query": ["q"]}, "query: must be a string"),
@@ -80,13 +83,13 @@ def test_texts_are_kept_with_their_scores():
         ({**LINE, "colour": 1}, "unknown fields: colour; known are id, query"),
         (
             {**LINE, "positive_scores": [1, 2]},
-            "positive_scores: needs one score a text: 2 scores, 1 texts",
+            "positive_scores: needs one score per text: 2 scores, 1 texts",
         ),
         ({**LINE, "positive_scores": ["1"]}, "positive_scores: must be finite numbers"),
         ({**LINE, "positive_scores": [True]}, "positive_scores: must be finite numbers"),
         ({**LINE, "positive_scores": [10**400]}, "positive_scores: must be finite numbers"),
         ({**LINE, "positive_scores": 1}, "positive_scores: must be a list"),
-        ({**LINE, "query": "a\0"}, "query: holds a NUL character"),
+        ({**LINE, "query": "a\0"}, "query: contains a NUL character"),
         (
             {**LINE, "negatives": ["a\ud800"]},
             "negatives: not Unicode text: lone surrogate at character 1",

@@ -9,8 +9,7 @@ from hypothesis import strategies as st
 from scipy.stats import chi2
 
 from e5jax.config.mixture import Dataset, Mixture
-from e5jax.data.mixing import make_sampler
-from e5jax.data.schedule import BLOCK, Random, fork, most, split, step_of
+from e5jax.data.sampler import BLOCK, Random, fork, make_sampler, split, step_of
 
 weights_lists = st.lists(
     st.one_of(st.integers(1, 20), st.integers(1, 2**30)), min_size=1, max_size=20
@@ -46,7 +45,7 @@ def test_after_as_many_units_as_the_weights_sum_to_every_set_has_its_weight(weig
 @given(weights_lists, st.integers(1, 200), st.integers(0, 10**6))
 def test_no_run_of_units_takes_more_than_is_said(weights, length, start):
     found = counts(weights, np.arange(start, start + 200 + length))
-    bound = most(fork(weights), length)
+    bound = upper_bounds(fork(weights), length)
     assert (
         found[length:] - found[:-length] <= [bound[number] for number in range(len(weights))]
     ).all()
@@ -72,14 +71,14 @@ def test_interleaved_every_prefix_is_within_one_batch_of_the_request(shares):
     ]
     wanted = np.array(numbers) / sum(numbers)
     steps = np.arange(0, 10_001, 7)
-    found = np.stack([draws.given(int(step)) for step in steps])
+    found = np.stack([draws.counts(int(step)) for step in steps])
     assert np.abs(found - np.outer(steps * QUERIES, wanted)).max() < QUERIES / 10
 
 
 @pytest.mark.parametrize("seed", [0, 1, 2])
 def test_random_a_million_draws_have_the_shares_and_the_spread_of_chance(seed):
     draws = make_sampler(mixture("random"), SIZES, QUERIES, seed)
-    found = draws.given(10_000)
+    found = draws.counts(10_000)
     wanted = np.array([size / number for number, size in enumerate(SIZES.values(), 1)])
     wanted *= 1_000_000 / wanted.sum()
     assert found.sum() == 1_000_000
@@ -109,13 +108,13 @@ def test_the_step_of_a_draw_is_the_one_that_takes_it(order, batches):
     draws = make_sampler(
         Mixture(mixture(order).datasets, order=order, batches=batches), SIZES, QUERIES, 0
     )
-    given = np.stack([draws.given(step) for step in range(3_000)])
+    given = np.stack([draws.counts(step) for step in range(3_000)])
     for number in range(len(SIZES)):
         rate = given[-1][number] / len(given)
         for draw in np.linspace(0, given[-1][number] - 1, 30).astype(int).tolist():
             step = int(np.searchsorted(given[:, number], draw, "right")) - 1
             assert (
-                step_of(draws.given, number, draw, rate)
-                == step_of(draws.given, number, draw, 2 * rate)
+                step_of(draws.counts, number, draw, rate)
+                == step_of(draws.counts, number, draw, 2 * rate)
                 == step
             )

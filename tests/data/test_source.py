@@ -14,7 +14,7 @@ import pytest
 import zstandard
 
 from e5jax.data.records import Example
-from e5jax.data.source import ExampleSource, expand
+from e5jax.data.source import ExampleSource, Needs, expand
 from e5jax.errors import ConfigError
 
 
@@ -44,7 +44,7 @@ def files(tmp_path):
 
 
 def test_examples_come_back_in_the_order_of_the_files(files):
-    source = ExampleSource(files, negatives=1)
+    source = ExampleSource(files, Needs(negatives=1))
     assert [source[i] for i in range(len(source))] == [example(i) for i in range(50)]
 
 
@@ -52,22 +52,22 @@ def test_last_line_needs_no_newline(tmp_path):
     (tmp_path / "x.jsonl").write_text(
         example(0).to_json() + "\n" + example(1).to_json(), encoding="utf-8"
     )
-    assert ExampleSource([tmp_path / "x.jsonl"], 1)[1] == example(1)
+    assert ExampleSource([tmp_path / "x.jsonl"], Needs(negatives=1))[1] == example(1)
 
 
 def test_pattern_matches_are_sorted(files):
-    source = ExampleSource([str(files[0].parent / "*.jsonl")], negatives=1)
+    source = ExampleSource([str(files[0].parent / "*.jsonl")], Needs(negatives=1))
     assert [source[0], source[20]] == [example(30), example(0)]
 
 
 def test_pattern_without_match_is_named(tmp_path):
     with pytest.raises(ConfigError, match=re.escape("nothing-*.jsonl")):
-        ExampleSource([tmp_path / "nothing-*.jsonl"], negatives=1)
+        ExampleSource([tmp_path / "nothing-*.jsonl"], Needs(negatives=1))
 
 
 def test_files_without_examples_are_refused(tmp_path):
     with pytest.raises(ConfigError, match="no examples"):
-        ExampleSource([write(tmp_path / "empty.jsonl", [])], negatives=1)
+        ExampleSource([write(tmp_path / "empty.jsonl", [])], Needs(negatives=1))
 
 
 def test_all_bad_lines_are_counted_and_five_shown(tmp_path):
@@ -77,7 +77,7 @@ def test_all_bad_lines_are_counted_and_five_shown(tmp_path):
         encoding="utf-8",
     )
     with pytest.raises(ConfigError) as caught:
-        ExampleSource([path], negatives=1)
+        ExampleSource([path], Needs(negatives=1))
     text = str(caught.value)
     assert "7 bad lines" in text
     assert [f"{path}:{n}: " in text for n in range(1, 9)] == [
@@ -94,21 +94,21 @@ def test_all_bad_lines_are_counted_and_five_shown(tmp_path):
 
 
 def test_out_of_range_is_an_index_error(files):
-    source = ExampleSource(files, negatives=1)
+    source = ExampleSource(files, Needs(negatives=1))
     for i in (50, -1):
         with pytest.raises(IndexError):
             source[i]
 
 
 def test_fingerprint_changes_with_any_byte_and_with_the_order(files):
-    first = ExampleSource(files, 1).fingerprint
-    assert first == ExampleSource(files, 1).fingerprint
-    assert first != ExampleSource(files[::-1], 1).fingerprint
+    first = ExampleSource(files, Needs(negatives=1)).fingerprint
+    assert first == ExampleSource(files, Needs(negatives=1)).fingerprint
+    assert first != ExampleSource(files[::-1], Needs(negatives=1)).fingerprint
     write(
         files[1],
         [*map(example, range(30, 49)), example(49)._replace(query=example(49).query[::-1])],
     )
-    assert first != ExampleSource(files, 1).fingerprint
+    assert first != ExampleSource(files, Needs(negatives=1)).fingerprint
 
 
 def test_fingerprint_knows_where_a_file_ends(tmp_path):
@@ -117,11 +117,14 @@ def test_fingerprint_knows_where_a_file_ends(tmp_path):
         write(tmp_path / f"{name}.jsonl", part)
         for name, part in zip("abcd", (lines[:1], lines[1:], lines[:2], lines[2:]), strict=True)
     ]
-    assert ExampleSource(parts[:2], 1).fingerprint != ExampleSource(parts[2:], 1).fingerprint
+    assert (
+        ExampleSource(parts[:2], Needs(negatives=1)).fingerprint
+        != ExampleSource(parts[2:], Needs(negatives=1)).fingerprint
+    )
 
 
 def test_a_spawned_worker_reads_its_own_copy(files):
-    source = ExampleSource(files, negatives=1)
+    source = ExampleSource(files, Needs(negatives=1))
     with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
         assert pool.submit(source.__getitem__, 41).result() == example(41)
         assert pool.submit(source.__len__).result() == 50
@@ -129,7 +132,7 @@ def test_a_spawned_worker_reads_its_own_copy(files):
 
 
 def test_threads_do_not_disturb_each_other(files):
-    source = ExampleSource(files, negatives=1)
+    source = ExampleSource(files, Needs(negatives=1))
     wanted = [i * 37 % 50 for i in range(2000)]
     with ThreadPoolExecutor(8) as pool:
         assert list(pool.map(source.__getitem__, wanted)) == [example(i) for i in wanted]
@@ -140,14 +143,14 @@ def test_threads_do_not_disturb_each_other(files):
 )
 def test_files_are_closed_with_the_source(files):
     before = len(os.listdir("/proc/self/fd"))
-    source = ExampleSource(files, negatives=1)
+    source = ExampleSource(files, Needs(negatives=1))
     assert len(os.listdir("/proc/self/fd")) == before + 2
     del source
     assert len(os.listdir("/proc/self/fd")) == before
 
 
 def test_grain_reads_it(files):
-    dataset = grain.MapDataset.source(ExampleSource(files, negatives=1)).shuffle(seed=3)
+    dataset = grain.MapDataset.source(ExampleSource(files, Needs(negatives=1))).shuffle(seed=3)
     found = [dataset[i] for i in range(len(dataset))]
     assert found != list(map(example, range(50)))
     assert sorted(map(str, found)) == sorted(str(example(i)) for i in range(50))
@@ -168,10 +171,10 @@ def test_a_compressed_file_is_the_same_source_as_the_file_itself(files, suffix):
     packed = [file.with_name(file.name + suffix) for file in files]
     for file, other in zip(files, packed, strict=True):
         other.write_bytes(COMPRESS[suffix](file.read_bytes()))
-    source = ExampleSource(packed, 1)
+    source = ExampleSource(packed, Needs(negatives=1))
     assert [source[i] for i in range(50)] == [example(i) for i in range(50)]
     assert (
-        source.fingerprint == ExampleSource(files, 1).fingerprint
+        source.fingerprint == ExampleSource(files, Needs(negatives=1)).fingerprint
     )  # a run goes on if its files are compressed
 
 
@@ -185,7 +188,7 @@ def opened(source: ExampleSource) -> int:
 )
 def test_a_spawned_worker_reads_what_was_decompressed_once(files):
     files[0].with_suffix(".gz").write_bytes(gzip.compress(files[0].read_bytes()))
-    source = ExampleSource([files[0].with_suffix(".gz")], 1)
+    source = ExampleSource([files[0].with_suffix(".gz")], Needs(negatives=1))
     with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
         assert pool.submit(opened, source).result() == opened(source)
         assert pool.submit(source.__getitem__, 17).result() == example(17)
@@ -193,7 +196,7 @@ def test_a_spawned_worker_reads_what_was_decompressed_once(files):
 
 def test_a_copy_whose_origin_is_gone_decompresses_anew(files):
     files[0].with_suffix(".gz").write_bytes(gzip.compress(files[0].read_bytes()))
-    source = ExampleSource([files[0].with_suffix(".gz")], 1)
+    source = ExampleSource([files[0].with_suffix(".gz")], Needs(negatives=1))
     content = pickle.dumps(source)
     del source
     assert pickle.loads(content)[17] == example(17)  # noqa: S301
@@ -203,12 +206,12 @@ def test_bom_blank_lines_and_windows_line_ends_are_no_part_of_examples(tmp_path)
     lines = [example(i)._replace(id="").to_json().replace('"id": "", ', "") for i in range(3)]
     path = tmp_path / "x.jsonl"
     path.write_bytes("\ufeff\r\n{}\r\n\r\n{}\r\n \t\n{}\n\n".format(*lines).encode())
-    source = ExampleSource([path], 1)
+    source = ExampleSource([path], Needs(negatives=1))
     assert [source[i] for i in range(len(source))] == [
         example(i)._replace(id=f"{path}:{n}") for i, n in enumerate([2, 4, 6])
     ]
     path.write_bytes("\ufeff{}\n{}".format(*lines).encode())
-    assert [ExampleSource([path], 1)[i].query for i in range(2)] == [
+    assert [ExampleSource([path], Needs(negatives=1))[i].query for i in range(2)] == [
         example(i).query for i in range(2)
     ]
 
@@ -219,7 +222,7 @@ def test_a_file_counts_once_by_whatever_names_it_is_given(files, monkeypatch):
     monkeypatch.chdir(folder)
     names = ["b.jsonl", str(files[0]), "./b.jsonl", "b.*", "link.jsonl", "*.jsonl"]
     assert expand(names) == [Path("b.jsonl"), Path("a.jsonl")]
-    assert len(ExampleSource(names, 1)) == 50
+    assert len(ExampleSource(names, Needs(negatives=1))) == 50
 
 
 def test_a_damaged_archive_is_refused_with_the_line_it_ends_at(tmp_path):
@@ -229,21 +232,21 @@ def test_a_damaged_archive_is_refused_with_the_line_it_ends_at(tmp_path):
     with pytest.raises(
         ConfigError, match=re.escape(f"{path}:11: compressed data is damaged: it ends too early")
     ):
-        ExampleSource([path], 1)
+        ExampleSource([path], Needs(negatives=1))
 
 
 def test_no_temporary_file_stays(files, tmp_path, monkeypatch):
     files[0].with_suffix(".gz").write_bytes(gzip.compress(files[0].read_bytes()))
     (tmp_path / "tmp").mkdir()
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "tmp"))
-    source = ExampleSource([files[0].with_suffix(".gz")], 1)
+    source = ExampleSource([files[0].with_suffix(".gz")], Needs(negatives=1))
     assert list((tmp_path / "tmp").iterdir()) == []
     assert source[3] == example(3)
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "none"))
     with pytest.raises(
         ConfigError, match=r"cannot be copied to .*none: No such file or directory; set TMPDIR"
     ):
-        ExampleSource([files[0].with_suffix(".gz")], 1)
+        ExampleSource([files[0].with_suffix(".gz")], Needs(negatives=1))
 
 
 # --- examples that no batch could use --------------------------------------------------------------------------
@@ -265,7 +268,7 @@ def record(negatives, query="q", positives=("p", "p2")):
             ("q", "n"),
             1,
             True,
-            "1 negatives are equal to its query or a positive, and a batch may take them alone",
+            "1 negatives are equal to its query or a positive, and a batch may take no others",
         ),
         (("q", "n"), 2, True, None),  # both are taken
         (("q", "n", "m"), 2, True, None),  # one of any two is a negative
@@ -277,7 +280,7 @@ def test_a_query_that_could_meet_no_negative_is_refused_on_opening(
 ):
     path = write(tmp_path / "x.jsonl", [record(["n", "m"]), record(negatives)])
     if said is None:
-        assert len(ExampleSource([path], 0, drawn, masked=masked)) == 2
+        assert len(ExampleSource([path], Needs(0, drawn, masked))) == 2
     else:
         with pytest.raises(ConfigError, match=rf"1 bad lines, the first are\n  {path}:2: {said}"):
-            ExampleSource([path], 0, drawn, masked=masked)
+            ExampleSource([path], Needs(0, drawn, masked))

@@ -9,8 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tokenizers import AddedToken, Tokenizer, decoders, models, normalizers, processors
 
-from e5jax.data.tokenizer import E5, Templates, TextTokenizer
-from e5jax.data.vocabulary import train_tokenizer
+from e5jax.data.tokenizer import E5, Templates, TextTokenizer, train_tokenizer
 from e5jax.errors import ConfigError
 
 BOS, EOS, LIMIT = 1, 2, 16

@@ -96,7 +96,7 @@ def test_copies_and_evaluation_texts_are_removed_across_files_and_said_why(files
 
 def test_what_is_kept_is_unchanged_but_for_its_language_and_training_reads_it(files, tmp_path):
     clean(files, tmp_path / "out")
-    source = ExampleSource([tmp_path / "out/data/*.jsonl"], negatives=0)
+    source = ExampleSource([tmp_path / "out/data/*.jsonl"])
     assert [(source[i].id, source[i].language) for i in range(len(source))] == [
         ("a", "en"),
         ("c", "en"),

@@ -4,7 +4,7 @@ from pathlib import Path
 import pytest
 
 from e5jax.cli import main
-from e5jax.data.source import ExampleSource
+from e5jax.data.source import ExampleSource, Needs
 from e5jax.datasets.convert import convert, rejects_of
 from e5jax.datasets.readers.result import Options
 from e5jax.errors import ConfigError
@@ -16,7 +16,7 @@ def test_what_is_written_is_a_source_of_examples_and_the_rest_has_a_reason(tmp_p
     counts = convert(
         FILES / "dpr.json", tmp_path / "out/nq.jsonl", options=Options("find it", "en", "nq")
     )
-    source = ExampleSource([tmp_path / "out/nq.jsonl"], negatives=1)
+    source = ExampleSource([tmp_path / "out/nq.jsonl"], Needs(negatives=1))
     assert [source[i].id for i in range(len(source))] == ["nq:1", "nq:2"]
     assert {(source[i].instruction, source[i].language, source[i].source) for i in range(2)} == {
         ("find it", "en", "nq")

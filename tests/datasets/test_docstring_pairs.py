@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from e5jax.config import Harvest
-from e5jax.data.source import ExampleSource
+from e5jax.data.source import ExampleSource, Needs
 from e5jax.datasets.docstring_pairs import find_packages, harvest_roots, installed_roots
 from e5jax.datasets.functions import first_paragraph, read_source, reject_query
 from e5jax.errors import ConfigError, RunError
@@ -146,7 +146,7 @@ def test_each_kind_of_unwanted_file_is_skipped(root, name):
 
 
 def test_train_file_is_a_source_of_examples(output):
-    source = ExampleSource([output / "train.jsonl"], negatives=1)
+    source = ExampleSource([output / "train.jsonl"], Needs(negatives=1))
     assert {source[i].instruction for i in range(len(source))} == {"the task"}
 
 

@@ -12,11 +12,10 @@ import tensorflow_datasets as tfds
 from e5jax.cli import main
 from e5jax.config.load import load
 from e5jax.data.batches import batch_builder, make_batches
-from e5jax.data.mixing import mixture_of, open_sets
 from e5jax.data.records import Example
+from e5jax.data.sampler import mixture_of, open_sets
 from e5jax.data.source import ExampleSource
-from e5jax.data.tokenizer import TextTokenizer
-from e5jax.data.vocabulary import train_tokenizer
+from e5jax.data.tokenizer import TextTokenizer, train_tokenizer
 from e5jax.datasets.prepare import Order, language_of, prepare
 from e5jax.datasets.public_sets import SETS, named
 from e5jax.datasets.readers.result import Limits
@@ -98,7 +97,7 @@ def own(name: str) -> list[Example]:
 
 
 def examples(folder: Path) -> Iterator[Example]:
-    source = ExampleSource([folder], 0)
+    source = ExampleSource([folder])
     return (source[i] for i in range(len(source)))
 
 
@@ -141,12 +140,12 @@ def test_each_set_holds_the_examples_of_its_publishers_files(name, built):
 
 def test_all_fourteen_sets_and_generated_examples_are_read_as_one_source(built):
     assert len(SETS) == len(LAYOUTS) == 15
-    source = ExampleSource([built / "data" / chosen.name for chosen in SETS], 0)
+    source = ExampleSource([built / "data" / chosen.name for chosen in SETS])
     assert [source[i] for i in range(len(source))] == [
         example for chosen in SETS for example in wanted(chosen.name)
     ]
     assert (
-        ExampleSource([str(built / "data/*")], 0).fingerprint != source.fingerprint
+        ExampleSource([str(built / "data/*")]).fingerprint != source.fingerprint
     )  # in another order
 
 
@@ -254,7 +253,7 @@ def test_the_same_files_give_the_same_wherever_they_are(tmp_path):
         folder, _ = prepare(Order(named("miracl"), [source]), tmp_path / place / "out")
         made.append(
             [(folder / name).read_bytes() for name in ("manifest.json", "rejects.txt")]
-            + [ExampleSource([folder], 0).fingerprint]
+            + [ExampleSource([folder]).fingerprint]
         )
     assert made[0] == made[1]
     manifest = json.loads(made[0][0])

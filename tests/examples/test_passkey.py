@@ -4,8 +4,7 @@ import re
 import pytest
 
 from e5jax.data.source import ExampleSource
-from e5jax.data.tokenizer import TextTokenizer
-from e5jax.data.vocabulary import train_tokenizer
+from e5jax.data.tokenizer import TextTokenizer, train_tokenizer
 from e5jax.errors import CONFIG, ConfigError
 from examples import passkey
 from examples.passkey import PARTS, Plan, main, names, question, write_passkey
@@ -64,7 +63,7 @@ def test_needles_are_anywhere_and_keys_are_of_one_document(folder):
 
 
 def test_names_of_training_are_not_those_of_the_task_and_training_reads_them(folder):
-    source = ExampleSource([folder / "passkey-64" / "train.jsonl"], negatives=0)
+    source = ExampleSource([folder / "passkey-64" / "train.jsonl"])
     trained = {source[i].query for i in range(len(source))}
     assert len(source) == 20
     assert len(trained) > 15

@@ -10,8 +10,7 @@ import numpy as np
 import torch
 
 from e5jax.config import Data, Export, Lora, Model, Optim, Tokens, Training
-from e5jax.data.tokenizer import TextTokenizer
-from e5jax.data.vocabulary import train_tokenizer
+from e5jax.data.tokenizer import TextTokenizer, train_tokenizer
 from e5jax.export.folder import write
 from e5jax.export.layer_subsets import Part
 from e5jax.export.reference import Texts

@@ -20,7 +20,7 @@ from e5jax.checkpoint.checkpointer import Checkpoints
 from e5jax.config import Batch, Data, Model, Scratch, Tokens, Training
 from e5jax.config.load import load
 from e5jax.data.records import Example
-from e5jax.data.vocabulary import train_tokenizer
+from e5jax.data.tokenizer import train_tokenizer
 from e5jax.export.folder import export_untrained
 from e5jax.mesh import make_mesh
 from e5jax.pipeline import inputs_of

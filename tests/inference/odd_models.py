@@ -27,7 +27,7 @@ from sentence_transformers.sentence_transformer.modules import (
 )
 from tokenizers import AddedToken, Tokenizer, normalizers, processors
 
-from e5jax.data.vocabulary import train_tokenizer
+from e5jax.data.tokenizer import train_tokenizer
 from e5jax.errors import ConfigError
 from e5jax.inference.embedder import Embedder
 

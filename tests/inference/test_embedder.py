@@ -7,9 +7,8 @@ import numpy as np
 import pytest
 
 from e5jax.config import Export, Model, Tokens, Training
-from e5jax.data import packing
-from e5jax.data.tokenizer import TextTokenizer
-from e5jax.data.vocabulary import train_tokenizer
+from e5jax.data import text_rows
+from e5jax.data.tokenizer import TextTokenizer, train_tokenizer
 from e5jax.errors import ConfigError
 from e5jax.export.folder import write
 from e5jax.export.trained_model import Choice, TrainedModel
@@ -77,7 +76,7 @@ def test_a_text_has_the_same_vector_whatever_is_encoded_beside_it(
     together = []
 
     def noted(*arguments):
-        found = list(packing.calls(*arguments))
+        found = list(text_rows.calls(*arguments))
         together.extend(found)
         return iter(found)
 
@@ -86,7 +85,7 @@ def test_a_text_has_the_same_vector_whatever_is_encoded_beside_it(
     found = model.encode(texts, instruction)
     assert {call.shared > 0 for call in together} == {instruction is not None}
     assert len({call.rows.tokens.shape for call in together}) <= 2
-    monkeypatch.setattr(packing, "SHORTEST_SHARED", 10_000)
+    monkeypatch.setattr(text_rows, "SHORTEST_SHARED", 10_000)
     alone = np.concatenate([model.encode([text], instruction) for text in texts[:6] + texts[-1:]])
     np.testing.assert_allclose(found[[*range(6), -1]], alone, atol=2e-6)
 

@@ -9,8 +9,7 @@ from types import SimpleNamespace
 import numpy as np
 
 from e5jax.config import Export, Model, Training
-from e5jax.data.tokenizer import E5, TextTokenizer
-from e5jax.data.vocabulary import train_tokenizer
+from e5jax.data.tokenizer import E5, TextTokenizer, train_tokenizer
 from e5jax.export.folder import export_untrained
 from tests import tiny
 

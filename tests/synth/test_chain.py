@@ -10,7 +10,7 @@ import pytest
 
 from e5jax.cli import main
 from e5jax.data.records import Example, parse_example
-from e5jax.data.vocabulary import train_tokenizer
+from e5jax.data.tokenizer import train_tokenizer
 from tests.config.test_load import QUICK, ROOT
 from tests.flags import FAST
 from tests.mine import small

@@ -9,9 +9,9 @@ from tokenizers import Tokenizer
 from e5jax.config import Batch, Data, Mesh, Model, Scratch, Tokens, Training
 from e5jax.config.mixture import Dataset, Mixture
 from e5jax.data.epochs import SHUFFLE
-from e5jax.data.mixing import open_sets
 from e5jax.data.records import Example
-from e5jax.data.vocabulary import train_tokenizer
+from e5jax.data.sampler import open_sets
+from e5jax.data.tokenizer import train_tokenizer
 from e5jax.errors import ConfigError
 from e5jax.export.settings import settings
 from e5jax.export.trained_model import Choice, TrainedModel

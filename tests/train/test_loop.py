@@ -37,7 +37,7 @@ from e5jax.data.batches import BatchBuilder, Selected
 from e5jax.data.packing import digest
 from e5jax.data.records import Batch as Rows
 from e5jax.data.records import Example, Metrics, parse_example
-from e5jax.data.vocabulary import train_tokenizer
+from e5jax.data.tokenizer import train_tokenizer
 from e5jax.distributed.coordination import Process
 from e5jax.errors import ConfigError, RunError, StoppedError
 from e5jax.export.folder import export_untrained
@@ -272,8 +272,8 @@ class Odd(NamedTuple):
             temperatures=batch.temperatures * np.float32(self.odd.get(step + 1, 1))
         )
 
-    def take(self, step: int) -> Iterator[Selected]:
-        return self.real.take(step)
+    def select(self, step: int) -> Iterator[Selected]:
+        return self.real.select(step)
 
 
 def odd_inputs(run: Training, odd: dict[int, float]) -> Inputs:
@@ -311,7 +311,7 @@ def test_steps_that_are_skipped_leave_their_batch_and_a_resumed_run_skips_the_sa
                 for line in (folder / f"{step}.jsonl").read_text().splitlines()
             ]
             assert [example.id for example in examples] == [
-                one.example.id for one in inputs.batch_builder.take(step - 1)
+                one.example.id for one in inputs.batch_builder.select(step - 1)
             ]
             with np.load(folder / f"{step}.npz", allow_pickle=False) as arrays:
                 assert digest(Rows(**arrays)) == said["batch"]
