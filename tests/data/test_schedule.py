@@ -9,7 +9,15 @@ from hypothesis import strategies as st
 from scipy.stats import chi2
 
 from e5jax.config.mixture import Dataset, Mixture
-from e5jax.data.sampler import BLOCK, Random, fork, make_sampler, split, step_of
+from e5jax.data.sampler import (
+    BLOCK,
+    Random,
+    fork,
+    make_sampler,
+    split,
+    step_of,
+    upper_bounds,
+)
 
 weights_lists = st.lists(
     st.one_of(st.integers(1, 20), st.integers(1, 2**30)), min_size=1, max_size=20

@@ -180,7 +180,7 @@ def test_a_compressed_file_is_the_same_source_as_the_file_itself(files, suffix):
 
 def opened(source: ExampleSource) -> int:
     """Inode of the file that is read."""
-    return os.fstat(source._parts[0]._descriptor).st_ino  # type: ignore[union-attr]
+    return os.fstat(source._parts[0]._file._descriptor).st_ino  # type: ignore[union-attr]
 
 
 @pytest.mark.skipif(
