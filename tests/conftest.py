@@ -10,6 +10,9 @@ from tests.flags import FAST
 
 os.environ["JAX_PLATFORMS"] = "cuda,cpu" if "E5JAX_GPU" in os.environ else "cpu"
 os.environ["XLA_FLAGS"] = f"--xla_force_host_platform_device_count=8 {FAST}"
+# XLA has as many threads as devices, each of which waits in a collective: where a device has two
+# collectives that may run at once, all threads can wait for devices that have none left.
+os.environ["NPROC"] = "32"
 os.environ["TOKENIZERS_PARALLELISM"] = "false"
 os.environ["HF_HUB_OFFLINE"] = "1"
 

@@ -128,6 +128,14 @@ def test_remarks_on_training_data_are_those_of_the_manifests(tmp_path):
         read_manifests([tmp_path / "empty"])
 
 
+@pytest.mark.parametrize("evaluation", [{"ArguAna": {"texts": 5}}, {"ArguAna": 5}, ["ArguAna"]])
+def test_a_cleaning_report_without_removed_records_of_a_task_is_refused(evaluation, tmp_path):
+    report = {"examples": 9, "kept": 7, "rejected": {}, "removed": {}, "evaluation": evaluation}
+    (tmp_path / "clean.json").write_text(json.dumps(report))
+    with pytest.raises(ConfigError, match=r"clean\.json: not a report .* it lacks `removed` of a"):
+        list(read_manifests([tmp_path]))
+
+
 def test_a_cleaning_counts_for_the_splits_and_subsets_that_it_looked_for(tmp_path):
     reviews = "AmazonReviewsClassification"
     texts = [
