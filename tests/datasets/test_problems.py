@@ -44,7 +44,7 @@ def test_what_is_a_problem_is_what_training_refuses(tmp_path, line, negatives):
     said, counts = problems(Wanted([path], Needs(negatives)))
     assert counts.examples + counts.rejected.total() == (2 if line.strip(" \t") else 1)
     try:
-        assert len(ExampleSource([path], negatives)) == counts.examples
+        assert len(ExampleSource([path], Needs(negatives=negatives))) == counts.examples
     except ConfigError:
         assert len(said) == 1
     else:

@@ -151,7 +151,7 @@ def test_sigterm_through_the_wrapper_saves_and_the_run_ends_with_the_same_bits(b
     child.send_signal(signal.SIGTERM)
     said(child, 75)
     ((files, state),) = record.states(told)
-    assert (state.end, len(state.attempts), record.lives(files)) == (75, 1, False)
+    assert (state.end, len(state.attempts), record.is_running(files)) == (75, 1, False)
     assert 3 <= max(int(path.parent.name) for path in told.glob("checkpoints/*/MANIFEST")) < STEPS
     forget("wrapped")
     bench.finish(
