@@ -282,19 +282,19 @@ def scores(model: Path, task: Path) -> dict[str, float]:
     from e5jax.inference.embedder import Embedder
     from e5jax.inference.vector_quantization import Store, shortened
 
-    found = embed(Embedder.from_pretrained(model), read_retrieval(task), "")
-    bits = Store.of(found.documents, "binary")
-    short = Store.of(shortened(found.documents, SHORT), "float32")
+    vectors = embed(Embedder.from_pretrained(model), read_retrieval(task), "")
+    bits = Store.of(vectors.documents, "binary")
+    short = Store.of(shortened(vectors.documents, SHORT), "float32")
     return {
         "whole": score(
-            found,
-            rescore.first_stage(found.queries, Store.of(found.documents, "float32"), DEPTH)[1],
+            vectors,
+            rescore.first_stage(vectors.queries, Store.of(vectors.documents, "float32"), DEPTH)[1],
         ),
         "short": score(
-            found, rescore.first_stage(shortened(found.queries, SHORT), short, DEPTH)[1]
+            vectors, rescore.first_stage(shortened(vectors.queries, SHORT), short, DEPTH)[1]
         ),
-        "bits": score(found, rescore.first_stage(found.queries, bits, DEPTH)[1]),
-        "rescored": score(found, rescore.search(found.queries, bits, DEPTH)[1]),
+        "bits": score(vectors, rescore.first_stage(vectors.queries, bits, DEPTH)[1]),
+        "rescored": score(vectors, rescore.search(vectors.queries, bits, DEPTH)[1]),
     }
 
 

@@ -117,15 +117,15 @@ def _begin(config: Config, workdir: Workdir, allow: bool, process: Process) -> N
 
 def _do(stage: Stage, head: str, start: Start) -> None:
     """A stage, by all processes or by the first one alone, while the others wait."""
-    done = start.process.agree("done", lambda: stage.done)
+    is_complete = start.process.agree("done", lambda: stage.done)
     if start.process.is_first:
         print(
             f"{head} complete, nothing to do ({stage.artifact})"
-            if done
+            if is_complete
             else f"{head} {stage.artifact}",
             flush=True,
         )
-    if done:
+    if is_complete:
         return
     if stage.name in TOGETHER:
         stage.run()
@@ -314,8 +314,8 @@ def eval_stage(config: Config, workdir: Workdir, _: Start) -> Stage:
         with tempfile.TemporaryDirectory() as space:
             base = Path(space, "base")
             missing = write_base(config, base)
-            found = base if base.is_dir() else None
-            evaluate_run(config, workdir, untrained(workdir), found, missing)
+            start = base if base.is_dir() else None
+            evaluate_run(config, workdir, untrained(workdir), start, missing)
         write_text(card, with_scores(card.read_text(encoding="utf-8"), workdir.results))
         outputs.list_again(card, EXPORT)
 

@@ -5,9 +5,27 @@ import dataclasses
 import types
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Literal, NamedTuple, TypeVar, Union, get_args, get_origin, get_type_hints
+from typing import (
+    Any,
+    ClassVar,
+    Literal,
+    NamedTuple,
+    Protocol,
+    TypeVar,
+    Union,
+    get_args,
+    get_origin,
+    get_type_hints,
+)
 
-T = TypeVar("T")
+
+class Options(Protocol):
+    """A dataclass."""
+
+    __dataclass_fields__: ClassVar[dict[str, Any]]
+
+
+T = TypeVar("T", bound=Options)
 
 
 class Help(NamedTuple):
@@ -19,7 +37,7 @@ class Help(NamedTuple):
     required: bool = False  # one of these exclusive options is needed
 
 
-def add_options(parser: argparse.ArgumentParser, options: type[Any]) -> None:
+def add_options(parser: argparse.ArgumentParser, options: type[Options]) -> None:
     """Adds an option for each field of a dataclass.
 
     A field without a default is required; `bool` is a flag (`--no-NAME` if it is true by default);
@@ -41,7 +59,7 @@ def add_options(parser: argparse.ArgumentParser, options: type[Any]) -> None:
 
 def read_options(options: type[T], args: argparse.Namespace) -> T:
     """The dataclass with the values of a parsed command line."""
-    names = [field.name for field in dataclasses.fields(options)]  # type: ignore[arg-type]
+    names = [field.name for field in dataclasses.fields(options)]
     return options(**{name: getattr(args, name) for name in names})
 
 

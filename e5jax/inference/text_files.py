@@ -81,7 +81,7 @@ def _text_lines(path: Path) -> Iterator[tuple[int, str]]:
 
 def _records(path: Path, kind: Kind, field: str) -> Iterator[tuple[int, dict[str, Any]]]:
     if kind == "parquet":
-        from e5jax.inference.parquet_vectors import records as rows_of  # noqa: PLC0415  who has text files needs no Arrow
+        from e5jax.inference.parquet_vectors import records as rows_of  # noqa: PLC0415  text files need no Arrow
 
         return enumerate(rows_of(path, (*NAMES, "title", field), field), start=1)
     if kind == "array":

@@ -43,7 +43,7 @@ from e5jax.versions import versions
 from e5jax.workdir.directory import Workdir
 
 
-class Taken(NamedTuple):
+class PendingStep(NamedTuple):
     """A step that the devices have been given, and that nobody has looked at yet."""
 
     number: int
@@ -130,7 +130,7 @@ def train(
                 steps=run.optim.steps,
                 writes=writes,
             ) as log:
-                look = Look(
+                reporters = Reporters(
                     measures, log, Skipped(workdir.skipped, run.guard, inputs.batch_builder)
                 )
                 _loop(
@@ -139,15 +139,15 @@ def train(
                     step,
                     feed,
                     checkpoints,
-                    look,
+                    reporters,
                     Trace(run.profile, workdir.profile, name),
                     process,
                 )
     return run.optim.steps - ready.start
 
 
-class Look(NamedTuple):
-    """Who is told of a step once it is done."""
+class Reporters(NamedTuple):
+    """Receive the metrics of each finished step."""
 
     measures: Measures
     log: MetricLog
@@ -160,45 +160,44 @@ def _loop(
     step: jax.stages.Compiled,
     feed: Prefetcher,
     checkpoints: Checkpoints,
-    look: Look,
+    reporters: Reporters,
     trace: Trace,
     process: Process,
 ) -> None:
     state, pending = ready.state, None
     process.heartbeat.enter(heartbeat.WAIT)
-    process.meet(
-        "compiled"
-    )  # a notice ends a process at once until all are here: a step takes all of them
+    # Until all processes are here a signal ends one at once; afterwards a step needs them all.
+    process.meet("compiled")
     with process.signals.held(), trace, jax.transfer_guard("disallow"):
         process.heartbeat.enter(heartbeat.BATCH, ready.start + 1)
         for number, batch in enumerate(feed, ready.start + 1):
             process.heartbeat.enter(heartbeat.STEP, number)
             checkpoints.poll()
             if trace.turns(number):
-                pending = _log(pending, look)
+                pending = _log(pending, reporters)
                 jax.block_until_ready(state)
                 trace.turn(number)
-                look.measures.restart()
+                reporters.measures.restart()
             with trace.step(number):
                 state, metrics = step(
                     state, ready.frozen, put_batch(batch, ready.mesh)
                 )  # returns at once
             # The metrics of the step before: fetching them now never makes the device wait.
-            _log(pending, look)
-            pending = Taken(number, batch, feed.waited, metrics)
+            _log(pending, reporters)
+            pending = PendingStep(number, batch, feed.waited, metrics)
             if ready.probe.due(number):
                 pending = _log(
-                    pending, look, partial(ready.probe.scores, state.parameters, ready.frozen)
+                    pending, reporters, partial(ready.probe.scores, state.parameters, ready.frozen)
                 )
-                look.measures.restart()
-            told = process.stops(number)
-            if told or number % run.checkpoint.every == 0 or number == run.optim.steps:
+                reporters.measures.restart()
+            stops = process.stops(number)
+            if stops or number % run.checkpoint.every == 0 or number == run.optim.steps:
                 # A checkpoint must not outrun the check of its own step.
-                pending = _log(pending, look)
+                pending = _log(pending, reporters)
                 process.heartbeat.enter(heartbeat.SAVE)
                 save(checkpoints, number, state, ready.facts)
-                look.measures.restart()
-            if told:
+                reporters.measures.restart()
+            if stops:
                 break
             process.heartbeat.enter(heartbeat.BATCH, number + 1)
         process.heartbeat.enter(heartbeat.SAVE)
@@ -207,7 +206,9 @@ def _loop(
 
 
 def _log(
-    pending: Taken | None, look: Look, probe: Callable[[], Mapping[str, float]] = dict
+    pending: PendingStep | None,
+    reporters: Reporters,
+    probe: Callable[[], Mapping[str, float]] = dict,
 ) -> None:
     """Waits for a step, writes its metrics and what the probe says, and looks whether the run may go on."""
     if pending is None:
@@ -215,10 +216,12 @@ def _log(
     hashed = digest(pending.batch)  # while the device works
     found = jax.device_get(pending.metrics)
     scores = probe() if found.finite else {}
-    look.log.write(
-        pending.number, {**look.measures.scalars(found, pending.waited), **scores}, batch=hashed
+    reporters.log.write(
+        pending.number,
+        {**reporters.measures.scalars(found, pending.waited), **scores},
+        batch=hashed,
     )
-    look.skipped.look(pending.number, pending.batch, hashed, found)
+    reporters.skipped.look(pending.number, pending.batch, hashed, found)
 
 
 def _prepare(

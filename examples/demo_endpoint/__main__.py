@@ -9,6 +9,8 @@ import asyncio
 import contextlib
 import math
 import os
+import shutil
+import signal
 import sys
 from collections.abc import Sequence
 
@@ -48,6 +50,8 @@ def main(argv: Sequence[str]) -> int:
     """Serves until interrupted, or while a command runs; returns the exit code."""
     options = parser()
     args = options.parse_args(argv)
+    if args.command and shutil.which(args.command[0]) is None:
+        options.error(f"{args.command[0]}: no such program")
     demo = Demo(
         seed=args.seed,
         latency=args.latency,
@@ -82,7 +86,11 @@ async def _serve(demo: Demo, port: int, command: Sequence[str]) -> int:
             await asyncio.Event().wait()
         environment = {**os.environ, "OPENAI_BASE_URL": address}
         process = await asyncio.create_subprocess_exec(*command, env=environment)
-        return await process.wait()
+        loop = asyncio.get_running_loop()
+        loop.add_signal_handler(signal.SIGINT, lambda: None)  # the command gets Ctrl-C as well
+        loop.add_signal_handler(signal.SIGTERM, process.terminate)
+        code = await process.wait()
+        return code if code >= 0 else 128 - code
 
 
 if __name__ == "__main__":

@@ -79,18 +79,18 @@ def test_interleaved_every_prefix_is_within_one_batch_of_the_request(shares):
     ]
     wanted = np.array(numbers) / sum(numbers)
     steps = np.arange(0, 10_001, 7)
-    found = np.stack([draws.counts(int(step)) for step in steps])
-    assert np.abs(found - np.outer(steps * QUERIES, wanted)).max() < QUERIES / 10
+    by_step = np.stack([draws.counts(int(step)) for step in steps])
+    assert np.abs(by_step - np.outer(steps * QUERIES, wanted)).max() < QUERIES / 10
 
 
 @pytest.mark.parametrize("seed", [0, 1, 2])
 def test_random_a_million_draws_have_the_shares_and_the_spread_of_chance(seed):
     draws = make_sampler(mixture("random"), SIZES, QUERIES, seed)
-    found = draws.counts(10_000)
+    totals = draws.counts(10_000)
     wanted = np.array([size / number for number, size in enumerate(SIZES.values(), 1)])
     wanted *= 1_000_000 / wanted.sum()
-    assert found.sum() == 1_000_000
-    statistic = float(np.sum((found - wanted) ** 2 / wanted))
+    assert totals.sum() == 1_000_000
+    statistic = float(np.sum((totals - wanted) ** 2 / wanted))
     low, high = chi2.ppf([5e-4, 1 - 5e-4], len(SIZES) - 1)  # too good is as suspicious as too bad
     assert low < statistic < high
 

@@ -75,12 +75,12 @@ def test_a_text_has_the_same_vector_whatever_is_encoded_beside_it(
     model = Embedder.from_pretrained(folder)
     together = []
 
-    def noted(*arguments):
-        found = list(text_rows.calls(*arguments))
-        together.extend(found)
-        return iter(found)
+    def recorded_calls(*arguments):
+        calls = list(text_rows.calls(*arguments))
+        together.extend(calls)
+        return iter(calls)
 
-    monkeypatch.setattr(embedder, "calls", noted)
+    monkeypatch.setattr(embedder, "calls", recorded_calls)
     monkeypatch.setattr(embedder, "BLOCK", 50)  # two of them
     found = model.encode(texts, instruction)
     assert {call.shared > 0 for call in together} == {instruction is not None}

@@ -96,10 +96,10 @@ def test_a_run_logs_what_mteb_gives_its_export(place, folder, tmp_path):
     encoder = JaxEncoder(
         Embedder.from_pretrained(tmp_path / "export", dtype="float32"), PRESETS["paper"]
     )
-    found = evaluate(encoder, [LocalRetrieval(folder)], tmp_path / "mteb")["small"]["ndcg_at_10"]
+    ndcg = evaluate(encoder, [LocalRetrieval(folder)], tmp_path / "mteb")["small"]["ndcg_at_10"]
     # mteb rounds to five digits; two documents with about one score may change places.
-    assert logged[-1]["probe/small/ndcg_at_10"] == pytest.approx(found, abs=1e-3)
-    assert 0.05 < found < 0.95, (
+    assert logged[-1]["probe/small/ndcg_at_10"] == pytest.approx(ndcg, abs=1e-3)
+    assert 0.05 < ndcg < 0.95, (
         "neither nothing nor everything is found, or the line above would prove little"
     )
 
