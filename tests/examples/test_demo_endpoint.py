@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from examples.demo_endpoint.__main__ import main
+from examples.demo_endpoint.command import main
 
 ROOT = Path(__file__).parents[2]
 PROGRAM = """
